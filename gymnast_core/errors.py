@@ -1,0 +1,38 @@
+"""Errors that a user can act on: what failed, what exists, what to type next. The CLI prints them without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GymnastError(Exception):
+    """An error in what the user gave us (config, file, plugin, data); exit code 2, no traceback."""
+
+
+class ConfigError(GymnastError):
+    """A config key, value or override that cannot be used."""
+
+
+class PluginError(GymnastError):
+    """A plugin that cannot be found, imported or built."""
+
+
+class DataError(GymnastError):
+    """A file or array that is missing, corrupt or of the wrong shape."""
+
+
+class CheckpointError(GymnastError):
+    """A checkpoint that is missing, truncated or does not fit the model."""
+
+
+class ContractError(GymnastError, AssertionError):
+    """A plugin that breaks an interface's contract; raised by `gymnast_core.testing`."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name that does not exist: "No KIND 'nme'. Did you mean 'name'? Known: …"."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
