@@ -1,1 +1,1 @@
-"""grpo"""
+"""Reinforcement-learning algorithms: GRPO and iterated filtered imitation."""

@@ -1,1 +1,1 @@
-"""openvla_oft"""
+"""OpenVLA-OFT: a vision-language-action policy with parallel decoding of discrete action chunks."""

@@ -1,1 +1,1 @@
-"""success_classifier"""
+"""A small classifier that says, from first and last frame, whether an instruction was fulfilled."""

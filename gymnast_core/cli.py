@@ -1,0 +1,219 @@
+"""The `gymnast` command. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gymnast_core import __version__
+from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
+
+if TYPE_CHECKING:
+    from gymnast_core.registry import PluginInfo
+
+SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
+RESUME = click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue the run in this folder."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gymnast")
+@click.option("-v", "--verbose", is_flag=True, help="Log debugging messages.")
+def cli(verbose: bool) -> None:
+    """Train vision-language-action policies by reinforcement learning inside learned world models."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("gymnast_core").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@cli.command()
+@SOURCE_AND_OVERRIDES
+@RESUME
+def train(arguments: tuple[str, ...], resume: Path | None) -> None:
+    """Reinforcement learning of a policy inside a world model."""
+    from gymnast_core.config import RunConfig
+
+    config = _config(RunConfig, arguments, resume)
+    from gymnast_core import run
+
+    _print_summary(run.train(config, resume=resume))
+
+
+@cli.command()
+@SOURCE_AND_OVERRIDES
+@RESUME
+def fit(arguments: tuple[str, ...], resume: Path | None) -> None:
+    """Supervised training of a world model, policy or reward model on recorded episodes."""
+    from gymnast_core.config import FitConfig
+
+    config = _config(FitConfig, arguments, resume)
+    from gymnast_core import fit as fitting
+
+    _print_summary(fitting.fit(config, resume=resume))
+
+
+@cli.command()
+@SOURCE_AND_OVERRIDES
+def evaluate(arguments: tuple[str, ...]) -> None:
+    """Value of policies in worlds, with confidence intervals."""
+    from gymnast_core.config import EvaluateConfig
+
+    config = _config(EvaluateConfig, arguments, None)
+    from gymnast_core import evaluation
+
+    _print_summary(evaluation.evaluate_command(config))
+
+
+@cli.command()
+@click.option("--load", is_flag=True, help="Import every plugin and show the tracebacks of those that fail.")
+def plugins(load: bool) -> None:
+    """Installed plugins, without importing them."""
+    from gymnast_core.hooks import plugin_manager
+    from gymnast_core.registry import registries
+
+    found = registries()
+    if load:
+        for registry in found:
+            for name in registry.names():
+                try:
+                    registry.load(name)
+                except PluginError:
+                    continue
+    rows = [info for registry in found for info in registry.describe()]
+    manager = plugin_manager()
+    hooks = [(name, "") for name, _ in manager.list_name_plugin()]
+    hooks += [(name, str(error)) for name, error in manager.broken.items()]
+    table = [_plugin_row(info) for info in rows]
+    table += [("hooks", name, "", "", "broken" if error else "ok") for name, error in sorted(hooks)]
+    _print_table(("kind", "name", "from", "class", "state"), table)
+    for info in rows:
+        if info.error:
+            click.echo(f"\n{info.kind} {info.name}:\n{info.error.rstrip()}")
+    for name, error in hooks:
+        if error:
+            click.echo(f"\nhooks {name}:\n{error}")
+
+
+@cli.command()
+def presets() -> None:
+    """Installed presets, for `gymnast train`, `gymnast fit` and `gymnast evaluate`."""
+    from gymnast_core.presets import presets as installed
+
+    rows = [(item.name, f"gymnast {item.kind}", item.distribution, item.description) for item in installed()]
+    _print_table(("preset", "command", "from", "description"), rows)
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--kind", help='E.g. "policy", where plugins of several kinds have this name.')
+@click.option(
+    "--tasks", "dataset", metavar="DATASET", help="Check with the first tasks of this dataset plugin."
+)
+@click.option("--action-dim", type=int, help="Width of the actions given to world and reward models.")
+def check(
+    name: str, overrides: tuple[str, ...], kind: str | None, dataset: str | None, action_dim: int | None
+) -> None:
+    """Build a plugin with the given arguments and run the contract checks of its kind."""
+    from gymnast_core.config import parse_overrides
+    from gymnast_core.registry import registries
+
+    checkable = [registry for registry in registries() if registry.kind != "dataset"]
+    found = [registry for registry in checkable if name in registry.names() and kind in (None, registry.kind)]
+    if not found:
+        known = {item for registry in checkable for item in registry.names()}
+        raise PluginError(unknown_name(kind or "checkable plugin", name, known))
+    if len(found) > 1:
+        kinds = " and ".join(repr(registry.kind) for registry in found)
+        raise PluginError(f"There is a {kinds} called {name!r}: add --kind {found[0].kind!r}.")
+    registry = found[0]
+    component = registry.build(name, parse_overrides(overrides))
+    options: dict[str, Any] = {}
+    if dataset is not None and registry.kind != "optimizer":
+        tasks = registries().datasets.build(dataset, key="tasks").tasks()
+        options["tasks"] = [tasks[i] for i in range(min(3, len(tasks)))]
+    if action_dim is not None and registry.kind in ("world model", "reward model"):
+        options["action_dim"] = action_dim
+    from gymnast_core import testing
+
+    for line in testing.CHECKS[registry.kind](component, **options):
+        click.echo(f"ok  {line}")
+    click.echo(f"The {registry.kind} {name!r} keeps its contract.")
+
+
+def main() -> None:
+    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130."""
+    # Idle OpenMP threads must sleep rather than spin; OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        cli(standalone_mode=False)
+    except GymnastError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. A run goes on from its last checkpoint with --resume RUN.", err=True)
+        sys.exit(130)
+
+
+def _config(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:
+    from gymnast_core.config import load_config
+
+    sources = [argument for argument in arguments if "=" not in argument]
+    overrides = [argument for argument in arguments if "=" in argument]
+    if len(sources) > 1:
+        raise ConfigError(
+            f"Give one preset or file, not {' and '.join(sources)}; overrides look like key=value."
+        )
+    source = sources[0] if sources else None
+    if resume is not None:
+        if not (resume / "config.yaml").is_file():
+            raise ConfigError(f"{resume} is not a run folder: it has no config.yaml.")
+        if source is None:
+            source = str(resume / "config.yaml")
+    if source is None and not overrides:
+        from gymnast_core.presets import presets as installed
+
+        names = [preset.name for preset in installed() if preset.kind == schema.kind]
+        raise ConfigError(
+            f"What to {schema.kind}? Name a preset ({', '.join(names) or 'none installed'}) or a YAML file."
+        )
+    return load_config(schema, source, overrides)
+
+
+def _plugin_row(info: PluginInfo) -> tuple[str, ...]:
+    origins = ", ".join(f"{source.distribution} {source.version or ''}".rstrip() for source in info.sources)
+    targets = ", ".join(source.target for source in info.sources)
+    return (info.kind, info.name, origins, targets, "broken" if info.error else "ok")
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not sys.stdout.isatty():
+        # Tab-separated for pipes, where a terminal's width means nothing.
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell, style="red" if cell == "broken" else "") for cell in row))
+    Console().print(table)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    click.echo(json.dumps(summary, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The hooks: what functions in a plugin module of the entry-point group `gymnast.hooks` are called, and when.
+
+A plugin may take fewer arguments than a hook offers, never others. Its module is imported when a command
+starts, so heavy imports belong inside its functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from gymnast_core.config import EvaluateConfig, RunConfig
+    from gymnast_core.registry import Registries
+    from gymnast_core.types import Reward, Rollout
+
+hookspec = pluggy.HookspecMarker("gymnast")
+
+
+@hookspec
+def gymnast_register(registries: Registries) -> None:
+    """Add components made at run time, e.g. `registries.reward_models.register("judge-b", JudgeB)`."""
+
+
+@hookspec
+def gymnast_callbacks(config: RunConfig) -> list[Any]:  # type: ignore[empty-body]
+    """Return `lightning.Callback` objects to add to the trainer of this run."""
+
+
+@hookspec
+def gymnast_rollouts_done(config: RunConfig, rollouts: Sequence[Rollout], step: int) -> None:
+    """Rollouts were imagined in iteration `step` and not scored yet. Do not modify them."""
+
+
+@hookspec
+def gymnast_rewards_scored(
+    config: RunConfig, rollouts: Sequence[Rollout], rewards: Sequence[Reward], step: int
+) -> None:
+    """The rollouts of iteration `step` were scored; `rewards[i]` judges `rollouts[i]`. Do not modify them."""
+
+
+@hookspec
+def gymnast_evaluation_done(
+    config: RunConfig | EvaluateConfig,
+    label: str,
+    world: str,
+    rollouts: Sequence[Rollout],
+    rewards: Sequence[Reward],
+) -> None:
+    """The evaluation `label` in the world model `world` was scored; `rewards[i]` judges `rollouts[i]`."""
+
+
+@hookspec
+def gymnast_run_done(config: RunConfig | EvaluateConfig, summary: dict[str, Any]) -> None:
+    """A run ended; `summary` is what the command prints (numbers and paths by name)."""

@@ -1,0 +1,191 @@
+"""Plugins by name: listed without importing anything, imported when loaded, built with typed arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from gymnast_core import discovery
+from gymnast_core.discovery import PluginSource
+from gymnast_core.errors import GymnastError, PluginError, unknown_name
+
+if TYPE_CHECKING:
+    from gymnast_core.interfaces import Dataset, Optimizer, Policy, RewardModel, WorldModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One line of `gymnast plugins`."""
+
+    kind: str
+    name: str
+    sources: tuple[PluginSource, ...]
+    error: str | None
+    """Why it cannot be used (a traceback where there is one); None if nothing is known against it."""
+
+
+class Registry(Generic[T]):
+    """The plugins of one kind.
+
+    >>> registries().world_models.build("worldgym", {"checkpoint": "path"})
+    """
+
+    def __init__(self, kind: str, group: str, interface: str) -> None:
+        self.kind = kind
+        self.group = group
+        self.interface = interface
+        self._registered: dict[str, list[tuple[PluginSource, type[T]]]] = {}
+        self._loaded: dict[str, type[T]] = {}
+        self._broken: dict[str, str] = {}
+
+    def register(self, name: str, cls: type[T]) -> None:
+        """Add a class, from a `gymnast_register` hook. A name in use by another class is a conflict."""
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        distribution = cls.__module__.partition(".")[0]
+        same_name = self._registered.setdefault(name, [])
+        if all(source.target != target for source, _ in same_name):
+            same_name.append((PluginSource(self.group, name, target, distribution, None), cls))
+            self._loaded.pop(name, None)
+
+    def names(self) -> list[str]:
+        return sorted({*discovery.sources(self.group), *self._registered})
+
+    def sources(self, name: str) -> list[PluginSource]:
+        """Where the name comes from; several if distributions clash over it. `PluginError` if unknown."""
+        found = discovery.sources(self.group).get(name, [])
+        targets = {source.target for source in found}
+        found += [source for source, _ in self._registered.get(name, []) if source.target not in targets]
+        if not found:
+            raise PluginError(unknown_name(self.kind, name, self.names()) + " See `gymnast plugins`.")
+        return found
+
+    def describe(self) -> list[PluginInfo]:
+        """Every plugin with what is wrong with it, as far as that shows without importing it or has shown."""
+        return [
+            PluginInfo(
+                self.kind, name, tuple(self.sources(name)), self._broken.get(name) or self._fault(name)
+            )
+            for name in self.names()
+        ]
+
+    def load(self, name: str) -> type[T]:
+        """Import the class. Raises `PluginError` if it is unknown, ambiguous, broken or of another API version."""
+        if name not in self._loaded:
+            sources = self.sources(name)
+            fault = self._clash(sources)
+            if fault:
+                raise PluginError(fault)
+            try:
+                cls = self._import(name, sources[0])
+                self._check(name, cls, sources[0])
+            except GymnastError as error:
+                self._broken[name] = str(error)
+                raise
+            # Importing foreign code can raise anything, SystemExit included, and must not stop the others.
+            except (Exception, SystemExit) as error:
+                self._broken[name] = "".join(traceback.format_exception(error))
+                raise PluginError(
+                    f"The {self.kind} {name!r} of {sources[0]} cannot be imported: "
+                    f"{type(error).__name__}: {error}. `gymnast plugins --load` shows the traceback."
+                ) from error
+            self._broken.pop(name, None)
+            self._loaded[name] = cls
+        return self._loaded[name]
+
+    def build(self, name: str, args: Mapping[str, Any] | None = None, *, key: str | None = None) -> T:
+        """Build the plugin from `args` merged over its `Config`.
+
+        `key` is the component's place in the config, for error messages ("world_model", "evaluation.world").
+        Raises `ConfigError` for arguments that do not fit, `PluginError` if it cannot be loaded or built.
+        """
+        from gymnast_core.schema import typed
+
+        cls: Any = self.load(name)
+        config = typed(cls.Config, args or {}, f"{key or self.kind.replace(' ', '_')}.args")
+        try:
+            return cls(config)
+        except GymnastError:
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise PluginError(
+                f"The {self.kind} {name!r} cannot be built: {type(error).__name__}: {error} "
+                f"({where.filename}:{where.lineno})."
+            ) from error
+
+    def _import(self, name: str, source: PluginSource) -> Any:
+        for registered, cls in self._registered.get(name, []):
+            if registered.target == source.target:
+                return cls
+        return discovery.load(source)
+
+    def _check(self, name: str, cls: Any, source: PluginSource) -> None:
+        from gymnast_core import interfaces
+
+        base = getattr(interfaces, self.interface)
+        label = f"The {self.kind} {name!r} of {source}"
+        if not (inspect.isclass(cls) and issubclass(cls, base)):
+            raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
+        if cls.api_version != interfaces.API_VERSION:
+            older = cls.api_version < interfaces.API_VERSION
+            update = source.distribution if older else "gymnast"
+            raise PluginError(
+                f"{label} is written for plugin API {cls.api_version}; "
+                f"this gymnast has {interfaces.API_VERSION}. Try `pip install --upgrade {update}`."
+            )
+        config = getattr(cls, "Config", None)
+        if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
+            raise PluginError(f"{label} has no `Config` dataclass.")
+        if inspect.isabstract(cls):
+            raise PluginError(f"{label} lacks {', '.join(sorted(cls.__abstractmethods__))}().")
+
+    def _fault(self, name: str) -> str | None:
+        sources = self.sources(name)
+        if clash := self._clash(sources):
+            return clash
+        if name not in self._registered and discovery.locate(sources[0].module) is None:
+            return f"There is no module {sources[0].module!r}: reinstall {sources[0].distribution}."
+        return None
+
+    def _clash(self, sources: list[PluginSource]) -> str | None:
+        if len(sources) == 1:
+            return None
+        places = " and ".join(str(source) for source in sources)
+        return f"Two plugins are called {self.kind} {sources[0].name!r}: {places}. Uninstall or rename one."
+
+
+@dataclass(frozen=True)
+class Registries:
+    """One registry for each kind of plugin."""
+
+    world_models: Registry[WorldModel]
+    policies: Registry[Policy]
+    reward_models: Registry[RewardModel]
+    optimizers: Registry[Optimizer]
+    datasets: Registry[Dataset]
+
+    def __iter__(self) -> Iterator[Registry[Any]]:
+        return (getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+@lru_cache(maxsize=1)
+def registries() -> Registries:
+    """The registries of this process, `gymnast_register` hooks included."""
+    from gymnast_core.hooks import call_each
+
+    result = Registries(
+        world_models=Registry("world model", "gymnast.world_models", "WorldModel"),
+        policies=Registry("policy", "gymnast.policies", "Policy"),
+        reward_models=Registry("reward model", "gymnast.reward_models", "RewardModel"),
+        optimizers=Registry("optimizer", "gymnast.optimizers", "Optimizer"),
+        datasets=Registry("dataset", "gymnast.datasets", "Dataset"),
+    )
+    call_each("gymnast_register", registries=result)
+    return result

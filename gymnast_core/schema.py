@@ -1,0 +1,80 @@
+"""Plain values -> an instance of a config dataclass, with errors that name the key path."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gymnast_core.errors import ConfigError, unknown_name
+
+C = TypeVar("C")
+
+
+def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
+    """Merge `values` over the defaults of the dataclass `schema` and build it; lists replace lists.
+
+    `key` is the path of `values` in the whole config, e.g. "world_model.args", used in errors. Raises
+    `ConfigError` for unknown keys, wrong types, missing mandatory values and whatever the dataclass refuses.
+    """
+    _check_keys(schema, values, key)
+    try:
+        config = OmegaConf.structured(schema)
+        _unlock(config)
+        config = OmegaConf.merge(config, OmegaConf.create(dict(values)))
+        missing = sorted(OmegaConf.missing_keys(config))
+        if not missing:
+            return OmegaConf.to_object(config)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"{_join(key, error.full_key) or schema.__qualname__}: {reason}.") from error
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ConfigError(f"{key or schema.__qualname__}: {error}") from error
+    paths = [_join(key, name) for name in missing]
+    raise ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE.")
+
+
+def fields_of(schema: Any) -> tuple[Any, dict[str, Any] | None]:
+    """The type without its "or None", and the types of its keys if it is a dataclass."""
+    if isinstance(schema, types.UnionType) or typing.get_origin(schema) is typing.Union:
+        schema = next(member for member in typing.get_args(schema) if member is not type(None))
+    if not is_dataclass(schema):
+        return schema, None
+    hints = typing.get_type_hints(schema)
+    return schema, {item.name: hints[item.name] for item in fields(schema) if item.init}
+
+
+def child(schema: Any, key: str) -> Any:
+    """The type under a key of a dataclass or `dict[str, X]`; None where it is not known."""
+    schema, known = fields_of(schema)
+    if known is not None:
+        return known.get(key)
+    return typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
+
+
+def _check_keys(schema: Any, values: Any, path: str) -> None:
+    _, known = fields_of(schema)
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if known is not None and key not in known:
+                raise ConfigError(f"{_join(path, key)}: {unknown_name('key', str(key), known)}")
+            _check_keys(child(schema, key), value, _join(path, key))
+    elif known is not None and values is not None:
+        raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {values!r}.")
+
+
+def _unlock(node: Any) -> None:
+    # Frozen dataclasses become read-only nodes, at every level; what we merge into is our own copy.
+    if isinstance(node, DictConfig):
+        OmegaConf.set_readonly(node, False)
+        for name in node if node._content.__class__ is dict else ():
+            _unlock(node._get_node(name))
+
+
+def _join(*parts: Any) -> str:
+    return ".".join(str(part) for part in parts if part)

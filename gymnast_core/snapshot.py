@@ -1,0 +1,128 @@
+"""Snapshots: everything a run needs to continue bit for bit, as safetensors + JSON, written atomically.
+
+A snapshot is a folder `step-000000012` with `state.json` (the structure) and `state.safetensors` (the tensors).
+It is written under a temporary name, flushed to disk and renamed, so a folder of the final name is always complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gymnast_core.errors import CheckpointError
+
+_TENSOR, _KEYED = "__tensor__", "__int_keys__"
+
+
+@contextmanager
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `directory` when the block ends without an error."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = directory.parent / f".{directory.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if directory.exists():
+            old = directory.parent / f".{directory.name}.{os.getpid()}.old"
+            directory.rename(old)
+            temporary.rename(directory)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a text file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
+    """Write `state` (nested dicts and lists of tensors, numbers, strings, None) and delete all but the newest `keep`."""
+    tensors: dict[str, Tensor] = {}
+    structure = _flatten(state, "", tensors)
+    target = directory / f"step-{step:09d}"
+    with atomic_directory(target) as temporary:
+        save_file(tensors, str(temporary / "state.safetensors"))
+        (temporary / "state.json").write_text(json.dumps(structure))
+    for old in _snapshots(directory)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
+    """The state of the newest snapshot in a folder, or None if there is none. Raises `CheckpointError` if it is damaged."""
+    snapshots = _snapshots(directory)
+    if not snapshots:
+        return None
+    newest = snapshots[-1]
+    try:
+        structure = json.loads((newest / "state.json").read_text())
+        tensors = load_file(str(newest / "state.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"Snapshot {newest} is damaged ({error}). Delete that folder to continue from the one before it."
+        ) from error
+    return _unflatten(structure, tensors)
+
+
+def _snapshots(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*")) if directory.is_dir() else []
+
+
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: path}
+    if isinstance(value, Mapping):
+        flat = {str(key): _flatten(item, f"{path}.{key}", tensors) for key, item in value.items()}
+        # JSON turns integer keys (torch.optim's parameter indices) into strings.
+        return {_KEYED: flat} if any(isinstance(key, int) for key in value) else flat
+    if isinstance(value, list | tuple):
+        return [_flatten(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        if _KEYED in value:
+            return {int(key): _unflatten(item, tensors) for key, item in value[_KEYED].items()}
+        return {key: _unflatten(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unflatten(item, tensors) for item in value]
+    return value
+
+
+def seeded_generator(seed: int, *labels: str | int) -> torch.Generator:
+    """A CPU generator whose stream depends only on the seed and the labels ("imagine", iteration, …).
+
+    Deriving a fresh stream for each use makes a resumed run draw what an uninterrupted one draws, with no generator
+    state to save.
+    """
+    import hashlib
+
+    digest = hashlib.sha256(json.dumps([seed, *labels]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

@@ -1,0 +1,94 @@
+"""What both algorithms share: how gradient steps are taken, whatever the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Optimizer
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Batching, AdamW and its learning-rate schedule. Defaults are World-Gymnast's (arXiv 2602.02454)."""
+
+    group_size: int = 8
+    """Episodes imagined for each task draw (K)."""
+    epochs: int = 1
+    """Passes over each batch of rollouts."""
+    minibatch_size: int = 160
+    """Trajectories a gradient step."""
+    max_grad_norm: float = 1.0
+    """Gradient norm (L2 over all parameters) above which gradients are scaled down."""
+    learning_rate: float = 5e-6
+    """Peak learning rate of AdamW. Small policies want more: about 1e-4 for a million parameters."""
+    warmup_updates: int = 0
+    """Gradient steps over which the learning rate rises linearly to its peak."""
+    learning_rate_decay_updates: int | None = None
+    """Gradient steps after the warm-up over which it falls along a half cosine to 0; None: constant."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay, of matrices only (not of norms and biases)."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """AdamW's two moment decays."""
+
+
+class GradientSteps(Optimizer):
+    """The part of an `Optimizer` that turns a `GradientConfig` into AdamW and a schedule."""
+
+    def __init__(self, config: GradientConfig):
+        _check(config)
+        self.config = config
+        self.group_size = config.group_size
+        self.epochs = config.epochs
+        self.minibatch_size = config.minibatch_size
+        self.max_grad_norm = config.max_grad_norm
+
+    def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        trained = [p for p in parameters if p.requires_grad]
+        if not trained:
+            raise ConfigError("The policy has no trainable parameters: every one has requires_grad=False.")
+        matrices = [p for p in trained if p.ndim >= 2]
+        vectors = [p for p in trained if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        beta1, beta2 = self.config.betas
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.learning_rate(0), betas=(beta1, beta2)
+        )
+
+    def learning_rate(self, update: int) -> float:
+        config = self.config
+        if update < config.warmup_updates:
+            return config.learning_rate * (update + 1) / config.warmup_updates
+        if config.learning_rate_decay_updates is None:
+            return config.learning_rate
+        progress = min((update - config.warmup_updates) / config.learning_rate_decay_updates, 1.0)
+        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _check(config: GradientConfig) -> None:
+    for name in ("group_size", "epochs", "minibatch_size"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must be at least 1.")
+    for name in ("learning_rate", "max_grad_norm"):
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must be above 0.")
+    for name in ("warmup_updates", "weight_decay"):
+        if not getattr(config, name) >= 0:
+            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must not be negative.")
+    decay = config.learning_rate_decay_updates
+    if decay is not None and decay < 1:
+        raise ConfigError(
+            f"optimizer.learning_rate_decay_updates is {decay}; give at least 1, or null for a constant rate."
+        )
+    if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
+        raise ConfigError(
+            f"optimizer.betas is {list(config.betas)}; give two numbers in [0, 1), e.g. [0.9, 0.95]."
+        )

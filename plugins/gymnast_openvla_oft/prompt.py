@@ -1,0 +1,105 @@
+"""Instructions to token ids: OpenVLA's prompt, and the tokenizer of models that start from scratch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from gymnast_core.errors import CheckpointError
+from gymnast_openvla_oft.model import Prompts
+
+SPACE = "▁"
+"""Llama's lone-space token (id 29871 there), with which every prompt ends."""
+TOKENIZER_FILE = "tokenizer.json"
+MAX_VOCABULARY = 20_000
+SPLIT_MARK = "|"
+
+
+def prompt(instruction: str) -> str:
+    """The text that OpenVLA was trained with."""
+    return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
+
+
+class PromptEncoder:
+    """Tokenises prompts; every distinct instruction once."""
+
+    def __init__(self, tokenizer: Tokenizer, pad_token: int) -> None:
+        self.tokenizer = tokenizer
+        self.pad_token = pad_token
+        space = tokenizer.token_to_id(SPACE)
+        if space is None:
+            raise CheckpointError(f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end.")
+        self.space = space
+        self._known: dict[str, list[int]] = {}
+
+    def ids(self, instruction: str) -> list[int]:
+        """Token ids of an instruction's prompt, BOS first, the lone space last."""
+        if instruction not in self._known:
+            ids = self.tokenizer.encode(prompt(instruction)).ids
+            self._known[instruction] = ids if ids[-1] == self.space else [*ids, self.space]
+        return self._known[instruction]
+
+    def __call__(self, instructions: Sequence[str], device: torch.device | str = "cpu") -> Prompts:
+        return pad_prompts([self.ids(text) for text in instructions], self.pad_token, device)
+
+
+def pad_prompts(rows: Sequence[Sequence[int]], pad_token: int, device: torch.device | str = "cpu") -> Prompts:
+    """Prompts of any lengths, padded on the right to the longest."""
+    longest = max(len(row) for row in rows)
+    ids = [[*row, *[pad_token] * (longest - len(row))] for row in rows]
+    lengths = torch.tensor([len(row) for row in rows])
+    return Prompts(ids_BS=torch.tensor(ids).to(device), lengths_B=lengths.to(device))
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The fast tokenizer of a checkpoint directory. Raises `CheckpointError` when there is none."""
+    path = directory / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{directory} holds no {TOKENIZER_FILE}. Copy the one of the model that the checkpoint was trained from."
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for malformed files
+        raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+
+
+def train_tokenizer(instructions: Sequence[str]) -> Tokenizer:
+    """A byte-pair tokenizer that knows every word of the instructions as one token.
+
+    Keeps Llama 2's conventions (unknown 0, BOS 1, end 2, bytes 3–258 as fallback for anything unseen), so that its
+    directory is read like that of a published checkpoint. What every prompt begins and ends with is one token
+    each: the sequence of a small model is a quarter shorter for it. The same instructions give the same tokenizer.
+    """
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trained = _normalised(Tokenizer(models.BPE()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_VOCABULARY, special_tokens=special, initial_alphabet=[SPACE], show_progress=False
+    )
+    trained.train_from_iterator(sorted({prompt(text) for text in ("", *instructions)}), trainer)
+    learned = json.loads(trained.to_str())["model"]
+    merges = [tuple(merge) for merge in learned["merges"]]
+    # Rebuilt, because the trainer knows bytes only as special tokens and those would match inside of a text.
+    tokenizer = Tokenizer(models.BPE(learned["vocab"], merges, unk_token="<unk>", byte_fallback=True))
+    tokenizer = _normalised(tokenizer)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
+    )
+    return tokenizer
+
+
+def _normalised(tokenizer: Tokenizer) -> Tokenizer:
+    """Llama's treatment of spaces, then one piece for the frame's either half, a word with its space, or punctuation."""
+    head, tail = (re.escape(half) for half in prompt(SPLIT_MARK).replace(" ", SPACE).split(SPLIT_MARK))
+    pieces = rf"{SPACE}{head[: -len(SPACE)]}(?={SPACE})|{tail}|{SPACE}?\w+|[^\w{SPACE}]+"
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Videos and a self-contained HTML report of a run."""

@@ -1,0 +1,147 @@
+"""The run folder's `videos/`: which rollouts are kept, and the index that says what each one shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gymnast_core.errors import DataError
+from gymnast_core.types import Reward, Rollout
+from gymnast_report.files import write_text
+from gymnast_report.video import write_poster, write_video
+
+IMAGINED = "imagined"
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of the run and the judgement of what it shows."""
+
+    file: str
+    """Name inside `videos/`; unique."""
+    poster: str
+    """Name of the still image inside `videos/`."""
+    title: str
+    kind: str
+    """"imagined" (a learned world) or "environment" (a world that knows its own outcome)."""
+    phase: str
+    """"before", "after" or "iteration-000003"."""
+    task: str
+    """Task id; before/after pairs join on it."""
+    instruction: str
+    value: float | None
+    """Success in [0, 1]; None when unscored."""
+    partial: float | None
+    rationale: str
+    error: str | None
+    """Why the rollout could not be scored."""
+
+
+def read_clips(videos: Path) -> list[Clip]:
+    """The clips of a `videos/` folder whose files exist; empty when there is none."""
+    index = videos / "index.json"
+    if not index.exists():
+        return []
+    try:
+        clips = [Clip(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{index} is not a video index ({error}). Delete it to rebuild the report without it."
+        ) from error
+    return [clip for clip in clips if (videos / clip.file).exists()]
+
+
+def record(
+    videos: Path, phase: str, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]
+) -> list[Clip]:
+    """Write the rollouts' videos as the only ones of that phase and kind, and update the index.
+
+    Repeating a phase (a second batch in the same iteration, a resumed run) replaces its videos.
+    """
+    if not rollouts:
+        return []
+    others = [clip for clip in read_clips(videos) if (clip.phase, clip.kind) != (phase, kind)]
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{phase}-{kind}").lstrip(".")
+    clips = []
+    for number, (rollout, reward) in enumerate(zip(rollouts, rewards, strict=True), start=1):
+        name = f"{stem}-{number:02d}"
+        write_video(rollout.frames_THWC, videos / f"{name}.mp4")
+        write_poster(rollout.frames_THWC, videos / f"{name}.jpg")
+        clips.append(_clip(name, phase, kind, rollout, reward))
+    write_text(videos / "index.json", json.dumps([asdict(clip) for clip in others + clips], indent=1))
+    _remove_surplus(videos, stem, len(clips))
+    return clips
+
+
+def balanced(rollouts: Sequence[Rollout], rewards: Sequence[Reward], count: int) -> list[int]:
+    """Indices of up to `count` rollouts, half successes and half failures when there are enough of both.
+
+    Unscored rollouts are taken only when there is nothing else to show.
+    """
+    successes = [i for i, reward in enumerate(rewards) if reward.value is not None and reward.value >= 0.5]
+    failures = [i for i, reward in enumerate(rewards) if reward.value is not None and reward.value < 0.5]
+    unscored = [i for i, reward in enumerate(rewards) if reward.value is None]
+    successes, failures = (_spread(rollouts, indices) for indices in (successes, failures))
+    half = count // 2
+    chosen = successes[:half] + failures[: count - half]
+    rest = successes[half:] + failures[count - half :] + unscored
+    return (chosen + rest)[:count]
+
+
+def same_tasks(rollouts: Sequence[Rollout], shown: Sequence[str], count: int) -> list[int]:
+    """Indices of up to `count` rollouts of different tasks: those in `shown` first, then in task order.
+
+    Outcomes play no part, so the videos are a fair sample of the evaluation.
+    """
+    first_of_task: dict[str, int] = {}
+    for index, rollout in enumerate(rollouts):
+        first_of_task.setdefault(rollout.task.id, index)
+    known = [first_of_task.pop(task) for task in shown if task in first_of_task]
+    return (known + _spread(rollouts, list(first_of_task.values())))[:count]
+
+
+def _spread(rollouts: Sequence[Rollout], indices: Sequence[int]) -> list[int]:
+    """Reorder so that different instructions come before repeats of one."""
+    seen: dict[str, int] = {}
+    turns = []
+    for index in indices:
+        instruction = rollouts[index].task.instruction
+        seen[instruction] = seen.get(instruction, 0) + 1
+        turns.append((seen[instruction], index))
+    return [index for _, index in sorted(turns)]
+
+
+def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward) -> Clip:
+    where = "Imagined" if kind == IMAGINED else "Environment"
+    return Clip(
+        file=f"{name}.mp4",
+        poster=f"{name}.jpg",
+        title=f"{where}, {phase_title(phase)}: {rollout.task.instruction}",
+        kind=kind,
+        phase=phase,
+        task=rollout.task.id,
+        instruction=rollout.task.instruction,
+        value=reward.value,
+        partial=reward.partial,
+        rationale=reward.rationale,
+        error=reward.error,
+    )
+
+
+def phase_title(phase: str) -> str:
+    """ "iteration-000003" -> "iteration 3"; "before" -> "before training"."""
+    number = phase.removeprefix("iteration-")
+    if number != phase and number.isdigit():
+        return f"iteration {int(number)}"
+    return f"{phase} training" if phase in ("before", "after") else phase
+
+
+def _remove_surplus(videos: Path, stem: str, count: int) -> None:
+    for path in videos.glob(f"{stem}-*"):
+        number = path.stem.removeprefix(f"{stem}-")
+        if path.suffix in (".mp4", ".jpg") and number.isdigit() and int(number) > count:
+            path.unlink()

@@ -1,0 +1,276 @@
+"""Builds `report.html`: one file without network access that lets a reader judge a run."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from gymnast_core.evaluation import success_interval
+from gymnast_report.charts import Chart, Point, Series
+from gymnast_report.files import write_text
+from gymnast_report.folder import Evaluation, Run, read_run
+from gymnast_report.gallery import Clip, phase_title
+
+EMBEDDED_BYTES = 3_900_000
+"""Bytes of video and stills put into the page, which base64 makes a third larger; the page stays below 6 MB."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A success rate with its 95 % interval; `value` is None when nothing was scored."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    n: int
+    unscored: int
+
+
+@dataclass(frozen=True)
+class Media:
+    """A clip ready to be shown; `video` is None when the page has no room for it."""
+
+    clip: Clip
+    video: str | None
+    poster: str | None
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.clip.value)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Videos of one task in several evaluations, side by side."""
+
+    task: str
+    instruction: str
+    media: Sequence[Media]
+
+
+def build_report(path: Path, *, summary: Mapping[str, Any] | None = None) -> Path:
+    """Write `path/report.html` from the run folder `path` and return its path.
+
+    `summary` replaces `summary.json`. Raises `DataError` if `path` is not a run folder or a file in it is damaged.
+    """
+    run = read_run(path)
+    if summary is not None:
+        run = replace(run, summary={**run.summary, **summary})
+    html = _environment().get_template("report.html.j2").render(_context(run))
+    target = path / "report.html"
+    write_text(target, html)
+    return target
+
+
+def _context(run: Run) -> dict[str, Any]:
+    media = _embed(run)
+    before, after = run.evaluations.get("before"), run.evaluations.get("after")
+    columns = [
+        evaluation for evaluation in run.evaluations.values() if not _during_training(evaluation.label)
+    ]
+    return {
+        "run": run,
+        "title": run.path.resolve().name,
+        "before": before,
+        "after": after,
+        "difference": run.summary.get("difference"),
+        "columns": columns,
+        "rows": _by_instruction(columns),
+        "charts": [chart for chart in _charts(run) if chart.svg()],
+        "comparisons": _comparisons(media),
+        "training": _by_phase(media),
+        "metric_names": list(dict.fromkeys(name for row in run.metrics for name in row)),
+        "unscored": _total(run, "unscored"),
+        "cost_usd": _total(run, "cost_usd"),
+        "versions": yaml.safe_dump(dict(run.versions), sort_keys=False),
+        "commands": _commands(run),
+    }
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gymnast_report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent,
+        points=points,
+        interval=interval,
+        phase=phase_title,
+        verdict=verdict,
+        duration=duration,
+    )
+    return environment
+
+
+def percent(value: float | None) -> str:
+    """0.325 -> "32.5 %"; None -> "unscored"."""
+    return "unscored" if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """0.12 -> "+12.0 points" (percentage points)."""
+    return f"{100 * value:+.1f} points".replace("-", "−")
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """(0.1, 0.25) -> "10.0 % to 25.0 %"."""
+    return "" if bounds is None else f"{100 * bounds[0]:.1f} % to {100 * bounds[1]:.1f} %".replace("-", "−")
+
+
+def verdict(value: float | None) -> str:
+    """The word for a score: "unscored", "success", "failure", or "partial" for what lies between."""
+    if value is None:
+        return "unscored"
+    return {0.0: "failure", 1.0: "success"}.get(value, "partial")
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 2 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _during_training(label: str) -> bool:
+    return label.startswith("iteration-")
+
+
+def _rate(values: Iterable[float | None]) -> Rate:
+    values = list(values)
+    scored = [value for value in values if value is not None]
+    if not scored:
+        return Rate(None, None, 0, len(values))
+    return Rate(sum(scored) / len(scored), success_interval(scored), len(scored), len(values) - len(scored))
+
+
+def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]]]:
+    instructions = sorted({episode.instruction for column in columns for episode in column.episodes})
+    return [
+        (text, [_rate(e.value for e in column.episodes if e.instruction == text) for column in columns])
+        for text in instructions
+    ]
+
+
+def _charts(run: Run) -> list[Chart]:
+    evaluated = [
+        Point(e.iteration, e.rate, *(e.interval or (None, None)))
+        for e in run.evaluations.values()
+        if e.rate is not None and (e.label in ("before", "after") or _during_training(e.label))
+    ]
+    evaluated.sort(key=lambda point: point.x)
+    learning = [
+        Series("imagined success", _points(run, "imagined_success")),
+        Series("evaluation with 95 % interval", evaluated, "dots"),
+    ]
+    groups = [
+        Series("kept", _points(run, "groups_kept"), "bars"),
+        Series("dropped", _points(run, "groups_dropped"), "bars"),
+    ]
+    return [
+        Chart("Success", "success", learning, y_range=(0.0, 1.0), percent=True),
+        Chart("Groups with a training signal", "groups", groups),
+        Chart(
+            "Policy change per iteration", "approximate KL (nats)", [Series("KL", _points(run, "approx_kl"))]
+        ),
+        Chart("Policy entropy", "entropy (nats)", [Series("entropy", _points(run, "entropy"))]),
+    ]
+
+
+def _points(run: Run, column: str) -> list[Point]:
+    found = []
+    for row in run.metrics:
+        value, x = row.get(column), row.get("iteration", row.get("step"))
+        if value is not None and x is not None:
+            found.append(Point(x, value))
+    return found
+
+
+def _total(run: Run, column: str) -> float | None:
+    values = [row[column] for row in run.metrics if row.get(column) is not None]
+    return sum(value for value in values if value is not None) if values else None
+
+
+def _embed(run: Run) -> list[Media]:
+    """Read clips into data URIs until the budget is spent: evaluations first, then the latest iterations."""
+    order = sorted(
+        run.clips,
+        key=lambda clip: (
+            _during_training(clip.phase),
+            clip.phase if not _during_training(clip.phase) else "",
+        ),
+    )
+    evaluations = [clip for clip in order if not _during_training(clip.phase)]
+    training = sorted((clip for clip in order if _during_training(clip.phase)), key=lambda clip: clip.phase)
+    left = EMBEDDED_BYTES
+    media = []
+    for clip in evaluations + training[::-1]:
+        video, poster = run.path / "videos" / clip.file, run.path / "videos" / clip.poster
+        size = sum(file.stat().st_size for file in (video, poster) if file.exists())
+        fits = size <= left
+        left -= size if fits else 0
+        media.append(
+            Media(
+                clip,
+                _data_uri(video, "video/mp4") if fits else None,
+                _data_uri(poster, "image/jpeg") if fits else None,
+            )
+        )
+    return media
+
+
+def _data_uri(path: Path, mime: str) -> str | None:
+    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
+
+
+def _comparisons(media: Sequence[Media]) -> list[Comparison]:
+    by_task: dict[tuple[str, str], list[Media]] = {}
+    for item in media:
+        if not _during_training(item.clip.phase):
+            by_task.setdefault((item.clip.kind, item.clip.task), []).append(item)
+    return [
+        Comparison(
+            task, items[0].clip.instruction, sorted(items, key=lambda item: item.clip.phase != "before")
+        )
+        for (_, task), items in by_task.items()
+    ]
+
+
+def _by_phase(media: Sequence[Media]) -> list[tuple[str, list[Media]]]:
+    phases: dict[str, list[Media]] = {}
+    for item in media:
+        if _during_training(item.clip.phase):
+            phases.setdefault(item.clip.phase, []).append(item)
+    return sorted(
+        ((phase, sorted(items, key=lambda item: item.clip.file)) for phase, items in phases.items()),
+        reverse=True,
+    )
+
+
+def _commands(run: Run) -> list[tuple[str, str]]:
+    """What to type to see, continue and repeat the run."""
+    kind = next(
+        (line.removeprefix("kind:").strip() for line in run.config.splitlines() if line.startswith("kind:")),
+        "train",
+    )
+    folder = shlex.quote(str(run.path))
+    config = shlex.quote(str(run.path / "config.yaml"))
+    repeat = f"gymnast {kind} {config} output={shlex.quote(str(run.path) + '-again')}"
+    commands = [("Repeat it with the same config and seed", repeat)]
+    if kind == "train":
+        commands.insert(0, ("Continue it where it stopped", f"gymnast train --resume {folder}"))
+    command = run.versions.get("command")
+    if isinstance(command, list):
+        commands.append(("It was started by", shlex.join(map(str, command))))
+    commands.append(("Rebuild this page", f"python -m gymnast_report {folder}"))
+    return commands

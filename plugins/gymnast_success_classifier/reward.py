@@ -1,0 +1,236 @@
+"""The learned reward: a closed set of instructions, judged from the first and the last frame of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from gymnast_core.interfaces import Loss, RewardModel
+from gymnast_core.types import Episode, Reward, Rollout
+from gymnast_success_classifier import checkpoint
+from gymnast_success_classifier.augmentation import AugmentationConfig, augment
+from gymnast_success_classifier.metrics import judge_quality
+from gymnast_success_classifier.model import ChangeClassifier, frame_pair
+
+ARCHITECTURE = ("image_size", "width", "hidden")
+
+
+class SuccessClassifier(RewardModel):
+    """Success as a small network learned it from labelled episodes.
+
+    Every episode teaches about every instruction whose outcome is known (`Episode.outcomes`, hindsight): what
+    was done well for another instruction is a negative. An instruction outside the set is an error, not a 0.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        checkpoint: str | None = None
+        """Folder written by `save`, which fixes instructions and architecture; None: a fresh network."""
+        instructions: list[str] = field(default_factory=list)
+        """The closed set of instructions; with a checkpoint, leave it empty."""
+        image_size: int = 32
+        """Side, in pixels, that frames are resized to."""
+        width: int = 32
+        """Channels of the first stage."""
+        hidden: int = 128
+        """Units of the head's hidden layer."""
+        threshold: float = 0.5
+        """Probability above which a rollout counts as a success."""
+        positive_share: float = 0.5
+        """Share of the training loss that goes to fulfilled instructions, however rare they are."""
+        own_share: float = 0.0
+        """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
+        augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+        """Distortions of training frames."""
+        batch_size: int = 256
+        """Rollouts scored at once."""
+        init_seed: int = 0
+        """Seed of a fresh network's weights."""
+        device: str = "cpu"
+        """Where the network lives, e.g. "cuda"."""
+
+    def __init__(self, config: SuccessClassifier.Config | None = None):
+        config = config if config is not None else self.Config()
+        directory = Path(config.checkpoint) if config.checkpoint is not None else None
+        if directory is not None:
+            config = _with_checkpoint(config, directory)
+        _check(config)
+        self.config: SuccessClassifier.Config = config
+        self._index = {normalised(text): index for index, text in enumerate(config.instructions)}
+        self.network = _build(config)
+        if directory is not None:
+            checkpoint.read_weights(directory, self.network)
+        self.network.to(config.device)
+
+    def module(self) -> nn.Module:
+        return self.network
+
+    @torch.no_grad()
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        self.network.eval()
+        rewards = [Reward(None, error="not judged")] * len(rollouts)
+        known: list[int] = []
+        for position, rollout in enumerate(rollouts):
+            if normalised(rollout.task.instruction) in self._index:
+                known.append(position)
+            else:
+                error = unknown_name("instruction", rollout.task.instruction, self.config.instructions)
+                rewards[position] = Reward(None, error=error)
+        for start in range(0, len(known), self.config.batch_size):
+            chosen = known[start : start + self.config.batch_size]
+            probability_BI = self._probabilities([rollouts[position].frames_THWC for position in chosen])
+            for row, position in enumerate(chosen):
+                index = self._index[normalised(rollouts[position].task.instruction)]
+                rewards[position] = self._reward(float(probability_BI[row, index]))
+        return rewards
+
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
+        """Cross-entropy of the known outcomes, balanced between fulfilled and not by `positive_share`."""
+        pairs_B2CHW = augment(
+            self._pairs([e.frames_THWC for e in episodes]), self.config.augmentation, generator
+        )
+        target_BI, weight_BI = (tensor.to(pairs_B2CHW.device) for tensor in self._labels(episodes))
+        positive_BI, negative_BI = weight_BI * target_BI, weight_BI * (1 - target_BI)
+        if not weight_BI.any():
+            raise DataError(
+                "None of the episodes says whether an instruction of the classifier was fulfilled "
+                f"({', '.join(self.config.instructions[:3])}, …). Give episodes with success or outcomes."
+            )
+        share = self.config.positive_share
+        weight_BI = share * _normalise(positive_BI) + (1 - share) * _normalise(negative_BI)
+        logits_BI = self.network(pairs_B2CHW)
+        loss = F.binary_cross_entropy_with_logits(logits_BI, target_BI, weight_BI, reduction="sum")
+        judged_BI = (logits_BI.detach() > 0).float()
+        metrics = {
+            "loss": float(loss.detach()),
+            "recall": float((_normalise(positive_BI) * judged_BI).sum()),
+            "false_positive_rate": float((_normalise(negative_BI) * judged_BI).sum()),
+        }
+        return Loss(loss, metrics)
+
+    @torch.no_grad()
+    def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
+        """`judge_quality` at the threshold: own instructions, and the others as `hindsight_*`."""
+        self.network.eval()
+        probabilities, targets, own, known = [], [], [], []
+        for start in range(0, len(episodes), self.config.batch_size):
+            stop = min(start + self.config.batch_size, len(episodes))
+            batch = [episodes[index] for index in range(start, stop)]
+            probabilities.append(self._probabilities([episode.frames_THWC for episode in batch]))
+            target_BI, weight_BI = self._labels(batch)
+            targets.append(target_BI)
+            known.append(weight_BI > 0)
+            own.append(self._own(batch))
+        probability, target = torch.cat(probabilities), torch.cat(targets)
+        is_own, is_known = torch.cat(own), torch.cat(known)
+        metrics = judge_quality(
+            probability[is_own & is_known], target[is_own & is_known], self.config.threshold
+        )
+        others = is_known & ~is_own
+        hindsight = judge_quality(probability[others], target[others], self.config.threshold)
+        return metrics | {f"hindsight_{name}": value for name, value in hindsight.items()}
+
+    def save(self, directory: Path) -> None:
+        architecture: dict[str, object] = {name: getattr(self.config, name) for name in ARCHITECTURE}
+        architecture["instructions"] = list(self.config.instructions)
+        checkpoint.write(Path(directory), architecture, self.network)
+
+    def _pairs(self, frames: Sequence[Tensor]) -> Tensor:
+        pairs = [frame_pair(frames_THWC, self.config.image_size) for frames_THWC in frames]
+        return torch.stack(pairs).to(next(self.network.parameters()).device)
+
+    def _probabilities(self, frames: Sequence[Tensor]) -> Tensor:
+        return self.network(self._pairs(frames)).float().sigmoid().cpu()
+
+    def _reward(self, probability: float) -> Reward:
+        if probability != probability:
+            return Reward(None, error="The success classifier returned NaN; its checkpoint is damaged.")
+        value = float(probability > self.config.threshold)
+        return Reward(value, partial=probability, rationale=f"success probability {probability:.2f}")
+
+    def _labels(self, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
+        """Targets (B, I) in {0, 1} and weights (B, I), 0 where the outcome is not known."""
+        target_BI = torch.zeros(len(episodes), len(self._index))
+        weight_BI = torch.zeros(len(episodes), len(self._index))
+        for row, episode in enumerate(episodes):
+            outcomes = {normalised(text): fulfilled for text, fulfilled in episode.outcomes.items()}
+            if episode.success is not None:
+                outcomes[normalised(episode.instruction)] = episode.success
+            for text, fulfilled in outcomes.items():
+                if text in self._index:
+                    target_BI[row, self._index[text]] = float(fulfilled)
+                    weight_BI[row, self._index[text]] = 1.0
+        return target_BI, weight_BI * (1.0 + self.config.own_share * self._own(episodes))
+
+    def _own(self, episodes: Sequence[Episode]) -> Tensor:
+        """Which entry of each row is the episode's own instruction, bool (B, I)."""
+        own_BI = torch.zeros(len(episodes), len(self._index), dtype=torch.bool)
+        for row, episode in enumerate(episodes):
+            index = self._index.get(normalised(episode.instruction))
+            if index is not None:
+                own_BI[row, index] = True
+        return own_BI
+
+
+def normalised(instruction: str) -> str:
+    """Instructions that differ only in case, spacing or a final full stop are one instruction."""
+    return " ".join(instruction.lower().split()).rstrip(". ")
+
+
+def _normalise(weight_BI: Tensor) -> Tensor:
+    return weight_BI / weight_BI.sum().clamp(min=1e-9)
+
+
+def _build(config: SuccessClassifier.Config) -> ChangeClassifier:
+    # Layers draw their first weights from the global generator; forking leaves it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.init_seed)
+        return ChangeClassifier(
+            instructions=len(config.instructions),
+            width=config.width,
+            hidden=config.hidden,
+        )
+
+
+def _with_checkpoint(config: SuccessClassifier.Config, directory: Path) -> SuccessClassifier.Config:
+    stored = checkpoint.read_config(directory)
+    instructions = stored.get("instructions")
+    if not isinstance(instructions, list) or not set(stored) >= set(ARCHITECTURE):
+        raise CheckpointError(
+            f"{directory / checkpoint.CONFIG} lacks instructions or one of {list(ARCHITECTURE)}."
+        )
+    if config.instructions and list(config.instructions) != instructions:
+        raise CheckpointError(
+            f"The success classifier in {directory} judges {len(instructions)} other instructions than the "
+            "config lists. Leave reward_model.args.instructions empty, or fit a classifier for yours."
+        )
+    architecture = {name: stored[name] for name in ARCHITECTURE}
+    return replace(config, instructions=instructions, **architecture)  # type: ignore[arg-type]
+
+
+def _check(config: SuccessClassifier.Config) -> None:
+    if not config.instructions:
+        raise ConfigError(
+            "The success classifier has neither a checkpoint nor instructions. Set "
+            "reward_model.args.checkpoint to a fitted classifier's folder, or reward_model.args.instructions "
+            "to fit a new one."
+        )
+    if len({normalised(text) for text in config.instructions}) < len(config.instructions):
+        raise ConfigError("reward_model.args.instructions lists an instruction twice.")
+    if not 0.0 < config.threshold < 1.0:
+        raise ConfigError(f"reward_model.args.threshold is {config.threshold}; it must lie between 0 and 1.")
+    if not 0.0 < config.positive_share < 1.0:
+        raise ConfigError(
+            f"reward_model.args.positive_share is {config.positive_share}; it must lie between 0 and 1."
+        )
+    if config.image_size < 16 or config.width < 8 or config.width % 8:
+        raise ConfigError(
+            f"reward_model.args: image_size is {config.image_size} (at least 16) and width {config.width} "
+            "(a multiple of 8)."
+        )

@@ -1,0 +1,214 @@
+"""Tasks drawn from seeds, and recorded episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+import numpy as np
+import torch
+
+from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.interfaces import Dataset
+from gymnast_core.types import Episode, Task
+from gymnast_tabletop.instructions import TEMPLATES, draw_instruction, pairs, parse, start_scene
+from gymnast_tabletop.scene import check_n_blocks
+from gymnast_tabletop.splits import split_seed
+
+ENVIRONMENT = "gymnast/Tabletop-v0"
+
+_PARTIAL_CREDIT = (
+    "The named block was moved in the named direction, but less than required, too far to the side, "
+    "or another block was moved as well."
+)
+_TRIES = 64
+"""Seeds a task may look through for a feasible held-out instruction."""
+
+Item = TypeVar("Item")
+
+
+class Lazy(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made when they are indexed."""
+
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            raise IndexError(f"No item {index}; there are {self._length}.")
+        return self._make(index % self._length)
+
+
+@lru_cache(maxsize=8)
+def _table(n_blocks: int, image_size: int):
+    """One table a process for the first frames of all tasks."""
+    from gymnast_tabletop.simulation import Tabletop
+
+    return Tabletop(n_blocks=n_blocks, image_size=image_size)
+
+
+class TabletopTasks(Dataset):
+    """Starts of the tabletop: a rendered scene, a feasible instruction, and the environment that shows it
+    again."""
+
+    @dataclass(frozen=True)
+    class Config:
+        split: str = "training"
+        """Range of seeds: training, choosing or reporting."""
+        count: int = 1024
+        """Number of tasks."""
+        first: int = 0
+        """Index of the first task within the split."""
+        image_size: int = 64
+        """Pixels a side."""
+        n_blocks: int = 2
+        """Blocks on the table, 2 or 3."""
+        horizon: int = 16
+        """Control steps an episode of the environment has."""
+        pairs: str = "training"
+        """Colour-direction pairs that instructions are drawn from: training, held-out or all."""
+        template: int = 0
+        """Wording: 0 as in training, 1 to 4 are paraphrases."""
+
+    def __init__(self, config: Config) -> None:
+        check_n_blocks(config.n_blocks)
+        pairs(config.pairs)
+        for name in ("count", "image_size", "horizon"):
+            if getattr(config, name) < 1:
+                raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1.")
+        if not 0 <= config.template < len(TEMPLATES):
+            raise ConfigError(f"template is {config.template}; choose 0 to {len(TEMPLATES) - 1}.")
+        self.config = config
+        # Some training instruction is always feasible; for a held-out one several seeds may have to be
+        # looked at.
+        self._stride = _TRIES if config.pairs == "held-out" else 1
+        split_seed(config.split, config.first * self._stride)
+        split_seed(config.split, (config.first + config.count) * self._stride - 1)
+
+    def tasks(self) -> Sequence[Task]:
+        return Lazy(self.config.count, self._task)
+
+    def _task(self, index: int) -> Task:
+        config = self.config
+        position = (config.first + index) * self._stride
+        for seed in (split_seed(config.split, position + k) for k in range(self._stride)):
+            scene = start_scene(seed, config.n_blocks)
+            instruction = draw_instruction(seed, scene, config.pairs)
+            if instruction is not None:
+                break
+        else:
+            raise DataError(
+                f"Task {index} found no feasible {config.pairs} instruction. Choose another `first`."
+            )
+        goal = parse(instruction)
+        instruction = TEMPLATES[config.template].format(colour=goal.colour, direction=goal.direction)
+        table = _table(config.n_blocks, config.image_size)
+        table.reset(scene)
+        return Task(
+            id=f"tabletop/{config.n_blocks}/{seed}/{instruction}",
+            instruction=instruction,
+            frames_THWC=torch.from_numpy(table.render()[None]),
+            seed=seed,
+            environment=ENVIRONMENT,
+            environment_options={"instruction": instruction},
+            environment_args={
+                "image_size": config.image_size,
+                "n_blocks": config.n_blocks,
+                "horizon": config.horizon,
+            },
+            partial_credit_criteria=_PARTIAL_CREDIT,
+        )
+
+
+class TabletopEpisodes(Dataset):
+    """Recorded episodes, whole or in crops. `points_TJ2` holds the named block, the other block(s), the
+    end-effector."""
+
+    @dataclass(frozen=True)
+    class Config:
+        path: str
+        """Folder that `python -m gymnast_tabletop.record` wrote."""
+        also: list[str] = field(default_factory=list)
+        """Further recordings of the same image size, appended."""
+        window: int | None = None
+        """Frames a crop; None for whole episodes."""
+        crops: str = "all"
+        """Which crops of an episode: all, one (at an offset drawn by the seed) or first."""
+        part: str = "all"
+        """train, validation or all; whole episodes fall into one of the two."""
+        validation_fraction: float = 0.05
+        """Fraction of the episodes that are validation."""
+        instructions: str = "own"
+        """own: as recorded. hindsight: any feasible one, in half of the crops one that came true if any
+        did."""
+        pairs: str = "all"
+        """Colour-direction pairs that hindsight and outcomes may name: all or training."""
+        seed: int = 0
+        """Of the partition, the offsets and the hindsight."""
+
+    def __init__(self, config: Config) -> None:
+        choices = {
+            "crops": ("all", "one", "first"),
+            "part": ("train", "validation", "all"),
+            "instructions": ("own", "hindsight"),
+        }
+        for name, known in choices.items():
+            if getattr(config, name) not in known:
+                raise ConfigError(f"{name}: {unknown_name('choice', getattr(config, name), known)}")
+        if not 0.0 <= config.validation_fraction < 1.0:
+            raise ConfigError(f"validation_fraction is {config.validation_fraction}; it must lie in [0, 1).")
+        if config.window is not None and config.window < 2:
+            raise ConfigError(f"window is {config.window}; a crop has at least 2 frames.")
+        self.config = config
+        self._goals = pairs(config.pairs)
+
+    @property
+    def paths(self) -> list[Path]:
+        return [Path(path).expanduser() for path in (self.config.path, *self.config.also)]
+
+    def episodes(self) -> Sequence[Episode]:
+        from gymnast_tabletop.recordings import Crops, Folder
+
+        config, parts = self.config, []
+        for number, path in enumerate(self.paths):
+            folder = Folder(path)
+            rng = np.random.default_rng([config.seed, number])
+            chosen = _partition(len(folder.seeds), config.part, config.validation_fraction, rng)
+            parts.append(
+                Crops(
+                    folder,
+                    chosen,
+                    window=config.window,
+                    crops=config.crops,
+                    own=config.instructions == "own",
+                    goals=self._goals,
+                    rng=rng,
+                )
+            )
+        starts = np.cumsum([0] + [len(part) for part in parts])
+        return Lazy(int(starts[-1]), partial(_item, parts, starts))
+
+
+def _item(parts: Sequence[Sequence[Episode]], starts: np.ndarray, index: int) -> Episode:
+    number = int(np.searchsorted(starts, index, side="right")) - 1
+    return parts[number][index - int(starts[number])]
+
+
+def _partition(count: int, part: str, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the episodes of a part, in order. The generator is used alike whatever the part."""
+    shuffled = rng.permutation(count)
+    validation = round(count * fraction)
+    chosen = {"train": shuffled[validation:], "validation": shuffled[:validation], "all": shuffled}[part]
+    return np.sort(chosen)

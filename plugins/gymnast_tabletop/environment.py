@@ -1,0 +1,102 @@
+"""The tabletop as a Gymnasium environment, `gymnast/Tabletop-v0`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from gymnast_core.errors import ConfigError
+from gymnast_tabletop.instructions import block_index, draw_instruction, parse, start_scene, success
+from gymnast_tabletop.scene import MAX_DELTA, Scene, check_n_blocks
+from gymnast_tabletop.simulation import Tabletop
+from gymnast_tabletop.splits import SPLITS
+
+_MAX_LENGTH = 128
+_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ,.")
+
+
+class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
+    """Push the named block: sparse reward, judged once, when the horizon ends.
+
+    Observation: `image`, uint8 (image_size, image_size, 3), and `instruction`, text. Action: displacement of
+    the end-effector (dx, dy), metres, x to the right of the image, y to its top, each in ±0.02. The reward
+    is 1 on the last step if the instruction is then fulfilled (`instructions.successes`), else 0;
+    `info["success"]` says after each step whether it would be now. Episodes end by truncation after
+    `horizon` steps, never earlier.
+
+    `reset(seed=s)` shows the scene of `s`, always the same. `options={"instruction": ...}` gives the
+    instruction, in any of the known wordings; otherwise the seed draws one among the feasible training
+    instructions. Without a seed the environment draws one itself from the training split.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 64,
+        n_blocks: int = 2,
+        horizon: int = 16,
+        render_mode: str | None = None,
+    ) -> None:
+        check_n_blocks(n_blocks)
+        for name, value in (("image_size", image_size), ("horizon", horizon)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.")
+        self.render_mode = render_mode
+        self.horizon = horizon
+        self.observation_space = spaces.Dict(
+            {
+                "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+                "instruction": spaces.Text(_MAX_LENGTH, charset=_CHARACTERS),
+            }
+        )
+        self.action_space = spaces.Box(-MAX_DELTA, MAX_DELTA, (2,), np.float32)
+        self._table = Tabletop(n_blocks=n_blocks, image_size=image_size)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode. Raises `ConfigError` for an unknown instruction or a colour that is not on the
+        table."""
+        super().reset(seed=seed)
+        if seed is None:
+            seed = int(self.np_random.integers(len(SPLITS["training"])))
+        scene = start_scene(seed, self._table.n_blocks)
+        instruction = (options or {}).get("instruction") or draw_instruction(seed, scene)
+        self._goal = parse(instruction)
+        block_index(self._goal, scene.colours)
+        self._scene, self._instruction, self._steps = scene, instruction, 0
+        self._table.reset(scene)
+        return self._observation(), self._info()
+
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Move by `action`, metres; values beyond the limits count as the limits."""
+        self._table.step(np.asarray(action, np.float64))
+        self._steps += 1
+        info, over = self._info(), self._steps >= self.horizon
+        return self._observation(), float(over and info["success"]), False, over, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The camera's view when `render_mode` is "rgb_array"."""
+        return self._table.render() if self.render_mode == "rgb_array" else None
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """The simulation's state vector (see `simulation`), for experts and measurements."""
+        return self._table.state
+
+    @property
+    def scene(self) -> Scene:
+        """The `Scene` in which the episode started."""
+        return self._scene
+
+    def _observation(self) -> dict[str, Any]:
+        return {"image": self._table.render(), "instruction": self._instruction}
+
+    def _info(self) -> dict[str, Any]:
+        return {"success": success(self._goal, self._scene.colours, self._scene.state, self._table.state)}

@@ -1,0 +1,172 @@
+"""A table seen from above: a cylinder pushes coloured blocks. MuJoCo physics, MuJoCo ray casting, no OpenGL.
+
+World frame: metres, x to the right of the image, y to its top, origin at the centre of the table. A state is
+a flat float vector `[ee_x, ee_y, block0_x, block0_y, block0_yaw, block1_x, ...]` (metres, radians).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from gymnast_tabletop.geometry import CAMERA_HEIGHT, EFFECTOR_HEIGHT, scale
+from gymnast_tabletop.scene import (
+    BLOCK_LIMIT,
+    BLOCK_SIZE,
+    EFFECTOR_LIMIT,
+    EFFECTOR_RADIUS,
+    MAX_DELTA,
+    Scene,
+)
+
+SUBSTEPS = 10
+"""Physics steps of 10 ms a control step."""
+SUPERSAMPLING = 2
+"""Rays a pixel and axis."""
+
+_TABLE_RGB = (0.80, 0.77, 0.71)
+_EFFECTOR_RGB = (0.10, 0.10, 0.13)
+_COLOUR_RGB = {
+    "red": (0.86, 0.13, 0.13),
+    "green": (0.10, 0.62, 0.20),
+    "blue": (0.12, 0.28, 0.85),
+    "yellow": (0.98, 0.83, 0.08),
+}
+_LIGHT = np.array([-0.32, 0.42, 0.85]) / np.linalg.norm([-0.32, 0.42, 0.85])
+_AMBIENT = 0.35
+_VISIBLE_GROUP = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)
+
+
+@cache
+def _model(n_blocks: int) -> mujoco.MjModel:
+    half = BLOCK_SIZE / 2
+    blocks = "".join(
+        f"""<body name="block{i}" pos="0 0 {half}">
+          <joint type="slide" axis="1 0 0" frictionloss=".6" range="-{BLOCK_LIMIT} {BLOCK_LIMIT}"/>
+          <joint type="slide" axis="0 1 0" frictionloss=".6" range="-{BLOCK_LIMIT} {BLOCK_LIMIT}"/>
+          <joint type="hinge" axis="0 0 1" frictionloss=".012" limited="false"/>
+          <geom type="box" size="{half} {half} {half}" mass=".01"/>
+        </body>"""
+        for i in range(n_blocks)
+    )
+    # Blocks are light against their friction (0.6 N on 10 g), so that they stop when the push does: quasi-static.
+    # What collides is a sphere inside the visible cylinder: in a planar world both touch alike, and
+    # sphere-box contacts are exact and cheap where cylinder-box ones are iterative.
+    return mujoco.MjModel.from_xml_string(f"""<mujoco>
+      <compiler autolimits="true" angle="radian"/>
+      <size memory="1M"/>
+      <option timestep=".01" integrator="implicitfast" gravity="0 0 0" iterations="20"/>
+      <default><geom friction=".5 .005 .0001" solref=".02 1"/></default>
+      <worldbody>
+        {blocks}
+        <body name="effector" pos="0 0 {half}">
+          <joint name="x" type="slide" axis="1 0 0"/><joint name="y" type="slide" axis="0 1 0"/>
+          <geom type="sphere" size="{EFFECTOR_RADIUS}" mass="1" group="3"/>
+          <geom type="cylinder" size="{EFFECTOR_RADIUS} {EFFECTOR_HEIGHT / 2}" mass="0"
+                pos="0 0 {EFFECTOR_HEIGHT / 2 - half}" contype="0" conaffinity="0"/>
+        </body>
+      </worldbody>
+      <actuator>
+        <position joint="x" kp="6000" dampratio="1"/><position joint="y" kp="6000" dampratio="1"/>
+      </actuator>
+    </mujoco>""")
+
+
+@cache
+def _rays(image_size: int) -> NDArray[np.float64]:
+    """Directions of all rays, (rays * 3,), one below the other so that the distance is the depth."""
+    n = image_size * SUPERSAMPLING
+    offsets = ((np.arange(n) + 0.5) / n - 0.5) / scale(0.0) / CAMERA_HEIGHT
+    x, y = np.meshgrid(offsets, -offsets)
+    return np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1)
+
+
+@dataclass
+class _Buffers:
+    """Scratch memory of the renderer, shared by all simulations of a process."""
+
+    geom: NDArray[np.int32]
+    distance: NDArray[np.float64]
+    normal: NDArray[np.float64]
+
+
+@cache
+def _buffers(image_size: int) -> _Buffers:
+    n = (image_size * SUPERSAMPLING) ** 2
+    return _Buffers(np.empty(n, np.int32), np.empty(n), np.empty(3 * n))
+
+
+class Tabletop:
+    """One table. Cheap to have by the hundreds: the compiled model is shared, only MuJoCo's data is its own.
+
+    >>> table = Tabletop(n_blocks=2, image_size=64)
+    >>> table.reset(start_scene(seed=7, n_blocks=2))
+    >>> table.step(np.array([0.02, 0.0]))
+    >>> frame_HWC = table.render()
+    """
+
+    def __init__(self, *, n_blocks: int = 2, image_size: int = 64) -> None:
+        self.n_blocks = n_blocks
+        self.image_size = image_size
+        self._model = _model(n_blocks)
+        self._data = mujoco.MjData(self._model)
+        self._palette = np.zeros((self._model.ngeom + 1, 3), np.float32)
+
+    def reset(self, scene: Scene) -> None:
+        """Put the blocks and the end-effector where the scene says, at rest."""
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:-2] = scene.state[2:]
+        self._data.qpos[-2:] = scene.state[:2]
+        self._data.ctrl[:] = scene.state[:2]
+        mujoco.mj_kinematics(self._model, self._data)
+        # Geometries: the blocks, the colliding sphere (never drawn), the cylinder; index -1 is the bare
+        # table.
+        colours = [_COLOUR_RGB[colour] for colour in scene.colours]
+        self._palette[:] = 255 * np.array([*colours, _EFFECTOR_RGB, _EFFECTOR_RGB, _TABLE_RGB])
+
+    def step(self, action_A: NDArray[np.floating]) -> None:
+        """One control step of 0.1 s: move the end-effector by (dx, dy) metres, each limited to ±MAX_DELTA."""
+        here = self._data.qpos[-2:]
+        target = here + np.clip(action_A, -MAX_DELTA, MAX_DELTA)
+        self._data.ctrl[:] = np.clip(target, -EFFECTOR_LIMIT, EFFECTOR_LIMIT)
+        mujoco.mj_step(self._model, self._data, SUBSTEPS)
+        mujoco.mj_kinematics(self._model, self._data)
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """The current state vector, a copy."""
+        qpos = self._data.qpos
+        return np.concatenate([qpos[-2:], qpos[:-2]])
+
+    def render(self) -> NDArray[np.uint8]:
+        """The camera's view, uint8 (image_size, image_size, 3)."""
+        size, samples = self.image_size, SUPERSAMPLING
+        rays, buffers = _rays(size), _buffers(size)
+        mujoco.mj_multiRay(
+            self._model,
+            self._data,
+            np.array([0.0, 0.0, CAMERA_HEIGHT]),
+            rays,
+            _VISIBLE_GROUP,
+            False,
+            -1,
+            buffers.geom,
+            buffers.distance,
+            buffers.normal,
+            len(buffers.geom),
+            10.0,
+        )
+        # Only the rays that hit something are shaded: most of the picture is table.
+        hit = np.flatnonzero(buffers.geom >= 0)
+        lambert = np.maximum(buffers.normal.reshape(-1, 3)[hit] @ _LIGHT, 0.0)
+        shade = (_AMBIENT + (1 - _AMBIENT) * lambert / _LIGHT[2]).astype(np.float32)
+        samples_R3 = np.empty((len(rays) // 3, 3), np.float32)
+        samples_R3[:] = self._palette[-1]
+        samples_R3[hit] = self._palette[buffers.geom[hit]] * np.minimum(shade, 1.1)[:, None]
+        rows = samples_R3.reshape(size, samples, size, samples, 3)
+        image = (rows[:, 0, :, 0] + rows[:, 0, :, 1] + rows[:, 1, :, 0] + rows[:, 1, :, 1]) / samples**2
+        return np.clip(image + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,130 @@
+"""Reading and writing weights: our folders, safetensors files and the published `.pt` files. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gymnast_core.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and, for our own folders, the config they were saved with."""
+
+    source: Path
+    weights: Mapping[str, Tensor]
+    config: Mapping[str, Any] | None
+
+
+def read(path: str | Path) -> Checkpoint:
+    """A folder (`config.json` + `model.safetensors`), a `.safetensors` file, or a `.pt` file of plain tensors.
+
+    `.pt` files hold the weights themselves or `{model, ema, optimizer, step}`; averaged weights (`ema`) are preferred.
+    Raises `CheckpointError` if the file is missing, truncated, corrupt or holds no weights.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file.")
+    config = None
+    weights_file = path
+    if path.is_dir():
+        config = _read_config(path / CONFIG_FILE)
+        weights_file = path / WEIGHTS_FILE
+        if not weights_file.exists():
+            raise CheckpointError(f"The checkpoint folder {path} has no {WEIGHTS_FILE}.")
+    return Checkpoint(source=path, weights=_read_weights(weights_file), config=config)
+
+
+def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights; raises `CheckpointError` naming the first tensors that are missing, unexpected or of another shape."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    wrong = [
+        f"{name}: {found.get(name, 'missing')} in the file, {expected.get(name, 'nothing')} in the model"
+        for name in (*expected, *(found.keys() - expected.keys()))
+        if found.get(name) != expected.get(name)
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:3])
+        raise CheckpointError(
+            f"The weights in {checkpoint.source} do not fit the model: {len(wrong)} tensors differ. {shown}. "
+            "Check dim, layers, channels, patch_size and action_dim."
+        )
+    module.load_state_dict(dict(checkpoint.weights))
+
+
+def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write a checkpoint folder; it appears complete or not at all, replacing an older one."""
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        staging.chmod(0o755)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+        save_file(weights, staging / WEIGHTS_FILE)
+        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        directory.mkdir(exist_ok=True)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(staging / name, directory / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"The checkpoint folder {path.parent} has no {path.name}.") from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"Cannot read {path}: {error}") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.")
+    return config
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from None
+    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError on damaged files
+        raise CheckpointError(
+            f"Cannot read {path}: damaged, or not a file of plain tensors ({error})."
+        ) from None
+    if isinstance(content, Mapping):
+        for key in ("ema", "model"):
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
+        raise CheckpointError(
+            f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`."
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _mappable(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"

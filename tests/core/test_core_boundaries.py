@@ -1,0 +1,55 @@
+"""What keeps the core small and free of favourites."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import gymnast_core
+
+CORE = Path(gymnast_core.__file__).parent
+FILES = sorted(CORE.rglob("*.py"))
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are not blank, comment or docstring."""
+    source = path.read_text()
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            docstrings |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and i not in docstrings for i, line in lines
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_core_imports_no_plugin(path):
+    plugins = {item.name for item in (CORE.parent / "plugins").iterdir()}
+    found = {module.partition(".")[0] for module in imported_modules(ast.parse(path.read_text()))}
+    assert not found & plugins
+
+
+def test_only_discovery_imports_entrypoints():
+    users = [path.name for path in FILES if "entrypoints" in imported_modules(ast.parse(path.read_text()))]
+    assert users == ["discovery.py"]
+
+
+def test_the_core_stays_under_2000_lines_of_code():
+    counts = {path.name: lines_of_code(path) for path in FILES}
+    assert sum(counts.values()) < 2000, counts

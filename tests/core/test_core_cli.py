@@ -1,0 +1,96 @@
+import json
+import time
+
+import pytest
+
+FAKE_RUN = """
+import sys, types
+from pathlib import Path
+calls = types.ModuleType("gymnast_core.run")
+def train(config, *, resume):
+    if config.seed == 130:
+        raise KeyboardInterrupt
+    return {"seed": config.seed, "resume": resume and str(resume), "output": Path("runs/x")}
+calls.train = train
+sys.modules["gymnast_core.run"] = calls
+import gymnast_core
+gymnast_core.run = calls
+from gymnast_core.cli import main
+main()
+"""
+PARTS = ["world_model=a", "policy=b", "reward_model=c", "optimizer=d", "tasks=e"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["presets"], ["--version"]])
+def test_the_fast_commands_never_import_torch(outside, arguments):
+    code = (
+        "import sys\nsys.argv[0] = 'gymnast'\nfrom gymnast_core.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('heavy:', sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
+    )
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = outside.run("-c", code, *arguments)
+        took.append(time.perf_counter() - start)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stdout
+    # The limit is half a second on an idle machine; tests share theirs.
+    assert min(took) < 1.5
+
+
+def test_plugins_lists_the_defaults_and_marks_what_is_broken(outside):
+    entry = "[gymnast.policies]\nshaky = cli_shaky:Shaky\nlost = cli_lost:Lost\n[gymnast.hooks]\nhook = cli_hook\n"
+    outside.add("shaky", entry, {"cli_shaky.py": "1 / 0", "cli_hook.py": "def gymnast_typo(): pass"})
+    rows = {tuple(line.split("\t")[:2]): line for line in outside.gymnast("plugins").stdout.splitlines()}
+    assert rows["world model", "worldgym"].split("\t")[2].startswith("gymnast 0")
+    assert rows["policy", "shaky"].endswith("ok")
+    assert rows["policy", "lost"].endswith("broken")
+    assert rows["hooks", "hook"].endswith("broken")
+    loaded = outside.gymnast("plugins", "--load")
+    assert loaded.returncode == 0
+    assert "ZeroDivisionError" in loaded.stdout
+    assert "Traceback" in loaded.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere"], "No preset 'nowhere'"),
+        (["train"], "What to train?"),
+        (["train", "a.yaml", "b.yaml"], "one preset or file, not a.yaml and b.yaml"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["fit", "policy=a", "episode=b"], "Did you mean 'episodes'?"),
+        (["check", "grppo"], "Did you mean 'grpo'?"),
+    ],
+)
+def test_a_user_error_is_one_message_and_exit_code_2(outside, arguments, message):
+    done = outside.gymnast(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_train_gets_the_config_and_the_run_to_resume(outside, tmp_path):
+    first = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=7")
+    assert json.loads(first.stdout) == {"seed": 7, "resume": None, "output": "runs/x"}, first.stderr
+    run = tmp_path / "run"
+    run.mkdir()
+    parts = "\n".join(part.replace("=", ": ") for part in PARTS)
+    (run / "config.yaml").write_text(f"kind: train\nseed: 5\n{parts}\n")
+    resumed = outside.run("-c", FAKE_RUN, "train", "--resume", str(run))
+    assert json.loads(resumed.stdout)["seed"] == 5
+    assert json.loads(resumed.stdout)["resume"] == str(run)
+
+
+def test_an_interrupt_ends_with_130_and_a_hint(outside):
+    done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=130")
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
+
+
+def test_check_builds_a_plugin_and_verifies_its_contract(outside):
+    done = outside.gymnast("check", "grpo", "group_size=4")
+    assert done.returncode == 0, done.stderr
+    assert "keeps its contract" in done.stdout
+    assert "optimizer.args.group_sise" in outside.gymnast("check", "grpo", "group_sise=4").stderr

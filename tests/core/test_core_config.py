@@ -1,0 +1,155 @@
+import pytest
+
+from gymnast_core.config import EvaluateConfig, FitConfig, RunConfig, load_config, to_yaml
+from gymnast_core.errors import ConfigError
+from gymnast_core.presets import presets
+
+RUN = """# Push blocks
+world_model: {name: worldgym, args: {checkpoint: "${preset_dir}/wm", guidance: 3.0}}
+policy: openvla-oft
+reward_model: {name: success-classifier, args: {threshold: 0.7, views: [1, 2]}}
+optimizer: {name: grpo, args: {group_size: 8}}
+tasks: {name: tabletop}
+loop: {iterations: 5, temperature: 1e0}
+trainer: {accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN)
+    return str(path)
+
+
+def test_yaml_fills_the_dataclasses_and_paths_are_relative_to_it(run_file, tmp_path):
+    config = load_config(RunConfig, run_file)
+    assert config.policy.name == "openvla-oft"
+    assert config.world_model.args == {"checkpoint": f"{tmp_path}/wm", "guidance": 3.0}
+    assert (config.loop.iterations, config.loop.temperature) == (5, 1.0)
+    assert config.evaluation.world.name == "gymnasium"
+    assert config.trainer == {"accelerator": "cpu"}
+
+
+def test_overrides_reach_everything_and_the_last_wins(run_file):
+    overrides = ["loop.iterations=2", "loop.iterations=3", "reward_model.args.threshold=0.9"]
+    overrides += ["reward_model.args.views=[3]", "trainer.devices=2", "evaluation.world.args.size=4"]
+    config = load_config(RunConfig, run_file, overrides)
+    assert config.loop.iterations == 3
+    assert config.reward_model.args == {"threshold": 0.9, "views": [3]}
+    assert config.trainer == {"accelerator": "cpu", "devices": 2}
+    assert config.evaluation.world.args == {"size": 4}
+
+
+@pytest.mark.parametrize("swap", ["world_model.name=gymnasium", "world_model=gymnasium"])
+def test_swapping_a_component_drops_the_args_of_the_old_one(run_file, caplog, swap):
+    config = load_config(RunConfig, run_file, [swap, "world_model.args.image_key=top"])
+    assert config.world_model.name == "gymnasium"
+    assert config.world_model.args == {"image_key": "top"}
+    assert "checkpoint, guidance" in caplog.text
+    assert config.reward_model.args["threshold"] == 0.7
+
+
+def test_naming_the_same_component_keeps_its_args(run_file):
+    config = load_config(RunConfig, run_file, ["world_model=worldgym", "world_model.args.guidance=1"])
+    assert config.world_model.args["guidance"] == 1
+    assert "checkpoint" in config.world_model.args
+
+
+def test_a_resolved_config_reads_back_the_same(run_file, tmp_path):
+    config = load_config(RunConfig, run_file, ["evaluation.tasks=tabletop", "output=x"])
+    again = tmp_path / "again" / "config.yaml"
+    again.parent.mkdir()
+    again.write_text(to_yaml(config))
+    assert load_config(RunConfig, str(again)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("lop.iterations=1", ["lop", "Did you mean 'loop'?"]),
+        ("loop.iteration=1", ["loop.iteration:", "'iterations'", "horizon"]),
+        ("loop.iterations=many", ["loop.iterations", "'many'"]),
+        ("loop=3", ["loop takes keys", "3"]),
+        ("world_model.arg.x=3", ["world_model.arg:", "'args'"]),
+        ("evaluation.world.nam=x", ["evaluation.world.nam", "'name'"]),
+        ("iterations", ["'iterations' is not an override", "key=value"]),
+        ("=3", ["not an override"]),
+        ("output=${nowhere}", ["output", "nowhere"]),
+        ("output=[1", ["'output=[1' cannot be read"]),
+        ("policy.args.key=${oc.env:HOME}", ["policy.args.key", "secrets"]),
+    ],
+)
+def test_a_bad_override_is_one_error_with_its_key_path(run_file, override, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_config(RunConfig, run_file, [override])
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: b: c", "world_model: ${oc.env:HOME}"])
+def test_a_bad_file_is_an_error_that_names_it(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(RunConfig, str(path))
+
+
+def test_missing_files_presets_and_components_are_told(run_file):
+    with pytest.raises(ConfigError, match="gymnast presets"):
+        load_config(RunConfig, "nowhere.yaml")
+    with pytest.raises(ConfigError, match="No preset 'nowhere'"):
+        load_config(RunConfig, "nowhere")
+    with pytest.raises(ConfigError, match="Missing value: optimizer.*reward_model"):
+        load_config(RunConfig, None, ["world_model=a", "policy=b"])
+
+
+def test_fit_takes_exactly_one_component():
+    config = load_config(
+        FitConfig, None, ["world_model=worldgym", "episodes=tabletop-episodes", "fit.ema=.9"]
+    )
+    assert (config.world_model.name, config.fit.ema, config.policy) == ("worldgym", 0.9, None)
+    with pytest.raises(ConfigError, match="given: world_model and policy"):
+        load_config(FitConfig, None, ["world_model=a", "policy=b", "episodes=c"])
+    with pytest.raises(ConfigError, match="given: none"):
+        load_config(FitConfig, None, ["episodes=c"])
+    with pytest.raises(ConfigError, match="known: adamw, muon"):
+        load_config(FitConfig, None, ["policy=b", "episodes=c", "fit.optimizer=sgd"])
+
+
+def test_evaluate_labels_its_components_and_swaps_them(tmp_path, caplog):
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(
+        "kind: evaluate\npolicies: {old: {name: p, args: {x: 1}}}\n"
+        "worlds: {real: gymnasium}\nrewards: {real: environment}\ntasks: tabletop\n"
+    )
+    config = load_config(EvaluateConfig, str(path), ["policies.old=q", "policies.new=p", "temperature=0.5"])
+    assert {label: part.name for label, part in config.policies.items()} == {"old": "q", "new": "p"}
+    assert config.policies["old"].args == {}
+    with pytest.raises(ConfigError, match=r"judge for each world \['real', 'wm'\]"):
+        load_config(EvaluateConfig, str(path), ["worlds.wm=worldgym"])
+    with pytest.raises(ConfigError, match="`gymnast evaluate`, not of `gymnast train`"):
+        load_config(RunConfig, str(path))
+
+
+def test_presets_are_listed_without_importing_their_package(site_packages):
+    entry = "[gymnast.presets]\nany = core_presets\n"
+    files = {
+        "core_presets/__init__.py": "raise RuntimeError('imported')",
+        "core_presets/presets/push.yaml": RUN,
+        "core_presets/presets/imitate.yaml": "kind: fit\npolicy: a\nepisodes: b\n",
+    }
+    site_packages.add("core-presets", entry, files)
+    found = {preset.name: preset for preset in presets() if preset.distribution == "core-presets"}
+    assert (found["push"].kind, found["push"].description) == ("train", "Push blocks")
+    assert (found["imitate"].kind, found["imitate"].description) == ("fit", "")
+    assert load_config(RunConfig, "push").loop.iterations == 5
+    with pytest.raises(ConfigError, match="Did you mean 'push'"):
+        load_config(RunConfig, "puush")
+    with pytest.raises(ConfigError, match="`gymnast fit`, not of `gymnast train`"):
+        load_config(RunConfig, "imitate")
+    site_packages.add(
+        "core-other", "[gymnast.presets]\nx = core_other\n", {"core_other/presets/push.yaml": RUN}
+    )
+    with pytest.raises(ConfigError, match="core-presets and .* of core-other"):
+        load_config(RunConfig, "push")

@@ -1,0 +1,67 @@
+import inspect
+from types import SimpleNamespace
+
+import pytest
+
+from gymnast_core import hooks, hookspecs, registry
+from gymnast_core.errors import PluginError
+
+SPECS = [name for name in dir(hookspecs) if name.startswith("gymnast_")]
+
+
+@pytest.fixture
+def fresh():
+    def clear() -> None:
+        hooks.plugin_manager.cache_clear()
+        registry.registries.cache_clear()
+
+    clear()
+    yield
+    clear()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_hook_is_documented_and_typed(name):
+    function = getattr(hookspecs, name)
+    assert len(inspect.getdoc(function) or "") > 40
+    assert all(item.annotation is not item.empty for item in inspect.signature(function).parameters.values())
+
+
+def test_hooks_need_no_marker_and_may_take_fewer_arguments():
+    manager, seen = hooks.HookManager(), []
+    manager.add(SimpleNamespace(gymnast_rewards_scored=lambda rewards: seen.append(rewards)), "plain")
+    manager.hook.gymnast_rewards_scored(config=None, rollouts=[], rewards=[1], step=0)
+    assert seen == [[1]]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        SimpleNamespace(gymnast_rewards_score=lambda rewards: None),
+        SimpleNamespace(gymnast_run_done=lambda config, sumary: None, gymnast_callbacks=lambda config: []),
+    ],
+)
+def test_a_misspelt_hook_or_argument_is_refused_and_leaves_nothing(plugin):
+    manager = hooks.HookManager()
+    with pytest.raises(PluginError, match="'typo' was refused.*Hooks: .*gymnast_run_done"):
+        manager.add(plugin, "typo")
+    assert manager.get_plugins() == set() | {p for p in manager.get_plugins() if p is not plugin}
+    manager.add(SimpleNamespace(gymnast_callbacks=lambda config: ["fine"]), "fine")
+    assert manager.hook.gymnast_callbacks(config=None) == [["fine"]]
+
+
+def test_broken_hook_plugins_do_not_stop_the_others(site_packages, fresh):
+    good = "def gymnast_register(registries):\n    registries.policies.register('from-hook', dict)\n"
+    modules = {
+        "core_hook_good.py": good,
+        "core_hook_typo.py": "def gymnast_registr(registries): pass",
+        "core_hook_broken.py": "import no_such_dependency",
+        "core_hook_raises.py": "def gymnast_register(registries): raise RuntimeError('late')",
+    }
+    names = "\n".join(f"{name[10:-3]} = {name[:-3]}" for name in modules)
+    site_packages.add("hooked", f"[gymnast.hooks]\n{names}\n", modules)
+    assert "from-hook" in registry.registries().policies.names()
+    broken = hooks.plugin_manager().broken
+    assert {"typo", "broken", "raises"} <= set(broken)
+    assert "no_such_dependency" in str(broken["broken"])
+    assert "late" in str(broken["raises"])
