@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gymnast_core import __version__
+from gymnast_core import __version__, discovery
 from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,12 +25,24 @@ RESUME = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Our own commands and those of plugins (entry-point group `gymnast.commands`), imported when they are used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *discovery.sources("gymnast.commands")})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(context, name)
+        found = discovery.sources("gymnast.commands").get(name)
+        return discovery.load(found[0]) if own is None and found else own
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gymnast")
 @click.option("-v", "--verbose", is_flag=True, help="Log debugging messages.")
 def cli(verbose: bool) -> None:
     """Train vision-language-action policies by reinforcement learning inside learned world models."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("gymnast_core").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -39,35 +53,10 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
     """Reinforcement learning of a policy inside a world model."""
     from gymnast_core.config import RunConfig
 
-    config = _config(RunConfig, arguments, resume)
+    config = config_from(RunConfig, arguments, resume)
     from gymnast_core import run
 
-    _print_summary(run.train(config, resume=resume))
-
-
-@cli.command()
-@SOURCE_AND_OVERRIDES
-@RESUME
-def fit(arguments: tuple[str, ...], resume: Path | None) -> None:
-    """Supervised training of a world model, policy or reward model on recorded episodes."""
-    from gymnast_core.config import FitConfig
-
-    config = _config(FitConfig, arguments, resume)
-    from gymnast_core import fit as fitting
-
-    _print_summary(fitting.fit(config, resume=resume))
-
-
-@cli.command()
-@SOURCE_AND_OVERRIDES
-def evaluate(arguments: tuple[str, ...]) -> None:
-    """Value of policies in worlds, with confidence intervals."""
-    from gymnast_core.config import EvaluateConfig
-
-    config = _config(EvaluateConfig, arguments, None)
-    from gymnast_core import evaluation
-
-    _print_summary(evaluation.evaluate_command(config))
+    print_summary(run.train(config, resume=resume))
 
 
 @cli.command()
@@ -85,19 +74,15 @@ def plugins(load: bool) -> None:
                     registry.load(name)
                 except PluginError:
                     continue
-    rows = [info for registry in found for info in registry.describe()]
-    manager = plugin_manager()
-    hooks = [(name, "") for name, _ in manager.list_name_plugin()]
-    hooks += [(name, str(error)) for name, error in manager.broken.items()]
-    table = [_plugin_row(info) for info in rows]
-    table += [("hooks", name, "", "", "broken" if error else "ok") for name, error in sorted(hooks)]
-    _print_table(("kind", "name", "from", "class", "state"), table)
-    for info in rows:
-        if info.error:
-            click.echo(f"\n{info.kind} {info.name}:\n{info.error.rstrip()}")
-    for name, error in hooks:
-        if error:
-            click.echo(f"\nhooks {name}:\n{error}")
+    hooks = {name: "" for name, _ in plugin_manager().list_name_plugin()}
+    hooks |= {name: str(error) for name, error in plugin_manager().broken.items()}
+    infos = [info for registry in found for info in registry.describe()]
+    rows = [_plugin_row(info) for info in infos]
+    rows += [("hooks", name, "", "", "broken" if error else "ok") for name, error in sorted(hooks.items())]
+    _print_table(("kind", "name", "from", "class", "state"), rows)
+    faults = [(info.kind, info.name, info.error) for info in infos if info.error]
+    for kind, name, error in faults + [("hooks", name, error) for name, error in hooks.items() if error]:
+        click.echo(f"\n{kind} {name}:\n{error.rstrip()}")
 
 
 @cli.command()
@@ -112,39 +97,43 @@ def presets() -> None:
 @cli.command()
 @click.argument("name")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--kind", help='E.g. "policy", where plugins of several kinds have this name.')
 @click.option(
     "--tasks", "dataset", metavar="DATASET", help="Check with the first tasks of this dataset plugin."
 )
-@click.option("--action-dim", type=int, help="Width of the actions given to world and reward models.")
+@click.option(
+    "--image-size", type=int, metavar="PIXELS", help="Side of the images made where there are no tasks."
+)
+@click.option("--action-dim", type=int, metavar="A", help="Width of the actions for world and reward models.")
 def check(
-    name: str, overrides: tuple[str, ...], kind: str | None, dataset: str | None, action_dim: int | None
+    name: str,
+    overrides: tuple[str, ...],
+    dataset: str | None,
+    image_size: int | None,
+    action_dim: int | None,
 ) -> None:
     """Build a plugin with the given arguments and run the contract checks of its kind."""
     from gymnast_core.config import parse_overrides
     from gymnast_core.registry import registries
 
     checkable = [registry for registry in registries() if registry.kind != "dataset"]
-    found = [registry for registry in checkable if name in registry.names() and kind in (None, registry.kind)]
+    found = [registry for registry in checkable if name in registry.names()]
     if not found:
         known = {item for registry in checkable for item in registry.names()}
-        raise PluginError(unknown_name(kind or "checkable plugin", name, known))
-    if len(found) > 1:
-        kinds = " and ".join(repr(registry.kind) for registry in found)
-        raise PluginError(f"There is a {kinds} called {name!r}: add --kind {found[0].kind!r}.")
-    registry = found[0]
-    component = registry.build(name, parse_overrides(overrides))
-    options: dict[str, Any] = {}
-    if dataset is not None and registry.kind != "optimizer":
+        raise PluginError(unknown_name("checkable plugin", name, known))
+    sizes: dict[str, Any] = {"image_size": image_size, "action_dim": action_dim}
+    options = {key: value for key, value in sizes.items() if value is not None}
+    if dataset is not None:
         tasks = registries().datasets.build(dataset, key="tasks").tasks()
         options["tasks"] = [tasks[i] for i in range(min(3, len(tasks)))]
-    if action_dim is not None and registry.kind in ("world model", "reward model"):
-        options["action_dim"] = action_dim
-    from gymnast_core import testing
+    for registry in found:
+        component = registry.build(name, parse_overrides(overrides))
+        from gymnast_core import testing
 
-    for line in testing.CHECKS[registry.kind](component, **options):
-        click.echo(f"ok  {line}")
-    click.echo(f"The {registry.kind} {name!r} keeps its contract.")
+        checker = testing.CHECKS[registry.kind]
+        accepted = inspect.signature(checker).parameters
+        for line in checker(component, **{key: options[key] for key in accepted if key in options}):
+            click.echo(f"ok  {line}")
+        click.echo(f"The {registry.kind} {name!r} keeps its contract.")
 
 
 def main() -> None:
@@ -164,7 +153,8 @@ def main() -> None:
         sys.exit(130)
 
 
-def _config(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:
+def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:
+    """The config that a command's arguments describe, or that of the run to resume."""
     from gymnast_core.config import load_config
 
     sources = [argument for argument in arguments if "=" not in argument]
@@ -183,9 +173,8 @@ def _config(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any
         from gymnast_core.presets import presets as installed
 
         names = [preset.name for preset in installed() if preset.kind == schema.kind]
-        raise ConfigError(
-            f"What to {schema.kind}? Name a preset ({', '.join(names) or 'none installed'}) or a YAML file."
-        )
+        known = ", ".join(names) or "none installed"
+        raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
     return load_config(schema, source, overrides)
 
 
@@ -195,7 +184,7 @@ def _plugin_row(info: PluginInfo) -> tuple[str, ...]:
     return (info.kind, info.name, origins, targets, "broken" if info.error else "ok")
 
 
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if not sys.stdout.isatty():
         # Tab-separated for pipes, where a terminal's width means nothing.
         for row in rows:
@@ -205,13 +194,16 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style="red" if cell == "broken" else "") for cell in row))
     Console().print(table)
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print what a command returns."""
     click.echo(json.dumps(summary, indent=2, default=str))
 
 

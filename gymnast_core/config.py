@@ -42,7 +42,7 @@ class LoopConfig:
     max_draws: int = 4
     """How often a batch is refilled by fresh tasks (dynamic sampling) before it goes on smaller."""
     groups_per_update: int | None = None
-    """Groups that fill a batch; None means `tasks_per_iteration`. Surplus groups wait for the next iteration."""
+    """Groups that fill a batch; None means `tasks_per_iteration`. Surplus groups wait for the next one."""
     imagine_batch_size: int = 256
     """Episodes imagined at once, at most."""
     micro_batch_size: int | None = None
@@ -90,121 +90,14 @@ class RunConfig:
     """Iterations between checkpoints."""
 
 
-@dataclass(frozen=True)
-class FitLoopConfig:
-    """Supervised training."""
-
-    steps: int = 10_000
-    """Gradient steps."""
-    batch_size: int = 16
-    """Episodes a step."""
-    learning_rate: float = 1e-4
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 100
-    """Steps of linear warm-up."""
-    optimizer: str = "adamw"
-    """"adamw", or "muon" for the matrices with AdamW for everything else."""
-    muon_learning_rate: float = 0.02
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    """AdamW's decay rates of the first and second moment."""
-    max_grad_norm: float = 1.0
-    ema: float = 0.0
-    """Decay of the moving average of the weights that is validated and saved; 0 keeps none."""
-    decay: str = "cosine"
-    """"cosine" (to zero) or "constant", after the warm-up."""
-    validate_every: int = 1000
-    """Steps between validations."""
-    validation_episodes: int = 32
-    """Held-out episodes of a validation."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    log_every: int = 50
-    """Steps between log lines."""
-    workers: int = 0
-    """Processes that read episodes; 0 reads in the main process."""
-    max_minutes: float | None = None
-    """Wall-clock minutes after which training ends early, with a checkpoint."""
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"fit.optimizer is {self.optimizer!r}; known: adamw, muon")
-        if self.decay not in ("cosine", "constant"):
-            raise ValueError(f"fit.decay is {self.decay!r}; known: constant, cosine")
-        if len(self.betas) != 2:
-            raise ValueError(f"fit.betas are two numbers, not {self.betas}")
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """`gymnast fit`: supervised training of exactly one component on recorded episodes."""
-
-    kind: ClassVar[str] = "fit"
-    episodes: ComponentConfig
-    world_model: ComponentConfig | None = None
-    policy: ComponentConfig | None = None
-    reward_model: ComponentConfig | None = None
-    validation: ComponentConfig | None = None
-    """Held-out episodes; None skips validation."""
-    fit: FitLoopConfig = field(default_factory=FitLoopConfig)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `lightning.Trainer`."""
-    seed: int = 0
-    output: str | None = None
-    """Run folder; None makes runs/<preset>-<timestamp>."""
-
-    def __post_init__(self) -> None:
-        given = [key for key in ("world_model", "policy", "reward_model") if getattr(self, key) is not None]
-        if len(given) != 1:
-            said = " and ".join(given) or "none"
-            raise ConfigError(
-                f"Fit exactly one of world_model, policy, reward_model: world_model=NAME (given: {said})."
-            )
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """`gymnast evaluate`: the value of policies in worlds, on the same tasks and seeds."""
-
-    kind: ClassVar[str] = "evaluate"
-    policies: dict[str, ComponentConfig]
-    """Label -> policy."""
-    worlds: dict[str, ComponentConfig]
-    """Label -> world model."""
-    rewards: dict[str, ComponentConfig]
-    """Label of a world -> the reward model that judges there."""
-    tasks: ComponentConfig
-    horizon: int = 40
-    """Actions an episode."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    episodes: int | None = None
-    """Tasks used, from the first; None uses all."""
-    batch_size: int = 64
-    """Episodes rolled out at once."""
-    seed: int = 0
-    output: str | None = None
-    """Folder of the results; None makes runs/<preset>-<timestamp>."""
-
-    def __post_init__(self) -> None:
-        if not self.policies or not self.worlds:
-            raise ConfigError(
-                "policies and worlds need an entry each: policies.LABEL=openvla-oft worlds.LABEL=gymnasium."
-            )
-        if set(self.rewards) != set(self.worlds):
-            raise ConfigError(
-                f"rewards needs a judge for each world {sorted(self.worlds)}; it has {sorted(self.rewards)}."
-            )
-
-
 def load_config(schema: type[C], source: str | None, overrides: Sequence[str] = ()) -> C:
     """Build `schema` from a preset name or YAML path, then `key=value` overrides in dotted notation.
 
     A component may be given by its bare name (`policy=openvla-oft`). Where an override swaps a component, the
-    source's `args` of the old one are dropped. `${preset_dir}` is the folder of the source. Raises `ConfigError`.
+    source's `args` of the old one are dropped. `${preset_dir}` is the source's folder. Raises `ConfigError`.
     """
     values = _expand_names(schema, _read_source(schema, source) if source else {})
-    changes = _expand_names(schema, parse_overrides(overrides))
+    changes = parse_overrides(overrides, schema)
     _drop_swapped_args(schema, values, changes, "")
     try:
         resolved: Any = OmegaConf.to_container(OmegaConf.merge(values, changes), resolve=True)
@@ -219,7 +112,7 @@ def to_yaml(config: Any) -> str:
     return f"kind: {config.kind}\n" + OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, Any]:
     """Nested values of dotted `key=value` strings; the last one wins. Raises `ConfigError`."""
     merged: Any = OmegaConf.create({})
     for override in overrides:
@@ -228,7 +121,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{override!r} is not an override; write key=value, e.g. loop.iterations=10.")
         _refuse_environment(key, value)
         try:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([override]))
+            values = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+            merged = OmegaConf.merge(merged, _expand_names(schema, values))
         # A value is YAML, and its parser raises errors of its own.
         except Exception as error:
             raise ConfigError(f"{override!r} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Entry points of installed distributions, read without importing them; the only importer of `entrypoints`."""
+"""Entry points of installed distributions, read without importing them. Alone in importing `entrypoints`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def locate(module: str) -> ModuleSpec | None:
     for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
 
 
@@ -79,11 +79,10 @@ def _scan(folders: tuple[str, ...]) -> dict[str, dict[str, list[PluginSource]]]:
     for folder in folders:
         here: set[str] = set()
         for source in _folder_sources(folder):
-            distribution = re.sub(r"[-_.]+", "-", source.distribution).lower()
             # An earlier folder shadows the same distribution in a later one, as it does for imports.
-            if distribution in seen:
+            if source.distribution in seen:
                 continue
-            here.add(distribution)
+            here.add(source.distribution)
             same_name = found[source.group].setdefault(source.name, [])
             if all(source.target != other.target for other in same_name):
                 same_name.append(source)
@@ -107,7 +106,7 @@ def _read_with_entrypoints(folder: str) -> Iterator[PluginSource]:
         for group in parser.sections():
             if group.startswith("gymnast."):
                 for name, target in parser.items(group, raw=True):
-                    yield PluginSource(group, name, target, distribution.name, distribution.version)
+                    yield PluginSource(group, name, target, _normal(distribution.name), distribution.version)
 
 
 def _read_with_importlib(folder: str) -> Iterator[PluginSource]:
@@ -120,4 +119,8 @@ def _read_with_importlib(folder: str) -> Iterator[PluginSource]:
             continue
         for entry in entries:
             if entry.group.startswith("gymnast."):
-                yield PluginSource(entry.group, entry.name, entry.value, name, version)
+                yield PluginSource(entry.group, entry.name, entry.value, _normal(name), version)
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()

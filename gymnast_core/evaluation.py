@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from gymnast_core.config import ComponentConfig, EvaluateConfig, to_yaml
-from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.hooks import plugin_manager
+from gymnast_core.config import ComponentConfig
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
 from gymnast_core.registry import registries
 from gymnast_core.rollout import imagine
-from gymnast_core.runfolder import RunFolder, default_run_path
 from gymnast_core.snapshot import seeded_generator
 from gymnast_core.types import Reward, Rollout, Task
 
@@ -164,61 +160,3 @@ def load_tasks(config: ComponentConfig, limit: int | None = None) -> Sequence[Ta
     if not len(tasks):
         raise DataError(f"The dataset {config.name!r} holds no tasks.")
     return tasks if limit is None else [tasks[i] for i in range(min(limit, len(tasks)))]
-
-
-def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
-    """`gymnast evaluate`: every policy in every world on the same tasks and seeds; writes and returns the results."""
-    if not config.policies or not config.worlds:
-        raise ConfigError(
-            "`gymnast evaluate` needs at least one policy and one world: policies.NAME.name=… worlds.NAME.name=…"
-        )
-    missing = sorted(set(config.worlds) - set(config.rewards))
-    if missing:
-        raise ConfigError(f"Every world needs a judge: set rewards.{missing[0]}.name=… (e.g. environment).")
-    known = registries()
-    tasks = load_tasks(config.tasks, config.episodes)
-    path = Path(config.output) if config.output else default_run_path("evaluate")
-    folder = RunFolder.create(path, to_yaml(config))
-    hook = plugin_manager().hook
-    results: dict[str, dict[str, Evaluation]] = {}
-    for label, part in config.policies.items():
-        policy = known.policies.build(part.name, part.args)
-        results[label] = {}
-        for world_label, world_part in config.worlds.items():
-            judge_part = config.rewards[world_label]
-            world = known.world_models.build(world_part.name, world_part.args)
-            judge = known.reward_models.build(judge_part.name, judge_part.args)
-            name = f"{label}-in-{world_label}"
-            result, rollouts, rewards = evaluate(
-                policy, world, judge, tasks, label=name, names=(world_part.name, judge_part.name),
-                horizon=config.horizon, temperature=config.temperature, seed=config.seed, batch_size=config.batch_size,
-            )  # fmt: skip
-            results[label][world_label] = result
-            folder.write_json(f"evaluations/{name}.json", asdict(result))
-            hook.gymnast_evaluation_done(config=config, label=name, world=world_part.name, rollouts=rollouts, rewards=rewards)
-            world.close()
-            judge.close()
-    summary = summarise(results)
-    folder.write_json("summary.json", summary)
-    hook.gymnast_run_done(config=config, summary=summary)
-    return {"output": str(path), **summary}
-
-
-def summarise(results: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Any]:
-    """Rates and intervals per policy and world, and differences from the first policy, paired by task."""
-    first = next(iter(results))
-    table = {
-        label: {w: {"rate": e.rate, "interval": list(e.interval), "n": e.n, "unscored": e.unscored} for w, e in row.items()}
-        for label, row in results.items()
-    }
-    differences = {
-        label: {world: asdict(paired_difference(results[first][world], row[world])) for world in row}
-        for label, row in results.items()
-        if label != first
-    }
-    return {"results": table, "differences_from": first, "differences": differences}
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """An evaluation written by a run."""
-    return evaluation_from_json(json.loads(path.read_text()))

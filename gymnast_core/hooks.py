@@ -41,8 +41,9 @@ class HookManager(pluggy.PluginManager):
         except (pluggy.PluginValidationError, ValueError) as error:
             if self.get_plugin(name) is plugin:
                 self.unregister(plugin)
+            reason = " ".join(str(error).split())
             known = ", ".join(hook for hook in dir(hookspecs) if hook.startswith("gymnast_"))
-            raise PluginError(f"The hook plugin {name!r} was refused: {error}. Hooks: {known}.") from error
+            raise PluginError(f"The hook plugin {name!r} was refused: {reason}. Hooks: {known}.") from error
 
 
 @lru_cache(maxsize=1)

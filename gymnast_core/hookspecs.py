@@ -6,13 +6,13 @@ starts, so heavy imports belong inside its functions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from gymnast_core.config import EvaluateConfig, RunConfig
+    from gymnast_core.config import RunConfig
     from gymnast_core.registry import Registries
     from gymnast_core.types import Reward, Rollout
 
@@ -30,6 +30,21 @@ def gymnast_callbacks(config: RunConfig) -> list[Any]:  # type: ignore[empty-bod
 
 
 @hookspec
+def gymnast_run_started(config: Any, title: str, step: int, total: int, unit: str) -> None:
+    """A run begins, or goes on after `step` of its `total` steps; `config.output` is its folder."""
+
+
+@hookspec
+def gymnast_metrics(config: Any, step: int, metrics: Mapping[str, float]) -> None:
+    """The numbers of `step`, counted from 1."""
+
+
+@hookspec
+def gymnast_run_stopped(config: Any) -> None:
+    """The run's steps ended or failed; also called on Ctrl-C."""
+
+
+@hookspec
 def gymnast_rollouts_done(config: RunConfig, rollouts: Sequence[Rollout], step: int) -> None:
     """Rollouts were imagined in iteration `step` and not scored yet. Do not modify them."""
 
@@ -43,7 +58,7 @@ def gymnast_rewards_scored(
 
 @hookspec
 def gymnast_evaluation_done(
-    config: RunConfig | EvaluateConfig,
+    config: Any,
     label: str,
     world: str,
     rollouts: Sequence[Rollout],
@@ -53,5 +68,5 @@ def gymnast_evaluation_done(
 
 
 @hookspec
-def gymnast_run_done(config: RunConfig | EvaluateConfig, summary: dict[str, Any]) -> None:
+def gymnast_run_done(config: Any, summary: dict[str, Any]) -> None:
     """A run ended; `summary` is what the command prints (numbers and paths by name)."""

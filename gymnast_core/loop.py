@@ -22,9 +22,7 @@ from torch import Tensor, nn
 from gymnast_core.config import RunConfig
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Loss, Optimizer, Policy, RewardModel, WorldModel
-from gymnast_core.progress import Progress
 from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
-from gymnast_core.runfolder import RunFolder
 from gymnast_core.snapshot import save_snapshot, seeded_generator
 from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
 
@@ -76,10 +74,9 @@ class RewardsFailing(GymnastError):
 class ReinforcementLoop(lightning.LightningModule):
     """Trains `parts.policy`; see the module's docstring."""
 
-    progress: Progress
     evaluator: Callable[[str, int], object] | None = None
 
-    def __init__(self, config: RunConfig, parts: Components, folder: RunFolder, hook: Any) -> None:
+    def __init__(self, config: RunConfig, parts: Components, folder: Path, hook: Any) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.policy = parts.policy
@@ -126,14 +123,12 @@ class ReinforcementLoop(lightning.LightningModule):
             "seconds_imagining": imagined - began,
             "seconds_updating": ended - imagined,
         }
-        self._folder.log(self.iteration, metrics)
+        self._hook.gymnast_metrics(config=self._config, step=self.iteration, metrics=metrics)
         if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
             self.snapshot()
         every = self._config.evaluation.every
         if self.evaluator is not None and every and self.iteration % every == 0:
             self.evaluator(f"iteration-{self.iteration:06d}", self.iteration)
-        shown = ("imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "cost_usd")
-        self.progress.update(self.iteration, {key: metrics[key] for key in shown if metrics.get(key)})
 
     def _collect(self, iteration: int, tally: Tally) -> list[Group]:
         loop, optimizer = self._config.loop, self._parts.optimizer
@@ -188,7 +183,7 @@ class ReinforcementLoop(lightning.LightningModule):
             raise RewardsFailing(
                 f"{len(errors)} of {len(rewards)} rollouts could not be judged (limit loop.max_error_rate="
                 f"{self._config.loop.max_error_rate}). First error: {errors[0]} "
-                f"Nothing was learned from them. When the reward model works again: gymnast train --resume {self._folder.path}"
+                f"Nothing was learned from them. When the reward model works again: gymnast train --resume {self._folder}"
             )
 
     def _next_task(self) -> Task:
@@ -291,7 +286,7 @@ class ReinforcementLoop(lightning.LightningModule):
                 for g in self.surplus
             ],
         }
-        return save_snapshot(self._folder.path / "snapshots", self.iteration, state)
+        return save_snapshot(self._folder / "snapshots", self.iteration, state)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue after the iteration of a snapshot."""

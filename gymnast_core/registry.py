@@ -76,7 +76,7 @@ class Registry(Generic[T]):
         ]
 
     def load(self, name: str) -> type[T]:
-        """Import the class. Raises `PluginError` if it is unknown, ambiguous, broken or of another API version."""
+        """Import the class. `PluginError` if it is unknown, ambiguous, broken or of another API version."""
         if name not in self._loaded:
             sources = self.sources(name)
             fault = self._clash(sources)
@@ -131,7 +131,8 @@ class Registry(Generic[T]):
 
         base = getattr(interfaces, self.interface)
         label = f"The {self.kind} {name!r} of {source}"
-        if not (inspect.isclass(cls) and issubclass(cls, base)):
+        is_component = inspect.isclass(cls) and issubclass(cls, base)
+        if not is_component:
             raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
         if cls.api_version != interfaces.API_VERSION:
             older = cls.api_version < interfaces.API_VERSION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,10 +16,8 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.evaluation import Evaluation, evaluate, evaluation_from_json, load_tasks, paired_difference
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.loop import Components, ReinforcementLoop
-from gymnast_core.progress import Progress
 from gymnast_core.registry import registries
-from gymnast_core.runfolder import RunFolder, default_run_path
-from gymnast_core.snapshot import load_latest_snapshot
+from gymnast_core.snapshot import create_run_folder, default_run_path, load_latest_snapshot, write_json
 from gymnast_core.trainer import build_trainer
 
 
@@ -47,16 +46,16 @@ def build_components(config: RunConfig) -> Components:
 class _Evaluator:
     """Evaluates the policy in the evaluation world, once per label: a resumed run does not repeat what is done."""
 
-    def __init__(self, config: RunConfig, parts: Components, folder: RunFolder, hook: Any) -> None:
+    def __init__(self, config: RunConfig, parts: Components, folder: Path, hook: Any) -> None:
         self.config, self.parts, self.folder, self.hook = config, parts, folder, hook
 
     def __call__(self, label: str, iteration: int) -> Evaluation | None:
         part, loop = self.config.evaluation, self.config.loop
         if part.tasks is None:
             return None
-        done = self.folder.read_json(f"evaluations/{label}.json")
-        if done is not None:
-            return evaluation_from_json(done)
+        file = self.folder / "evaluations" / f"{label}.json"
+        if file.exists():
+            return evaluation_from_json(json.loads(file.read_text()))
         known = registries()
         world = known.world_models.build(part.world.name, part.world.args)
         judge = known.reward_models.build(part.reward_model.name, part.reward_model.args)
@@ -68,7 +67,7 @@ class _Evaluator:
         self.hook.gymnast_evaluation_done(
             config=self.config, label=label, world=part.world.name, rollouts=rollouts, rewards=rewards
         )
-        self.folder.write_json(f"evaluations/{label}.json", asdict(result))
+        write_json(file, asdict(result))
         world.close()
         judge.close()
         return result
@@ -87,32 +86,36 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
             raise ConfigError(f"{resume} is not a run folder: it has no config.yaml.")
         config = replace(load_config(RunConfig, str(resume / "config.yaml"), []), output=str(resume))
         state = load_latest_snapshot(resume / "snapshots")
-        folder = RunFolder.reopen(resume, step=(state["iteration"] if state else 0) + 1)
     else:
         assert config is not None
         if config.output is None:
             config = replace(config, output=str(default_run_path(config.policy.name)))
-        assert config.output is not None
-    parts = build_components(config)
+    assert config.output is not None
+    parts, folder, hook = build_components(config), Path(config.output), plugin_manager().hook
     if resume is None:
-        folder = RunFolder.create(Path(config.output), to_yaml(config))
-    manager = plugin_manager()
-    evaluator = _Evaluator(config, parts, folder, manager.hook)
-    loop = ReinforcementLoop(config, parts, folder, manager.hook)
-    before = evaluator("before", 0)
-    if state is not None:
-        loop.restore(state)
-    _learn(config, loop, manager.hook, evaluator)
-    parts.policy.eval().cpu()
-    parts.policy.save(folder.path / "policy")
-    after = evaluator("after", loop.iteration)
+        create_run_folder(folder, to_yaml(config))
+    evaluator = _Evaluator(config, parts, folder, hook)
+    loop = ReinforcementLoop(config, parts, folder, hook)
+    done = state["iteration"] if state else 0
+    hook.gymnast_run_started(
+        config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration"
+    )
+    try:
+        before = evaluator("before", 0)
+        if state is not None:
+            loop.restore(state)
+        _learn(config, loop, hook, evaluator)
+        parts.policy.eval().cpu()
+        parts.policy.save(folder / "policy")
+        after = evaluator("after", loop.iteration)
+    finally:
+        hook.gymnast_run_stopped(config=config)
+        parts.world_model.close()
+        parts.reward_model.close()
     summary = _summary(loop, before, after, time.monotonic() - began)
-    folder.write_json("summary.json", summary)
-    manager.hook.gymnast_run_done(config=config, summary=summary)
-    folder.close()
-    parts.world_model.close()
-    parts.reward_model.close()
-    return {"output": str(folder.path), **summary}
+    write_json(folder / "summary.json", summary)
+    hook.gymnast_run_done(config=config, summary=summary)
+    return {"output": str(folder), **summary}
 
 
 def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any, evaluator: _Evaluator) -> None:
@@ -127,8 +130,7 @@ def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any, evaluator: _Ev
         )
     loop.evaluator = evaluator
     numbers = DataLoader(range(loop.iteration, total), batch_size=None)  # type: ignore[arg-type]
-    with Progress("Training", total, unit="iteration", start=loop.iteration) as loop.progress:
-        trainer.fit(loop, numbers)
+    trainer.fit(loop, numbers)
 
 
 def _summary(

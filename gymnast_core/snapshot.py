@@ -6,11 +6,13 @@ It is written under a temporary name, flushed to disk and renamed, so a folder o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.errors import CheckpointError, ConfigError
 
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
 
@@ -56,6 +58,27 @@ def write_text_atomically(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
+
+
+def create_run_folder(path: Path, config_yaml: str) -> None:
+    """Make a new run folder around its resolved config. Raises `ConfigError` if a run is there already."""
+    if (path / "config.yaml").exists():
+        raise ConfigError(
+            f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with output=…"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path / "config.yaml", config_yaml)
+
+
+def default_run_path(name: str) -> Path:
+    """runs/NAME-DATE-TIME under the working directory."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically, making its folder if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, json.dumps(value, indent=1))
 
 
 def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -122,7 +145,5 @@ def seeded_generator(seed: int, *labels: str | int) -> torch.Generator:
     Deriving a fresh stream for each use makes a resumed run draw what an uninterrupted one draws, with no generator
     state to save.
     """
-    import hashlib
-
     digest = hashlib.sha256(json.dumps([seed, *labels]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,6 @@ from torch import Tensor
 from gymnast_core.errors import ContractError, DataError
 from gymnast_core.interfaces import Optimizer, Policy, RewardModel, Trainable, WorldModel
 from gymnast_core.types import ActionChunk, Observation, Reward, Rollout, Task
-
-T = TypeVar("T")
 
 
 class _Contract:
@@ -66,13 +64,14 @@ def check_world_model(
     *,
     tasks: Sequence[Task] | None = None,
     action_dim: int | None = None,
-    image_size: int = 64,
+    image_size: int | None = None,
 ) -> list[str]:
-    """Check `reset`, `step`, `outcomes`. `action_dim` defaults to the model's attribute of that name, or 7."""
-    world: Any = _instance(world_model, WorldModel)
+    """Check `reset`, `step`, `outcomes`. Sizes default to its own or its `config`'s, or 7 and 64."""
+    world = _instance(world_model)
     contract = _Contract(world, WorldModel)
-    tasks = list(tasks or make_tasks(2, image_size))
-    width = action_dim or getattr(world, "action_dim", 7)
+    size = image_size or _size_of(world, "image_size", 64)
+    tasks = list(tasks or make_tasks(2, size))
+    width = action_dim or _size_of(world, "action_dim", 7)
     actions_BLA = _uniform((len(tasks), 6, width), seed=1) * 0.1
     height_width = tuple(tasks[0].frames_THWC.shape[1:3])
 
@@ -121,10 +120,10 @@ def check_policy(
 ) -> list[str]:
     """Check `act`, `evaluate` and, where it exists, `save`.
 
-    `tolerance` (nats) is how far log-probabilities may differ between batch sizes and between `act` and `evaluate`.
+    `tolerance` (nats) bounds how log-probabilities differ between batch sizes and from `act` to `evaluate`.
     `reload` builds the policy from a saved folder; by default its `Config` is given `checkpoint=FOLDER`.
     """
-    subject = _instance(policy, Policy)
+    subject = _instance(policy)
     contract = _Contract(subject, Policy)
     observation = _observe(tasks or make_tasks(3, image_size), proprio_dim)
     was_training = subject.training
@@ -151,7 +150,7 @@ def check_reward_model(
     tolerance: float = 1e-3,
 ) -> list[str]:
     """Check `score`. `deterministic=False` skips comparing calls, for judges that sample their answers."""
-    judge = _instance(reward_model, RewardModel)
+    judge = _instance(reward_model)
     contract = _Contract(judge, RewardModel)
     rollouts = make_rollouts(tasks or make_tasks(4, image_size), action_dim)
     with contract.untouched("score", rollouts=rollouts):
@@ -190,11 +189,11 @@ def check_optimizer(
 ) -> list[str]:
     """Check `keep`, `advantages`, `loss` and the gradient steps.
 
-    Advantages that sum to 0 within a group are taken to be group-relative: shifting the rewards must not change
-    them and equal rewards must give 0. If halving the rewards leaves them as they are in one group, it must in
-    all. `group_relative` and `scale_invariant` say what to demand instead of finding it out.
+    Advantages that sum to 0 within a group are taken to be group-relative: shifting the rewards must not
+    change them and equal rewards must give 0. If halving the rewards changes nothing in one group, it must
+    not in any. `group_relative` and `scale_invariant` say what to demand instead of finding it out.
     """
-    subject = _instance(optimizer, Optimizer)
+    subject = _instance(optimizer)
     contract = _Contract(subject, Optimizer)
     for name in ("group_size", "epochs", "minibatch_size", "max_grad_norm"):
         value = getattr(subject, name, None)
@@ -466,7 +465,12 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, list | tuple) else []
 
 
-def _instance(component: Any, interface: type[T]) -> T:
+def _size_of(component: Any, name: str, default: int) -> int:
+    own = getattr(component, name, getattr(getattr(component, "config", None), name, default))
+    return own if isinstance(own, int) else default
+
+
+def _instance(component: Any) -> Any:
     # A policy is callable, too: only what is not a component yet is a function that builds one.
     is_factory = callable(component) and not isinstance(
         component, WorldModel | Policy | RewardModel | Optimizer

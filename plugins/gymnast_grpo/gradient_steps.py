@@ -76,19 +76,20 @@ class GradientSteps(Optimizer):
 def _check(config: GradientConfig) -> None:
     for name in ("group_size", "epochs", "minibatch_size"):
         if getattr(config, name) < 1:
-            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must be at least 1.")
+            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must be at least 1.")
     for name in ("learning_rate", "max_grad_norm"):
         if not getattr(config, name) > 0:
-            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must be above 0.")
+            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must be above 0.")
     for name in ("warmup_updates", "weight_decay"):
         if not getattr(config, name) >= 0:
-            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must not be negative.")
+            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must not be negative.")
     decay = config.learning_rate_decay_updates
     if decay is not None and decay < 1:
         raise ConfigError(
-            f"optimizer.learning_rate_decay_updates is {decay}; give at least 1, or null for a constant rate."
+            f"optimizer.args.learning_rate_decay_updates is {decay}; "
+            "give at least 1, or null for a constant rate."
         )
     if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
         raise ConfigError(
-            f"optimizer.betas is {list(config.betas)}; give two numbers in [0, 1), e.g. [0.9, 0.95]."
+            f"optimizer.args.betas is {list(config.betas)}; give two numbers in [0, 1), e.g. [0.9, 0.95]."
         )

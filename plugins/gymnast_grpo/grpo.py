@@ -103,8 +103,8 @@ class GRPO(GradientSteps):
         if self.needs_reference:
             if reference_log_prob_BS is None:
                 raise ConfigError(
-                    "optimizer.kl_coefficient is above 0, so the loss needs the log-probabilities under the "
-                    "initial policy, but got none. Set kl_coefficient to 0 or hold a reference policy."
+                    "optimizer.args.kl_coefficient is above 0, so the loss needs the log-probabilities under "
+                    "the initial policy, but got none. Set kl_coefficient to 0 or hold a reference policy."
                 )
             divergence = self._mean(k3(log_prob_BS, reference_log_prob_BS.detach(), mask_BS), mask_BS)
             metrics["reference_kl"] = float(divergence.detach())
@@ -152,19 +152,20 @@ def _check(config: GRPO.Config) -> None:
     bounds = list(config.accuracy_bounds)
     if len(bounds) != 2 or not bounds[0] <= bounds[1]:
         raise ConfigError(
-            f"optimizer.accuracy_bounds is {bounds}; give [lowest, highest] mean reward, e.g. [0.1, 0.9]."
+            f"optimizer.args.accuracy_bounds is {bounds}; "
+            "give [lowest, highest] mean reward, e.g. [0.1, 0.9]."
         )
     if not (0 <= config.clip_low <= 1 and config.clip_high >= 0):
         raise ConfigError(
-            f"optimizer.clip_low is {config.clip_low} and clip_high {config.clip_high}; "
+            f"optimizer.args.clip_low is {config.clip_low} and clip_high {config.clip_high}; "
             "they are distances from 1: clip_low in [0, 1], clip_high at least 0."
         )
     for name in ("epsilon", "kl_coefficient"):
         if not getattr(config, name) >= 0:
-            raise ConfigError(f"optimizer.{name} is {getattr(config, name)}; it must not be negative.")
+            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must not be negative.")
     if not config.reward_scale > 0:
-        raise ConfigError(f"optimizer.reward_scale is {config.reward_scale}; it must be above 0.")
+        raise ConfigError(f"optimizer.args.reward_scale is {config.reward_scale}; it must be above 0.")
     if config.loss_average not in ("trajectory", "token"):
         raise ConfigError(
-            f"optimizer.loss_average is {config.loss_average!r}; it is either 'trajectory' or 'token'."
+            f"optimizer.args.loss_average is {config.loss_average!r}; it is either 'trajectory' or 'token'."
         )

@@ -31,7 +31,7 @@ class IterSFT(GradientSteps):
         super().__init__(config)
         if not config.demonstrations_per_rollout >= 0:
             raise ConfigError(
-                f"optimizer.demonstrations_per_rollout is {config.demonstrations_per_rollout}; "
+                f"optimizer.args.demonstrations_per_rollout is {config.demonstrations_per_rollout}; "
                 "it must not be negative."
             )
         self.config: IterSFT.Config = config

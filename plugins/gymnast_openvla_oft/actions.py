@@ -1,4 +1,4 @@
-"""Actions as tokens: 256 bins over normalised actions, and the normalisation itself (OpenVLA, arXiv 2406.09246, §3.2)."""
+"""Actions as tokens: 256 bins over normalised actions (OpenVLA, arXiv 2406.09246, §3.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BOUNDS = {"q99": ("q01", "q99"), "minmax": ("min", "max")}
 class ActionCodec:
     """Between actions in robot units and token ids. Arithmetic is float64, as in the reference.
 
-    `vocabulary` is the number of token ids in use; the last `bins` ids are actions, and a higher id is a lower action.
+    `vocabulary` is the number of token ids in use; the last `bins` ids are actions, and a higher
+    id is a lower action.
     """
 
     def __init__(self, statistics: Mapping[str, Any], *, bounds: str, vocabulary: int, bins: int) -> None:
@@ -28,8 +29,8 @@ class ActionCodec:
         missing = {low, high} - set(statistics)
         if missing:
             raise CheckpointError(
-                f"The action statistics lack {', '.join(sorted(missing))}; they hold {', '.join(statistics)}. "
-                "Choose the other kind with action_bounds=q99|minmax."
+                f"The action statistics lack {', '.join(sorted(missing))}; they hold "
+                f"{', '.join(statistics)}. Choose the other kind with action_bounds=q99|minmax."
             )
         self.low_A = torch.tensor(statistics[low], dtype=torch.float64)
         self.high_A = torch.tensor(statistics[high], dtype=torch.float64)
@@ -91,8 +92,8 @@ def choose_statistics(norm_stats: Mapping[str, Any], key: str | None) -> tuple[s
     if key is None:
         if len(norm_stats) != 1:
             raise ConfigError(
-                f"The checkpoint holds action statistics of {len(norm_stats)} datasets; choose one with unnorm_key: "
-                f"{', '.join(sorted(norm_stats)) or 'none'}."
+                f"The checkpoint holds action statistics of {len(norm_stats)} datasets; choose one with "
+                f"unnorm_key: {', '.join(sorted(norm_stats)) or 'none'}."
             )
         key = next(iter(norm_stats))
     if key not in norm_stats:

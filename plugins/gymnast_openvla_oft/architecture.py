@@ -1,4 +1,4 @@
-"""Sizes: the config of a model that starts from scratch, and how a checkpoint's `config.json` describes one."""
+"""Sizes: the config of a model from scratch, and how a checkpoint's `config.json` describes one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from gymnast_openvla_oft.vision import TowerShape
 DINO_ID = "vit_large_patch14_reg4_dinov2.lvd142m"
 SIGLIP_ID = "vit_so400m_patch14_siglip_224"
 TIMM_MODELS: dict[str, dict[str, Any]] = {
-    DINO_ID: {"embed_dim": 1024, "depth": 24, "num_heads": 16, "patch_size": 14, "mlp_ratio": 4.0, "reg_tokens": 4},
+    DINO_ID: {
+        "embed_dim": 1024,
+        "depth": 24,
+        "num_heads": 16,
+        "patch_size": 14,
+        "mlp_ratio": 4.0,
+        "reg_tokens": 4,
+    },
     SIGLIP_ID: {"embed_dim": 1152, "depth": 27, "num_heads": 16, "patch_size": 14, "mlp_ratio": 3.7362},
 }
 """The towers of published checkpoints, in timm's words."""
 TOWER_OVERRIDES = "tiny_timm_kwargs"
-"""Key of `config.json` under which a smaller model keeps what differs from `TIMM_MODELS`, one dict a tower."""
+"""Key of `config.json` under which a smaller model keeps what differs from `TIMM_MODELS`, a dict a tower."""
 PADDING_ROWS = 64
 
 
@@ -54,7 +61,7 @@ class Architecture:
     """Width of the gated MLP."""
     n_action_bins: int = 256
     action_low: list[float] = field(default_factory=lambda: [-1.0, -1.0])
-    """Action that becomes -1, robot units, one a dimension: q01 of the demonstrations, or the actuators' limit."""
+    """Action that becomes -1, robot units, by dimension: a low quantile of demonstrations, or a limit."""
     action_high: list[float] = field(default_factory=lambda: [1.0, 1.0])
     """Action that becomes 1, robot units, one a dimension."""
     tokenizer_corpus: list[str] = field(default_factory=list)
@@ -73,19 +80,27 @@ def check_architecture(architecture: Architecture) -> None:
     }
     for name, (width, heads) in widths.items():
         if width % heads:
-            raise ConfigError(f"architecture: the width {width} of {name} is not a multiple of its {heads} heads.")
+            raise ConfigError(
+                f"architecture: the width {width} of {name} is not a multiple of its {heads} heads."
+            )
     if dino.patch_size != siglip.patch_size:
         raise ConfigError(
-            f"architecture: both towers need the same patch_size; they have {dino.patch_size} and {siglip.patch_size}."
+            f"architecture: both towers need the same patch_size; they have "
+            f"{dino.patch_size} and {siglip.patch_size}."
         )
     if architecture.image_size % dino.patch_size:
         raise ConfigError(
-            f"architecture: patch_size {dino.patch_size} does not divide image_size {architecture.image_size}."
+            f"architecture: patch_size {dino.patch_size} does not divide "
+            f"image_size {architecture.image_size}."
         )
     if min(dino.depth, siglip.depth) < 2:
-        raise ConfigError("architecture: a tower needs a depth of at least 2, because its last block is unused.")
+        raise ConfigError(
+            "architecture: a tower needs a depth of at least 2, because its last block is unused."
+        )
     if not architecture.action_low or len(architecture.action_low) != len(architecture.action_high):
-        raise ConfigError("architecture: action_low and action_high need one number an action dimension each.")
+        raise ConfigError(
+            "architecture: action_low and action_high need one number an action dimension each."
+        )
 
 
 def checkpoint_config(architecture: Architecture, tokens: int, unnorm_key: str) -> dict[str, Any]:
@@ -119,7 +134,7 @@ def checkpoint_config(architecture: Architecture, tokens: int, unnorm_key: str) 
 
 
 def preprocessor_config(image_size: int) -> dict[str, Any]:
-    """The `preprocessor_config.json` of a model from scratch; means and standard deviations are the published ones."""
+    """The `preprocessor_config.json` of a model from scratch, with the published means and deviations."""
     return {
         "image_processor_type": "PrismaticImageProcessor",
         "image_resize_strategy": "resize-naive",
@@ -133,16 +148,25 @@ def preprocessor_config(image_size: int) -> dict[str, Any]:
 
 
 def model_shape(config: Mapping[str, Any]) -> ModelShape:
-    """The network that a checkpoint's `config.json` describes. Raises `CheckpointError` for towers unknown here."""
+    """The network that a checkpoint's `config.json` describes.
+
+    Raises `CheckpointError` for towers unknown here.
+    """
     try:
         size = int(config["image_sizes"][0])
         ids = config["timm_model_ids"]
-        text = {key: value for key, value in config["text_config"].items() if key not in ("torch_dtype", "dtype")}
+        text = {
+            key: value for key, value in config["text_config"].items() if key not in ("torch_dtype", "dtype")
+        }
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"config.json is not an OpenVLA config: it lacks or garbles {error}.") from error
+        raise CheckpointError(
+            f"config.json is not an OpenVLA config: it lacks or garbles {error}."
+        ) from error
     overrides = config.get(TOWER_OVERRIDES) or [{}] * len(ids)
     if len(ids) != 2:
-        raise CheckpointError(f"config.json names {len(ids)} vision towers; OpenVLA-OFT has two (DINOv2, SigLIP).")
+        raise CheckpointError(
+            f"config.json names {len(ids)} vision towers; OpenVLA-OFT has two (DINOv2, SigLIP)."
+        )
     dino, siglip = (_tower(name, size, extra) for name, extra in zip(ids, overrides, strict=True))
     llama = LlamaConfig(**text)
     return ModelShape(

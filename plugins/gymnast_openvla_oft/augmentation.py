@@ -9,7 +9,7 @@ from torch import Tensor
 def shift(images_BVHWC: Tensor, pixels: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Move every sample by up to `pixels` on each axis; the border repeats.
 
-    Returns the images and how far their content moved, (B, 2) as fractions of width (right) and height (down).
+    Returns the images and how far their content moved, (B, 2), in widths (right) and heights (down).
     """
     batch, _, height, width = images_BVHWC.shape[:4]
     moves_B2 = torch.randint(-pixels, pixels + 1, (batch, 2), generator=generator, device=generator.device)
@@ -24,7 +24,7 @@ def shift(images_BVHWC: Tensor, pixels: int, generator: torch.Generator) -> tupl
 
 
 def jitter_color(images_BVHWC: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Scale contrast and brightness of every sample by factors from [1 - strength, 1 + strength]; hues stay."""
+    """Scale contrast and brightness of each sample by factors from [1 - strength, 1 + strength]."""
     batch = len(images_BVHWC)
     draws = torch.rand(2, batch, 1, 1, 1, 1, generator=generator, device=generator.device)
     contrast, brightness = (1.0 + strength * (2.0 * draws - 1.0)).to(images_BVHWC.device)

@@ -1,6 +1,6 @@
-"""Auxiliary heads that teach a small model where the named object is. They are trained with it and never saved.
+"""Auxiliary heads that teach a small model where the named object is. Trained with it and never saved.
 
-Cloning from scratch otherwise stalls: action labels alone hardly say which of several objects an instruction names.
+Cloning from scratch otherwise stalls: action labels alone hardly say which object an instruction names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PointLosses:
 
 
 class PointHeads(nn.Module):
-    """J points from the language model's outputs: coordinates from the action positions, patches from the patches."""
+    """J points from the language model's outputs: coordinates and a classification of patches."""
 
     def __init__(self, width: int, points: int, patches: int, generator: torch.Generator) -> None:
         super().__init__()

@@ -1,13 +1,12 @@
 """Checkpoint directories in the layout of published OpenVLA-OFT models: read, check, write.
 
-    config.json  dataset_statistics.json  preprocessor_config.json  generation_config.json
-    tokenizer.json  model.safetensors (or shards with model.safetensors.index.json)
+config.json  dataset_statistics.json  preprocessor_config.json  generation_config.json
+tokenizer.json  model.safetensors (or shards with model.safetensors.index.json)
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +38,20 @@ class Description:
     preprocessor: dict[str, Any]
     """`preprocessor_config.json`."""
     norm_stats: dict[str, Any]
-    """Action statistics by dataset: `dataset_statistics.json`, or `config.json`'s where that file is missing."""
+    """Action statistics by dataset: `dataset_statistics.json`, or `config.json`'s without that file."""
 
 
 def read_description(directory: Path) -> Description:
     """The JSON files of a checkpoint directory. Raises `CheckpointError` when one is missing or malformed."""
     if not directory.is_dir():
-        raise CheckpointError(f"There is no checkpoint directory {directory}. Set policy.args.checkpoint to one.")
+        raise CheckpointError(
+            f"There is no checkpoint directory {directory}. Set policy.args.checkpoint to one."
+        )
     heads = sorted(path.name for path in directory.glob("action_head--*"))
     if heads:
         raise CheckpointError(
-            f"{directory} has a regression head ({heads[0]}): its token logits are untrained and cannot be sampled. "
-            "Use a checkpoint that was fine-tuned to predict action tokens."
+            f"{directory} has a regression head ({heads[0]}): its token logits are untrained and cannot "
+            "be sampled. Use a checkpoint that was fine-tuned to predict action tokens."
         )
     config = _read_json(directory / "config.json")
     statistics = directory / "dataset_statistics.json"
@@ -90,7 +91,9 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         except FileNotFoundError as error:
             raise CheckpointError(f"{directory / name} is missing; {INDEX_FILE} lists it.") from error
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{directory / name} is truncated or corrupt ({error}). Download it again.") from error
+            raise CheckpointError(
+                f"{directory / name} is truncated or corrupt ({error}). Download it again."
+            ) from error
     return weights
 
 
@@ -115,10 +118,14 @@ def _write_weights(directory: Path, weights: dict[str, Tensor]) -> None:
     for file, names in plan.filename_to_tensors.items():
         temporary = directory / f"{file}.tmp"
         save_file({name: weights[name] for name in names}, temporary, metadata={"format": "pt"})
-        os.replace(temporary, directory / file)
+        temporary.replace(directory / file)
     if plan.is_sharded:
-        _write_json(directory / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
-    stale = set(directory.glob("model*.safetensors")) - {directory / file for file in plan.filename_to_tensors}
+        _write_json(
+            directory / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        )
+    stale = set(directory.glob("model*.safetensors")) - {
+        directory / file for file in plan.filename_to_tensors
+    }
     for path in stale:
         path.unlink()
     if not plan.is_sharded:
@@ -130,11 +137,14 @@ def _check_fit(directory: Path, wanted: Mapping[str, Tensor], found: Mapping[str
     if missing or superfluous:
         what = f"lack {missing[0]}" if missing else f"hold an unknown {superfluous[0]}"
         count = len(missing) + len(superfluous)
-        raise CheckpointError(f"The weights in {directory} {what} ({count} names differ from what config.json describes).")
+        raise CheckpointError(
+            f"The weights in {directory} {what} ({count} names differ from what config.json describes)."
+        )
     for name, tensor in wanted.items():
         if tensor.shape != found[name].shape:
             raise CheckpointError(
-                f"{name} in {directory} is {tuple(found[name].shape)}, but config.json describes {tuple(tensor.shape)}."
+                f"{name} in {directory} is {tuple(found[name].shape)}, "
+                f"but config.json describes {tuple(tensor.shape)}."
             )
 
 
@@ -157,4 +167,4 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""From camera frames to what the towers read: centre crop, resize, normalise, exactly as the reference does it."""
+"""From camera frames to what the towers read: centre crop, resize and normalise, as the reference does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ImageProcessor:
         return cls(size=size, means=means, stds=stds, strategy=strategy, center_crop=center_crop)
 
     def __call__(self, images_BVHWC: Tensor) -> Tensor:
-        """uint8 RGB (B, V, H, W, 3) to normalised float32 pixels (B, V, 6, size, size): DINOv2's channels, then SigLIP's.
+        """uint8 RGB (B, V, H, W, 3) to normalised float32 pixels (B, V, 6, size, size), DINOv2's first.
 
         Raises `DataError` for other dtypes or shapes.
         """
@@ -54,17 +54,20 @@ class ImageProcessor:
             images_BVHWC = crop_center(images_BVHWC, self.size)
         if images_BVHWC.shape[2:4] != (self.size, self.size):
             images_BVHWC = self._resize(images_BVHWC)
-        device = images_BVHWC.device
-        rgb = images_BVHWC.movedim(-1, 2).float() / 255.0
-        means, stds = (torch.tensor(x, device=device)[:, :, None, None] for x in (self.means, self.stds))
-        return torch.cat([(rgb - mean) / std for mean, std in zip(means, stds, strict=True)], dim=2)
+        towers = zip(self.means, self.stds, strict=True)
+        return torch.cat([_normalise(images_BVHWC, mean, std) for mean, std in towers], dim=2)
 
     def _resize(self, images_BVHWC: Tensor) -> Tensor:
+        # The reference pads the images of both towers with the last tower's mean.
+        fill = tuple(int(mean * 255) for mean in self.means[-1])
         flat = images_BVHWC.flatten(0, 1).cpu().numpy()
-        fill = tuple(int(mean * 255) for mean in self.means[0])
         resized = np.stack([resize(image, self.size, self.strategy, fill) for image in flat])
-        out = torch.from_numpy(resized).to(images_BVHWC.device)
-        return out.unflatten(0, images_BVHWC.shape[:2])
+        return torch.from_numpy(resized).to(images_BVHWC.device).unflatten(0, images_BVHWC.shape[:2])
+
+
+def _normalise(images_BVHWC: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    mean_C11, std_C11 = (torch.tensor(x, device=images_BVHWC.device)[:, None, None] for x in (mean, std))
+    return (images_BVHWC.movedim(-1, 2).float() / 255.0 - mean_C11) / std_C11
 
 
 def check_images(images_BVHWC: Tensor) -> None:
@@ -77,12 +80,12 @@ def check_images(images_BVHWC: Tensor) -> None:
 
 
 def resize(image_HWC: np.ndarray, size: int, strategy: str, fill: tuple[int, ...]) -> np.ndarray:
-    """One uint8 image to size x size with Pillow's bicubic filter (antialiased), which no tensor library repeats exactly."""
+    """One uint8 image to size x size with Pillow's bicubic filter, which tensor libraries do not repeat."""
     image = Image.fromarray(image_HWC)
     if strategy == "letterbox":
         side = max(image.size)
         left, top = (side - image.width) // 2, (side - image.height) // 2
-        # The reference pads both sides alike, so an odd difference leaves the frame one pixel short of square.
+        # The reference pads both sides alike, so an odd difference ends one pixel short of square.
         padded = Image.new("RGB", (image.width + 2 * left, image.height + 2 * top), fill)
         padded.paste(image, (left, top))
         image = padded
@@ -97,9 +100,9 @@ def resize(image_HWC: np.ndarray, size: int, strategy: str, fill: tuple[int, ...
 
 
 def crop_center(images_BVHWC: Tensor, size: int) -> Tensor:
-    """The central 90 % of the area, bilinearly resampled without antialiasing to size x size; uint8 in, uint8 out.
+    """The central 90 % of the area, bilinearly resampled to size x size without antialiasing, uint8.
 
-    Equals the reference's `tf.image.crop_and_resize` path bit for bit: float32 throughout, then floor(x · 255.5).
+    Equals the reference's `tf.image.crop_and_resize` path bit for bit: float32, then floor(x · 255.5).
     """
     height, width = images_BVHWC.shape[2:4]
     top, bottom, y_weight = _sample_positions(height, size, images_BVHWC.device)

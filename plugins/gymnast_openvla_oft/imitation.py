@@ -22,7 +22,7 @@ class Imitation:
     decisions_per_episode: int = 1
     """Decision times drawn from each episode of a batch."""
     label_smoothing_sigma: float = 0.0
-    """Standard deviation of Gaussian soft labels over the bins, normalised action units (the range is 2); 0 is one-hot."""
+    """Standard deviation of Gaussian soft labels, normalised action units (of a range of 2); 0 is one-hot."""
     shift_pixels: int = 0
     """Largest random translation of an image on each axis, pixels."""
     color_jitter: float = 0.0
@@ -54,7 +54,9 @@ def draw_decisions(
     Raises `DataError` for an episode shorter than a chunk, or without points when points are wanted.
     """
     images, actions, points, instructions = [], [], [], []
-    draws = torch.rand(len(episodes), settings.decisions_per_episode, generator=generator, device=generator.device)
+    draws = torch.rand(
+        len(episodes), settings.decisions_per_episode, generator=generator, device=generator.device
+    )
     for episode, row in zip(episodes, draws.tolist(), strict=True):
         starts = len(episode.actions_TA) - chunk_length + 1
         if starts < 1:
@@ -88,7 +90,7 @@ def augment(decisions: Decisions, settings: Imitation, generator: torch.Generato
 
 
 def token_loss(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, sigma: float) -> Tensor:
-    """Mean cross-entropy (nats) of actions in [-1, 1]; sigma > 0 spreads each label over neighbouring bins."""
+    """Mean cross-entropy (nats) of actions in [-1, 1]; sigma > 0 spreads a label over nearby bins."""
     classes_BK = codec.encode(normalised_BK) - codec.first_token
     if sigma <= 0.0:
         return F.cross_entropy(logits_BKC.flatten(0, 1), classes_BK.flatten())
@@ -102,7 +104,7 @@ def _points(episode: Episode, time: int, count: int) -> Tensor:
     if episode.points_TJ2 is None or episode.points_TJ2.shape[1] < count:
         found = 0 if episode.points_TJ2 is None else episode.points_TJ2.shape[1]
         raise DataError(
-            f"Episode {episode.id!r} has {found} points a frame; imitation.auxiliary_points asks for {count}. "
+            f"Episode {episode.id!r} has {found} points a frame; imitation.auxiliary_points is {count}. "
             "Use episodes recorded with points, or set it to 0."
         )
     return episode.points_TJ2[time, :count]

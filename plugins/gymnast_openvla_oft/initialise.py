@@ -18,18 +18,15 @@ RESIDUAL_OUTPUTS = ("attn.proj.weight", "mlp.fc2.weight", "o_proj.weight", "down
 def initialise(shape: ModelShape, *, seed: int, attention: str = "sdpa") -> OFTModel:
     """A model with seeded weights, which leaves the global random state alone.
 
-    Matrices are truncated normal with variance 1 / fan-in: the usual 0.02 is right at a width of thousands and starves
-    a model of a hundred. Layers that write to the residual stream are scaled down by the depth (GPT-2). The
-    patches' positions start as 2-D sinusoids, because a small policy must know where a patch is before it knows what is in it.
+    Matrices are truncated normal with variance 1 / fan-in: the usual 0.02 is right at a width of thousands
+    and starves a model of a hundred. Layers that write to the residual stream are scaled down by the depth
+    (GPT-2). The patches' positions start as 2-D sinusoids, or small models learn slowly where things are.
     """
     model = OFTModel.empty(shape, attention)
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     layers = shape.llama.num_hidden_layers + shape.dino.depth
     with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
         for name, parameter in sorted(model.named_parameters()):
             _fill(name, parameter, layers, generator)
     model.rebuild_buffers()

@@ -1,7 +1,7 @@
-"""OpenVLA-OFT (arXiv 2502.19645): image patches and an instruction in, a whole chunk of action tokens out, in parallel.
+"""OpenVLA-OFT (arXiv 2502.19645): images and an instruction in, a whole chunk of action tokens out at once.
 
-Sequence: `[BOS][patches of every image][rest of the prompt][K zero embeddings][end token][padding]`. Attention is
-bidirectional, and the outputs from the last prompt token on predict the K = L·A action tokens.
+Sequence: `[BOS][patches of every image][rest of the prompt][K zero embeddings][end token][padding]`.
+Attention is bidirectional, and the outputs from the last prompt token on predict the K = L·A action tokens.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ class OFTModel(nn.Module):
             return cls(shape, attention)
 
     def rebuild_buffers(self) -> None:
-        """Recompute what is neither a parameter nor saved: the rotary frequencies, lost on the meta device."""
+        """Recompute what is neither trained nor saved: the rotary frequencies, lost on the meta device."""
         device = self.language_model.lm_head.weight.device
         self.language_model.model.rotary_emb = LlamaRotaryEmbedding(self.shape.llama).to(device)
 
     def forward(self, pixels_BVCHW: Tensor, prompts: Prompts, count: int) -> Hidden:
         """Hidden states at `count` action positions and at the patches.
 
-        Pixels are normalised floats (B, V, 6, H, W). Prompts may differ in length: a padded row gives what it would
-        give alone.
+        Pixels are normalised floats (B, V, 6, H, W). Prompts may differ in length: a padded row gives what it
+        would give alone.
         """
         dtype = self.projector.fc1.weight.dtype
         patches_BPE = self.projector(self.vision_backbone(pixels_BVCHW.to(dtype)))
@@ -127,9 +127,11 @@ class OFTModel(nn.Module):
         return embeds_BSE, F.pad(real, (1 + patches_BPE.shape[1], 0), value=True)
 
     def action_logits(self, actions_BKE: Tensor) -> Tensor:
-        """float32 logits (B, K, bins) of the action tokens; index j is token id `effective_vocabulary - bins + j`."""
+        """float32 logits (B, K, bins); class j is token id `effective_vocabulary - bins + j`."""
         last = self.shape.effective_vocabulary
-        return F.linear(actions_BKE, self.language_model.lm_head.weight[last - self.shape.bins : last]).float()
+        return F.linear(
+            actions_BKE, self.language_model.lm_head.weight[last - self.shape.bins : last]
+        ).float()
 
 
 def _bidirectional_mask(real_BS: Tensor, dtype: torch.dtype) -> Tensor:

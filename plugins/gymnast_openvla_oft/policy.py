@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
@@ -30,10 +31,12 @@ from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, train_toke
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTIONS = ("sdpa", "eager")
+CHUNK_KEY = "num_actions_chunk"
+"""Key of `config.json` that remembers the chunk length; published checkpoints leave it to the user."""
 
 
 class OpenVLAOFT(Policy):
-    """A vision-language-action model with parallel decoding and discrete actions (arXiv 2502.19645, 2509.09674)."""
+    """A vision-language-action model with parallel decoding of discrete actions (arXiv 2502.19645)."""
 
     @dataclass(frozen=True)
     class Config:
@@ -42,9 +45,9 @@ class OpenVLAOFT(Policy):
         unnorm_key: str | None = None
         """Dataset whose action statistics are used; not needed when the checkpoint holds only one."""
         action_bounds: str = "q99"
-        """Statistics that span the action bins: "q99" (1 % and 99 % quantiles; Bridge, LIBERO) or "minmax" (ALOHA)."""
-        chunk_length: int = 5
-        """L, actions a decision."""
+        """Statistics that span the action bins: "q99" (quantiles; Bridge, LIBERO) or "minmax" (ALOHA)."""
+        chunk_length: int | None = None
+        """L, actions a decision; None takes what the checkpoint was saved with, or 5 (Bridge) if silent."""
         center_crop: bool = False
         """Crop images to 90 % of their area, as models fine-tuned with random crops expect."""
         attention: str = "sdpa"
@@ -64,21 +67,27 @@ class OpenVLAOFT(Policy):
         if config.checkpoint is None:
             self.description, tokenizer = _from_scratch(config)
             seed = config.architecture.seed
-            self.model = initialise(model_shape(self.description.config), seed=seed, attention=config.attention)
+            self.model = initialise(
+                model_shape(self.description.config), seed=seed, attention=config.attention
+            )
             self.model.to(dtype)
         else:
             directory = Path(config.checkpoint).expanduser()
             self.description = read_description(directory)
             tokenizer = load_tokenizer(directory)
-            self.model = load_model(directory, self.description.config, attention=config.attention, dtype=dtype)
+            self.model = load_model(
+                directory, self.description.config, attention=config.attention, dtype=dtype
+            )
         shape = self.model.shape
         self.unnorm_key, statistics = choose_statistics(self.description.norm_stats, config.unnorm_key)
         self.codec = ActionCodec(
             statistics, bounds=config.action_bounds, vocabulary=shape.effective_vocabulary, bins=shape.bins
         )
-        self.images = ImageProcessor.from_config(self.description.preprocessor, center_crop=config.center_crop)
+        self.images = ImageProcessor.from_config(
+            self.description.preprocessor, center_crop=config.center_crop
+        )
         self.prompts = PromptEncoder(tokenizer, pad_token=shape.effective_vocabulary)
-        self.chunk_length = config.chunk_length
+        self.chunk_length = config.chunk_length or int(self.description.config.get(CHUNK_KEY, 5))
         self.action_dim = self.codec.action_dim
         self.auxiliary: PointHeads | None = None
         if config.imitation.auxiliary_points:
@@ -131,7 +140,9 @@ class OpenVLAOFT(Policy):
 
     def save(self, directory: Path) -> None:
         """Write a plain OpenVLA-OFT checkpoint directory; the auxiliary heads are left out."""
-        save_checkpoint(Path(directory), self.description, self.prompts.tokenizer, self.model)
+        config = {**self.description.config, CHUNK_KEY: self.chunk_length}
+        description = replace(self.description, config=config)
+        save_checkpoint(Path(directory), description, self.prompts.tokenizer, self.model)
 
     def _imitation(self, decisions: Decisions) -> Loss:
         settings = self.config.imitation
@@ -168,10 +179,13 @@ class OpenVLAOFT(Policy):
 
     def _classes(self, chunk: ActionChunk, batch: int) -> Tensor:
         shape = (batch, self.chunk_length, self.action_dim)
-        found = None if chunk.tokens_BLD is None else tuple(chunk.tokens_BLD.shape)
-        if found != shape:
-            raise DataError(f"The policy scores action tokens of shape {shape}; the chunk's tokens are {found}.")
-        return chunk.tokens_BLD.flatten(1).to(self.device) - self.codec.first_token
+        tokens_BLA = chunk.tokens_BLD
+        if tokens_BLA is None or tokens_BLA.shape != shape:
+            found = None if tokens_BLA is None else tuple(tokens_BLA.shape)
+            raise DataError(
+                f"The policy scores action tokens of shape {shape}; the chunk's tokens are {found}."
+            )
+        return tokens_BLA.flatten(1).to(self.device) - self.codec.first_token
 
     def _unflatten(self, x_BK: Tensor) -> Tensor:
         return x_BK.unflatten(1, (self.chunk_length, self.action_dim))
@@ -182,13 +196,14 @@ def _check(config: OpenVLAOFT.Config) -> None:
         raise ConfigError(unknown_name("dtype", config.dtype, DTYPES))
     if config.attention not in ATTENTIONS:
         raise ConfigError(unknown_name("attention", config.attention, ATTENTIONS))
-    if config.chunk_length < 1 or config.imitation.decisions_per_episode < 1:
+    lengths = (config.chunk_length, config.imitation.decisions_per_episode)
+    if any(length is not None and length < 1 for length in lengths):
         raise ConfigError("chunk_length and imitation.decisions_per_episode must be at least 1.")
     if config.checkpoint is None:
         check_architecture(config.architecture)
 
 
-def _from_scratch(config: OpenVLAOFT.Config):
+def _from_scratch(config: OpenVLAOFT.Config) -> tuple[Description, Tokenizer]:
     architecture = config.architecture
     tokenizer = train_tokenizer(architecture.tokenizer_corpus)
     described = checkpoint_config(architecture, tokenizer.get_vocab_size(), config.unnorm_key or "scratch")

@@ -33,7 +33,9 @@ class PromptEncoder:
         self.pad_token = pad_token
         space = tokenizer.token_to_id(SPACE)
         if space is None:
-            raise CheckpointError(f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end.")
+            raise CheckpointError(
+                f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end."
+            )
         self.space = space
         self._known: dict[str, list[int]] = {}
 
@@ -61,7 +63,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     path = directory / TOKENIZER_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{directory} holds no {TOKENIZER_FILE}. Copy the one of the model that the checkpoint was trained from."
+            f"{directory} holds no {TOKENIZER_FILE}. Copy it from the model that this one was trained from."
         )
     try:
         return Tokenizer.from_file(str(path))
@@ -72,9 +74,10 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 def train_tokenizer(instructions: Sequence[str]) -> Tokenizer:
     """A byte-pair tokenizer that knows every word of the instructions as one token.
 
-    Keeps Llama 2's conventions (unknown 0, BOS 1, end 2, bytes 3–258 as fallback for anything unseen), so that its
-    directory is read like that of a published checkpoint. What every prompt begins and ends with is one token
-    each: the sequence of a small model is a quarter shorter for it. The same instructions give the same tokenizer.
+    Keeps Llama 2's conventions (unknown 0, BOS 1, end 2, bytes 3–258 as fallback for anything unseen), so
+    that its directory is read like that of a published checkpoint. What every prompt begins and ends with is
+    one token each: a small model's sequence is a quarter shorter for it. The same instructions give the same
+    tokenizer.
     """
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trained = _normalised(Tokenizer(models.BPE()))
@@ -97,7 +100,7 @@ def train_tokenizer(instructions: Sequence[str]) -> Tokenizer:
 
 
 def _normalised(tokenizer: Tokenizer) -> Tokenizer:
-    """Llama's treatment of spaces, then one piece for the frame's either half, a word with its space, or punctuation."""
+    """Llama's spaces; a piece is either half of the frame, a word with its space, or punctuation."""
     head, tail = (re.escape(half) for half in prompt(SPLIT_MARK).replace(" ", SPACE).split(SPLIT_MARK))
     pieces = rf"{SPACE}{head[: -len(SPACE)]}(?={SPACE})|{tail}|{SPACE}?\w+|[^\w{SPACE}]+"
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])

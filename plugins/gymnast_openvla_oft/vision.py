@@ -1,9 +1,9 @@
 """The two vision towers of OpenVLA (DINOv2 and SigLIP), with the parameter names of published checkpoints.
 
-Both are plain pre-norm vision transformers. A published checkpoint names its tensors as timm does (LayerScale excepted:
-`scale_factor`), with queries, keys and values in one matrix. The modules here carry exactly those names, so that loading
-and saving rename nothing, and weights that no forward pass uses (the last block, the final norm, SigLIP's pooling head)
-survive a round trip.
+Both are plain pre-norm vision transformers. A published checkpoint names its tensors as timm does (LayerScale
+excepted: `scale_factor`), with queries, keys and values in one matrix. The modules here carry exactly those
+names, so that loading and saving rename nothing, and weights that no forward pass uses (the last block, the
+final norm, SigLIP's pooling head) survive a round trip.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Block(nn.Module):
 
 
 class PoolingHead(nn.Module):
-    """SigLIP's pooling head: a policy reads patches, so these weights are only carried from checkpoint to checkpoint."""
+    """SigLIP's pooling head: policies read patches, so its weights are only carried along."""
 
     def __init__(self, shape: TowerShape) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class PoolingHead(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Patch features of one tower: the output of the last block but one, without the final norm or prefix tokens."""
+    """Patch features of one tower: the output of the last block but one, without final norm or prefix."""
 
     def __init__(self, shape: TowerShape) -> None:
         super().__init__()

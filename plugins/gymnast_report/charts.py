@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 520, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 14, 44
 MARKERS_UP_TO = 60
 """Points above which a line is drawn without a marker a point."""
 
@@ -157,7 +157,7 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
     )
     parts.append(
         Markup(
-            '<text class="label" transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>'
+            '<text class="label" transform="translate(14 {}) rotate(-90)" text-anchor="middle">{}</text>'
         ).format(middle_y, chart.y_label)
     )
     return Markup("").join(parts)

@@ -1,4 +1,4 @@
-"""Reads a run folder into typed records; whatever a young or interrupted run has not written yet is simply absent."""
+"""Reads a run folder into typed records; what an unfinished run has not written is absent."""
 
 from __future__ import annotations
 

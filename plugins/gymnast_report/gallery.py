@@ -77,6 +77,11 @@ def record(
     return clips
 
 
+def kind_of(rollouts: Sequence[Rollout]) -> str:
+    """Only an environment knows its own outcome; what does not is imagined."""
+    return ENVIRONMENT if any(rollout.outcome is not None for rollout in rollouts) else IMAGINED
+
+
 def balanced(rollouts: Sequence[Rollout], rewards: Sequence[Reward], count: int) -> list[int]:
     """Indices of up to `count` rollouts, half successes and half failures when there are enough of both.
 

@@ -1,4 +1,4 @@
-"""The hooks through which a run gets its videos and its report."""
+"""The hooks through which a run gets its metrics, progress display, videos and report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,52 @@ TRAINING_VIDEOS = 4
 TRAINING_INTERVAL = 5
 """Iterations between those that are kept; the first and the last always are."""
 
+_recorders: dict[str, Any] = {}
+"""Recorder of every run that is going on in this process, by run folder."""
+
+
+@hookimpl
+def gymnast_run_started(config: Any, title: str, step: int, total: int, unit: str) -> None:
+    """Begin to record metrics and to show progress."""
+    from gymnast_report.recorder import Recorder
+
+    _recorders[config.output] = Recorder(Path(config.output), title, total, unit, step)
+
+
+@hookimpl
+def gymnast_metrics(config: Any, step: int, metrics: Mapping[str, float]) -> None:
+    """Record a step."""
+    _recorders[config.output].log(step, metrics)
+
+
+@hookimpl
+def gymnast_run_stopped(config: Any) -> None:
+    """Close the files and the progress display, whether the run ended or failed."""
+    if config.output in _recorders:
+        _recorders.pop(config.output).close()
+
 
 @hookimpl
 def gymnast_rewards_scored(
     config: RunConfig, rollouts: Sequence[Rollout], rewards: Sequence[Reward], step: int
 ) -> None:
-    """Keep videos of a few imagined rollouts and how they were judged."""
-    last = config.loop.iterations - 1
-    if config.output is None or (step % TRAINING_INTERVAL and step < last):
+    """Keep videos of a few rollouts of the iteration and how they were judged."""
+    iteration = step + 1
+    wanted = iteration in (1, config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
+    if config.output is None or not wanted:
         return
-    from gymnast_report.gallery import IMAGINED, balanced, record
+    from gymnast_report.gallery import balanced, kind_of, record
+    from gymnast_report.report import build_report
 
     chosen = balanced(rollouts, rewards, TRAINING_VIDEOS)
     record(
         Path(config.output) / "videos",
-        f"iteration-{step:06d}",
-        IMAGINED,
+        f"iteration-{iteration:06d}",
+        kind_of(rollouts),
         [rollouts[i] for i in chosen],
         [rewards[i] for i in chosen],
     )
+    build_report(Path(config.output))
 
 
 @hookimpl
@@ -48,11 +75,10 @@ def gymnast_evaluation_done(
     if config.output is None:
         return
     from gymnast_core.config import EvaluationConfig
-    from gymnast_report.gallery import ENVIRONMENT, IMAGINED, read_clips, record, same_tasks
+    from gymnast_report.gallery import kind_of, read_clips, record, same_tasks
     from gymnast_report.report import build_report
 
-    knows_outcome = any(rollout.outcome is not None for rollout in rollouts)
-    kind = ENVIRONMENT if knows_outcome else IMAGINED
+    kind = kind_of(rollouts)
     videos = Path(config.output) / "videos"
     shown = [clip.task for clip in read_clips(videos) if clip.kind == kind and clip.phase == "before"]
     chosen = same_tasks(rollouts, shown, getattr(config, "evaluation", EvaluationConfig()).videos)

@@ -19,7 +19,7 @@ from gymnast_report.folder import Evaluation, Run, read_run
 from gymnast_report.gallery import Clip, phase_title
 
 EMBEDDED_BYTES = 3_900_000
-"""Bytes of video and stills put into the page, which base64 makes a third larger; the page stays below 6 MB."""
+"""Bytes of video and stills put into the page, a third larger in base64; the page stays below 6 MB."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Comparison:
 def build_report(path: Path, *, summary: Mapping[str, Any] | None = None) -> Path:
     """Write `path/report.html` from the run folder `path` and return its path.
 
-    `summary` replaces `summary.json`. Raises `DataError` if `path` is not a run folder or a file in it is damaged.
+    `summary` replaces `summary.json`. Raises `DataError` if `path` is no run folder or damaged.
     """
     run = read_run(path)
     if summary is not None:
@@ -106,7 +106,6 @@ def _environment() -> jinja2.Environment:
         points=points,
         interval=interval,
         phase=phase_title,
-        verdict=verdict,
         duration=duration,
     )
     return environment
@@ -117,9 +116,9 @@ def percent(value: float | None) -> str:
     return "unscored" if value is None else f"{100 * value:.1f} %"
 
 
-def points(value: float) -> str:
+def points(value: float, unit: str = " points") -> str:
     """0.12 -> "+12.0 points" (percentage points)."""
-    return f"{100 * value:+.1f} points".replace("-", "−")
+    return f"{100 * value:+.1f}{unit}".replace("-", "−")
 
 
 def interval(bounds: Sequence[float] | None) -> str:
@@ -180,9 +179,7 @@ def _charts(run: Run) -> list[Chart]:
     return [
         Chart("Success", "success", learning, y_range=(0.0, 1.0), percent=True),
         Chart("Groups with a training signal", "groups", groups),
-        Chart(
-            "Policy change per iteration", "approximate KL (nats)", [Series("KL", _points(run, "approx_kl"))]
-        ),
+        Chart("Policy change", "approximate KL (nats)", [Series("KL", _points(run, "approx_kl"))]),
         Chart("Policy entropy", "entropy (nats)", [Series("entropy", _points(run, "entropy"))]),
     ]
 
@@ -203,29 +200,18 @@ def _total(run: Run, column: str) -> float | None:
 
 def _embed(run: Run) -> list[Media]:
     """Read clips into data URIs until the budget is spent: evaluations first, then the latest iterations."""
-    order = sorted(
-        run.clips,
-        key=lambda clip: (
-            _during_training(clip.phase),
-            clip.phase if not _during_training(clip.phase) else "",
-        ),
-    )
-    evaluations = [clip for clip in order if not _during_training(clip.phase)]
-    training = sorted((clip for clip in order if _during_training(clip.phase)), key=lambda clip: clip.phase)
+    evaluations = [clip for clip in run.clips if not _during_training(clip.phase)]
+    training = [clip for clip in run.clips if _during_training(clip.phase)]
     left = EMBEDDED_BYTES
     media = []
-    for clip in evaluations + training[::-1]:
+    for clip in evaluations + sorted(training, key=lambda clip: clip.phase, reverse=True):
         video, poster = run.path / "videos" / clip.file, run.path / "videos" / clip.poster
         size = sum(file.stat().st_size for file in (video, poster) if file.exists())
-        fits = size <= left
-        left -= size if fits else 0
-        media.append(
-            Media(
-                clip,
-                _data_uri(video, "video/mp4") if fits else None,
-                _data_uri(poster, "image/jpeg") if fits else None,
-            )
-        )
+        if size <= left:
+            left -= size
+            media.append(Media(clip, _data_uri(video, "video/mp4"), _data_uri(poster, "image/jpeg")))
+        else:
+            media.append(Media(clip, None, None))
     return media
 
 

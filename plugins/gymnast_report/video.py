@@ -27,10 +27,10 @@ MIN_PIXELS = 256
 def write_video(
     frames_THWC: Frames, path: Path, *, fps: int = FRAMES_PER_SECOND, min_pixels: int = MIN_PIXELS
 ) -> Path:
-    """Write uint8 RGB frames as H.264 (yuv420p, index at the front) that browsers play; the file appears whole.
+    """Write uint8 RGB frames as the H.264 (yuv420p, index first) that browsers play; the file appears whole.
 
-    Frames are scaled up by a whole factor without smoothing until the shorter side has `min_pixels`, and padded to
-    even sides. Raises `DataError` if the frames are not uint8 (T >= 1, H, W, 3).
+    Frames are scaled up by a whole factor without smoothing until the shorter side has `min_pixels`, and
+    padded to even sides. Raises `DataError` if the frames are not uint8 (T >= 1, H, W, 3).
     """
     video_THWC = _even(_enlarge(_as_array(frames_THWC), min_pixels))
     _, height, width, _ = video_THWC.shape
@@ -62,8 +62,8 @@ def strip(
 ) -> Image.Image:
     """Draw one row of `columns` evenly spaced frames per video under its caption, e.g. imagined above real.
 
-    Each row holds uint8 RGB frames (T, H, W, 3) of one size; first and last frame are always shown. Rows with equal T
-    show the same time steps in the same column.
+    Each row holds uint8 RGB frames (T, H, W, 3) of one size; first and last frame are always
+    shown. Rows with equal T show the same time steps in the same column.
     """
     if not rows or len(rows) != len(captions):
         raise DataError(

@@ -42,8 +42,8 @@ class SuccessClassifier(RewardModel):
         """Units of the head's hidden layer."""
         threshold: float = 0.5
         """Probability above which a rollout counts as a success."""
-        positive_share: float = 0.5
-        """Share of the training loss that goes to fulfilled instructions, however rare they are."""
+        positive_share: float = 0.25
+        """Share of the training loss that fulfilled instructions get, however rare; less means fewer false alarms."""
         own_share: float = 0.0
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -73,7 +73,6 @@ class SuccessClassifier(RewardModel):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        self.network.eval()
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
@@ -117,7 +116,6 @@ class SuccessClassifier(RewardModel):
     @torch.no_grad()
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         """`judge_quality` at the threshold: own instructions, and the others as `hindsight_*`."""
-        self.network.eval()
         probabilities, targets, own, known = [], [], [], []
         for start in range(0, len(episodes), self.config.batch_size):
             stop = min(start + self.config.batch_size, len(episodes))

@@ -13,8 +13,8 @@ _ID = "gymnast/Tabletop-v0"
 def register_environments() -> None:
     """Register `gymnast/Tabletop-v0` with Gymnasium, once.
 
-    Gymnasium 1.x loads no plugins by itself: whoever finds us by our `gymnasium.envs` entry point calls this, and
-    `gymnasium.make("gymnast_tabletop:gymnast/Tabletop-v0")` imports us, which does the same.
+    Gymnasium 1.x loads no plugins by itself: whoever finds us by our `gymnasium.envs` entry point calls this,
+    and `gymnasium.make("gymnast_tabletop:gymnast/Tabletop-v0")` imports us, which does the same.
     """
     if _ID not in registry:
         register(id=_ID, entry_point="gymnast_tabletop.environment:TabletopEnvironment")

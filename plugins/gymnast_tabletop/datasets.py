@@ -14,7 +14,14 @@ import torch
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode, Task
-from gymnast_tabletop.instructions import TEMPLATES, draw_instruction, pairs, parse, start_scene
+from gymnast_tabletop.instructions import (
+    TEMPLATES,
+    draw_instruction,
+    feasible_goals,
+    pairs,
+    parse,
+    start_scene,
+)
 from gymnast_tabletop.scene import check_n_blocks
 from gymnast_tabletop.splits import split_seed
 
@@ -60,8 +67,7 @@ def _table(n_blocks: int, image_size: int):
 
 
 class TabletopTasks(Dataset):
-    """Starts of the tabletop: a rendered scene, a feasible instruction, and the environment that shows it
-    again."""
+    """Starts: a rendered scene, a feasible instruction, and the environment that shows it again."""
 
     @dataclass(frozen=True)
     class Config:
@@ -105,14 +111,13 @@ class TabletopTasks(Dataset):
         position = (config.first + index) * self._stride
         for seed in (split_seed(config.split, position + k) for k in range(self._stride)):
             scene = start_scene(seed, config.n_blocks)
-            instruction = draw_instruction(seed, scene, config.pairs)
-            if instruction is not None:
+            if feasible_goals(scene, config.pairs):
                 break
         else:
             raise DataError(
                 f"Task {index} found no feasible {config.pairs} instruction. Choose another `first`."
             )
-        goal = parse(instruction)
+        goal = parse(draw_instruction(seed, scene, config.pairs))
         instruction = TEMPLATES[config.template].format(colour=goal.colour, direction=goal.direction)
         table = _table(config.n_blocks, config.image_size)
         table.reset(scene)
@@ -133,8 +138,10 @@ class TabletopTasks(Dataset):
 
 
 class TabletopEpisodes(Dataset):
-    """Recorded episodes, whole or in crops. `points_TJ2` holds the named block, the other block(s), the
-    end-effector."""
+    """Recorded episodes, whole or in crops.
+
+    `points_TJ2` holds the named block, the other block(s), the end-effector.
+    """
 
     @dataclass(frozen=True)
     class Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -33,7 +33,7 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     instructions. Without a seed the environment draws one itself from the training split.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium declares it so)
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         if seed is None:
             seed = int(self.np_random.integers(len(SPLITS["training"])))
         scene = start_scene(seed, self._table.n_blocks)
-        instruction = (options or {}).get("instruction") or draw_instruction(seed, scene)
+        instruction = str((options or {}).get("instruction") or draw_instruction(seed, scene))
         self._goal = parse(instruction)
         block_index(self._goal, scene.colours)
         self._scene, self._instruction, self._steps = scene, instruction, 0

@@ -25,14 +25,12 @@ _PUSHED = 0.052
 
 
 def limit(move: NDArray[np.float64], fraction: float = 1.0) -> NDArray[np.float64]:
-    """Shorten a displacement, keeping its direction, so that each axis respects the limit of a control
-    step."""
+    """Shorten a displacement so that each axis respects the limit of a control step; keeps its direction."""
     return move * min(1.0, fraction * MAX_DELTA / max(np.abs(move).max(), 1e-9))
 
 
 def steer(here: State, goal: State, obstacles: Sequence[State], radius: float) -> NDArray[np.float64]:
-    """The first leg of a path to `goal` around discs: straight, or past the first disc on its shorter
-    side."""
+    """First leg of a path to `goal` around discs: straight, or past the first disc on its shorter side."""
     path = goal - here
     length = float(np.linalg.norm(path))
     if length < 1e-6:
@@ -58,8 +56,7 @@ def steer(here: State, goal: State, obstacles: Sequence[State], radius: float) -
 
 
 class Expert:
-    """Goes around the blocks to the far side of the named one and pushes it until it has moved enough, then
-    waits."""
+    """Goes around the blocks behind the named one, pushes it until it has moved enough, then waits."""
 
     def __init__(
         self,
@@ -122,8 +119,7 @@ class GoalSwitching:
 
 
 class Ramming:
-    """Drives straight at random points on or near blocks, and on: off-centre pushes, spins, blocks against
-    blocks."""
+    """Drives at random points on or near blocks and beyond: off-centre pushes, spins, block against block."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng, self._left = rng, 0
@@ -143,8 +139,7 @@ class Ramming:
 
 
 class RandomWalk:
-    """Actions that change slowly and know nothing: free space, edges, chance contacts, full range of
-    speeds."""
+    """Actions that change slowly and know nothing: free space, edges, chance contacts, all speeds."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng, self._move = rng, rng.uniform(-MAX_DELTA, MAX_DELTA, 2)

@@ -177,10 +177,14 @@ def start_scene(seed: int, n_blocks: int) -> Scene:
             return scene
 
 
-def draw_instruction(seed: int, scene: Scene, among: str = "training") -> str | None:
-    """The base instruction that a seed draws among the feasible ones of a named set; None when there is
-    none."""
+def draw_instruction(seed: int, scene: Scene, among: str = "training") -> str:
+    """The base instruction that a seed draws among the feasible ones of a named set.
+
+    Raises `ConfigError` when none is feasible; of "training" there always is one in a `start_scene`.
+    """
     goals = feasible_goals(scene, among)
     if not goals:
-        return None
+        raise ConfigError(
+            f"No {among} instruction is feasible in the scene of seed {seed}. Take another seed."
+        )
     return goals[np.random.default_rng([seed, 77]).integers(len(goals))].instruction

@@ -18,12 +18,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import click
 import mujoco
@@ -120,7 +121,7 @@ def _attempts(recording: Recording, batch: int) -> list[Attempt]:
     return [one for one in made if keep_all or one.success]
 
 
-def _kept(recording: Recording, workers: int) -> Iterator[Attempt]:
+def _kept(recording: Recording, workers: int) -> Generator[Attempt, None, None]:
     """Kept attempts in the order of their seeds, without end as far as the split's stream reaches."""
     batches = range(_STREAM // _BATCH)
     if workers <= 1:
@@ -215,7 +216,7 @@ def _report(done: int, total: int, seconds: float) -> None:
 @click.option("--keep-failures", is_flag=True, help="Keep demonstrations that failed.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; the result is the same.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create.")
-def main(out: Path, workers: int, **settings: object) -> None:
+def main(out: Path, workers: int, **settings: Any) -> None:
     """Record episodes of the tabletop."""
     try:
         record(Recording(**settings), out, workers=workers, progress=True)

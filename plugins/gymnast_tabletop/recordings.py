@@ -20,8 +20,7 @@ _FILES = ("frames.npy", "actions.npy", "states.npy", "episodes.json", "meta.json
 
 
 class Folder:
-    """The arrays of one recording, checked against each other. Raises `DataError` when something is
-    missing."""
+    """The arrays of one recording, checked against each other; `DataError` when something is missing."""
 
     def __init__(self, path: Path) -> None:
         missing = [name for name in _FILES if not (path / name).is_file()]

@@ -53,7 +53,7 @@ def _model(n_blocks: int) -> mujoco.MjModel:
         </body>"""
         for i in range(n_blocks)
     )
-    # Blocks are light against their friction (0.6 N on 10 g), so that they stop when the push does: quasi-static.
+    # Blocks are light against their friction (0.6 N on 10 g), so that they stop when the push does.
     # What collides is a sphere inside the visible cylinder: in a planar world both touch alike, and
     # sphere-box contacts are exact and cheap where cylinder-box ones are iterative.
     return mujoco.MjModel.from_xml_string(f"""<mujoco>

@@ -1,7 +1,7 @@
 """From robot actions to the conditioning vectors of the frames.
 
-Slot i conditions frame i. It holds the action that led to the frame (alignment `previous`) or, as the published training
-data pairs them, the action chosen at the frame (`same`).
+Slot i conditions frame i. It holds the action that led to the frame (alignment `previous`) or, as the
+published training data pairs them, the action chosen at the frame (`same`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ActionSpace:
         self.scale = torch.tensor(list(architecture.action_scale), dtype=torch.float32)
         self.offset = torch.tensor(list(architecture.action_offset), dtype=torch.float32)
         self.null = torch.zeros(self.width)
-        """The action of the unconditional model: zeros with the last component 1. (All zeros means "do not move".)"""
+        """The unconditional action: zeros with a last component of 1. (All zeros means "do not move".)"""
         self.null[-1] = 1.0
 
     def to_model(self, actions: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class ActionSpace:
         return torch.nn.functional.pad(scaled, (0, self.width - width))
 
     def slots(self, actions_TA: Tensor, start: int, frames: int, alignment: str | None = None) -> Tensor:
-        """Slots (frames, A) of the frames from `start` on; where there is no action (before the first, after the last): zeros."""
+        """Slots (frames, A) of the frames from `start` on; zeros where the episode has no action."""
         first = start - 1 if (alignment or self.alignment) == "previous" else start
         chosen = self.to_model(actions_TA[max(first, 0) : first + frames])
         before = max(-first, 0)

@@ -1,4 +1,4 @@
-"""What defines a WorldGym network (stored with its weights) and how it is sampled (overridable at any time)."""
+"""What defines a WorldGym network (stored with its weights) and how it is sampled (free to change)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Fixed by training; a checkpoint's `config.json` holds it."""
+    """Fixed by training, kept in a checkpoint's `config.json`. `WorldGym.Config` documents the fields."""
 
     image_size: list[int] = field(default_factory=lambda: [32, 32])
     channels: int = 3
@@ -56,7 +56,8 @@ class Architecture:
             )
         if len(self.image_size) != 2 or any(size % self.patch_size or size < 1 for size in self.image_size):
             raise ConfigError(
-                f"image_size {list(self.image_size)} must be [height, width], multiples of patch_size {self.patch_size}."
+                f"image_size {list(self.image_size)} must be [height, width], "
+                f"multiples of patch_size {self.patch_size}."
             )
         if self.channels != CODECS[self.codec].channels:
             raise ConfigError(
@@ -73,7 +74,8 @@ class Architecture:
         for name in ("action_scale", "action_offset"):
             if len(getattr(self, name)) not in {1, width}:
                 raise ConfigError(
-                    f"{name} has {len(getattr(self, name))} numbers; give 1, or robot_action_dim ({width}) of them."
+                    f"{name} has {len(getattr(self, name))} numbers; "
+                    f"give 1, or robot_action_dim ({width}) of them."
                 )
 
     def network(self) -> DiT.Config:
@@ -98,7 +100,8 @@ class Sampling:
             )
         if not 0 <= self.stabilization_level < TIMESTEPS:
             raise ConfigError(
-                f"stabilization_level is {self.stabilization_level}; it must lie between 0 and {TIMESTEPS - 1}."
+                f"stabilization_level is {self.stabilization_level}; "
+                f"it must lie between 0 and {TIMESTEPS - 1}."
             )
         if self.horizon is not None and self.horizon < 1:
             raise ConfigError(
@@ -112,7 +115,7 @@ Part = TypeVar("Part", Architecture, Sampling)
 def merge(part: type[Part], config: Any, stored: Mapping[str, Any] | None) -> Part:
     """The stored values under the user's (`None` is "not given"), over the defaults.
 
-    An architecture that a checkpoint fixes cannot be changed: raises `ConfigError` where the user's value differs.
+    A checkpoint fixes its architecture: raises `ConfigError` where the user's value differs.
     """
     stored = dict(stored or {})
     known = {f.name for f in fields(part)}
@@ -126,7 +129,8 @@ def merge(part: type[Part], config: Any, stored: Mapping[str, Any] | None) -> Pa
         for name in given.keys() & stored.keys():
             if given[name] != stored[name]:
                 raise ConfigError(
-                    f"{name} is {given[name]}, but the checkpoint was trained with {stored[name]}. Leave {name} out of the arguments."
+                    f"{name} is {given[name]}, but the checkpoint was trained with {stored[name]}. "
+                    f"Leave {name} out of the arguments."
                 )
     return part(**{**stored, **given})
 

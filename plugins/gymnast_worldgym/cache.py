@@ -12,8 +12,9 @@ from torch import Tensor
 class TemporalCache:
     """Rotated keys and values of up to `window` committed frames, and room for the frames being computed.
 
-    A forward pass writes its frames behind the committed ones; `commit` makes the first of them permanent, the rest are
-    overwritten by the next pass. Temporal attention is causal, so committed frames never depend on later ones.
+    A forward pass writes its frames behind the committed ones; `commit` makes the first of them permanent,
+    the rest are overwritten by the next pass. Temporal attention is causal: committed frames never depend
+    on later ones.
     """
 
     def __init__(self, layers: int, window: int) -> None:

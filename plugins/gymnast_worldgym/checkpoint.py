@@ -1,9 +1,8 @@
-"""Reading and writing weights: our folders, safetensors files and the published `.pt` files. Nothing is unpickled."""
+"""Reading and writing weights: our folders, safetensors and published `.pt` files. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -32,10 +31,10 @@ class Checkpoint:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """A folder (`config.json` + `model.safetensors`), a `.safetensors` file, or a `.pt` file of plain tensors.
+    """Read a folder (`config.json`, `model.safetensors`), a `.safetensors` file or a plain `.pt`.
 
-    `.pt` files hold the weights themselves or `{model, ema, optimizer, step}`; averaged weights (`ema`) are preferred.
-    Raises `CheckpointError` if the file is missing, truncated, corrupt or holds no weights.
+    `.pt` files hold the weights themselves or `{model, ema, optimizer, step}`; the averaged `ema` is
+    preferred. Raises `CheckpointError` if the file is missing, truncated, corrupt or holds no weights.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -51,7 +50,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the weights; raises `CheckpointError` naming the first tensors that are missing, unexpected or of another shape."""
+    """Copy the weights; raises `CheckpointError` naming the first tensors that do not fit."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
     wrong = [
@@ -80,7 +79,7 @@ def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         directory.mkdir(exist_ok=True)
         for name in (WEIGHTS_FILE, CONFIG_FILE):
-            os.replace(staging / name, directory / name)
+            (staging / name).replace(directory / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -1,9 +1,10 @@
-"""The diffusion transformer of WorldGym: attention inside each frame, causal attention over time, adaptive layer norms.
+"""The diffusion transformer of WorldGym: attention inside frames, causal attention over time, adaptive norms.
 
-Source: world-model-eval (arXiv 2506.00613); DiT blocks (arXiv 2212.09748), diffusion forcing (arXiv 2407.01392).
+Source: world-model-eval (arXiv 2506.00613); DiT (arXiv 2212.09748), diffusion forcing (arXiv 2407.01392).
 Parameter names are those of the published checkpoints.
 
-Shapes: B clips, T frames, H W C latent pixels (channels last), P tokens a frame, D width, A action dimensions, N heads, d head width.
+Shapes: B clips, T frames, H W C latent pixels (channels last), P tokens a frame, D width, A action
+dimensions, N heads, d head width.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class PatchEmbedding(nn.Conv2d):
 
 
 def timestep_features(t_BT: Tensor) -> Tensor:
-    """float32 (B, T, 256): cosines then sines of t·10000^(-i/128); t counts diffusion steps and may be fractional."""
+    """float32 (B, T, 256): cosines then sines of t·10000^(-i/128); t may be fractional."""
     half = TIMESTEP_FEATURES // 2
     frequencies = torch.exp(
         -math.log(10000.0) * torch.arange(half, device=t_BT.device, dtype=torch.float32) / half
@@ -143,7 +144,7 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """Predicts, for every frame of a clip, what `schedule` makes of its output (v, x0 or a flow), given noisy frames and actions."""
+    """Predicts v, x0 or a flow (see `schedule`) for every frame of a clip, given noisy frames and actions."""
 
     @dataclass(frozen=True)
     class Config:
@@ -162,17 +163,25 @@ class DiT(nn.Module):
         rope: str = "standard"
         """Spatial rotary positions: standard or pixel."""
 
-    def __init__(self, config: Config, generator: torch.Generator) -> None:
+    def __init__(self, config: Config, generator: torch.Generator | None) -> None:
+        """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
         super().__init__()
         self.config = config
+        # PyTorch's own initialisation would draw from the global generator; on the meta device it does nothing.
+        with torch.device("meta"):
+            self._build(config)
+        self.to_empty(device="cpu")
+        self._spatial_tables: dict[tuple[int, int, str], Tensor] = {}
+        if generator is not None:
+            self._initialise(generator)
+
+    def _build(self, config: Config) -> None:
         dim, p = config.dim, config.patch_size
         self.x_proj = PatchEmbedding(config.channels, dim, kernel_size=p, stride=p)
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
         self.final_layer = FinalLayer(dim, p * p * config.channels)
-        self._spatial_tables: dict[tuple[int, int, str], Tensor] = {}
-        self._initialise(generator)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Multiply the blocks' linear maps in this dtype; everything else stays float32."""

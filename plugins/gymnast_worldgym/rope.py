@@ -1,7 +1,7 @@
 """Rotary position embeddings (RoFormer, arXiv 2104.09864) over time and over the two axes of a frame.
 
-Tables are complex numbers e^{i·angle} and pairs are interleaved: (x[2j], x[2j+1]) is rotated by angle j. They are always
-built in float32: in lower precision the `pixel` tables are off by more than a radian.
+Tables are complex numbers e^{i·angle} and pairs are interleaved: (x[2j], x[2j+1]) is rotated by angle j.
+They are always built in float32: in bfloat16 the `pixel` tables would be off by more than 1.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def temporal_table(positions_T: Tensor, head_dim: int) -> Tensor:
 
 
 def spatial_table(rows: int, columns: int, head_dim: int, kind: str) -> Tensor:
-    """complex64 (rows·columns, head_dim/2), row-major: the first half of the pairs turns with the row, the rest with the column.
+    """complex64 (rows·columns, head_dim/2), row-major: row pairs, then column pairs.
 
-    `standard`: integer positions, frequencies 10000^(-j/half). `pixel`: coordinates linspace(-1, 1), frequencies
-    π·linspace(1, 128, half). half = head_dim/4.
+    `standard`: integer positions, frequencies 10000^(-j/half). `pixel`: coordinates linspace(-1, 1),
+    frequencies π·linspace(1, 128, half). half = head_dim/4.
     """
     half = head_dim // 4
     if kind == "pixel":
@@ -38,7 +38,7 @@ def spatial_table(rows: int, columns: int, head_dim: int, kind: str) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the last dimension of `x` (pairs interleaved) by a table that broadcasts against its pairs; float32 out."""
+    """Rotate the interleaved pairs of the last dimension by a table that broadcasts; float32 out."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2)
 

@@ -1,16 +1,20 @@
 """Imagining frames: a pyramid of denoising steps over a chunk, conditioned on the frames before it.
 
-Context frames are encoded once: their temporal keys and values are kept and only the frames being denoised are computed.
-That is exact, because temporal attention is causal and a context frame's features do not depend on what follows it. A
-frame that reaches level 0 goes back through the network as a context frame, together with the next step's frames.
+Context frames are encoded once: their temporal keys and values are kept and only the frames being denoised
+are computed. That is exact, because temporal attention is causal and a context frame's features do not
+depend on what follows it. A frame that reaches level 0 goes back through the network as a context frame,
+together with the next step's frames.
 
-When the window slides, the context loses its oldest frame and every feature that depended on it: the window is encoded
-again, once a chunk. `streaming` skips that and keeps features that have seen frames since dropped.
+When the window slides, the context loses its oldest frame and every feature that depended on it: the window
+is encoded again, once a chunk. `streaming` skips that and keeps features that have seen frames since
+dropped.
 
 Shapes: B episodes, T frames, L frames of a chunk, H W C latent pixels, A model action dimensions.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
@@ -22,7 +26,7 @@ from gymnast_worldgym.schedule import NoiseProcess, pyramid
 
 
 class Sampler:
-    """Extends clips of clean latents; one object per batch of episodes, frames are appended chunk by chunk."""
+    """Extends clips of clean latents chunk by chunk; one object per batch of episodes."""
 
     def __init__(
         self,
@@ -35,7 +39,7 @@ class Sampler:
         actions_BTA: Tensor,
         recompute: bool = False,
     ) -> None:
-        """Start from T context frames with the actions of their slots. `recompute` forgets the cache before every step."""
+        """Start from T context frames and their actions. `recompute` empties the cache before every step."""
         self.network, self.process, self.sampling, self.window = network, process, sampling, window
         self.recompute = recompute
         self.null_action_A = null_action_A.to(context_BTHWC.device)
@@ -50,14 +54,14 @@ class Sampler:
 
     @torch.no_grad()
     def extend(self, actions_BLA: Tensor, noise_BLHWC: Tensor) -> Tensor:
-        """Append the L < window frames whose slots hold `actions_BLA`, denoised together from the given noise."""
+        """Append the L < window frames whose slots hold `actions_BLA`, denoised together from the noise."""
         steps, length = self.sampling.denoising_steps, actions_BLA.shape[1]
         self._slide(length)
         context = self.latents_BTHWC.shape[1]
         latents = torch.cat([self.latents_BTHWC, noise_BLHWC], dim=1)
         actions = torch.cat([self.actions_BTA, actions_BLA], dim=1)
         schedule = pyramid(steps, length)
-        for now, then in zip(schedule[:-1], schedule[1:], strict=True):
+        for now, then in itertools.pairwise(schedule):
             moving = (now != then).nonzero().flatten()
             first, last = context + int(moving[0]), context + int(moving[-1]) + 1
             output = self._run(latents, actions, first, last, now[moving])
@@ -82,7 +86,7 @@ class Sampler:
             self._cache.clear()
 
     def _run(self, latents: Tensor, actions: Tensor, first: int, last: int, levels: Tensor) -> Tensor:
-        """Network output of the frames first..last at their levels, encoding on the way what the cache lacks of those before."""
+        """Output of the frames `first` to `last` at their levels; encodes what the cache lacks before them."""
         if self.recompute:
             self._cache.clear()
         known = len(self._cache)

@@ -1,8 +1,8 @@
 """Noise processes: how clean frames become noisy, what the network predicts, and how sampling walks back.
 
-A sampler counts levels: level S (the number of denoising steps) is pure noise, level 0 is clean. Three predictions share
-the sampler: `v` and `x0` over a 1000-step sigmoid schedule (arXiv 2212.11972) sampled by DDIM (arXiv 2010.02502), and `flow`
-(rectified flow, arXiv 2209.03003) sampled by Euler steps.
+A sampler counts levels: level S (the number of denoising steps) is pure noise, level 0 is clean. Three
+predictions share the sampler: `v` and `x0` over a 1000-step sigmoid schedule (arXiv 2212.11972) sampled by
+DDIM (arXiv 2010.02502), and `flow` (rectified flow, arXiv 2209.03003) sampled by Euler steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ TIMESTEPS = 1000
 def sigmoid_betas(timesteps: int = TIMESTEPS) -> Tensor:
     """float64 (timesteps,) betas of the sigmoid schedule from -3 to 3, clipped to [0, .999].
 
-    The two endpoint sigmoids are taken in float32, the rest in float64: published checkpoints were trained with that.
+    The two endpoint sigmoids are taken in float32, the rest in float64, as published checkpoints were
+    trained.
     """
     start, end = torch.tensor(-3.0).sigmoid(), torch.tensor(3.0).sigmoid()
     t = torch.linspace(0, timesteps, timesteps + 1, dtype=torch.float64) / timesteps
@@ -38,7 +39,7 @@ def sampling_timesteps(steps: int, timesteps: int = TIMESTEPS) -> Tensor:
 
 
 def pyramid(steps: int, horizon: int) -> Tensor:
-    """int64 (steps + horizon, horizon): level of each frame of a chunk before each step, later frames lagging by one."""
+    """int64 (steps + horizon, horizon): level of each frame of a chunk before each step; frames lag by one."""
     row, column = torch.arange(steps + horizon)[:, None], torch.arange(horizon)
     return (steps + column - row).clamp(0, steps)
 
@@ -52,7 +53,7 @@ class NoiseProcess(ABC):
 
     @abstractmethod
     def clean_times(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
-        """Training times of frames that are nearly clean, around the time at which context frames are shown."""
+        """Training times of nearly clean frames, around the time at which context frames are shown."""
 
     @abstractmethod
     def last_time(self) -> float:
@@ -86,8 +87,9 @@ class NoiseProcess(ABC):
 class Diffusion(NoiseProcess):
     """Variance-preserving diffusion with v- or x0-prediction.
 
-    With x0-prediction the network sees √ᾱ·x, the linear estimate of a clean frame of unit variance: towards t = T, where
-    the input says nothing about the frame, it fades out instead of asking the network to look through noise.
+    With x0-prediction the network sees √ᾱ·x, the linear estimate of a clean frame of unit variance: towards
+    t = T, where the input says nothing about the frame, it fades out instead of asking the network to look
+    through noise.
     """
 
     def __init__(self, prediction: str, stabilization_level: int, clip: float | None = None) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gymnast_core.errors import DataError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Loss
 from gymnast_core.types import Episode
 from gymnast_worldgym.actions import ActionSpace
@@ -23,7 +23,7 @@ from gymnast_worldgym.schedule import NoiseProcess
 
 @dataclass(frozen=True)
 class PixelWeights:
-    """Loss weight of a pixel: base + object·(differs from the background) + motion·(differs from the frame before, dilated)."""
+    """A pixel's loss weight: base + object·(differs from background) + motion·(differs from last frame)."""
 
     base: float = 0.4
     """Weight of every pixel."""
@@ -39,6 +39,8 @@ class PixelWeights:
 
 @dataclass(frozen=True)
 class TrainingConfig:
+    """What the network is trained on; `WorldGym.Config` exposes the same fields."""
+
     clean_fraction: float = 0.5
     """Share of frames trained nearly clean, as context frames are shown; the others take any noise level."""
     pure_noise_fraction: float = 0.0
@@ -47,6 +49,11 @@ class TrainingConfig:
     """Probability that a whole clip is trained with the null action (needed for guidance; published: 0.1)."""
     pixel_weights: PixelWeights | None = None
     """Weights of pixels; null weighs them equally."""
+
+    def __post_init__(self) -> None:
+        for name in ("clean_fraction", "pure_noise_fraction", "action_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def draw_clips(
     shortest = min(lengths)
     if shortest < 2:
         raise DataError(
-            f"Episode {episodes[lengths.index(shortest)].id!r} has {shortest} frame; training needs at least 2."
+            f"Episode {episodes[lengths.index(shortest)].id!r} has {shortest} frame; training needs 2."
         )
     window = min(window, shortest)
     u = torch.rand(len(episodes), generator=generator, device=generator.device).tolist()
@@ -121,7 +128,7 @@ def diffusion_loss(
 def draw_times(
     process: NoiseProcess, batch: int, length: int, config: TrainingConfig, generator: torch.Generator
 ) -> Tensor:
-    """Training times (B, T): a mixture of nearly clean, pure noise and anything between, independent per frame."""
+    """Training times (B, T), independent per frame: nearly clean, pure noise, or anything between."""
     anything = process.draw_times(batch, length, generator)
     u = torch.rand(batch, length, generator=generator, device=generator.device)
     clean = process.clean_times(batch, length, generator)

@@ -1,4 +1,4 @@
-"""How well imagined frames match recorded ones when the recorded actions are replayed from the first frame."""
+"""How well imagined frames match recorded ones when recorded actions are replayed from the first frame."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def open_loop_quality(
 ) -> dict[str, float]:
     """PSNR (dB, higher is better) by frame and on average, with controls.
 
-    `psnr_copy` repeats the first frame: the score of a world where nothing moves. `psnr_shuffled` replays another
-    episode's actions: close to `psnr` would mean that the actions are ignored.
+    `psnr_copy` repeats the first frame: the score of a world where nothing moves. `psnr_copy_previous`
+    shows the recorded frame before. `psnr_shuffled` replays another episode's actions: close to `psnr`
+    would mean that the actions are ignored.
     """
     steps = min(MAX_STEPS, min((e.frames_THWC.shape[0] for e in episodes), default=1) - 1)
     if steps < 1:

@@ -41,14 +41,14 @@ class WorldGym(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        """Architecture fields left at null come from the checkpoint's config.json, or else from `Architecture`'s defaults."""
+        """Fields at null come from the checkpoint's config.json, or else from the defaults in `architecture`."""
 
         checkpoint: str | None = None
-        """Folder written by `gymnast fit`, a .safetensors file, or a published .pt file; null starts from random weights."""
+        """Folder written by `gymnast fit`, .safetensors file or published .pt file; null: random weights."""
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
         compute_dtype: str = "float32"
-        """Dtype of the blocks' matrix products: float32 or bfloat16 (faster on GPUs and CPUs with AVX512-BF16)."""
+        """Dtype of the blocks' matrix products: float32 or bfloat16 (fast on GPUs and AVX512-BF16 CPUs)."""
         seed: int = 0
         """Seed of the initial weights."""
 
@@ -81,7 +81,7 @@ class WorldGym(WorldModel):
         action_offset: list[float] | None = None
         """Added after scaling, model units."""
         action_alignment: str | None = None
-        """In training, frame i goes with the action that led to it (previous) or the one chosen at it (same)."""
+        """Training: frame i goes with the action that led to it (previous) or the one chosen at it (same)."""
 
         denoising_steps: int | None = None
         """Sampler steps per frame."""
@@ -120,7 +120,8 @@ class WorldGym(WorldModel):
         self.training = TrainingConfig(
             config.clean_fraction, config.pure_noise_fraction, config.action_dropout, config.pixel_weights
         )
-        self.network = DiT(self.architecture.network(), torch.Generator().manual_seed(config.seed))
+        initial = None if saved else torch.Generator().manual_seed(config.seed)
+        self.network = DiT(self.architecture.network(), initial)
         if saved is not None:
             checkpoints.load_into(self.network, saved)
         self.network.set_compute_dtype(getattr(torch, config.compute_dtype))
@@ -135,8 +136,8 @@ class WorldGym(WorldModel):
         frames = torch.stack([task.frames_THWC for task in tasks]).to(self.device)
         width = self.actions.robot_width or self.actions.width
         moves = [torch.zeros(0, width) if task.actions_TA is None else task.actions_TA for task in tasks]
-        # The rollout always feeds the action that leads to a frame, also to models trained with the other alignment:
-        # their published evaluation does the same.
+        # The rollout always feeds the action that leads to a frame, also to models trained with the other
+        # alignment: their published evaluation does the same.
         slots = torch.stack(
             [self.actions.slots(move.cpu(), 0, frames.shape[1], "previous") for move in moves]
         )
@@ -198,7 +199,7 @@ class WorldGym(WorldModel):
             moves = 0 if task.actions_TA is None else task.actions_TA.shape[0]
             if task.frames_THWC.shape[0] != length or moves not in {0, length - 1}:
                 raise DataError(
-                    f"Task {task.id!r} has {task.frames_THWC.shape[0]} context frames and {moves} actions between them; "
+                    f"Task {task.id!r} has {task.frames_THWC.shape[0]} context frames and {moves} actions; "
                     f"the tasks of a batch need equally many frames ({length}) and one action fewer."
                 )
 
@@ -212,7 +213,8 @@ class WorldGym(WorldModel):
         ):
             found = f"{frames.dtype} {tuple(frames.shape)}"
             raise DataError(
-                f"{owner}: the world model takes uint8 frames (T, {', '.join(map(str, expected))}), got {found}."
+                f"{owner}: the world model takes uint8 frames (T, {', '.join(map(str, expected))}), "
+                f"got {found}."
             )
 
 

@@ -100,7 +100,7 @@ def test_missing_files_presets_and_components_are_told(run_file):
         load_config(RunConfig, "nowhere.yaml")
     with pytest.raises(ConfigError, match="No preset 'nowhere'"):
         load_config(RunConfig, "nowhere")
-    with pytest.raises(ConfigError, match="Missing value: optimizer.*reward_model"):
+    with pytest.raises(ConfigError, match=r"Missing value: optimizer.*reward_model"):
         load_config(RunConfig, None, ["world_model=a", "policy=b"])
 
 
@@ -148,8 +148,12 @@ def test_presets_are_listed_without_importing_their_package(site_packages):
         load_config(RunConfig, "puush")
     with pytest.raises(ConfigError, match="`gymnast fit`, not of `gymnast train`"):
         load_config(RunConfig, "imitate")
-    site_packages.add(
-        "core-other", "[gymnast.presets]\nx = core_other\n", {"core_other/presets/push.yaml": RUN}
-    )
-    with pytest.raises(ConfigError, match="core-presets and .* of core-other"):
-        load_config(RunConfig, "push")
+
+
+def test_two_presets_of_one_name_are_an_error_that_names_both(site_packages):
+    for name in ("core-left", "core-right"):
+        package = name.replace("-", "_")
+        entry = f"[gymnast.presets]\n{name} = {package}\n"
+        site_packages.add(name, entry, {f"{package}/presets/twice.yaml": RUN})
+    with pytest.raises(ConfigError, match=r"core-left and .* of core-right"):
+        load_config(RunConfig, "twice")

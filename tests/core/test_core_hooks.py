@@ -43,9 +43,9 @@ def test_hooks_need_no_marker_and_may_take_fewer_arguments():
 )
 def test_a_misspelt_hook_or_argument_is_refused_and_leaves_nothing(plugin):
     manager = hooks.HookManager()
-    with pytest.raises(PluginError, match="'typo' was refused.*Hooks: .*gymnast_run_done"):
+    with pytest.raises(PluginError, match=r"'typo' was refused.*Hooks: .*gymnast_run_done"):
         manager.add(plugin, "typo")
-    assert manager.get_plugins() == set() | {p for p in manager.get_plugins() if p is not plugin}
+    assert not manager.has_plugin("typo")
     manager.add(SimpleNamespace(gymnast_callbacks=lambda config: ["fine"]), "fine")
     assert manager.hook.gymnast_callbacks(config=None) == [["fine"]]
 

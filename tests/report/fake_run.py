@@ -15,6 +15,15 @@ from gymnast_core.evaluation import success_interval
 from gymnast_core.types import Reward, Rollout, Task
 
 HOSTILE = '<script>alert("x")</script> & "quotes" </video>'
+COLUMNS = (
+    "iteration",
+    "imagined_success",
+    "groups_kept",
+    "groups_dropped",
+    "approx_kl",
+    "entropy",
+    "unscored",
+)
 INSTRUCTIONS = ("push the red block to the left", "lift the green cube", HOSTILE)
 
 
@@ -126,11 +135,11 @@ def make_run(path: Path, *, iterations: int = 7) -> RunConfig:
         {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "command": ["gymnast", "train"]},
     )
     evaluate(config, "before", 0, [1.0, 0.0, 0.0] * 3)
-    for step in range(1, iterations + 1):
+    for step in range(iterations):
         train(config, step)
     write_metrics(path, iterations)
     evaluate(config, "iteration-000005", 5, [1.0, 0.0, 1.0] * 3)
-    evaluate(config, "after", iterations, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, None, 0.0, 1.0])
+    evaluate(config, "after", iterations, [1.0, 1.0, 0.0, None, 1.0, 1.0, 1.0, 0.0, 1.0])
     summary = {
         "difference": {"mean": 0.375, "interval": [0.0625, 0.6875], "n": 8, "method": "paired BCa bootstrap"},
         "seconds": 3725,

@@ -1,5 +1,6 @@
 """The Gymnasium environment and the scripted expert in it."""
 
+import itertools
 import subprocess
 import sys
 
@@ -106,7 +107,7 @@ def test_doing_nothing_is_no_success():
 
 def test_splits_are_disjoint_and_bounded():
     ranges = sorted(SPLITS.values(), key=lambda seeds: seeds.start)
-    assert all(one.stop <= other.start for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one.stop <= other.start for one, other in itertools.pairwise(ranges))
     assert split_seed("reporting", 3) == SPLITS["reporting"].start + 3
     with pytest.raises(ConfigError, match="Did you mean 'reporting'"):
         split_seed("report", 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,22 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gymnast_core.config import FitConfig, FitLoopConfig, to_yaml
+from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.hooks import plugin_manager
 from gymnast_core.interfaces import Trainable
-from gymnast_core.progress import Progress
 from gymnast_core.registry import registries
-from gymnast_core.runfolder import RunFolder, default_run_path
-from gymnast_core.snapshot import load_latest_snapshot, save_snapshot, seeded_generator
+from gymnast_core.snapshot import (
+    create_run_folder,
+    default_run_path,
+    load_latest_snapshot,
+    save_snapshot,
+    seeded_generator,
+    write_json,
+)
 from gymnast_core.trainer import build_trainer
 from gymnast_core.types import Episode
+from gymnast_fit.config import FitConfig, FitLoopConfig
 
 
 class _SeededBatches(Sampler[list[int]]):
@@ -105,11 +113,12 @@ def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.opt
 class FitModule(lightning.LightningModule):
     """Runs `training_loss` under Lightning with manual optimisation (Muon and AdamW step together)."""
 
-    def __init__(self, component: Trainable, config: FitConfig, folder: RunFolder, validation: Sequence[Episode]) -> None:
+    def __init__(self, component: Trainable, config: FitConfig, folder: Path, validation: Sequence[Episode], hook: Any) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = component.module()
         self._component, self._config, self._folder, self._validation = component, config, folder, validation
+        self._hook = hook
         self.average = None
         if config.fit.ema > 0:
             average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=False)
@@ -156,10 +165,10 @@ class FitModule(lightning.LightningModule):
             self._sums, self._count = {}, 0
             if loop.validate_every and (step % loop.validate_every == 0 or ended):
                 means |= {f"validation/{key}": value for key, value in self.validate_average().items()}
-            self._folder.log(step, means | {"seconds": time.monotonic() - self._began})
-            self.progress.update(step, {k: v for k, v in means.items() if k != "grad_norm"})
+            means["seconds"] = time.monotonic() - self._began
+            self._hook.gymnast_metrics(config=self._config, step=step, metrics=means)
         if step % loop.checkpoint_every == 0 or ended:
-            save_snapshot(self._folder.path / "snapshots", step, self.full_state())
+            save_snapshot(self._folder / "snapshots", step, self.full_state())
         if ended:
             self.trainer.should_stop = True
 
@@ -206,7 +215,6 @@ class FitModule(lightning.LightningModule):
             optimizer.load_state_dict(state)
 
     _resumed: dict[str, Any] | None = None
-    progress: Progress
 
     def resume_from(self, state: dict[str, Any]) -> None:
         """Take over weights and average now, optimizer states when Lightning has made the optimizers."""
@@ -244,28 +252,30 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     if config.validation is not None:
         source = datasets.build(config.validation.name, config.validation.args).episodes()
         held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
-    state = None
-    path = Path(config.output) if config.output else default_run_path(f"fit-{name}")
-    if resume is not None:
-        path, state = resume, load_latest_snapshot(resume / "snapshots")
-        folder = RunFolder.reopen(resume, step=(state["step"] if state else 0) + 1)
-    else:
-        folder = RunFolder.create(path, to_yaml(config))
-    module = FitModule(component, config, folder, held_out)
+    state = None if resume is None else load_latest_snapshot(resume / "snapshots")
+    folder = resume or (Path(config.output) if config.output else default_run_path(f"fit-{name}"))
+    config = replace(config, output=str(folder))
+    if resume is None:
+        create_run_folder(folder, to_yaml(config))
+    hook = plugin_manager().hook
+    module = FitModule(component, config, folder, held_out, hook)
     if state is not None:
         module.resume_from(state)
     batches = _SeededBatches(len(episodes), config.fit.batch_size, config.seed, module.step, config.fit.steps)
     loader = DataLoader(_Indexed(episodes), batch_sampler=batches, collate_fn=list, num_workers=config.fit.workers)
-    if module.step < config.fit.steps:
-        trainer = build_trainer(config.trainer)
-        with Progress(f"Fitting {name}", config.fit.steps, start=module.step) as module.progress:
-            trainer.fit(module, loader)
+    hook.gymnast_run_started(
+        config=config, title=f"Fitting {name}", step=module.step, total=config.fit.steps, unit="step"
+    )
+    try:
+        if module.step < config.fit.steps:
+            build_trainer(config.trainer).fit(module, loader)
+    finally:
+        hook.gymnast_run_stopped(config=config)
     quality = module.validate_average()
     module.use_average()
     module.network.eval()
-    component.save(path / "checkpoint")
-    summary = {"checkpoint": str(path / "checkpoint"), "steps": module.step, "validation": quality}
+    component.save(folder / "checkpoint")
+    summary = {"checkpoint": str(folder / "checkpoint"), "steps": module.step, "validation": quality}
     summary["parameters"] = sum(p.numel() for p in module.network.parameters())
-    folder.write_json("summary.json", summary)
-    folder.close()
+    write_json(folder / "summary.json", summary)
     return summary

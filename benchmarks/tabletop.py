@@ -1,0 +1,193 @@
+"""The main experiment over several seeds: RL in imagination against its controls, all measured in the simulator.
+
+    python benchmarks/tabletop.py [--seeds 5] [--episodes 512] [--jobs 2] [--output runs/benchmark]
+
+For every seed, from the shipped supervised policy and on the same held-out episodes (split "reporting", 512 fresh ones a
+seed, greedy actions):
+
+  grpo           GRPO inside the world model, rewarded by the success classifier
+  iter-sft       imitation of the successful rollouts of the same number of imagined rollouts, 1:1 with demonstrations
+  random-reward  GRPO inside the world model, rewarded by coin flips
+  oracle-reward  GRPO inside the world model, rewarded by the simulator's verdict on the replayed actions
+  simulator      GRPO in the simulator itself
+  gain-G         no learning: the supervised policy's actions times G
+
+Every run is `gymnast train tabletop` with overrides, in its own process, and is skipped if it has ended already. Then the
+success in imagination of all policies is compared with their success in the simulator. Writes
+benchmarks/results/tabletop.{json,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+from scipy import stats
+from tabletop_parts import breakdown, build, preset, tasks_of
+
+from gymnast_core.config import ComponentConfig
+from gymnast_core.evaluation import evaluate, success_interval
+
+ARMS = {
+    "grpo": [],
+    "iter-sft": [
+        "optimizer={name: iter-sft, args: {group_size: 8, learning_rate: 1.5e-4, minibatch_size: 64, epochs: 2}}",
+        "demonstrations={name: tabletop-episodes, args: {path: data/demos}}",
+    ],
+    "random-reward": ["reward_model={name: random, args: {probability: 0.4}}"],
+    "oracle-reward": ["reward_model=environment"],
+    "simulator": ["world_model=gymnasium", "reward_model=environment"],
+}
+GAINS = (1.25, 1.5, 2.0)
+
+
+def run_arm(output: Path, arm: str, seed: int, episodes: int) -> Path:
+    """One training; its folder. The evaluation tasks of different seeds do not overlap."""
+    folder = output / f"{arm}-{seed}"
+    if (folder / "summary.json").exists():
+        return folder
+    command = [sys.executable, "-m", "gymnast_core.cli", "train"]
+    if (folder / "config.yaml").exists():
+        command += ["--resume", str(folder)]
+    else:
+        tasks = {"split": "reporting", "first": seed * episodes, "count": episodes, "image_size": 32}
+        command += [
+            "tabletop", *ARMS[arm], f"seed={seed}", f"output={folder}", "evaluation.videos=0",
+            f"evaluation.tasks={{name: tabletop, args: {json.dumps(tasks)}}}",
+            f"tasks.args.first={seed * 4096}",
+        ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = output / f"{arm}-{seed}.log"
+    with log.open("a") as handle:
+        subprocess.run(command, check=True, stdout=handle, stderr=handle, env=environment)
+    print(f"{arm} seed {seed}: {json.loads((folder / 'summary.json').read_text())['difference']['mean']:+.3f}", flush=True)
+    return folder
+
+
+def policy_with_gain(checkpoint: Path, gain: float, output: Path) -> Path:
+    """A copy of a policy checkpoint whose action statistics are scaled: the same decisions, larger actions."""
+    target = output / f"gain-{gain}"
+    target.mkdir(parents=True, exist_ok=True)
+    for file in checkpoint.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    path = target / "dataset_statistics.json"
+    statistics = json.loads(path.read_text())
+    for entry in statistics.values():
+        for key in ("min", "max", "q01", "q99"):
+            entry["action"][key] = [gain * value for value in entry["action"][key]]
+    path.write_text(json.dumps(statistics))
+    return target
+
+
+def measure(checkpoint: Path, seed: int, episodes: int) -> dict[str, object]:
+    """Success of a policy in the simulator and in imagination, on the same reporting tasks, greedy."""
+    config = preset(f"policy.args.checkpoint={checkpoint}")
+    policy = build("policies", config.policy)
+    tasks = tasks_of("reporting", episodes, first=seed * episodes)
+    worlds = {
+        "simulator": (config.evaluation.world, config.evaluation.reward_model),
+        "imagination": (config.world_model, config.reward_model),
+    }
+    found: dict[str, object] = {}
+    for label, (world, judge) in worlds.items():
+        result, rollouts, _ = evaluate(
+            policy, build("world_models", world), build("reward_models", judge), tasks, label=label,
+            names=(world.name, judge.name), horizon=config.loop.horizon, seed=seed,
+        )  # fmt: skip
+        found[label] = result.rate
+        if label == "simulator":
+            found["breakdown"] = breakdown(rollouts)
+    return found
+
+
+def table(rows: dict[str, dict], seeds: int, episodes: int) -> str:
+    lines = [
+        f"Success in the simulator, %, {seeds} seeds x {episodes} held-out episodes, mean ± standard error over seeds.",
+        "",
+        "| policy | before | after | gain | gain by seed |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, row in rows.items():
+        gains = ", ".join(f"{100 * g:+.1f}" for g in row["gains"])
+        lines.append(f"| {arm} | {_pm(row['before'])} | {_pm(row['after'])} | {_pm(row['gains'], '+')} | {gains} |")
+    return "\n".join(lines)
+
+
+def _pm(values: list[float], sign: str = "") -> str:
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return f"{100 * np.mean(values):{sign}.1f} ± {100 * error:.1f}"
+
+
+def correlation(policies: dict[str, dict]) -> dict[str, object]:
+    imagined = [p["imagination"] for p in policies.values()]
+    simulated = [p["simulator"] for p in policies.values()]
+    pearson = stats.pearsonr(imagined, simulated)
+    interval = pearson.confidence_interval(0.95)
+    return {
+        "policies": len(policies),
+        "pearson": float(pearson.statistic),
+        "pearson_interval": [float(interval.low), float(interval.high)],
+        "spearman": float(stats.spearmanr(imagined, simulated).statistic),
+        "mean_difference": float(np.mean(np.subtract(imagined, simulated))),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--episodes", type=int, default=512)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    work = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in options.arms]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        folders = dict(
+            zip(work, pool.map(lambda w: run_arm(options.output, w[0], w[1], options.episodes), work), strict=True)
+        )
+    rows: dict[str, dict] = {}
+    for arm in options.arms:
+        summaries = [json.loads((folders[arm, seed] / "summary.json").read_text()) for seed in range(1, options.seeds + 1)]
+        rows[arm] = {
+            "before": [s["before"]["rate"] for s in summaries],
+            "after": [s["after"]["rate"] for s in summaries],
+            "gains": [s["difference"]["mean"] for s in summaries],
+            "intervals": [s["difference"]["interval"] for s in summaries],
+            "seconds": [s["seconds"] for s in summaries],
+        }
+    shipped = Path(build("policies", preset().policy).config.checkpoint)
+    policies = {"sft": measure(shipped, 0, options.episodes)}
+    for gain in GAINS:
+        copy = policy_with_gain(shipped, gain, options.output)
+        policies[f"gain-{gain}"] = measure(copy, 0, options.episodes)
+    for (arm, seed), folder in folders.items():
+        if seed <= 2:
+            policies[f"{arm}-{seed}"] = measure(folder / "policy", 0, options.episodes)
+    agreement = correlation(policies)
+    text = table(rows, options.seeds, options.episodes)
+    text += f"\n\nImagined against simulated success of {agreement['policies']} policies on the same {options.episodes} tasks:\n\n"
+    text += "| policy | simulator, % | imagination, % |\n|---|---|---|\n"
+    for name, found in policies.items():
+        low, high = success_interval([1.0] * round(found["simulator"] * options.episodes) + [0.0] * round((1 - found["simulator"]) * options.episodes))
+        text += f"| {name} | {100 * found['simulator']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {100 * found['imagination']:.1f} |\n"
+    text += (
+        f"\nPearson r = {agreement['pearson']:.3f} {[round(x, 3) for x in agreement['pearson_interval']]}, Spearman "
+        f"{agreement['spearman']:.3f}, mean difference (imagined - simulated) {100 * agreement['mean_difference']:+.1f} points.\n"
+    )
+    results = Path(__file__).parent / "results"
+    (results / "tabletop.md").write_text(text)
+    (results / "tabletop.json").write_text(json.dumps({"arms": rows, "policies": policies, "correlation": agreement}, indent=1))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

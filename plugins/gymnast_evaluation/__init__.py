@@ -1,0 +1,1 @@
+"""`gymnast evaluate`: the value of policies in worlds, compared on the same tasks."""

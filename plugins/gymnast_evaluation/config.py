@@ -1,0 +1,44 @@
+"""What `gymnast evaluate` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from gymnast_core.config import ComponentConfig
+from gymnast_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """`gymnast evaluate`: the value of policies in worlds, on the same tasks and seeds."""
+
+    kind: ClassVar[str] = "evaluate"
+    policies: dict[str, ComponentConfig]
+    """Label -> policy."""
+    worlds: dict[str, ComponentConfig]
+    """Label -> world model."""
+    rewards: dict[str, ComponentConfig]
+    """Label of a world -> the reward model that judges there."""
+    tasks: ComponentConfig
+    horizon: int = 40
+    """Actions an episode."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    episodes: int | None = None
+    """Tasks used, from the first; None uses all."""
+    batch_size: int = 64
+    """Episodes rolled out at once."""
+    seed: int = 0
+    output: str | None = None
+    """Folder of the results; None makes runs/<preset>-<timestamp>."""
+
+    def __post_init__(self) -> None:
+        if not self.policies or not self.worlds:
+            raise ConfigError(
+                "policies and worlds need an entry each: policies.LABEL=openvla-oft worlds.LABEL=gymnasium."
+            )
+        if set(self.rewards) != set(self.worlds):
+            raise ConfigError(
+                f"rewards needs a judge for each world {sorted(self.worlds)}; it has {sorted(self.rewards)}."
+            )

@@ -1,0 +1,1 @@
+"""`gymnast fit`: supervised training of world models, policies and reward models."""

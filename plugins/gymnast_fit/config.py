@@ -1,0 +1,81 @@
+"""What `gymnast fit` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from gymnast_core.config import ComponentConfig
+from gymnast_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FitLoopConfig:
+    """Supervised training."""
+
+    steps: int = 10_000
+    """Gradient steps."""
+    batch_size: int = 16
+    """Episodes a step."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    optimizer: str = "adamw"
+    """"adamw", or "muon" for the matrices with AdamW for everything else."""
+    muon_learning_rate: float = 0.02
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    """AdamW's decay rates of the first and second moment."""
+    max_grad_norm: float = 1.0
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is validated and saved; 0 keeps none."""
+    decay: str = "cosine"
+    """"cosine" (to zero) or "constant", after the warm-up."""
+    validate_every: int = 1000
+    """Steps between validations."""
+    validation_episodes: int = 32
+    """Held-out episodes of a validation."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between log lines."""
+    workers: int = 0
+    """Processes that read episodes; 0 reads in the main process."""
+    max_minutes: float | None = None
+    """Wall-clock minutes after which training ends early, with a checkpoint."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"fit.optimizer is {self.optimizer!r}; known: adamw, muon")
+        if self.decay not in ("cosine", "constant"):
+            raise ValueError(f"fit.decay is {self.decay!r}; known: constant, cosine")
+        if len(self.betas) != 2:
+            raise ValueError(f"fit.betas are two numbers, not {self.betas}")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """`gymnast fit`: supervised training of exactly one component on recorded episodes."""
+
+    kind: ClassVar[str] = "fit"
+    episodes: ComponentConfig
+    world_model: ComponentConfig | None = None
+    policy: ComponentConfig | None = None
+    reward_model: ComponentConfig | None = None
+    validation: ComponentConfig | None = None
+    """Held-out episodes; None skips validation."""
+    fit: FitLoopConfig = field(default_factory=FitLoopConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `lightning.Trainer`."""
+    seed: int = 0
+    output: str | None = None
+    """Run folder; None makes runs/<preset>-<timestamp>."""
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("world_model", "policy", "reward_model") if getattr(self, key) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) or "none"
+            raise ConfigError(
+                f"Fit exactly one of world_model, policy, reward_model: world_model=NAME (given: {said})."
+            )

@@ -1,0 +1,93 @@
+"""What a run leaves behind while it works: metrics.csv, TensorBoard events, versions.json, and progress on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gymnast_report.files import write_text
+from gymnast_report.progress import Progress
+
+_REPORTED_PACKAGES = ("gymnast", "torch", "lightning", "transformers", "mujoco", "gymnasium", "numpy", "av", "safetensors")
+_SHOWN = (
+    "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored", "cost_usd",
+)  # fmt: skip
+"""Metrics on the progress line, where a run has them and they are not 0."""
+
+
+class Recorder:
+    """Records one run. `done` steps were recorded by an earlier process; rows of later steps are dropped."""
+
+    def __init__(self, path: Path, title: str, total: int, unit: str, done: int) -> None:
+        self.path, self._done = path, done
+        self._rows = _read_rows(path / "metrics.csv", done)
+        self._tensorboard: Any = None
+        self._progress = Progress(title, total, unit=unit, start=done)
+        self._progress.__enter__()
+        if not (path / "versions.json").exists():
+            write_text(path / "versions.json", json.dumps(versions(), indent=1))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One row a step in metrics.csv (rewritten whole, so that it is never torn) and in TensorBoard."""
+        self._rows.append({"step": step, **metrics})
+        columns = list(dict.fromkeys(key for row in self._rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path / "metrics.csv", text.getvalue())
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._done + 1)
+        for key, value in metrics.items():
+            self._tensorboard.add_scalar(key, value, step)
+        self._progress.update(step, {key: metrics[key] for key in _SHOWN if metrics.get(key)})
+
+    def close(self) -> None:
+        self._progress.__exit__()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def _read_rows(path: Path, last: int) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(handle)]
+    return [row for row in rows if row["step"] <= last]
+
+
+def versions() -> dict[str, Any]:
+    """What ran: Python, platform, packages, git revision of the working directory, command line."""
+    packages = {}
+    for name in _REPORTED_PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    revision, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": packages,
+        "git_revision": revision,
+        "git_dirty": bool(changes) if revision else None,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,73 @@
+"""The oracle and the control."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from gymnast_environment.rewards import EnvironmentReward, RandomReward
+from gymnast_environment.world import GymnasiumWorld
+from slider_environment import make_rollout, make_task
+
+from gymnast_core.errors import ConfigError
+
+
+def test_an_outcome_that_the_world_reported_is_the_reward() -> None:
+    rollouts = [make_rollout(make_task(0), [0.0, 0.0], outcome=outcome) for outcome in (1.0, 0.25)]
+    assert [reward.value for reward in EnvironmentReward().score(rollouts)] == [1.0, 0.25]
+
+
+def test_imagined_rollouts_are_replayed() -> None:
+    rollouts = [make_rollout(make_task(3), [4.0, 4.0, 1.0, 0.0]), make_rollout(make_task(3), [1.0, 0.0])]
+    rewards = EnvironmentReward().score(rollouts)
+    assert [reward.value for reward in rewards] == [1.0, 0.0]
+    assert all("replayed" in reward.rationale for reward in rewards)
+
+
+def test_replay_agrees_with_the_world_it_came_from() -> None:
+    world = GymnasiumWorld(GymnasiumWorld.Config())
+    tasks = [make_task(seed) for seed in range(6)]
+    actions_BLA = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(0)) * 3
+    state = world.reset(tasks)
+    world.step(state, actions_BLA)
+    rollouts = [
+        make_rollout(task, actions_LA.flatten().tolist(), outcome=outcome)
+        for task, actions_LA, outcome in zip(tasks, actions_BLA, world.outcomes(state), strict=True)
+    ]
+    replaying = EnvironmentReward(EnvironmentReward.Config(always_replay=True))
+    expected = [rollout.outcome for rollout in rollouts]
+    assert [reward.value for reward in replaying.score(rollouts)] == expected
+    assert len(set(expected)) == 2
+
+
+def test_what_cannot_be_replayed_is_an_error_and_costs_no_other_rollout() -> None:
+    lost = make_rollout(replace(make_task(0), environment=None), [4.0, 4.0])
+    silent = make_rollout(make_task(0), [4.0, 4.0])
+    rewards = EnvironmentReward().score([lost, silent])
+    assert rewards[0].value is None and "no environment" in rewards[0].error
+    assert rewards[1].value is not None
+    named = EnvironmentReward(EnvironmentReward.Config(success_key="is_success")).score([silent])
+    assert named[0].value is None and "is_success" in named[0].error
+
+
+def test_chance_is_repeatable_and_independent_of_order() -> None:
+    rollouts = [make_rollout(make_task(seed), [float(i), 0.5]) for seed in range(2) for i in range(200)]
+    values = [reward.value for reward in RandomReward().score(rollouts)]
+    backwards = [reward.value for reward in RandomReward().score(rollouts[::-1])]
+    assert backwards[::-1] == values and set(values) == {0.0, 1.0}
+    other = RandomReward(RandomReward.Config(seed=1)).score(rollouts)
+    assert [reward.value for reward in other] != values
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.2, 1.0])
+def test_chance_has_the_given_rate(probability: float) -> None:
+    rollouts = [make_rollout(make_task(0), [i / 100, 0.0]) for i in range(1000)]
+    rewards = RandomReward(RandomReward.Config(probability=probability)).score(rollouts)
+    rate = sum(reward.value for reward in rewards) / len(rewards)
+    assert rate == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 1000) ** 0.5)
+
+
+def test_a_probability_beyond_one_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="probability"):
+        RandomReward(RandomReward.Config(probability=1.5))

@@ -1,0 +1,37 @@
+"""The same world and oracle with the environment that ships with the project, if it is installed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gymnast_environment.rewards import EnvironmentReward
+from gymnast_environment.world import GymnasiumWorld
+
+from gymnast_core.types import Rollout
+
+datasets = pytest.importorskip("gymnast_tabletop.datasets")
+
+
+def test_tabletop_tasks_start_where_they_say_and_replay_to_the_same_end() -> None:
+    config = datasets.TabletopTasks.Config(count=4, image_size=32, split="choosing")
+    tasks = list(datasets.TabletopTasks(config).tasks())
+    world = GymnasiumWorld(GymnasiumWorld.Config(first_frame_tolerance=0.0))
+    actions_BLA = 0.02 * torch.randn(4, 16, 2, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    state = world.reset(tasks)
+    frames_BLHWC = torch.cat([world.step(state, chunk) for chunk in actions_BLA.split(4, dim=1)], 1)
+    assert frames_BLHWC.shape == (4, 16, 32, 32, 3)
+    again = world.step(world.reset(tasks), actions_BLA)
+    assert torch.equal(again, frames_BLHWC)
+    rollouts = [
+        Rollout(
+            task=task,
+            group=0,
+            frames_THWC=torch.cat([task.frames_THWC[-1:], frames_LHWC]),
+            actions_NLA=actions_LA.view(4, 4, 2),
+            log_prob_NLD=torch.zeros(4, 4, 2),
+            temperature=1.0,
+        )
+        for task, frames_LHWC, actions_LA in zip(tasks, frames_BLHWC, actions_BLA, strict=True)
+    ]
+    rewards = EnvironmentReward().score(rollouts)
+    assert [reward.value for reward in rewards] == world.outcomes(state)

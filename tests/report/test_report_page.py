@@ -1,0 +1,212 @@
+"""The page: self-contained, honest, and safe with hostile text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import av
+import fake_run
+import pytest
+from gymnast_report import report
+from gymnast_report.__main__ import main
+from gymnast_report.charts import Chart, Point, Series, ticks
+
+from gymnast_core.errors import DataError
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and visible text; notes tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.misnested: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if self._open.pop() != tag:
+            self.misnested.append(tag)
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] not in ("script", "style"):
+            self.text += " " + " ".join(data.split())
+
+    def find(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "run"
+    fake_run.make_run(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return (run / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_page_loads_nothing_from_anywhere(html, page):
+    assert not re.search(r"https?://|@import|url\(", html)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "poster", "srcset", "data", "action"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("data:", "#")), (tag, name)
+    assert not page.misnested
+    assert len(html) < 6_000_000
+
+
+def test_every_video_plays_from_the_page_itself(page):
+    videos = page.find("video")
+    assert len(videos) == 12 + 4 * 3 + 6
+    for video in videos:
+        header, _, content = video["src"].partition(",")
+        assert header == "data:video/mp4;base64"
+        with av.open(io.BytesIO(base64.b64decode(content))) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 9
+        assert video["aria-label"] and "controls" in video
+        assert video["poster"].startswith("data:image/jpeg;base64,")
+
+
+def test_the_headline_states_both_rates_and_the_interval(page):
+    assert "Task success went from 33.3 % to 75.0 %" in page.text
+    for number in ("+37.5 points", "+6.2", "+68.8 points", "8 tasks judged both times", "12.1 % to 64.6 %"):
+        assert number in page.text
+    assert "does not show a difference" not in page.text
+
+
+def test_unscored_episodes_are_named_and_never_counted(page):
+    assert "8 scored, 1 unscored" in page.text
+    assert "2 scored, 1 unscored" in page.text
+    assert "The judge did not answer: 503" in page.text
+
+
+def test_config_versions_and_commands_are_on_the_page(run, page):
+    for text in (
+        "name: openvla-oft",
+        "torch: 2.13.0",
+        f"gymnast train --resume {run}",
+        f"output={run}-again",
+    ):
+        assert text in page.text
+
+
+def test_hostile_instructions_stay_text(html, page):
+    assert len(page.find("script")) == 1
+    assert "alert(" not in html.replace("&lt;script&gt;alert(", "")
+    assert fake_run.HOSTILE in page.text
+
+
+def test_charts_are_well_formed_labelled_drawings(html):
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(drawings) == 4
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.get("role") == "img" and len(root.get("aria-label")) > 20
+        labels = [element.text for element in root.iter("text") if element.get("class") == "label"]
+        assert labels[0] == "iteration" and len(labels) == 2
+
+
+def test_a_run_without_evidence_says_so(run, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    assert "No evaluation yet" in Page(report.build_report(tmp_path).read_text()).text
+
+
+def test_an_interval_around_zero_is_called_no_difference(tmp_path):
+    fake_run.make_run(tmp_path / "run", iterations=1)
+    summary = {"difference": {"mean": 0.1, "interval": [-0.1, 0.3], "n": 8, "method": "m"}}
+    text = Page(report.build_report(tmp_path / "run", summary=summary).read_text()).text
+    assert "this run does not show a difference" in text and "−10.0" in text
+
+
+def test_when_nothing_was_scored_the_rate_is_unscored_and_not_zero(tmp_path):
+    config = fake_run.run_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    fake_run.evaluate(config, "before", 0, [None, None])
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "Task success before training: unscored" in text
+    assert "0.0 %" not in text
+
+
+def test_videos_beyond_the_budget_are_named_instead_of_embedded(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "EMBEDDED_BYTES", 20_000)
+    html = report.build_report(run).read_text()
+    page = Page(html)
+    assert 1 <= len(page.find("video")) < 30
+    assert "videos/iteration-000001-imagined-01.mp4" in page.text
+    monkeypatch.undo()
+    report.build_report(run)
+
+
+def test_the_evaluations_of_other_policies_are_compared_by_their_labels(tmp_path):
+    config = fake_run.run_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("kind: evaluate\n")
+    fake_run.evaluate(config, "old-in-sim", 0, [0.0, 1.0])
+    fake_run.evaluate(config, "new-in-sim", 0, [1.0, 1.0])
+    text = Page(report.build_report(tmp_path).read_text()).text
+    assert "new-in-sim: 100.0 %, old-in-sim: 50.0 %" in text
+    assert "gymnast evaluate" in text and "--resume" not in text
+
+
+def test_metrics_of_a_resumed_run_are_merged_by_iteration(run):
+    (run / "metrics.csv").write_text("iteration,loss\n1,0.5\n2,0.4\n2,0.3\n")
+    from gymnast_report.folder import read_run
+
+    assert [row["loss"] for row in read_run(run).metrics] == [0.5, 0.3]
+    fake_run.write_metrics(run, 7)
+
+
+def test_the_command_rebuilds_the_page_and_refuses_other_folders(run, tmp_path, capsys):
+    (run / "report.html").unlink()
+    assert main([str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "is not a run folder: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"label": "before"})])
+def test_a_damaged_evaluation_is_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "before.json").write_text(content)
+    with pytest.raises(DataError, match=r"before\.json"):
+        report.build_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected", [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 7, [0, 2, 4, 6]), (-3, 3, [-2, 0, 2])]
+)
+def test_ticks_are_round_numbers_inside_the_range(low, high, expected):
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "points", [[Point(3, 0.0)], [Point(1, 5.0), Point(1000, 5.0)], [Point(i, i) for i in range(200)]]
+)
+def test_any_series_can_be_drawn(points):
+    drawing = Chart("t", "y", [Series("<a>", points), Series("b", points, "bars")]).svg()
+    assert "nan" not in drawing and "<a>" not in drawing
+    ElementTree.fromstring(drawing)

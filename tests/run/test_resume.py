@@ -1,0 +1,97 @@
+"""A run that is killed and resumed ends with the same weights, bit for bit, as one that was never interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "reward_model={name: random, args: {probability: 0.5}}",
+    "loop.iterations=4",
+    "loop.tasks_per_iteration=3",
+    "loop.groups_per_update=2",
+    "loop.max_draws=2",
+    "loop.horizon=4",
+    "tasks.args.count=8",
+    "tasks.args.horizon=4",
+    "evaluation.tasks.args.count=4",
+    "evaluation.tasks.args.horizon=4",
+    "evaluation.every=2",
+    "evaluation.videos=0",
+    "optimizer.args.group_size=3",
+    "optimizer.args.minibatch_size=4",
+]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "gymnast_core.cli", "train", *arguments], env=environment)
+
+
+def final_weights(run: Path) -> bytes:
+    return (run / "policy" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert start("tabletop", *SMALL, f"output={run}").wait() == 0
+    return run
+
+
+KILL_WHEN: dict[str, Callable[[Path], bool]] = {
+    "before the first iteration": lambda run: (run / "config.yaml").exists(),
+    "after the first snapshot": lambda run: (run / "snapshots/step-000000001").exists(),
+    "while a snapshot is written": lambda run: any((run / "snapshots").glob(".step-00000000[3-4]*")),
+    "during an evaluation of the run": lambda run: (run / "snapshots/step-000000002").exists(),
+    "after the last iteration": lambda run: (run / "snapshots/step-000000004").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", KILL_WHEN)
+def test_killed_run_resumes_to_the_same_weights(moment: str, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("tabletop", *SMALL, f"output={run}")
+    deadline = time.monotonic() + 120
+    while not KILL_WHEN[moment](run) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start("--resume", str(run)).wait() == 0
+    assert final_weights(run) == final_weights(uninterrupted)
+    # The record is whole too: every iteration once, none lost, none twice.
+    steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert [int(step) for step in steps] == [1, 2, 3, 4]
+    assert (run / "evaluations/before.json").exists()
+    assert (run / "evaluations/after.json").exists()
+
+
+def test_training_changes_the_weights(uninterrupted: Path) -> None:
+    from gymnast_core.config import RunConfig, load_config
+
+    shipped = Path(load_config(RunConfig, "tabletop").policy.args["checkpoint"]) / "model.safetensors"
+    assert final_weights(uninterrupted) != shipped.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_run(uninterrupted: Path, tmp_path: Path) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    assert start("tabletop", *SMALL, f"output={same}").wait() == 0
+    assert start("tabletop", *SMALL, "seed=1", f"output={other}").wait() == 0
+    assert final_weights(same) == final_weights(uninterrupted)
+    assert final_weights(other) != final_weights(uninterrupted)
+
+
+def test_resuming_what_is_no_run_is_one_clear_error(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "gymnast_core.cli", "train", "--resume", str(tmp_path)], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "is not a run folder" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,192 @@
+"""The learned reward: what it answers, what it refuses, what it learns from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sliding_square import LEFT, RIGHT, SIZE, make_classifier, make_episode, make_rollout
+
+from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.types import Episode
+from gymnast_success_classifier.reward import SuccessClassifier
+
+
+def fit(classifier: SuccessClassifier, episodes: Sequence[Episode], steps: int) -> None:
+    descent = torch.optim.AdamW(classifier.module().parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        chosen = torch.randint(len(episodes), (32,), generator=generator).tolist()
+        descent.zero_grad()
+        loss = classifier.training_loss([episodes[i] for i in chosen], generator=generator)
+        loss.value.backward()
+        descent.step()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> SuccessClassifier:
+    classifier = make_classifier()
+    fit(classifier, [make_episode(seed) for seed in range(300)], steps=250)
+    return classifier
+
+
+def test_it_learns_what_success_looks_like(fitted: SuccessClassifier) -> None:
+    held_out = [make_episode(seed) for seed in range(1000, 1200)]
+    quality = fitted.validate(held_out, generator=torch.Generator())
+    assert quality["precision"] > 0.9 and quality["recall"] > 0.9 and quality["hindsight_accuracy"] > 0.9
+    assert quality["count"] == quality["hindsight_count"] == 200
+    rewards = fitted.score([make_rollout(episode) for episode in held_out])
+    agreement = [reward.value == episode.success for reward, episode in zip(rewards, held_out, strict=True)]
+    assert sum(agreement) / 200 == pytest.approx(quality["accuracy"])
+
+
+def test_a_reward_does_not_depend_on_its_neighbours_or_on_the_batch(fitted: SuccessClassifier) -> None:
+    rollouts = [make_rollout(make_episode(seed)) for seed in range(7)]
+    together = [reward.partial for reward in fitted.score(rollouts)]
+    alone = [fitted.score([rollout])[0].partial for rollout in rollouts]
+    assert together == pytest.approx(alone, abs=1e-5)
+    one_at_a_time = make_classifier(batch_size=1)
+    one_at_a_time.module().load_state_dict(fitted.module().state_dict())
+    assert [reward.partial for reward in one_at_a_time.score(rollouts)] == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_instruction_decides_which_outcome_is_judged(fitted: SuccessClassifier) -> None:
+    moved_right = next(e for e in map(make_episode, range(2000, 2100)) if e.outcomes[RIGHT])
+    left, right = fitted.score(
+        [make_rollout(moved_right, LEFT), make_rollout(moved_right, f" {RIGHT.upper()}.")]
+    )
+    assert (left.value, right.value) == (0.0, 1.0)
+
+
+def test_an_unknown_instruction_is_an_error_not_a_failure(fitted: SuccessClassifier) -> None:
+    known = make_rollout(make_episode(0))
+    rewards = fitted.score([known, make_rollout(make_episode(1), "move the square to the lift"), known])
+    assert [reward.value is None for reward in rewards] == [False, True, False]
+    assert "Did you mean 'move the square to the left'" in rewards[1].error
+
+
+def test_the_threshold_turns_probabilities_into_successes(fitted: SuccessClassifier) -> None:
+    rollouts = [make_rollout(make_episode(seed)) for seed in range(40)]
+    for threshold in (0.1, 0.9):
+        strict = make_classifier(threshold=threshold)
+        strict.module().load_state_dict(fitted.module().state_dict())
+        assert all(reward.value == float(reward.partial > threshold) for reward in strict.score(rollouts))
+
+
+def test_frames_of_another_size_are_resized(fitted: SuccessClassifier) -> None:
+    small, large = (fitted.score([make_rollout(make_episode(1, size))])[0] for size in (SIZE, 4 * SIZE))
+    assert large.partial == pytest.approx(small.partial, abs=0.1)
+
+
+def test_damaged_weights_are_an_error_not_a_failure() -> None:
+    classifier = make_classifier()
+    with torch.no_grad():
+        classifier.module().stem.weight.fill_(math.nan)
+    reward = classifier.score([make_rollout(make_episode(0))])[0]
+    assert reward.value is None and "NaN" in reward.error
+
+
+def test_only_known_outcomes_are_learned_from() -> None:
+    classifier = make_classifier()
+    unknown = [replace(make_episode(seed), success=None, outcomes={}) for seed in range(3)]
+    with pytest.raises(DataError, match="outcomes"):
+        classifier.training_loss(unknown, generator=torch.Generator().manual_seed(0))
+    one_known = [replace(unknown[0], outcomes={RIGHT: True, "open the drawer": True}), *unknown[1:]]
+    classifier.training_loss(one_known, generator=torch.Generator().manual_seed(0)).value.backward()
+    gradient_I = classifier.module().head[-1].bias.grad
+    assert gradient_I[0] == 0 and gradient_I[1] != 0
+
+
+def test_the_loss_is_balanced_however_rare_success_is() -> None:
+    """An untrained network pays log 2 for every outcome, so the loss must be log 2 whatever the proportions."""
+    classifier = make_classifier(positive_share=0.3)
+    with torch.no_grad():
+        for parameter in classifier.module().head[-1].parameters():
+            parameter.zero_()
+    rare = [replace(make_episode(i), instruction=LEFT, success=i == 0, outcomes={}) for i in range(10)]
+    loss = classifier.training_loss(rare, generator=torch.Generator().manual_seed(0))
+    loss.value.backward()
+    assert loss.value.item() == pytest.approx(math.log(2), abs=1e-6)
+    # Half of the logit's gradient is 0.7 (negatives) - 0.3 (positives).
+    assert classifier.module().head[-1].bias.grad[0].item() == pytest.approx(0.5 * (0.7 - 0.3), abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    episodes = [make_episode(seed) for seed in range(8)]
+    state = torch.get_rng_state()
+    losses = [
+        make_classifier().training_loss(episodes, generator=torch.Generator().manual_seed(seed)).value.item()
+        for seed in (3, 3, 4)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_checkpoint_brings_back_the_same_judge(fitted: SuccessClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "judge")
+    loaded = SuccessClassifier(SuccessClassifier.Config(checkpoint=str(tmp_path / "judge"), threshold=0.7))
+    assert loaded.config.instructions == [LEFT, RIGHT] and loaded.config.threshold == 0.7
+    rollouts = [make_rollout(make_episode(seed)) for seed in range(5)]
+    before, after = fitted.score(rollouts), loaded.score(rollouts)
+    assert [reward.partial for reward in before] == [reward.partial for reward in after]
+    assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
+    make_classifier().save(tmp_path)
+    config = SuccessClassifier.Config(checkpoint=str(tmp_path))
+    with pytest.raises(CheckpointError, match="other instructions"):
+        SuccessClassifier(replace(config, instructions=["open the drawer"]))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        SuccessClassifier(config)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        SuccessClassifier(config)
+    make_classifier(width=16).network  # noqa: B018
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"width": 8', '"width": 16'))
+    checkpoint_of_another_width = make_classifier()
+    checkpoint_of_another_width.save(tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(text.replace('"width": 8', '"width": 16'))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        SuccessClassifier(SuccessClassifier.Config(checkpoint=str(tmp_path / "other")))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        SuccessClassifier(config)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="does not describe"):
+        SuccessClassifier(config)
+    with pytest.raises(CheckpointError, match="No success classifier"):
+        SuccessClassifier(SuccessClassifier.Config(checkpoint=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"instructions": []}, "checkpoint"),
+        ({"instructions": [LEFT, LEFT + "."]}, "twice"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"positive_share": 0.0}, "positive_share"),
+        ({"width": 9}, "width"),
+        ({"image_size": 4}, "image_size"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_classifier(**changes)
+
+
+def test_config_survives_omegaconf() -> None:
+    merged = OmegaConf.merge(OmegaConf.structured(SuccessClassifier.Config), {"augmentation": {"blur": 0.0}})
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, SuccessClassifier.Config) and config.augmentation.blur == 0.0

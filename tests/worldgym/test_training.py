@@ -1,0 +1,117 @@
+"""Training, validation, saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import worlds
+from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, draw_times, pixel_weights
+from gymnast_worldgym.world_model import WorldGym
+
+from gymnast_core.errors import DataError
+from gymnast_core.types import Episode
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
+def test_the_loss_falls(prediction: str) -> None:
+    model = WorldGym(WorldGym.Config(**worlds.SIZE, prediction=prediction, pixel_weights=PixelWeights()))
+    optimizer = torch.optim.Adam(model.module().parameters(), lr=3e-3)
+    episodes, losses = worlds.moving_dot(8), []
+    g = worlds.generator()
+    for _ in range(80):
+        loss = model.training_loss(episodes, generator=g).value
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_the_loss_is_reproducible_and_reaches_every_parameter() -> None:
+    model = worlds.world(action_dropout=0.5, pixel_weights=PixelWeights())
+    episodes = worlds.moving_dot(4)
+    losses = [model.training_loss(episodes, generator=worlds.generator(2)).value for _ in range(2)]
+    assert torch.equal(losses[0], losses[1])
+    losses[0].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.module().parameters())
+
+
+def test_dropping_every_action_hides_them() -> None:
+    model = worlds.world(action_dropout=1.0)
+    episodes = worlds.moving_dot(4)
+    others = [Episode(e.id, "", e.frames_THWC, e.actions_TA + 1) for e in episodes]
+    losses = [model.training_loss(e, generator=worlds.generator(2)).value.item() for e in (episodes, others)]
+    assert losses[0] == losses[1]
+
+
+def test_clips_start_anywhere_and_keep_frames_and_actions_together() -> None:
+    model, g = worlds.world(), worlds.generator()
+    frames = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 16, 16, 3)
+    actions = torch.arange(1.0, 12.0)[:, None].expand(11, 3)
+    starts = set()
+    for _ in range(60):
+        clips = draw_clips([Episode("e", "", frames, actions)], 5, model.actions, g)
+        seen = clips.frames_BTHWC[0, :, 0, 0, 0].tolist()
+        starts.add(seen[0])
+        assert clips.actions_BTA[0, :, 0].tolist() == seen
+    assert starts == set(range(8))
+
+
+def test_episodes_that_cannot_be_trained_on_are_named() -> None:
+    short = worlds.moving_dot(1, length=2)[0]
+    with pytest.raises(DataError, match="'short' has 1 frame"):
+        worlds.world().training_loss(
+            [Episode("short", "", short.frames_THWC[:1], short.actions_TA[:0])], generator=worlds.generator()
+        )
+    with pytest.raises(DataError, match="No episodes"):
+        worlds.world().training_loss([], generator=worlds.generator())
+
+
+def test_the_mixture_of_noise_levels() -> None:
+    model = worlds.world()
+    config = TrainingConfig(clean_fraction=0.5, pure_noise_fraction=0.5)
+    t = draw_times(model.process, 200, 100, config, worlds.generator())
+    assert abs((t <= 28).float().mean() - 0.5 - 0.25 * 0.029) < 0.01
+    assert abs((t == 999).float().mean() - 0.25) < 0.01
+
+
+def test_pixel_weights_find_objects_and_motion() -> None:
+    frames = torch.full((5, 2, 16, 16, 3), 100, dtype=torch.uint8)
+    frames[0, 0, 2, 2] = frames[0, 1, 2, 2] = 200
+    frames[0, 1, 10, 10] = 200
+    w = pixel_weights(frames, PixelWeights(base=1.0, object=10.0, motion=100.0))[..., 0]
+    assert w[0, 0, 2, 2] == w[0, 1, 2, 2] == 11
+    assert w[0, 1, 10, 10] == 111
+    assert w[0, 1, 9, 9] == w[0, 1, 11, 10] == 101
+    assert w[1].eq(1).all()
+
+
+def test_validation_names_its_controls_and_prefers_a_perfect_world() -> None:
+    model, episodes = worlds.world(), worlds.moving_dot(6)
+    quality = model.validate(episodes, generator=worlds.generator())
+    assert {
+        "psnr",
+        "psnr_1",
+        "psnr_4",
+        "psnr_copy",
+        "psnr_copy_4",
+        "psnr_copy_previous",
+        "psnr_shuffled",
+    } <= set(quality)
+    still = [Episode(e.id, "", e.frames_THWC[:1].expand(5, -1, -1, -1), e.actions_TA[:4]) for e in episodes]
+    assert model.validate(still, generator=worlds.generator())["psnr_copy"] == pytest.approx(60.0)
+
+
+def test_a_saved_world_imagines_the_same_frames(tmp_path: Path) -> None:
+    model = worlds.world(denoising_steps=2, prediction="v", action_scale=[2.0])
+    model.save(tmp_path / "world")
+    again = WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "world")))
+    assert again.architecture == model.architecture
+    assert again.sampling == model.sampling
+    actions = torch.randn(2, 6, 3, generator=worlds.generator())
+    frames = [
+        m.step(m.reset(worlds.tasks(2), generator=worlds.generator(1)), actions) for m in (model, again)
+    ]
+    assert torch.equal(frames[0], frames[1])

@@ -1,0 +1,161 @@
+"""WorldGym as a world model: what goes in, what comes out, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import worlds
+from gymnast_worldgym.world_model import WorldGym
+from omegaconf import OmegaConf
+
+from gymnast_core.errors import ConfigError, DataError
+
+
+def imagine(
+    model: WorldGym, seed: int = 0, count: int = 3, chunks: tuple[int, ...] = (4, 1, 3)
+) -> torch.Tensor:
+    actions = torch.randn(count, sum(chunks), 3, generator=worlds.generator(9))
+    state = model.reset(worlds.tasks(count), generator=worlds.generator(seed))
+    return torch.cat([model.step(state, chunk) for chunk in actions.split(chunks, dim=1)], dim=1)
+
+
+def test_frames_are_uint8_one_for_each_action() -> None:
+    frames = imagine(worlds.world())
+    assert frames.shape == (3, 8, 16, 16, 3)
+    assert frames.dtype == torch.uint8
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_does_not() -> None:
+    model = worlds.world(prediction="v", denoising_steps=3)
+    assert torch.equal(imagine(model, seed=1), imagine(model, seed=1))
+    assert not torch.equal(imagine(model, seed=1), imagine(model, seed=2))
+
+
+def test_the_global_generator_is_neither_used_nor_moved() -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    model = worlds.world()
+    imagine(model)
+    model.training_loss(worlds.moving_dot(2), generator=worlds.generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_two_live_states_do_not_influence_each_other() -> None:
+    model = worlds.world(prediction="v", denoising_steps=2)
+    actions = torch.randn(2, 8, 3, generator=worlds.generator(4))
+    alone = model.reset(worlds.tasks(2), generator=worlds.generator(1))
+    expected = [model.step(alone, chunk) for chunk in actions.split(2, dim=1)]
+    one = model.reset(worlds.tasks(2), generator=worlds.generator(1))
+    other = model.reset(worlds.tasks(4), generator=worlds.generator(2))
+    for chunk, frames in zip(actions.split(2, dim=1), expected, strict=True):
+        assert torch.equal(model.step(one, chunk), frames)
+        model.step(other, torch.randn(4, 3, 3))
+
+
+def test_an_episode_does_not_depend_on_its_neighbours_actions() -> None:
+    model = worlds.world(prediction="v", denoising_steps=2)
+    actions = torch.randn(3, 4, 3, generator=worlds.generator(4))
+    others = actions.clone()
+    others[1:] = 5.0
+    frames = [
+        model.step(model.reset(worlds.tasks(3), generator=worlds.generator(0)), a).int()
+        for a in (actions, others)
+    ]
+    assert (frames[0][0] - frames[1][0]).abs().max() <= 1
+    assert (frames[0][1:] - frames[1][1:]).abs().max() > 1
+
+
+def test_a_chunk_longer_than_the_window_and_single_frame_horizons() -> None:
+    model = worlds.world()
+    assert imagine(model, chunks=(11,)).shape[1] == 11
+    single = worlds.world(horizon=1)
+    assert torch.equal(imagine(single, chunks=(4, 4)), imagine(single, chunks=(1,) * 8))
+
+
+def test_context_frames_and_their_actions_matter() -> None:
+    model = worlds.world()
+    tasks = worlds.tasks(2, frames=3)
+    still = [replace(task, actions_TA=torch.zeros(2, 3)) for task in tasks]
+    none = [replace(task, actions_TA=None) for task in tasks]
+    last = [replace(task, frames_THWC=task.frames_THWC[-1:], actions_TA=None) for task in tasks]
+    action = torch.ones(2, 1, 3)
+    frames = [
+        model.step(model.reset(t, generator=worlds.generator()), action) for t in (tasks, still, none, last)
+    ]
+    assert torch.equal(frames[1], frames[2])
+    assert not torch.equal(frames[0], frames[1])
+    assert not torch.equal(frames[1], frames[3])
+
+
+def test_actions_are_scaled_to_model_units_and_padded() -> None:
+    model = worlds.world(action_scale=[2.0, 3.0, 4.0], action_offset=[0.0, 0.0, -1.0])
+    assert model.actions.to_model(torch.ones(1, 3)).tolist() == [[2.0, 3.0, 3.0, 0.0]]
+    assert model.actions.null.tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("alignment", "start", "expected"),
+    [("previous", 0, [0, 1, 2]), ("previous", 2, [2, 3, 4]), ("same", 0, [1, 2, 3]), ("same", 2, [3, 4, 0])],
+)
+def test_slots_hold_the_action_before_or_at_the_frame(
+    alignment: str, start: int, expected: list[int]
+) -> None:
+    model = worlds.world(action_alignment=alignment)
+    actions = torch.arange(1.0, 5.0)[:, None].expand(4, 3)
+    assert model.actions.slots(actions, start, 3)[:, 0].tolist() == expected
+
+
+def test_what_does_not_fit_is_a_data_error() -> None:
+    model = worlds.world()
+    state = model.reset(worlds.tasks(2))
+    with pytest.raises(DataError, match="width 3, got 5"):
+        model.step(state, torch.zeros(2, 1, 5))
+    with pytest.raises(DataError, match="B=2"):
+        model.step(state, torch.zeros(3, 1, 3))
+    with pytest.raises(DataError, match="NaN"):
+        model.step(state, torch.full((2, 1, 3), float("nan")))
+    with pytest.raises(DataError, match=r"\(T, 16, 16, 3\), got torch.uint8 \(1, 8, 8, 3\)"):
+        model.reset([replace(worlds.tasks(1)[0], frames_THWC=torch.zeros(1, 8, 8, 3, dtype=torch.uint8))])
+    with pytest.raises(DataError, match="equally many"):
+        model.reset([worlds.tasks(1)[0], worlds.tasks(1, frames=2)[0]])
+    with pytest.raises(DataError, match="No tasks"):
+        model.reset([])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"prediction": "eps"}, "Known: flow, v, x0"),
+        ({"rope": "pixle"}, "Did you mean 'pixel'"),
+        ({"dim": 30}, "multiple of 4·heads"),
+        ({"image_size": [16, 20]}, "multiples of patch_size"),
+        ({"channels": 16}, "codec 'pixels' makes 3"),
+        ({"window": 1}, "at least 2"),
+        ({"denoising_steps": 0}, "denoising_steps is 0"),
+        ({"stabilization_level": 1000}, "stabilization_level is 1000"),
+        ({"compute_dtype": "float8"}, "float32 or bfloat16"),
+        ({"device": "gpu"}, "torch device"),
+        ({"action_scale": [1.0, 2.0]}, "action_scale has 2 numbers"),
+        ({"clean_fraction": 1.5}, "clean_fraction is 1.5"),
+    ],
+)
+def test_bad_settings_are_config_errors(args: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        worlds.world(**args)
+
+
+def test_config_is_a_structured_config() -> None:
+    merged = OmegaConf.merge(
+        OmegaConf.structured(WorldGym.Config),
+        {"image_size": [16, 16], "dim": 48, "pixel_weights": {"base": 1.0}},
+    )
+    config = OmegaConf.to_object(merged)
+    assert config.pixel_weights.base == 1.0
+    WorldGym(config)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_guided_and_bfloat16_worlds_imagine(dtype: str) -> None:
+    assert imagine(worlds.world(guidance=3.0, compute_dtype=dtype)).shape == (3, 8, 16, 16, 3)
