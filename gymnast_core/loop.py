@@ -26,6 +26,8 @@ from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
 from gymnast_core.snapshot import save_snapshot, seeded_generator
 from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
 
+_COSTS = ("rollouts", "unscored", "cost_usd")
+
 
 @dataclass
 class Components:
@@ -112,14 +114,11 @@ class ReinforcementLoop(lightning.LightningModule):
             self._update(groups, iteration, tally)
         ended = time.monotonic()
         self.iteration = iteration + 1
-        metrics = tally.means() | {
-            "groups_kept": tally.sums.get("groups_kept", 0.0),
-            "groups_dropped": tally.sums.get("groups_dropped", 0.0),
+        # An iteration that waiting groups fill imagines nothing.
+        totals = {key: tally.sums.get(key, 0.0) for key in ("groups_kept", "groups_dropped", *_COSTS)}
+        metrics = tally.means() | totals | {
             "groups_waiting": float(len(self.surplus)),
-            "rollouts": tally.sums["rollouts"],
-            "unscored": tally.sums["unscored"],
-            "cost_usd": tally.sums["cost_usd"],
-            "rollouts_per_second": tally.sums["rollouts"] / max(imagined - began, 1e-9),
+            "rollouts_per_second": totals["rollouts"] / max(imagined - began, 1e-9),
             "seconds_imagining": imagined - began,
             "seconds_updating": ended - imagined,
         }

@@ -14,7 +14,9 @@ class Progress:
     ...     progress.update(1, {"loss": 0.5})
     """
 
-    def __init__(self, title: str, total: int, *, unit: str = "step", start: int = 0, log_seconds: float = 10.0) -> None:
+    def __init__(
+        self, title: str, total: int, *, unit: str = "step", start: int = 0, log_seconds: float = 10.0
+    ) -> None:
         self.title, self.total, self.unit, self.start = title, total, unit, start
         self.log_seconds = log_seconds
         self._live = sys.stderr.isatty()
@@ -23,7 +25,13 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
             from rich.progress import Progress as RichProgress
 
             self._rich = RichProgress(
@@ -53,7 +61,11 @@ class Progress:
         rate = (done - self.start) / max(now - self._began, 1e-9)
         left = (self.total - done) / rate if rate > 0 else float("inf")
         speed = f"{rate:.2f} {self.unit}s/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/{self.unit}"
-        print(f"{self.title} {done}/{self.total}  {speed}  left {_clock(left)}  {text}", file=sys.stderr, flush=True)
+        print(
+            f"{self.title} {done}/{self.total}  {speed}  left {_clock(left)}  {text}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def __exit__(self, *exception: object) -> None:
         if self._live:

@@ -16,7 +16,17 @@ from typing import Any
 from gymnast_report.files import write_text
 from gymnast_report.progress import Progress
 
-_REPORTED_PACKAGES = ("gymnast", "torch", "lightning", "transformers", "mujoco", "gymnasium", "numpy", "av", "safetensors")
+_REPORTED_PACKAGES = (
+    "gymnast",
+    "torch",
+    "lightning",
+    "transformers",
+    "mujoco",
+    "gymnasium",
+    "numpy",
+    "av",
+    "safetensors",
+)
 _SHOWN = (
     "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored", "cost_usd",
 )  # fmt: skip

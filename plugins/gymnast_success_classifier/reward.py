@@ -43,7 +43,7 @@ class SuccessClassifier(RewardModel):
         threshold: float = 0.5
         """Probability above which a rollout counts as a success."""
         positive_share: float = 0.25
-        """Share of the training loss that fulfilled instructions get, however rare; less means fewer false alarms."""
+        """Share of the loss that fulfilled instructions get, however rare; less means fewer false alarms."""
         own_share: float = 0.0
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -167,7 +167,7 @@ class DiT(nn.Module):
         """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
         super().__init__()
         self.config = config
-        # PyTorch's own initialisation would draw from the global generator; on the meta device it does nothing.
+        # PyTorch's own initialisation draws from the global generator; on the meta device it does nothing.
         with torch.device("meta"):
             self._build(config)
         self.to_empty(device="cpu")
@@ -197,7 +197,7 @@ class DiT(nn.Module):
         cache: TemporalCache | None = None,
         commit: int = 0,
     ) -> Tensor:
-        """Output (B, T, H, W, C) for frames at diffusion timesteps `t_BT`, each with the action of its slot.
+        """Output (B, T, H, W, C) for frames at diffusion timesteps `t_BT`, each with its slot's action.
 
         With a cache, the T frames follow the committed ones, and the first `commit` of them become committed.
         """

@@ -86,7 +86,7 @@ class Sampler:
             self._cache.clear()
 
     def _run(self, latents: Tensor, actions: Tensor, first: int, last: int, levels: Tensor) -> Tensor:
-        """Output of the frames `first` to `last` at their levels; encodes what the cache lacks before them."""
+        """Output of the frames `first` to `last` at their levels; encodes what the cache lacks."""
         if self.recompute:
             self._cache.clear()
         known = len(self._cache)

@@ -39,7 +39,7 @@ def sampling_timesteps(steps: int, timesteps: int = TIMESTEPS) -> Tensor:
 
 
 def pyramid(steps: int, horizon: int) -> Tensor:
-    """int64 (steps + horizon, horizon): level of each frame of a chunk before each step; frames lag by one."""
+    """int64 (steps + horizon, horizon): level of each frame of a chunk before each step."""
     row, column = torch.arange(steps + horizon)[:, None], torch.arange(horizon)
     return (steps + column - row).clamp(0, steps)
 

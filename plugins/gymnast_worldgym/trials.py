@@ -30,7 +30,7 @@ class Trial:
 
 
 class Trials(Dataset):
-    """Tasks from `*.png` images with `{"instruction": ..., "partial_credit_criteria": ...}` in a same-stem `.json`."""
+    """Tasks from `*.png` images, each with a same-stem `.json` of `instruction` and `partial_credit_criteria`."""
 
     @dataclass(frozen=True)
     class Config:
@@ -51,12 +51,8 @@ class Trials(Dataset):
                 'that holds {"instruction": "..."}.'
             )
         if len(self.trials) < len(images):
-            log.warning(
-                "%d of %d images under %s have no instruction.",
-                len(images) - len(self.trials),
-                len(images),
-                root,
-            )
+            skipped = len(images) - len(self.trials)
+            log.warning("%d of %d images under %s have no instruction.", skipped, len(images), root)
         self.image_size = None if config.image_size is None else list(config.image_size)
 
     def tasks(self) -> Sequence[Task]:

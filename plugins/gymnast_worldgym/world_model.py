@@ -41,7 +41,7 @@ class WorldGym(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        """Fields at null come from the checkpoint's config.json, or else from the defaults in `architecture`."""
+        """Fields at null come from the checkpoint's config.json, or else from `architecture`."""
 
         checkpoint: str | None = None
         """Folder written by `gymnast fit`, .safetensors file or published .pt file; null: random weights."""

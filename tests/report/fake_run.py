@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gymnast_report import hooks
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, to_yaml
 from gymnast_core.evaluation import success_interval
 from gymnast_core.types import Reward, Rollout, Task
+from gymnast_report import hooks
 
 HOSTILE = '<script>alert("x")</script> & "quotes" </video>'
 COLUMNS = (

@@ -6,10 +6,10 @@ import json
 
 import fake_run
 import pytest
-from gymnast_report import hooks
-from gymnast_report.gallery import balanced, read_clips, same_tasks
 
 from gymnast_core.errors import DataError
+from gymnast_report import hooks
+from gymnast_report.gallery import balanced, read_clips, same_tasks
 
 
 def test_half_of_the_chosen_are_successes_where_there_are_enough():
@@ -36,9 +36,9 @@ def test_evaluations_show_the_same_tasks_whatever_their_order():
     assert len(set(instructions)) == 3
 
 
-def test_first_fifth_and_last_iterations_are_kept(tmp_path):
-    config = fake_run.make_run(tmp_path / "run")
-    clips = read_clips(tmp_path / "run" / "videos")
+def test_first_fifth_and_last_iterations_are_kept(finished_run):
+    config = fake_run.run_config(finished_run)
+    clips = read_clips(finished_run / "videos")
     training = {clip.phase for clip in clips if clip.kind == "imagined"}
     assert training == {"iteration-000001", "iteration-000005", "iteration-000007"}
     assert len(clips) == 3 * 4 + 3 * config.evaluation.videos
@@ -46,9 +46,9 @@ def test_first_fifth_and_last_iterations_are_kept(tmp_path):
     assert tasks[0] == tasks[1]
 
 
-def test_repeating_an_iteration_after_a_kill_doubles_nothing(tmp_path):
-    config = fake_run.make_run(tmp_path / "run")
-    videos = tmp_path / "run" / "videos"
+def test_repeating_an_iteration_after_a_kill_doubles_nothing(run_copy):
+    config = fake_run.run_config(run_copy)
+    videos = run_copy / "videos"
     before = sorted(path.name for path in videos.iterdir())
     (videos / "iteration-000005-imagined-02.mp4").unlink()
     fake_run.train(config, 4)
@@ -57,9 +57,9 @@ def test_repeating_an_iteration_after_a_kill_doubles_nothing(tmp_path):
     assert len(files) == len(set(files)) == sum(name.endswith(".mp4") for name in before)
 
 
-def test_fewer_rollouts_than_before_leave_no_stale_video(tmp_path):
-    config = fake_run.make_run(tmp_path / "run")
-    videos = tmp_path / "run" / "videos"
+def test_fewer_rollouts_than_before_leave_no_stale_video(run_copy):
+    config = fake_run.run_config(run_copy)
+    videos = run_copy / "videos"
     hooks.gymnast_rewards_scored(config, [fake_run.rollout(0)], fake_run.rewards([1.0]), 4)
     assert [path.name for path in videos.glob("iteration-000005-imagined-*.mp4")] == [
         "iteration-000005-imagined-01.mp4"

@@ -12,11 +12,12 @@ from html.parser import HTMLParser
 import av
 import fake_run
 import pytest
+
+from gymnast_core.errors import DataError
 from gymnast_report import report
 from gymnast_report.__main__ import main
 from gymnast_report.charts import Chart, Point, Series, ticks
-
-from gymnast_core.errors import DataError
+from gymnast_report.folder import read_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -53,15 +54,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    path = tmp_path_factory.mktemp("report") / "run"
-    fake_run.make_run(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def html(run):
-    return (run / "report.html").read_text()
+def html(finished_run):
+    return (finished_run / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +98,12 @@ def test_unscored_episodes_are_named_and_never_counted(page):
     assert "The judge did not answer: 503" in page.text
 
 
-def test_config_versions_and_commands_are_on_the_page(run, page):
+def test_config_versions_and_commands_are_on_the_page(finished_run, page):
     for text in (
         "name: openvla-oft",
         "torch: 2.13.0",
-        f"gymnast train --resume {run}",
-        f"output={run}-again",
+        f"gymnast train --resume {finished_run}",
+        f"output={finished_run}-again",
     ):
         assert text in page.text
 
@@ -130,15 +124,14 @@ def test_charts_are_well_formed_labelled_drawings(html):
         assert labels[0] == "iteration" and len(labels) == 2
 
 
-def test_a_run_without_evidence_says_so(run, tmp_path):
+def test_a_run_without_evidence_says_so(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     assert "No evaluation yet" in Page(report.build_report(tmp_path).read_text()).text
 
 
-def test_an_interval_around_zero_is_called_no_difference(tmp_path):
-    fake_run.make_run(tmp_path / "run", iterations=1)
+def test_an_interval_around_zero_is_called_no_difference(run_copy):
     summary = {"difference": {"mean": 0.1, "interval": [-0.1, 0.3], "n": 8, "method": "m"}}
-    text = Page(report.build_report(tmp_path / "run", summary=summary).read_text()).text
+    text = Page(report.build_report(run_copy, summary=summary).read_text()).text
     assert "this run does not show a difference" in text and "−10.0" in text
 
 
@@ -151,14 +144,11 @@ def test_when_nothing_was_scored_the_rate_is_unscored_and_not_zero(tmp_path):
     assert "0.0 %" not in text
 
 
-def test_videos_beyond_the_budget_are_named_instead_of_embedded(run, monkeypatch, tmp_path):
+def test_videos_beyond_the_budget_are_named_instead_of_embedded(run_copy, monkeypatch):
     monkeypatch.setattr(report, "EMBEDDED_BYTES", 20_000)
-    html = report.build_report(run).read_text()
-    page = Page(html)
+    page = Page(report.build_report(run_copy).read_text())
     assert 1 <= len(page.find("video")) < 30
     assert "videos/iteration-000001-imagined-01.mp4" in page.text
-    monkeypatch.undo()
-    report.build_report(run)
 
 
 def test_the_evaluations_of_other_policies_are_compared_by_their_labels(tmp_path):
@@ -171,18 +161,15 @@ def test_the_evaluations_of_other_policies_are_compared_by_their_labels(tmp_path
     assert "gymnast evaluate" in text and "--resume" not in text
 
 
-def test_metrics_of_a_resumed_run_are_merged_by_iteration(run):
-    (run / "metrics.csv").write_text("iteration,loss\n1,0.5\n2,0.4\n2,0.3\n")
-    from gymnast_report.folder import read_run
-
-    assert [row["loss"] for row in read_run(run).metrics] == [0.5, 0.3]
-    fake_run.write_metrics(run, 7)
+def test_metrics_of_a_resumed_run_are_merged_by_iteration(run_copy):
+    (run_copy / "metrics.csv").write_text("iteration,loss\n1,0.5\n2,0.4\n2,0.3\n")
+    assert [row["loss"] for row in read_run(run_copy).metrics] == [0.5, 0.3]
 
 
-def test_the_command_rebuilds_the_page_and_refuses_other_folders(run, tmp_path, capsys):
-    (run / "report.html").unlink()
-    assert main([str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.html")
+def test_the_command_rebuilds_the_page_and_refuses_other_folders(run_copy, tmp_path, capsys):
+    (run_copy / "report.html").unlink()
+    assert main([str(run_copy)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_copy / "report.html")
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is not a run folder: no such folder" in capsys.readouterr().err
 

@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 import torch
-from gymnast_report.video import strip, write_poster, write_video
 from PIL import Image
 
 from gymnast_core.errors import DataError
+from gymnast_report.video import strip, write_poster, write_video
 
 
 def decode(path):

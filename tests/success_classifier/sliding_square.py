@@ -20,10 +20,8 @@ def make_classifier(**changes: object) -> SuccessClassifier:
 
 def make_episode(seed: int, size: int = SIZE) -> Episode:
     generator = torch.Generator().manual_seed(seed)
-    start, move = (
-        int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((4, 9), (-4, 5))
-    )
-    row = int(torch.randint(2, 11, (1,), generator=generator))
+    ranges = ((4, 9), (-4, 5), (2, 11))
+    start, move, row = (int(torch.randint(*bounds, (1,), generator=generator)) for bounds in ranges)
     frames_THWC = torch.full((5, SIZE, SIZE, 3), 30, dtype=torch.uint8)
     for frame, x in enumerate(torch.linspace(start, start + move, 5).round().int().tolist()):
         frames_THWC[frame, row : row + 3, x : x + 3] = torch.tensor([220, 60, 60], dtype=torch.uint8)

@@ -31,7 +31,7 @@ def fit(classifier: SuccessClassifier, episodes: Sequence[Episode], steps: int) 
 @pytest.fixture(scope="module")
 def fitted() -> SuccessClassifier:
     classifier = make_classifier()
-    fit(classifier, [make_episode(seed) for seed in range(300)], steps=250)
+    fit(classifier, [make_episode(seed) for seed in range(300)], steps=200)
     return classifier
 
 
@@ -103,7 +103,7 @@ def test_only_known_outcomes_are_learned_from() -> None:
 
 
 def test_the_loss_is_balanced_however_rare_success_is() -> None:
-    """An untrained network pays log 2 for every outcome, so the loss must be log 2 whatever the proportions."""
+    """A network without opinion pays log 2 for every outcome, so that is the loss in any proportion."""
     classifier = make_classifier(positive_share=0.3)
     with torch.no_grad():
         for parameter in classifier.module().head[-1].parameters():
@@ -152,14 +152,11 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(CheckpointError, match="missing"):
         SuccessClassifier(config)
-    make_classifier(width=16).network  # noqa: B018
+    make_classifier().save(tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(text.replace('"width": 8', '"width": 16'))
-    checkpoint_of_another_width = make_classifier()
-    checkpoint_of_another_width.save(tmp_path / "other")
-    (tmp_path / "other" / "config.json").write_text(text.replace('"width": 8', '"width": 16'))
     with pytest.raises(CheckpointError, match="does not fit"):
-        SuccessClassifier(SuccessClassifier.Config(checkpoint=str(tmp_path / "other")))
+        SuccessClassifier(config)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         SuccessClassifier(config)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gymnast_worldgym.model import DiT
 from safetensors.torch import load_file
 from torch import Tensor
+
+from gymnast_worldgym.model import DiT
 
 ROOT = Path(__file__).parents[1] / "golden" / "worldgym"
 MANIFEST: dict[str, Any] = json.loads((ROOT / "manifest.json").read_text())["files"]

@@ -9,11 +9,11 @@ import golden
 import pytest
 import torch
 import worlds
+
+from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.world_model import WorldGym
-
-from gymnast_core.errors import CheckpointError, ConfigError
 
 
 def dit(name: str, **changed: int) -> DiT:

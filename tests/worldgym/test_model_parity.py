@@ -5,6 +5,7 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
+
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.rope import rotate, spatial_table, temporal_table
 

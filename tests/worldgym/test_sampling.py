@@ -5,10 +5,12 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
+from torch import Tensor
+
 from gymnast_worldgym.architecture import Sampling
+from gymnast_worldgym.model import DiT
 from gymnast_worldgym.sampling import Sampler
 from gymnast_worldgym.schedule import noise_process
-from torch import Tensor
 
 GENERATED = [name.removesuffix(".safetensors") for name in golden.MANIFEST if name.startswith("generate_")]
 ROLLED = [name.removesuffix(".safetensors") for name in golden.MANIFEST if name.startswith("worldmodel_")]
@@ -77,18 +79,14 @@ def test_streaming_is_exact_until_the_window_slides() -> None:
 
 
 def test_streaming_is_exact_for_one_layer_however_far_it_slides() -> None:
-    """With one layer the keys and values of a frame depend on no other frame, and rotary positions are relative."""
-    from gymnast_worldgym.model import DiT
-
+    """With one layer a frame's keys and values depend on no other frame, and rotary positions are relative."""
     dit = DiT(
         DiT.Config(channels=4, patch_size=2, dim=32, layers=1, heads=2), torch.Generator().manual_seed(0)
     )
     weights = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in dit.parameters():
-            parameter.add_(
-                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            )
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=weights))
     g = torch.Generator().manual_seed(1)
     context, noise = torch.randn(2, 1, 4, 4, 4, generator=g), torch.randn(2, 20, 4, 4, 4, generator=g)
     actions = torch.randn(2, 21, 10, generator=g)

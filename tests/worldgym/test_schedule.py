@@ -5,6 +5,8 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
+
+from gymnast_worldgym.model import DiT
 from gymnast_worldgym.schedule import (
     Diffusion,
     Flow,
@@ -89,8 +91,6 @@ def test_single_sampler_steps(name: str, index: int) -> None:
 
 
 def test_three_training_steps_match() -> None:
-    from gymnast_worldgym.model import DiT
-
     recorded, about = golden.tensors("train_steps"), golden.settings("train_steps")
     dit = DiT(golden.architecture(about["config"]), torch.Generator().manual_seed(0))
     dit.load_state_dict({k.removeprefix("init."): v for k, v in recorded.items() if k.startswith("init.")})

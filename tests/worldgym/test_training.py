@@ -7,26 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 import worlds
-from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, draw_times, pixel_weights
-from gymnast_worldgym.world_model import WorldGym
 
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
+from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, draw_times, pixel_weights
+from gymnast_worldgym.world_model import WorldGym
 
 
 @pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
 def test_the_loss_falls(prediction: str) -> None:
     model = WorldGym(WorldGym.Config(**worlds.SIZE, prediction=prediction, pixel_weights=PixelWeights()))
     optimizer = torch.optim.Adam(model.module().parameters(), lr=3e-3)
-    episodes, losses = worlds.moving_dot(8), []
-    g = worlds.generator()
-    for _ in range(80):
-        loss = model.training_loss(episodes, generator=g).value
+    episodes, losses = worlds.moving_dot(2, length=5), []
+    for _ in range(25):
+        loss = model.training_loss(episodes, generator=worlds.generator()).value
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert losses[-1] < 0.85 * losses[0]
 
 
 def test_the_loss_is_reproducible_and_reaches_every_parameter() -> None:

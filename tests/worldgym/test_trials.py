@@ -6,9 +6,9 @@ from pathlib import Path
 import golden
 import pytest
 import torch
-from gymnast_worldgym.trials import Trials
 
 from gymnast_core.errors import DataError
+from gymnast_worldgym.trials import Trials
 
 TREE = golden.ROOT / "trials_tree"
 EXPECTED = {

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 import worlds
-from gymnast_worldgym.world_model import WorldGym
 from omegaconf import OmegaConf
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_worldgym.world_model import WorldGym
 
 
 def imagine(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gymnast_worldgym.world_model import WorldGym
 
 from gymnast_core.types import Episode, Task
+from gymnast_worldgym.world_model import WorldGym
 
 SIZE = dict(
     image_size=[16, 16], patch_size=8, dim=32, layers=2, heads=2, action_dim=4, robot_action_dim=3, window=5

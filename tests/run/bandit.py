@@ -1,0 +1,110 @@
+"""A world small enough to know the answer: a dot on a line of pixels moves by the policy's tokens; the reward is its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+from gymnast_core.types import ActionChunk, Observation, Reward, Rollout, Task
+
+WIDTH = 16
+
+
+def line_task(position: int, name: str = "task") -> Task:
+    return Task(id=f"{name}-{position}", instruction="go right", frames_THWC=picture(torch.tensor([position])))
+
+
+def picture(positions_B: Tensor) -> Tensor:
+    frames = torch.zeros(len(positions_B), 1, WIDTH, 3, dtype=torch.uint8)
+    frames[torch.arange(len(positions_B)), 0, positions_B] = 255
+    return frames
+
+
+def place(frame_HWC: Tensor) -> int:
+    return int(frame_HWC[0, :, 0].argmax())
+
+
+class LineWorld(WorldModel):
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    device = torch.device("cpu")
+
+    def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"positions": torch.tensor([place(task.frames_THWC[-1]) for task in tasks])}
+
+    def step(self, state: dict[str, Tensor], actions_BLA: Tensor) -> Tensor:
+        frames = []
+        for action_BA in actions_BLA.unbind(1):
+            state["positions"] = (state["positions"] + action_BA[:, 0].round().long()).clamp(0, WIDTH - 1)
+            frames.append(picture(state["positions"]))
+        return torch.stack(frames, dim=1)
+
+    def outcomes(self, state: dict[str, Tensor]) -> list[None]:
+        return [None] * len(state["positions"])
+
+
+class LinePolicy(Policy):
+    """Chooses left or right with one logit pair that sees nothing."""
+
+    @dataclass(frozen=True)
+    class Config:
+        chunk_length: int = 2
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.chunk_length, self.action_dim = config.chunk_length, 1
+        self.logits = nn.Parameter(torch.zeros(2))
+
+    def _log_probs(self, batch: int, temperature: float) -> Tensor:
+        return (self.logits / (temperature or 1.0)).log_softmax(0).expand(batch, self.chunk_length, 1, 2)
+
+    @torch.no_grad()
+    def act(
+        self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> ActionChunk:
+        log_probs = self._log_probs(len(observation.instructions), temperature)
+        if temperature == 0:
+            tokens = log_probs.argmax(-1)
+        else:
+            draws = torch.multinomial(log_probs.exp().reshape(-1, 2), 1, generator=generator)
+            tokens = draws.reshape(log_probs.shape[:-1])
+        chosen = log_probs.gather(-1, tokens[..., None])[..., 0]
+        return ActionChunk((2.0 * tokens - 1.0).float(), chosen, tokens)
+
+    def evaluate(
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        log_probs = self._log_probs(len(observation.instructions), temperature)
+        assert chunk.tokens_BLD is not None
+        return log_probs.gather(-1, chunk.tokens_BLD[..., None])[..., 0], -(log_probs.exp() * log_probs).sum(-1)
+
+    def save(self, directory) -> None:
+        from safetensors.torch import save_file
+
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({"logits": self.logits.detach()}, str(directory / "model.safetensors"))
+
+
+@dataclass
+class RightReward(RewardModel):
+    """1 if the dot ended right of where it started; every `fail_every`-th rollout cannot be judged."""
+
+    fail_every: int = 0
+    calls: list[int] = field(default_factory=list)
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        self.calls.append(len(rollouts))
+        rewards = []
+        for index, rollout in enumerate(rollouts):
+            if self.fail_every and index % self.fail_every == 0:
+                rewards.append(Reward(None, error="the judge is asleep", cost_usd=0.25))
+            else:
+                moved = place(rollout.frames_THWC[-1]) - place(rollout.frames_THWC[0])
+                rewards.append(Reward(float(moved > 0), cost_usd=0.25))
+        return rewards

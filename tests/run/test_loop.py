@@ -1,0 +1,187 @@
+"""The loop on a world whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from bandit import LinePolicy, LineWorld, RightReward, line_task
+from gymnast_grpo.grpo import GRPO
+from torch.utils.data import DataLoader
+
+from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig
+from gymnast_core.errors import ConfigError
+from gymnast_core.loop import Components, ReinforcementLoop, RewardsFailing, step_mask
+from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
+from gymnast_core.snapshot import load_latest_snapshot, save_snapshot, seeded_generator
+
+
+class Hooks:
+    """Keeps what the loop tells."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+        self.scored = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **_: None
+
+    def gymnast_metrics(self, config: Any, step: int, metrics: dict[str, float]) -> None:
+        self.metrics.append(dict(metrics))
+
+    def gymnast_rewards_scored(self, config: Any, rollouts: Any, rewards: Any, step: int) -> None:
+        self.scored += len(rollouts)
+
+
+def run_loop(folder: Path, *, iterations: int = 3, fail_every: int = 0, grpo: dict[str, Any] | None = None, starts=(6, 7, 8), **loop: Any):
+    part = ComponentConfig("unused")
+    settings = {"tasks_per_iteration": 4, "horizon": 4, **loop}
+    config = RunConfig(part, part, part, part, part, loop=LoopConfig(iterations=iterations, **settings))
+    args = {"group_size": 6, "learning_rate": 0.1, "minibatch_size": 8, "epochs": 1, "accuracy_bounds": [0.01, 0.99]}
+    optimizer = GRPO(GRPO.Config(**{**args, **(grpo or {})}))
+    parts = Components(LinePolicy(LinePolicy.Config()), LineWorld(), RightReward(fail_every), optimizer, [line_task(i) for i in starts])
+    hooks = Hooks()
+    module = ReinforcementLoop(config, parts, folder, hooks)
+    trainer = lightning.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(range(module.iteration, iterations), batch_size=None))
+    return SimpleNamespace(module=module, hooks=hooks, parts=parts, policy=parts.policy)
+
+
+def test_the_policy_learns_what_is_rewarded(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=12)
+    left, right = done.policy.logits.softmax(0).tolist()
+    assert right > 0.9 > left
+    assert done.hooks.metrics[-1]["imagined_success"] > done.hooks.metrics[0]["imagined_success"]
+
+
+def test_unscored_rollouts_teach_nothing(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=1, fail_every=2)
+    metrics = done.hooks.metrics[0]
+    assert metrics["unscored"] == metrics["rollouts"] / 2
+    # Success is a mean over the judged half; zeros for the others would halve it.
+    judged = run_loop(tmp_path / "all", iterations=1).hooks.metrics[0]
+    assert abs(metrics["imagined_success"] - judged["imagined_success"]) < 0.25
+    assert done.policy.logits[1] > 0 > done.policy.logits[0]
+
+
+def test_a_failing_judge_stops_the_run_with_the_way_on(tmp_path: Path) -> None:
+    with pytest.raises(RewardsFailing, match=r"could not be judged.*the judge is asleep.*--resume"):
+        run_loop(tmp_path, fail_every=1)
+
+
+def test_surplus_groups_wait_for_the_next_iteration(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=2, groups_per_update=1, tasks_per_iteration=6)
+    first, second = done.hooks.metrics
+    assert first["groups_kept"] > 1
+    assert first["groups_waiting"] == first["groups_kept"] - 1
+    # The second iteration is served from what waited: nothing is imagined or paid for again.
+    assert second["rollouts"] == 0
+    assert second["cost_usd"] == 0
+    assert second["groups_waiting"] == first["groups_waiting"] - 1
+
+
+def test_draws_go_on_until_the_batch_is_full(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=1, tasks_per_iteration=1, groups_per_update=4, max_draws=20)
+    metrics = done.hooks.metrics[0]
+    assert metrics["groups_kept"] == 4
+    assert metrics["rollouts"] == 6 * (metrics["groups_kept"] + metrics["groups_dropped"])
+
+
+def test_groups_without_variance_change_nothing(tmp_path: Path) -> None:
+    # From the right edge nothing can move right: every rollout fails.
+    done = run_loop(tmp_path, iterations=1, starts=(15,))
+    assert done.hooks.metrics[0]["groups_dropped"] == 4 * 4
+    assert done.module.updates == 0
+    assert torch.equal(done.policy.logits, torch.zeros(2))
+
+
+def test_micro_batches_do_not_change_the_update(tmp_path: Path) -> None:
+    whole = run_loop(tmp_path / "whole", iterations=2)
+    parts = run_loop(tmp_path / "parts", iterations=2, micro_batch_size=3)
+    torch.testing.assert_close(whole.policy.logits, parts.policy.logits)
+
+
+def test_the_kl_term_holds_the_policy_back(tmp_path: Path) -> None:
+    free = run_loop(tmp_path / "free", iterations=8)
+    held = run_loop(tmp_path / "held", iterations=8, grpo={"kl_coefficient": 5.0})
+    assert held.policy.logits.diff().abs() < free.policy.logits.diff().abs()
+
+
+def test_world_and_reward_are_in_no_checkpoint(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=1)
+    assert {name for name, _ in done.module.named_parameters()} == {"policy.logits"}
+    state = load_latest_snapshot(tmp_path / "snapshots")
+    assert state is not None
+    assert set(state["policy"]) == {"logits"}
+
+
+def test_a_snapshot_restores_waiting_groups(tmp_path: Path) -> None:
+    done = run_loop(tmp_path, iterations=1, groups_per_update=1, tasks_per_iteration=6)
+    state = load_latest_snapshot(tmp_path / "snapshots")
+    assert state is not None
+    rollouts = [rollout_from_state(r) for group in state["surplus"] for r in group["rollouts"]]
+    waiting = [rollout for group in done.module.surplus for rollout in group.rollouts]
+    assert len(rollouts) == len(waiting) > 0
+    for restored, original in zip(rollouts, waiting, strict=True):
+        assert torch.equal(restored.frames_THWC, original.frames_THWC)
+        assert torch.equal(restored.log_prob_NLD, original.log_prob_NLD)
+        assert restored.task.id == original.task.id
+
+
+def test_imagine_is_repeatable_and_in_order() -> None:
+    policy, world = LinePolicy(LinePolicy.Config()), LineWorld()
+    tasks = [line_task(position) for position in (3, 9, 5)]
+    runs = [
+        imagine(policy, world, tasks, horizon=6, temperature=1.0, generator=seeded_generator(1, "x"), batch_size=2)
+        for _ in range(2)
+    ]
+    assert [rollout.task.id for rollout in runs[0]] == [task.id for task in tasks]
+    for first, second in zip(*runs, strict=True):
+        assert torch.equal(first.frames_THWC, second.frames_THWC)
+        assert first.frames_THWC.shape == (7, 1, 16, 3)
+        assert first.actions_NLA.shape == (3, 2, 1)
+        assert first.horizon == 6
+
+
+def test_a_horizon_that_is_no_multiple_of_the_chunk_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"horizon of 5 .* chunk length 2; set loop.horizon=4"):
+        imagine(
+            LinePolicy(LinePolicy.Config()), LineWorld(), [line_task(3)], horizon=5, temperature=1.0, generator=seeded_generator(0)
+        )  # fmt: skip
+
+
+def test_actions_after_the_first_success_are_masked() -> None:
+    rollout = imagine(
+        LinePolicy(LinePolicy.Config()), LineWorld(), [line_task(3)], horizon=4, temperature=1.0, generator=seeded_generator(0)
+    )[0]  # fmt: skip
+    state = rollout_to_state(rollout)
+    finished = rollout_from_state({**state, "finish_step": 3})
+    assert step_mask([rollout, finished], 2).tolist() == [[True] * 8, [True] * 6 + [False] * 2]
+
+
+def test_only_the_newest_snapshots_are_kept_and_damage_is_named(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_snapshot(tmp_path, step, {"value": torch.tensor(float(step)), "by_index": {0: "zero"}, "none": None})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]
+    state = load_latest_snapshot(tmp_path)
+    assert state == {"value": torch.tensor(3.0), "by_index": {0: "zero"}, "none": None}
+    weights = tmp_path / "step-000000003" / "state.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2])
+    from gymnast_core.errors import CheckpointError
+
+    with pytest.raises(CheckpointError, match="step-000000003 is damaged"):
+        load_latest_snapshot(tmp_path)
+
+
+def test_streams_of_different_labels_differ() -> None:
+    def draw(*labels: str | int) -> float:
+        return torch.rand(1, generator=seeded_generator(0, *labels)).item()
+
+    assert draw("imagine", 1) == draw("imagine", 1)
+    assert len({draw("imagine", 1), draw("imagine", 2), draw("update", 1), draw("imagine", 1, 0)}) == 4
