@@ -33,8 +33,8 @@ import numpy as np
 from scipy import stats
 from tabletop_parts import breakdown, build, preset, tasks_of
 
-from gymnast_core.config import ComponentConfig
-from gymnast_core.evaluation import evaluate, success_interval
+from gymnast_evaluation.evaluate import evaluate
+from gymnast_evaluation.statistics import success_interval
 
 ARMS = {
     "grpo": [],

@@ -9,6 +9,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+from gymnast_core.config import ComponentConfig, RunConfig, load_config
+from gymnast_core.registry import registries
+from gymnast_core.types import Rollout
 from gymnast_tabletop.instructions import (
     MAX_LATERAL_RATIO,
     MAX_OTHER_DISPLACEMENT,
@@ -16,10 +20,6 @@ from gymnast_tabletop.instructions import (
     block_index,
     parse,
 )
-
-from gymnast_core.config import ComponentConfig, RunConfig, load_config
-from gymnast_core.registry import registries
-from gymnast_core.types import Rollout
 
 MOVED = 0.01
 """Metres from which a block counts as moved."""

@@ -23,12 +23,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from gymnast_report.video import strip
 from tabletop_parts import build, preset
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.snapshot import seeded_generator
 from gymnast_core.types import Task
+from gymnast_report.video import strip
 
 ROOT = Path(__file__).parent.parent
 PALETTE = {"red": (220, 32, 32), "green": (28, 158, 52), "blue": (28, 68, 216), "yellow": (250, 210, 20), "effector": (22, 24, 28)}

@@ -25,8 +25,15 @@ RESUME = click.option(
 )
 
 
+class _BrokenCommand(click.Command):
+    """Stands for a command that cannot be loaded; says so when it is used."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        raise PluginError(f"The command {self.name!r} is broken {self.short_help}.")
+
+
 class _Commands(click.Group):
-    """Our own commands and those of plugins (entry-point group `gymnast.commands`), imported when they are used."""
+    """Our own commands and those of plugins (entry points of `gymnast.commands`), imported when used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted({*super().list_commands(context), *discovery.sources("gymnast.commands")})
@@ -34,7 +41,16 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         own = super().get_command(context, name)
         found = discovery.sources("gymnast.commands").get(name)
-        return discovery.load(found[0]) if own is None and found else own
+        if own is not None or not found:
+            return own
+        try:
+            if len(found) == 1:
+                return discovery.load(found[0])
+            reason = "several plugins bring it: " + " and ".join(map(str, found))
+        # One broken command must not take the others, or --help, with it.
+        except (Exception, SystemExit) as error:
+            reason = f"{found[0]} cannot be imported: {type(error).__name__}: {error}"
+        return _BrokenCommand(name, short_help=f"(broken: {reason})")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +72,21 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
     config = config_from(RunConfig, arguments, resume)
     from gymnast_core import run
 
-    print_summary(run.train(config, resume=resume))
+    summary = run.train(config, resume=resume)
+    print_summary(summary)
+    if "difference" in summary:
+        click.echo(_headline(summary))
+    click.echo(f"Run folder: {summary['output']} (see report.html there)")
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    before, after, difference = summary["before"], summary["after"], summary["difference"]
+    low, high = (100 * bound for bound in difference["interval"])
+    return (
+        f"Success in {after['world']!r}: {100 * before['rate']:.1f} % before, "
+        f"{100 * after['rate']:.1f} % after: {100 * difference['mean']:+.1f} points [95 % interval {low:+.1f} to {high:+.1f}], "
+        f"{difference['n']} paired episodes."
+    )
 
 
 @cli.command()

@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from gymnast_core.config import RunConfig
+    from gymnast_core.interfaces import Policy
     from gymnast_core.registry import Registries
     from gymnast_core.types import Reward, Rollout
 
@@ -54,6 +55,13 @@ def gymnast_rewards_scored(
     config: RunConfig, rollouts: Sequence[Rollout], rewards: Sequence[Reward], step: int
 ) -> None:
     """The rollouts of iteration `step` were scored; `rewards[i]` judges `rollouts[i]`. Do not modify them."""
+
+
+@hookspec
+def gymnast_evaluate(  # type: ignore[empty-body]
+    config: RunConfig, policy: Policy, label: str, iteration: int
+) -> Mapping[str, Any]:
+    """Measure the policy before the run, after it, and every `evaluation.every` iterations; return what the summary says."""
 
 
 @hookspec

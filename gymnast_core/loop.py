@@ -76,13 +76,14 @@ class RewardsFailing(GymnastError):
 class ReinforcementLoop(lightning.LightningModule):
     """Trains `parts.policy`; see the module's docstring."""
 
-    evaluator: Callable[[str, int], object] | None = None
-
-    def __init__(self, config: RunConfig, parts: Components, folder: Path, hook: Any) -> None:
+    def __init__(
+        self, config: RunConfig, parts: Components, folder: Path, hook: Any, evaluate: Callable[[str, int], object]
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.policy = parts.policy
         self._parts, self._config, self._folder, self._hook = parts, config, folder, hook
+        self._evaluate = evaluate
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(parts.policy).eval()] if parts.optimizer.needs_reference else []
         self._optimizer_state: dict[str, Any] | None = None
@@ -126,8 +127,8 @@ class ReinforcementLoop(lightning.LightningModule):
         if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
             self.snapshot()
         every = self._config.evaluation.every
-        if self.evaluator is not None and every and self.iteration % every == 0:
-            self.evaluator(f"iteration-{self.iteration:06d}", self.iteration)
+        if every and self.iteration % every == 0:
+            self._evaluate(f"iteration-{self.iteration:06d}", self.iteration)
 
     def _collect(self, iteration: int, tally: Tally) -> list[Group]:
         loop, optimizer = self._config.loop, self._parts.optimizer

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from gymnast_core.config import RunConfig, load_config, to_yaml
-from gymnast_core.errors import ConfigError
-from gymnast_core.evaluation import Evaluation, evaluate, evaluation_from_json, load_tasks, paired_difference
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.loop import Components, ReinforcementLoop
 from gymnast_core.registry import registries
@@ -33,44 +31,17 @@ def build_components(config: RunConfig) -> Components:
             )
         part = config.demonstrations
         demonstrations = known.datasets.build(part.name, part.args).episodes()
+    tasks = known.datasets.build(config.tasks.name, config.tasks.args).tasks()
+    if not len(tasks):
+        raise DataError(f"The dataset {config.tasks.name!r} holds no tasks.")
     return Components(
         policy=known.policies.build(config.policy.name, config.policy.args),
         world_model=known.world_models.build(config.world_model.name, config.world_model.args),
         reward_model=known.reward_models.build(config.reward_model.name, config.reward_model.args),
         optimizer=optimizer,
-        tasks=load_tasks(config.tasks),
+        tasks=tasks,
         demonstrations=demonstrations,
     )
-
-
-class _Evaluator:
-    """Evaluates the policy in the evaluation world, once per label: a resumed run does not repeat what is done."""
-
-    def __init__(self, config: RunConfig, parts: Components, folder: Path, hook: Any) -> None:
-        self.config, self.parts, self.folder, self.hook = config, parts, folder, hook
-
-    def __call__(self, label: str, iteration: int) -> Evaluation | None:
-        part, loop = self.config.evaluation, self.config.loop
-        if part.tasks is None:
-            return None
-        file = self.folder / "evaluations" / f"{label}.json"
-        if file.exists():
-            return evaluation_from_json(json.loads(file.read_text()))
-        known = registries()
-        world = known.world_models.build(part.world.name, part.world.args)
-        judge = known.reward_models.build(part.reward_model.name, part.reward_model.args)
-        result, rollouts, rewards = evaluate(
-            self.parts.policy, world, judge, load_tasks(part.tasks), label=label,
-            names=(part.world.name, part.reward_model.name), horizon=loop.horizon, temperature=part.temperature,
-            seed=self.config.seed, iteration=iteration, batch_size=loop.imagine_batch_size,
-        )  # fmt: skip
-        self.hook.gymnast_evaluation_done(
-            config=self.config, label=label, world=part.world.name, rollouts=rollouts, rewards=rewards
-        )
-        write_json(file, asdict(result))
-        world.close()
-        judge.close()
-        return result
 
 
 def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, Any]:
@@ -94,31 +65,38 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     parts, folder, hook = build_components(config), Path(config.output), plugin_manager().hook
     if resume is None:
         create_run_folder(folder, to_yaml(config))
-    evaluator = _Evaluator(config, parts, folder, hook)
-    loop = ReinforcementLoop(config, parts, folder, hook)
+
+    def evaluate(label: str, iteration: int) -> dict[str, Any]:
+        found = hook.gymnast_evaluate(config=config, policy=parts.policy, label=label, iteration=iteration)
+        return {key: value for part in found for key, value in part.items()}
+
+    loop = ReinforcementLoop(config, parts, folder, hook, evaluate)
     done = state["iteration"] if state else 0
     hook.gymnast_run_started(
         config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration"
     )
     try:
-        before = evaluator("before", 0)
+        before = evaluate("before", 0)
         if state is not None:
             loop.restore(state)
-        _learn(config, loop, hook, evaluator)
+        _learn(config, loop, hook)
         parts.policy.eval().cpu()
         parts.policy.save(folder / "policy")
-        after = evaluator("after", loop.iteration)
+        after = evaluate("after", loop.iteration)
     finally:
         hook.gymnast_run_stopped(config=config)
         parts.world_model.close()
         parts.reward_model.close()
-    summary = _summary(loop, before, after, time.monotonic() - began)
+    summary: dict[str, Any] = {"output": str(folder), "iterations": loop.iteration, "updates": loop.updates}
+    summary["seconds"] = time.monotonic() - began
+    if after:
+        summary |= {"before": before, "after": after, "difference": after.pop("difference")}
     write_json(folder / "summary.json", summary)
     hook.gymnast_run_done(config=config, summary=summary)
-    return {"output": str(folder), **summary}
+    return summary
 
 
-def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any, evaluator: _Evaluator) -> None:
+def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any) -> None:
     total = config.loop.iterations
     if loop.iteration >= total:
         return
@@ -128,24 +106,5 @@ def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any, evaluator: _Ev
         raise ConfigError(
             f"trainer asks for {trainer.world_size} processes; `gymnast train` runs in one. Set trainer.devices=1."
         )
-    loop.evaluator = evaluator
     numbers = DataLoader(range(loop.iteration, total), batch_size=None)  # type: ignore[arg-type]
     trainer.fit(loop, numbers)
-
-
-def _summary(
-    loop: ReinforcementLoop, before: Evaluation | None, after: Evaluation | None, seconds: float
-) -> dict[str, Any]:
-    summary: dict[str, Any] = {"iterations": loop.iteration, "updates": loop.updates, "seconds": seconds}
-    for label, result in (("before", before), ("after", after)):
-        if result is not None:
-            summary[label] = {
-                "rate": result.rate,
-                "interval": list(result.interval),
-                "n": result.n,
-                "unscored": result.unscored,
-                "world": result.world,
-            }
-    if before is not None and after is not None:
-        summary["difference"] = asdict(paired_difference(before, after))
-    return summary

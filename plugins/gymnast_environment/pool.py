@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 
@@ -42,8 +43,9 @@ class EnvironmentPool:
 
 def make_environment(environment_id: str, args: Mapping[str, object]) -> gymnasium.Env:
     """`gymnasium.make`, with one clear `DataError` for whatever goes wrong in it."""
+    keywords: dict[str, Any] = dict(args)
     try:
-        return gymnasium.make(environment_id, disable_env_checker=True, **dict(args))
+        return gymnasium.make(environment_id, disable_env_checker=True, **keywords)
     except gymnasium.error.Error as error:
         raise DataError(
             f"No Gymnasium environment {environment_id!r} could be made: {error} "
@@ -51,6 +53,6 @@ def make_environment(environment_id: str, args: Mapping[str, object]) -> gymnasi
         ) from error
     except Exception as error:
         raise DataError(
-            f"gymnasium.make({environment_id!r}) with {dict(args)} failed: {type(error).__name__}: {error}. "
+            f"gymnasium.make({environment_id!r}) with {keywords} failed: {type(error).__name__}: {error}. "
             "Check the task's environment_args."
         ) from error

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_core.config import to_yaml
-from gymnast_core.evaluation import Evaluation, evaluate, load_tasks, paired_difference
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.registry import registries
 from gymnast_core.snapshot import create_run_folder, default_run_path, write_json
 from gymnast_evaluation.config import EvaluateConfig
+from gymnast_evaluation.evaluate import evaluate, load_tasks
+from gymnast_evaluation.statistics import Evaluation, paired_difference
 
 
 def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:

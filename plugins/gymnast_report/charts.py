@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -46,8 +46,6 @@ class Chart:
     percent: bool = False
     """Whether y is a fraction to be written in per cent."""
     x_label: str = "iteration"
-    note: str = field(default="")
-    """One sentence under the chart."""
 
     def svg(self) -> Markup:
         """The drawing; an empty string when no series has a point."""
@@ -60,8 +58,8 @@ class Chart:
             if series.points:
                 first, last = series.points[0], series.points[-1]
                 parts.append(
-                    f"{series.name}: {self.format(first.y)} at iteration {first.x:g}, "
-                    f"{self.format(last.y)} at iteration {last.x:g}"
+                    f"{series.name}: {self.format(first.y)} at {self.x_label} {first.x:g}, "
+                    f"{self.format(last.y)} at {self.x_label} {last.x:g}"
                 )
         return f"{self.title}. {'; '.join(parts)}."
 
@@ -223,4 +221,4 @@ def _tooltip(chart: Chart, series: Series, point: Point) -> Markup:
     interval = ""
     if point.low is not None and point.high is not None:
         interval = f" (95 % interval {chart.format(point.low)} to {chart.format(point.high)})"
-    return escape(f"{series.name}, iteration {point.x:g}: {chart.format(point.y)}{interval}")
+    return escape(f"{series.name}, {chart.x_label} {point.x:g}: {chart.format(point.y)}{interval}")

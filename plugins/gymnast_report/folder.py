@@ -58,6 +58,17 @@ class Run:
     evaluations: Mapping[str, Evaluation]
     clips: Sequence[Clip]
 
+    @property
+    def kind(self) -> str:
+        """The command that made the run: "train", "fit" or "evaluate"."""
+        first = self.config.partition("\n")[0]
+        return first.removeprefix("kind: ") if first.startswith("kind: ") else "train"
+
+
+def position(row: Mapping[str, float | None]) -> float | None:
+    """The iteration (or gradient step) of a row of metrics."""
+    return row.get("iteration", row.get("step"))
+
 
 def read_run(path: Path) -> Run:
     """Read a run folder. Raises `DataError` if there is none or if a file in it is damaged."""

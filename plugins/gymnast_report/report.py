@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 import yaml
 
-from gymnast_core.evaluation import success_interval
+from gymnast_evaluation.statistics import success_interval
 from gymnast_report.charts import Chart, Point, Series
 from gymnast_report.files import write_text
-from gymnast_report.folder import Evaluation, Run, read_run
+from gymnast_report.folder import Evaluation, Run, position, read_run
 from gymnast_report.gallery import Clip, phase_title
 
 EMBEDDED_BYTES = 3_900_000
@@ -90,6 +90,7 @@ def _context(run: Run) -> dict[str, Any]:
         "unscored": _total(run, "unscored"),
         "cost_usd": _total(run, "cost_usd"),
         "versions": yaml.safe_dump(dict(run.versions), sort_keys=False),
+        "steps": int(position(run.metrics[-1]) or 0) if run.metrics else 0,
         "commands": _commands(run),
     }
 
@@ -164,6 +165,20 @@ def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]
 
 
 def _charts(run: Run) -> list[Chart]:
+    return _fitting_charts(run) if run.kind == "fit" else _learning_charts(run)
+
+
+def _fitting_charts(run: Run) -> list[Chart]:
+    """One panel a metric: what is fitted, and so what is measured, differs from run to run."""
+    columns = dict.fromkeys(name for row in run.metrics for name in row)
+    return [
+        Chart(name, name, [Series(name, _points(run, name))], x_label="step")
+        for name in columns
+        if name not in ("step", "iteration")
+    ]
+
+
+def _learning_charts(run: Run) -> list[Chart]:
     evaluated = [
         Point(e.iteration, e.rate, *(e.interval or (None, None)))
         for e in run.evaluations.values()
@@ -189,7 +204,7 @@ def _charts(run: Run) -> list[Chart]:
 def _points(run: Run, column: str) -> list[Point]:
     found = []
     for row in run.metrics:
-        value, x = row.get(column), row.get("iteration", row.get("step"))
+        value, x = row.get(column), position(row)
         if value is not None and x is not None:
             found.append(Point(x, value))
     return found
@@ -247,16 +262,13 @@ def _by_phase(media: Sequence[Media]) -> list[tuple[str, list[Media]]]:
 
 def _commands(run: Run) -> list[tuple[str, str]]:
     """What to type to see, continue and repeat the run."""
-    kind = next(
-        (line.removeprefix("kind:").strip() for line in run.config.splitlines() if line.startswith("kind:")),
-        "train",
-    )
+    kind = run.kind
     folder = shlex.quote(str(run.path))
     config = shlex.quote(str(run.path / "config.yaml"))
     repeat = f"gymnast {kind} {config} output={shlex.quote(str(run.path) + '-again')}"
     commands = [("Repeat it with the same config and seed", repeat)]
-    if kind == "train":
-        commands.insert(0, ("Continue it where it stopped", f"gymnast train --resume {folder}"))
+    if kind != "evaluate":
+        commands.insert(0, ("Continue it where it stopped", f"gymnast {kind} --resume {folder}"))
     command = run.versions.get("command")
     if isinstance(command, list):
         commands.append(("It was started by", shlex.join(map(str, command))))

@@ -68,7 +68,7 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder; it appears complete or not at all, replacing an older one."""
+    """Write a checkpoint folder: a new one appears complete or not at all, an old one file by file."""
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -77,7 +77,9 @@ def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
         save_file(weights, staging / WEIGHTS_FILE)
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        directory.mkdir(exist_ok=True)
+        if not directory.exists():
+            staging.rename(directory)
+            return
         for name in (WEIGHTS_FILE, CONFIG_FILE):
             (staging / name).replace(directory / name)
     finally:
@@ -97,31 +99,28 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    content = _read_file(path)
+    if isinstance(content, Mapping):
+        content = next((content[k] for k in ("ema", "model") if isinstance(content.get(k), Mapping)), content)
+    named = isinstance(content, Mapping) and all(isinstance(tensor, Tensor) for tensor in content.values())
+    if not named or not content:
+        raise CheckpointError(
+            f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`."
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from None
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError on damaged files
         raise CheckpointError(
             f"Cannot read {path}: damaged, or not a file of plain tensors ({error})."
         ) from None
-    if isinstance(content, Mapping):
-        for key in ("ema", "model"):
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
-    ):
-        raise CheckpointError(
-            f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`."
-        )
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def _mappable(path: Path) -> bool:

@@ -25,7 +25,7 @@ class PixelCodec:
     """No autoencoder: latents are the pixels themselves, from -1 to 1."""
 
     channels = 3
-    clip = 1.0
+    clip: float | None = 1.0
 
     def encode(self, frames: Tensor) -> Tensor:
         return frames.float() / 127.5 - 1
@@ -34,4 +34,4 @@ class PixelCodec:
         return ((latents + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-CODECS: dict[str, type[Codec]] = {"pixels": PixelCodec}
+CODECS: dict[str, type[PixelCodec]] = {"pixels": PixelCodec}

@@ -129,6 +129,18 @@ class Layer(nn.Module):
         self.s_block = Block(dim, SpatialAttention(dim, heads))
         self.t_block = Block(dim, TemporalAttention(dim, heads))
 
+    def forward(
+        self,
+        x_BTPD: Tensor,
+        c_BTD: Tensor,
+        spatial_Pd: Tensor,
+        temporal_Td: Tensor,
+        cache: TemporalCache | None,
+        index: int,
+    ) -> Tensor:
+        x_BTPD = self.s_block(x_BTPD, c_BTD, spatial_Pd)
+        return self.t_block(x_BTPD, c_BTD, temporal_Td, cache, index)
+
 
 class FinalLayer(nn.Module):
     """Modulated norm and the map from a token to the pixels of its patch."""
@@ -215,8 +227,7 @@ class DiT(nn.Module):
         tokens = self.x_proj(x_BTHWC)
         condition = self.timestep_mlp(timestep_features(t_BT)) + self.action_embedder(actions_BTA)
         for index, layer in enumerate(self.blocks):
-            tokens = layer.s_block(tokens, condition, spatial)
-            tokens = layer.t_block(tokens, condition, temporal, cache, index)
+            tokens = layer(tokens, condition, spatial, temporal, cache, index)
         if cache is not None:
             cache.commit(commit)
         patches = self.final_layer(tokens, condition)
@@ -231,16 +242,16 @@ class DiT(nn.Module):
         return self._spatial_tables[key]
 
     def _initialise(self, generator: torch.Generator) -> None:
+        zeroed: list[nn.Module] = [self.final_layer.linear]
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 with torch.no_grad():
                     nn.init.xavier_uniform_(module.weight.flatten(1), generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for index in (0, 2):
-            nn.init.normal_(self.timestep_mlp[index].weight, std=0.02, generator=generator)
-        zeroed = [self.final_layer.linear, self.final_layer.adaLN_modulation[1]]
-        zeroed += [b.adaLN_modulation[1] for layer in self.blocks for b in (layer.s_block, layer.t_block)]
-        for linear in zeroed:
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            if isinstance(module, (Block, FinalLayer)):
+                zeroed.append(module.adaLN_modulation)
+        for weight in (p for p in self.timestep_mlp.parameters() if p.ndim == 2):
+            nn.init.normal_(weight, std=0.02, generator=generator)
+        for parameter in (p for module in zeroed for p in module.parameters()):
+            nn.init.zeros_(parameter)

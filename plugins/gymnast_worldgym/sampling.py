@@ -66,9 +66,7 @@ class Sampler:
             first, last = context + int(moving[0]), context + int(moving[-1]) + 1
             output = self._run(latents, actions, first, last, now[moving])
             active = latents[:, first:last]
-            stepped = self.process.advance(
-                active, output, now[moving].to(active.device), then[moving].to(active.device), steps
-            )
+            stepped = self.process.advance(active, output, now[moving], then[moving], steps)
             latents = torch.cat([latents[:, :first], stepped, latents[:, last:]], dim=1)
         self.latents_BTHWC, self.actions_BTA = latents, actions
         return latents[:, context:]
@@ -91,7 +89,7 @@ class Sampler:
             self._cache.clear()
         known = len(self._cache)
         clean, clean_t = self.process.context_input(latents[:, known:first])
-        time = self.process.level_time(levels.to(latents.device), self.sampling.denoising_steps)
+        time = self.process.level_time(levels, self.sampling.denoising_steps).to(latents.device)
         noisy, noisy_t = self.process.network_input(latents[:, first:last], time.expand(latents.shape[0], -1))
         x, t = torch.cat([clean, noisy], dim=1), torch.cat([clean_t, noisy_t], dim=1)
         slots = actions[:, known:last]

@@ -45,7 +45,7 @@ def pyramid(steps: int, horizon: int) -> Tensor:
 
 
 class NoiseProcess(ABC):
-    """Times are floats or ints per frame (B, T); frames and outputs are (B, T, H, W, C)."""
+    """Times are per frame (B, T), frames and outputs (B, T, H, W, C). Levels (T,) are int64 on the CPU."""
 
     @abstractmethod
     def draw_times(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
@@ -126,11 +126,11 @@ class Diffusion(NoiseProcess):
         return self.network_input(clean * self._at(t_BT, clean).sqrt(), t_BT)
 
     def level_time(self, level_T: Tensor, steps: int) -> Tensor:
-        return sampling_timesteps(steps).to(level_T.device)[level_T]
+        return sampling_timesteps(steps)[level_T]
 
     def advance(self, noisy: Tensor, output: Tensor, level_T: Tensor, next_T: Tensor, steps: int) -> Tensor:
         times = sampling_timesteps(steps)
-        now, then = times[level_T.cpu()][None], times[next_T.cpu()][None]
+        now, then = times[level_T][None], times[next_T][None]
         a = self._at(now, noisy)
         x0 = output if self.predicts_x0 else a.sqrt() * noisy - (1 - a).sqrt() * output
         if self.clip is not None:

@@ -30,7 +30,7 @@ class Trial:
 
 
 class Trials(Dataset):
-    """Tasks from `*.png` images, each with a same-stem `.json` of `instruction` and `partial_credit_criteria`."""
+    """Tasks from `*.png` images, each with a same-stem `.json`: instruction, partial_credit_criteria."""
 
     @dataclass(frozen=True)
     class Config:

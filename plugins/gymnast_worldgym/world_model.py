@@ -115,6 +115,8 @@ class WorldGym(WorldModel):
             raise ConfigError("pixel_weights needs codec: pixels.")
         self.codec = CODECS[self.architecture.codec]()
         self.actions = ActionSpace(self.architecture)
+        self.image_size = self.architecture.image_size[0]
+        self.action_dim = self.actions.robot_width or self.actions.width
         clip = self.codec.clip if self.architecture.prediction == "x0" else None
         self.process = noise_process(self.architecture.prediction, self.sampling.stabilization_level, clip)
         self.training = TrainingConfig(
@@ -134,8 +136,9 @@ class WorldGym(WorldModel):
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> State:
         self._check_tasks(tasks)
         frames = torch.stack([task.frames_THWC for task in tasks]).to(self.device)
-        width = self.actions.robot_width or self.actions.width
-        moves = [torch.zeros(0, width) if task.actions_TA is None else task.actions_TA for task in tasks]
+        moves = [
+            torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in tasks
+        ]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
         # alignment: their published evaluation does the same.
         slots = torch.stack(

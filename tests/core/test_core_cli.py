@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 
@@ -19,27 +18,25 @@ from gymnast_core.cli import main
 main()
 """
 LIST_HEAVY_IMPORTS = """
-import sys
+import sys, time
 from gymnast_core.cli import main
 try:
     main()
 finally:
     print("heavy:", sorted({"torch", "lightning", "transformers"} & set(sys.modules)))
+    print(time.process_time())
 """
 PARTS = ["world_model=a", "policy=b", "reward_model=c", "optimizer=d", "tasks=e"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["presets"], ["--version"]])
-def test_the_fast_commands_never_import_torch(outside, arguments):
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = outside.run("-c", LIST_HEAVY_IMPORTS, *arguments)
-        took.append(time.perf_counter() - start)
+def test_the_fast_commands_take_half_a_second_at_most_and_never_import_torch(outside, arguments):
+    done = outside.run("-c", LIST_HEAVY_IMPORTS, *arguments)
     assert done.returncode == 0, done.stderr
-    assert "heavy: []" in done.stdout
-    # The limit is half a second on an idle machine; tests share theirs.
-    assert min(took) < 1.5
+    heavy, seconds = done.stdout.splitlines()[-2:]
+    assert heavy == "heavy: []"
+    # Processor time: the wall clock measures what else the machine does.
+    assert float(seconds) < 0.5
 
 
 def test_plugins_lists_the_defaults_and_marks_what_is_broken(outside):
@@ -76,22 +73,38 @@ def test_a_user_error_is_one_message_and_exit_code_2(outside, arguments, message
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def summary(output: str) -> dict[str, object]:
+    """The JSON that a command's output begins with."""
+    return json.JSONDecoder().raw_decode(output)[0]
+
+
 def test_train_gets_the_config_and_the_run_to_resume(outside, tmp_path):
     first = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=7")
-    assert json.loads(first.stdout) == {"seed": 7, "resume": None, "output": "runs/x"}, first.stderr
+    assert summary(first.stdout) == {"seed": 7, "resume": None, "output": "runs/x"}, first.stderr
     run = tmp_path / "run"
     run.mkdir()
     parts = "\n".join(part.replace("=", ": ") for part in PARTS)
     (run / "config.yaml").write_text(f"kind: train\nseed: 5\n{parts}\n")
     resumed = outside.run("-c", FAKE_RUN, "train", "--resume", str(run))
-    assert json.loads(resumed.stdout)["seed"] == 5
-    assert json.loads(resumed.stdout)["resume"] == str(run)
+    assert summary(resumed.stdout) == {"seed": 5, "resume": str(run), "output": "runs/x"}
 
 
 def test_an_interrupt_ends_with_130_and_a_hint(outside):
     done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=130")
     assert done.returncode == 130
     assert "--resume" in done.stderr
+
+
+def test_a_broken_command_plugin_leaves_the_other_commands_alone(outside):
+    entry = "[gymnast.commands]\nshaky = cli_command:shaky\n"
+    outside.add("shaky-commands", entry, {"cli_command.py": "import no_such_dependency"})
+    listed = outside.gymnast("--help")
+    assert listed.returncode == 0, listed.stderr
+    assert "shaky" in listed.stdout
+    used = outside.gymnast("shaky", "--anything")
+    assert used.returncode == 2
+    assert "shaky-commands 1.2" in used.stderr
+    assert "no_such_dependency" in used.stderr
 
 
 def test_check_builds_a_plugin_and_verifies_its_contract(outside):

@@ -1,8 +1,10 @@
 import pytest
 
-from gymnast_core.config import EvaluateConfig, FitConfig, RunConfig, load_config, to_yaml
+from gymnast_core.config import RunConfig, load_config, to_yaml
 from gymnast_core.errors import ConfigError
 from gymnast_core.presets import presets
+from gymnast_evaluation.config import EvaluateConfig
+from gymnast_fit.config import FitConfig
 
 RUN = """# Push blocks
 world_model: {name: worldgym, args: {checkpoint: "${preset_dir}/wm", guidance: 3.0}}

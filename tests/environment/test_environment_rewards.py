@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gymnast_environment.rewards import EnvironmentReward, RandomReward
-from gymnast_environment.world import GymnasiumWorld
 from slider_environment import make_rollout, make_task
 
 from gymnast_core.errors import ConfigError
+from gymnast_environment.rewards import EnvironmentReward, RandomReward
+from gymnast_environment.world import GymnasiumWorld
 
 
 def test_an_outcome_that_the_world_reported_is_the_reward() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gymnast_environment.rewards import EnvironmentReward
-from gymnast_environment.world import GymnasiumWorld
 
+from gymnast_core.testing import check_reward_model, check_world_model
 from gymnast_core.types import Rollout
+from gymnast_environment.rewards import EnvironmentReward, RandomReward
+from gymnast_environment.world import GymnasiumWorld
 
 datasets = pytest.importorskip("gymnast_tabletop.datasets")
 
@@ -35,3 +36,10 @@ def test_tabletop_tasks_start_where_they_say_and_replay_to_the_same_end() -> Non
     ]
     rewards = EnvironmentReward().score(rollouts)
     assert [reward.value for reward in rewards] == world.outcomes(state)
+
+
+def test_they_keep_the_public_contracts() -> None:
+    tasks = list(datasets.TabletopTasks(datasets.TabletopTasks.Config(count=3, image_size=32)).tasks())
+    assert check_world_model(GymnasiumWorld(), tasks=tasks, action_dim=2, image_size=32)
+    for reward_model in (EnvironmentReward(), RandomReward()):
+        assert check_reward_model(reward_model, tasks=tasks, image_size=32, action_dim=2)

@@ -8,11 +8,11 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from gymnast_environment.world import GymnasiumWorld
 from omegaconf import OmegaConf
 from slider_environment import ID, SIZE, Slider, make_task
 
 from gymnast_core.errors import DataError
+from gymnast_environment.world import GymnasiumWorld
 
 
 def world(**config: Any) -> GymnasiumWorld:

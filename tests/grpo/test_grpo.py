@@ -7,13 +7,16 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gymnast_grpo.grpo import GRPO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Optimizer
+from gymnast_core.testing import check_optimizer
+from gymnast_grpo.grpo import GRPO
+from gymnast_grpo.iter_sft import IterSFT
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=12)
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])
@@ -232,3 +235,8 @@ def test_a_policy_learns_which_arm_pays() -> None:
         loss.value.backward()
         descent.step()
     assert logits.softmax(0)[1] > 0.9
+
+
+@pytest.mark.parametrize("optimizer", [GRPO(), GRPO(GRPO.Config(kl_coefficient=0.1)), IterSFT()])
+def test_it_keeps_the_public_contract(optimizer: Optimizer) -> None:
+    assert check_optimizer(optimizer)

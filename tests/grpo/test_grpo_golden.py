@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from gymnast_grpo.grpo import GRPO, k3
 from safetensors.torch import load_file
 from torch import Tensor
+
+from gymnast_grpo.grpo import GRPO, k3
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grpo"
 

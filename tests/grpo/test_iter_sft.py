@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from gymnast_grpo.iter_sft import IterSFT
 
 from gymnast_core.errors import ConfigError
+from gymnast_grpo.iter_sft import IterSFT
 
 
 def test_only_scored_successes_count() -> None:

@@ -10,7 +10,6 @@ import lightning
 import pytest
 import torch
 from bandit import LinePolicy, LineWorld, RightReward, line_task
-from gymnast_grpo.grpo import GRPO
 from torch.utils.data import DataLoader
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig
@@ -18,6 +17,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.loop import Components, ReinforcementLoop, RewardsFailing, step_mask
 from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
 from gymnast_core.snapshot import load_latest_snapshot, save_snapshot, seeded_generator
+from gymnast_grpo.grpo import GRPO
 
 
 class Hooks:
@@ -45,7 +45,7 @@ def run_loop(folder: Path, *, iterations: int = 3, fail_every: int = 0, grpo: di
     optimizer = GRPO(GRPO.Config(**{**args, **(grpo or {})}))
     parts = Components(LinePolicy(LinePolicy.Config()), LineWorld(), RightReward(fail_every), optimizer, [line_task(i) for i in starts])
     hooks = Hooks()
-    module = ReinforcementLoop(config, parts, folder, hooks)
+    module = ReinforcementLoop(config, parts, folder, hooks, lambda label, iteration: None)
     trainer = lightning.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
     )  # fmt: skip

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from sliding_square import LEFT, RIGHT, SIZE, make_classifier, make_episode, make_rollout
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.testing import check_reward_model
 from gymnast_core.types import Episode
 from gymnast_success_classifier.reward import SuccessClassifier
 
@@ -187,3 +188,8 @@ def test_config_survives_omegaconf() -> None:
     merged = OmegaConf.merge(OmegaConf.structured(SuccessClassifier.Config), {"augmentation": {"blur": 0.0}})
     config = OmegaConf.to_object(merged)
     assert isinstance(config, SuccessClassifier.Config) and config.augmentation.blur == 0.0
+
+
+def test_it_keeps_the_public_contract(fitted: SuccessClassifier) -> None:
+    tasks = [make_rollout(make_episode(seed)).task for seed in range(4)]
+    assert check_reward_model(fitted, tasks=tasks, image_size=SIZE, action_dim=1)

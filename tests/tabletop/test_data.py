@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_tabletop.datasets import TabletopEpisodes, TabletopTasks
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import HELD_OUT, parse
 from gymnast_tabletop.record import Recording, main, record
 from gymnast_tabletop.splits import SPLITS
-
-from gymnast_core.errors import ConfigError, DataError
 
 FILES = ("frames.npy", "actions.npy", "states.npy", "episodes.json", "meta.json")
 

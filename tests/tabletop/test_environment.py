@@ -5,15 +5,15 @@ import subprocess
 import sys
 
 import gymnasium
-import gymnast_tabletop
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
+import gymnast_tabletop
+from gymnast_core.errors import ConfigError
 from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.instructions import parse
 from gymnast_tabletop.splits import SPLITS, split_seed
-
-from gymnast_core.errors import ConfigError
 
 
 def make(**args):

@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gymnast_core.errors import ConfigError
 from gymnast_tabletop.instructions import (
     GOALS,
     HELD_OUT,
@@ -18,10 +22,6 @@ from gymnast_tabletop.instructions import (
     success,
     successes,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from gymnast_core.errors import ConfigError
 
 COLOURS = ("blue", "red")
 moves = st.tuples(*[st.floats(-0.12, 0.12) for _ in range(4)])

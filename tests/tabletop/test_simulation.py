@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
+
+from gymnast_core.errors import ConfigError
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import start_scene
 from gymnast_tabletop.scene import BLOCK_SIZE, EFFECTOR_LIMIT, EFFECTOR_RADIUS, MAX_DELTA, VIEW_WIDTH, Scene
 from gymnast_tabletop.simulation import Tabletop
-
-from gymnast_core.errors import ConfigError
 
 HUES = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
 

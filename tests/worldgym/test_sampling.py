@@ -79,7 +79,7 @@ def test_streaming_is_exact_until_the_window_slides() -> None:
 
 
 def test_streaming_is_exact_for_one_layer_however_far_it_slides() -> None:
-    """With one layer a frame's keys and values depend on no other frame, and rotary positions are relative."""
+    """With one layer keys and values depend on one frame only, and rotary positions are relative."""
     dit = DiT(
         DiT.Config(channels=4, patch_size=2, dim=32, layers=1, heads=2), torch.Generator().manual_seed(0)
     )

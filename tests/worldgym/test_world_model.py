@@ -10,6 +10,7 @@ import worlds
 from omegaconf import OmegaConf
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.testing import check_world_model
 from gymnast_worldgym.world_model import WorldGym
 
 
@@ -159,3 +160,8 @@ def test_config_is_a_structured_config() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_guided_and_bfloat16_worlds_imagine(dtype: str) -> None:
     assert imagine(worlds.world(guidance=3.0, compute_dtype=dtype)).shape == (3, 8, 16, 16, 3)
+
+
+@pytest.mark.parametrize("args", [{}, {"prediction": "v", "denoising_steps": 3}, {"streaming": True}])
+def test_the_public_contract(args: dict) -> None:
+    check_world_model(worlds.world(**args))

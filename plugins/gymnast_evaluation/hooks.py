@@ -1,0 +1,64 @@
+"""The hook through which a training run measures its policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gymnast_core.config import RunConfig
+    from gymnast_core.interfaces import Policy
+
+
+def gymnast_evaluate(config: RunConfig, policy: Policy, label: str, iteration: int) -> dict[str, Any] | None:
+    """Success on the held-out tasks of `config.evaluation`, and its difference from the evaluation "before".
+
+    The result is kept in RUN/evaluations; a resumed run does not repeat what is there.
+    """
+    part = config.evaluation
+    if part.tasks is None or config.output is None:
+        return None
+    from gymnast_evaluation.statistics import evaluation_from_json, paired_difference
+
+    folder = Path(config.output) / "evaluations"
+    if not (folder / f"{label}.json").exists():
+        _measure(config, policy, label, iteration, folder)
+    result = evaluation_from_json(json.loads((folder / f"{label}.json").read_text()))
+    summary = {key: getattr(result, key) for key in ("rate", "interval", "n", "unscored", "world")}
+    if label != "before" and (folder / "before.json").exists():
+        before = evaluation_from_json(json.loads((folder / "before.json").read_text()))
+        summary["difference"] = asdict(paired_difference(before, result))
+    return summary
+
+
+def _measure(config: RunConfig, policy: Policy, label: str, iteration: int, folder: Path) -> None:
+    from gymnast_core.hooks import plugin_manager
+    from gymnast_core.registry import registries
+    from gymnast_core.snapshot import write_json
+    from gymnast_evaluation.evaluate import evaluate, load_tasks
+
+    part, known = config.evaluation, registries()
+    assert part.tasks is not None
+    world = known.world_models.build(part.world.name, part.world.args)
+    judge = known.reward_models.build(part.reward_model.name, part.reward_model.args)
+    result, rollouts, rewards = evaluate(
+        policy,
+        world,
+        judge,
+        load_tasks(part.tasks),
+        label=label,
+        names=(part.world.name, part.reward_model.name),
+        horizon=config.loop.horizon,
+        temperature=part.temperature,
+        seed=config.seed,
+        iteration=iteration,
+        batch_size=config.loop.imagine_batch_size,
+    )
+    plugin_manager().hook.gymnast_evaluation_done(
+        config=config, label=label, world=part.world.name, rollouts=rollouts, rewards=rewards
+    )
+    write_json(folder / f"{label}.json", asdict(result))
+    world.close()
+    judge.close()
