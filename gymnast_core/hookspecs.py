@@ -37,7 +37,7 @@ def gymnast_run_started(config: Any, title: str, step: int, total: int, unit: st
 
 @hookspec
 def gymnast_metrics(config: Any, step: int, metrics: Mapping[str, float]) -> None:
-    """The numbers of `step`, counted from 1."""
+    """The numbers of iteration `step` (from 1) by name, once it is complete."""
 
 
 @hookspec

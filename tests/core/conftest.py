@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gymnast_core import hooks, registry
+
 
 class SitePackages:
     """Real `*.dist-info` folders and modules in a folder that is put on the path."""
@@ -56,3 +58,16 @@ def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SitePackag
     """A folder on this process's path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return SitePackages(tmp_path)
+
+
+@pytest.fixture
+def fresh():
+    """No registries or hooks are remembered, before and after."""
+
+    def clear() -> None:
+        hooks.plugin_manager.cache_clear()
+        registry.registries.cache_clear()
+
+    clear()
+    yield
+    clear()

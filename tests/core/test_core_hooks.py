@@ -9,17 +9,6 @@ from gymnast_core.errors import PluginError
 SPECS = [name for name in dir(hookspecs) if name.startswith("gymnast_")]
 
 
-@pytest.fixture
-def fresh():
-    def clear() -> None:
-        hooks.plugin_manager.cache_clear()
-        registry.registries.cache_clear()
-
-    clear()
-    yield
-    clear()
-
-
 @pytest.mark.parametrize("name", SPECS)
 def test_every_hook_is_documented_and_typed(name):
     function = getattr(hookspecs, name)

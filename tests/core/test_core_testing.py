@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from gymnast_conformance.making import make_tasks
 from gymnast_core import testing
 from gymnast_core.errors import ContractError, DataError
 from gymnast_core.interfaces import Loss, Optimizer, Policy, RewardModel, WorldModel
@@ -98,7 +99,7 @@ class OverconfidentWorld(World):
 def test_a_world_model_that_keeps_its_contract_passes():
     verified = testing.check_world_model(World)
     assert "states alive at once are independent" in verified
-    assert testing.check_world_model(World(), tasks=testing.make_tasks(3, 16)) == verified
+    assert testing.check_world_model(World(), tasks=make_tasks(3, 16)) == verified
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from gymnast_worldgym.model import DiT
 from gymnast_worldgym.rope import rotate, spatial_table, temporal_table
 
 FORWARDS = ["forward_c4_standard", "forward_c4_pixel", "forward_c16_standard", "forward_c16_pixel"]
+FORWARD_ATOL = 6e-6
+"""A layer-norm eps of 1e-5 instead of 1e-6 moves the output by 2e-5; rounding by 2e-6."""
 
 
 @pytest.mark.parametrize("name", FORWARDS)
@@ -29,17 +31,21 @@ def test_forward_and_every_intermediate(name: str) -> None:
     dit.blocks[0].t_block.attn.register_forward_hook(keep("block0.t_attn_out"))
     out = dit(recorded["x"], recorded["t"], recorded["action"])
     for key, value in seen.items():
-        golden.close(value.reshape(recorded[key].shape), recorded[key])
+        golden.close(value.reshape(recorded[key].shape), recorded[key], FORWARD_ATOL)
     assert len(seen) == 7
-    golden.close(out, recorded["out"])
+    golden.close(out, recorded["out"], FORWARD_ATOL)
 
 
 @pytest.mark.parametrize("name", FORWARDS)
 @torch.no_grad()
 def test_null_action_and_fractional_timesteps(name: str) -> None:
     recorded, dit = golden.tensors(name), golden.network(name)
-    golden.close(dit(recorded["x"], recorded["t"], recorded["null_action"]), recorded["out_null"])
-    golden.close(dit(recorded["x"], recorded["t_float"], recorded["action"]), recorded["out_t_float"])
+    golden.close(
+        dit(recorded["x"], recorded["t"], recorded["null_action"]), recorded["out_null"], FORWARD_ATOL
+    )
+    golden.close(
+        dit(recorded["x"], recorded["t_float"], recorded["action"]), recorded["out_t_float"], FORWARD_ATOL
+    )
 
 
 def test_published_architecture_has_the_published_parameters() -> None:

@@ -1,0 +1,1 @@
+"""Checks of the contracts in `gymnast_core.interfaces`; public as `gymnast_core.testing`."""

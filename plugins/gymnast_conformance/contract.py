@@ -1,0 +1,96 @@
+"""Expectations that name the clause of the contract they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gymnast_core.errors import ContractError, DataError
+from gymnast_core.interfaces import Optimizer, Policy, RewardModel, WorldModel
+
+
+class Contract:
+    """Expectations on one component; `verified` grows with each clause that holds."""
+
+    def __init__(self, component: Any, interface: type) -> None:
+        self.label = type(component).__name__
+        self.interface = interface.__name__
+        self.verified: list[str] = []
+        if not isinstance(component, interface):
+            raise ContractError(f"{self.label} is not a {self.interface} of gymnast_core.interfaces.")
+
+    def expect(self, holds: bool, method: str, expected: str, got: object) -> None:
+        if not holds:
+            place = f"gymnast_core.interfaces.{self.interface}.{method}"
+            raise ContractError(f"{self.label}.{method}: expected {expected}; got {got}. See {place}.")
+
+    def tensor(self, value: Any, method: str, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
+        got = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        is_right = isinstance(value, Tensor) and tuple(value.shape) == tuple(shape) and value.dtype == dtype
+        self.expect(is_right, method, f"{name} to be {tuple(shape)} {dtype}", got)
+        self.expect(bool(torch.isfinite(value).all()), method, f"{name} to be finite", "NaN or infinity")
+
+    @contextmanager
+    def untouched(self, method: str, **inputs: Any) -> Iterator[None]:
+        """The inputs and the global random state are the same before and after."""
+        before = {name: [tensor.clone() for tensor in tensors(value)] for name, value in inputs.items()}
+        random_state = torch.random.get_rng_state()
+        yield
+        for name, tensors in before.items():
+            same = all(map(torch.equal, tensors, tensors(inputs[name])))
+            self.expect(same, method, f"{name} to be left as it was", "modified values")
+        same = torch.equal(random_state, torch.random.get_rng_state())
+        self.expect(same, method, "randomness from `generator` only", "draws from the global generator")
+
+
+def expect_close(
+    contract: Contract, method: str, expected: str, found: Tensor, wanted: Tensor, tolerance: float
+) -> None:
+    gap = float((found.detach().float() - wanted.detach().float()).abs().max())
+    contract.expect(
+        gap <= tolerance, method, f"{expected} (within {tolerance})", f"a difference of {gap:.3g}"
+    )
+
+
+def close(first: float | None, second: float | None, tolerance: float) -> bool:
+    if first is None or second is None:
+        return first is second
+    return abs(first - second) <= tolerance
+
+
+@contextmanager
+def raises(contract: Contract, method: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        return
+    except Exception as error:
+        contract.expect(False, method, expected, repr(error))
+    contract.expect(False, method, expected, "no error")
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested lists and dataclasses, in a fixed order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, item.name) for item in dataclasses.fields(value)]
+    return [tensor for item in value for tensor in tensors(item)] if isinstance(value, list | tuple) else []
+
+
+def size_of(component: Any, name: str, default: int) -> int:
+    own = getattr(component, name, getattr(getattr(component, "config", None), name, default))
+    return own if isinstance(own, int) else default
+
+
+def instance(component: Any) -> Any:
+    # A policy is callable, too: only what is not a component yet is a function that builds one.
+    is_factory = callable(component) and not isinstance(
+        component, WorldModel | Policy | RewardModel | Optimizer
+    )
+    return component() if is_factory else component

@@ -1,0 +1,48 @@
+"""Small made-up tasks, observations and rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gymnast_core.types import Observation, Rollout, Task
+
+
+def make_tasks(count: int, image_size: int = 64, seed: int = 0) -> list[Task]:
+    """Tasks with one context frame of uniform noise, uint8 (1, image_size, image_size, 3)."""
+    frames = (uniform((count, 1, image_size, image_size, 3), seed) * 127.5 + 127.5).to(torch.uint8)
+    colours = ("red", "green", "blue", "yellow")
+    return [
+        Task(f"check-{i}", f"push the {colours[i % 4]} block to the left", frames[i]) for i in range(count)
+    ]
+
+
+def make_rollouts(
+    tasks: Sequence[Task], action_dim: int = 7, chunks: int = 2, chunk: int = 3
+) -> list[Rollout]:
+    """One rollout of N = `chunks` decisions for each task; frames after the first are uniform noise."""
+    rollouts = []
+    for i, task in enumerate(tasks):
+        start = task.frames_THWC[-1:]
+        noise = (uniform((chunks * chunk, *start.shape[1:]), i) * 127.5 + 127.5).to(torch.uint8)
+        actions_NLA = uniform((chunks, chunk, action_dim), i) * 0.1
+        log_prob_NLD = torch.full((chunks, chunk, action_dim), -1.0)
+        rollouts.append(Rollout(task, i, torch.cat([start, noise]), actions_NLA, log_prob_NLD, 1.0))
+    return rollouts
+
+
+def observe(tasks: Sequence[Task], proprio_dim: int | None) -> Observation:
+    images_BVHWC = torch.stack([task.frames_THWC[-1:] for task in tasks])
+    proprio_BP = None if proprio_dim is None else uniform((len(tasks), proprio_dim), seed=2)
+    return Observation(images_BVHWC, tuple(task.instruction for task in tasks), proprio_BP)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def uniform(shape: Sequence[int], seed: int) -> Tensor:
+    """Uniform in [-1, 1)."""
+    return torch.rand(tuple(shape), generator=seeded(seed)) * 2 - 1

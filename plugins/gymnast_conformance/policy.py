@@ -1,0 +1,145 @@
+"""The contract of policies."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gymnast_conformance.contract import Contract, expect_close, instance, tensors
+from gymnast_conformance.making import make_tasks, observe, seeded
+from gymnast_core.interfaces import Policy, Trainable
+from gymnast_core.types import ActionChunk, Observation, Task
+
+
+def check_policy(
+    policy: Policy | Callable[[], Policy],
+    *,
+    tasks: Sequence[Task] | None = None,
+    image_size: int = 64,
+    proprio_dim: int | None = None,
+    tolerance: float = 1e-3,
+    reload: Callable[[Path], Policy] | None = None,
+) -> list[str]:
+    """Check `act`, `evaluate` and, where it exists, `save`.
+
+    `tolerance` (nats) bounds how log-probabilities differ between batch sizes and from `act` to `evaluate`.
+    `reload` builds the policy from a saved folder; by default its `Config` is given `checkpoint=FOLDER`.
+    """
+    subject = instance(policy)
+    contract = Contract(subject, Policy)
+    observation = observe(tasks or make_tasks(3, image_size), proprio_dim)
+    was_training = subject.training
+    subject.eval()
+    try:
+        for temperature in (1.0, 0.7):
+            _check_act(contract, subject, observation, temperature, tolerance)
+        _check_greedy(contract, subject, observation, tolerance)
+        _check_gradient(contract, subject, observation)
+        if type(subject).save is not Trainable.save:
+            _check_policy_save(contract, subject, observation, tolerance, reload)
+    finally:
+        subject.train(was_training)
+    return contract.verified
+
+
+def _check_act(
+    contract: Contract, policy: Policy, observation: Observation, temperature: float, tolerance: float
+) -> None:
+    def act(seed: int) -> ActionChunk:
+        return policy.act(observation, temperature=temperature, generator=seeded(seed))
+
+    with contract.untouched("act", observation=observation):
+        chunk = act(5)
+    shape = (len(observation.instructions), policy.chunk_length)
+    contract.tensor(chunk.actions_BLA, "act", "actions_BLA", (*shape, policy.action_dim), torch.float32)
+    factors = (*shape, chunk.log_prob_BLD.shape[-1])
+    contract.expect(factors[2] in (1, policy.action_dim), "act", "D = 1 or A factors", factors[2])
+    contract.tensor(chunk.log_prob_BLD, "act", "log_prob_BLD", factors, torch.float32)
+    contract.expect(
+        not chunk.log_prob_BLD.requires_grad, "act", "no gradients", "log_prob that requires grad"
+    )
+    if chunk.tokens_BLD is not None:
+        contract.tensor(chunk.tokens_BLD, "act", "tokens_BLD", factors, torch.int64)
+        contract.expect(bool((chunk.log_prob_BLD <= 1e-5).all()), "act", "log_prob <= 0", "positive values")
+    same = all(map(torch.equal, tensors(chunk), tensors(act(5))))
+    contract.expect(same, "act", "the same chunk from the same seed", "another chunk")
+    contract.verified.append(f"act is repeatable under a seed at temperature {temperature}")
+    with contract.untouched("evaluate", observation=observation, chunk=chunk), torch.no_grad():
+        log_prob, entropy = policy.evaluate(observation, chunk, temperature=temperature)
+    contract.expect(
+        log_prob.shape == factors, "evaluate", f"log_prob of shape {factors}", tuple(log_prob.shape)
+    )
+    contract.expect(entropy.shape == factors, "evaluate", f"entropy of shape {factors}", tuple(entropy.shape))
+    contract.expect(bool(torch.isfinite(entropy).all()), "evaluate", "finite entropy", entropy)
+    expect_close(contract, "evaluate", "act's log-probabilities", log_prob, chunk.log_prob_BLD, tolerance)
+    alone = dataclasses.replace(
+        observation,
+        images_BVHWC=observation.images_BVHWC[:1],
+        instructions=observation.instructions[:1],
+        proprio_BP=None if observation.proprio_BP is None else observation.proprio_BP[:1],
+    )
+    tokens = None if chunk.tokens_BLD is None else chunk.tokens_BLD[:1]
+    first = ActionChunk(chunk.actions_BLA[:1], chunk.log_prob_BLD[:1], tokens)
+    with torch.no_grad():
+        single, _ = policy.evaluate(alone, first, temperature=temperature)
+    expect_close(contract, "evaluate", "the same in any batch", single, log_prob[:1], tolerance)
+    contract.verified.append(f"evaluate agrees with act at temperature {temperature}, in any batch")
+
+
+def _check_greedy(contract: Contract, policy: Policy, observation: Observation, tolerance: float) -> None:
+    first, second = (policy.act(observation, temperature=0.0, generator=seeded(s)) for s in (1, 2))
+    same = torch.equal(first.actions_BLA, second.actions_BLA)
+    contract.expect(same, "act", "one most likely action at temperature 0", "different actions")
+    with torch.no_grad():
+        log_prob, _ = policy.evaluate(observation, first, temperature=1.0)
+    expected = "log-probabilities at temperature 1 when acting at 0"
+    expect_close(contract, "act", expected, first.log_prob_BLD, log_prob, tolerance)
+    contract.verified.append("temperature 0 is repeatable")
+
+
+def _check_gradient(contract: Contract, policy: Policy, observation: Observation) -> None:
+    chunk = policy.act(observation, generator=seeded(6))
+    log_prob, entropy = policy.evaluate(observation, chunk)
+    contract.expect(log_prob.requires_grad, "evaluate", "a differentiable log_prob", "one without gradient")
+    contract.expect(entropy.requires_grad, "evaluate", "a differentiable entropy", "one without gradient")
+    parameters = [parameter for parameter in policy.module().parameters() if parameter.requires_grad]
+    found = [g for g in torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True) if g is not None]
+    finite = all(bool(torch.isfinite(gradient).all()) for gradient in found)
+    flows = finite and any(bool((gradient != 0).any()) for gradient in found)
+    contract.expect(flows, "evaluate", "finite gradients that reach module()'s parameters", "none, or NaN")
+    contract.verified.append("gradients reach the parameters")
+
+
+def _check_policy_save(
+    contract: Contract,
+    policy: Policy,
+    observation: Observation,
+    tolerance: float,
+    reload: Callable[[Path], Policy] | None,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        policy.save(Path(folder))
+        again = reload(Path(folder)) if reload else _reload(policy, Path(folder))
+        if again is None:
+            return
+        chunk = policy.act(observation, generator=seeded(7))
+        again.eval()
+        with torch.no_grad():
+            log_prob, _ = again.evaluate(observation, chunk)
+    expect_close(contract, "save", "the same policy when loaded", log_prob, chunk.log_prob_BLD, tolerance)
+    contract.verified.append("a saved policy loads as the same policy")
+
+
+def _reload(policy: Policy, folder: Path) -> Policy | None:
+    component: Any = type(policy)
+    if "checkpoint" not in {item.name for item in dataclasses.fields(component.Config)}:
+        return None
+    config = getattr(policy, "config", None)
+    if isinstance(config, component.Config):
+        return component(dataclasses.replace(config, checkpoint=str(folder)))
+    return component(component.Config(checkpoint=str(folder)))
