@@ -76,11 +76,15 @@ def _scan(folders: tuple[str, ...]) -> dict[str, dict[str, list[PluginSource]]]:
     """Every `gymnast.*` entry point on the path: group -> name -> sources with distinct targets."""
     found: dict[str, dict[str, list[PluginSource]]] = defaultdict(dict)
     seen: set[str] = set()
-    for folder in folders:
+    by_folder = [_folder_sources(folder) for folder in folders]
+    installed = {source.distribution for sources in by_folder for source in sources if source.version}
+    for in_folder in by_folder:
         here: set[str] = set()
-        for source in _folder_sources(folder):
+        for source in in_folder:
+            # Builds leave an egg-info without version in a source tree: often stale, and found first.
+            is_leftover = source.version is None and source.distribution in installed
             # An earlier folder shadows the same distribution in a later one, as it does for imports.
-            if source.distribution in seen:
+            if is_leftover or source.distribution in seen:
                 continue
             here.add(source.distribution)
             same_name = found[source.group].setdefault(source.name, [])

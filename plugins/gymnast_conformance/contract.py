@@ -38,11 +38,11 @@ class Contract:
     @contextmanager
     def untouched(self, method: str, **inputs: Any) -> Iterator[None]:
         """The inputs and the global random state are the same before and after."""
-        before = {name: [tensor.clone() for tensor in tensors(value)] for name, value in inputs.items()}
+        before = {name: [tensor.clone() for tensor in tensors_in(value)] for name, value in inputs.items()}
         random_state = torch.random.get_rng_state()
         yield
         for name, tensors in before.items():
-            same = all(map(torch.equal, tensors, tensors(inputs[name])))
+            same = all(map(torch.equal, tensors, tensors_in(inputs[name])))
             self.expect(same, method, f"{name} to be left as it was", "modified values")
         same = torch.equal(random_state, torch.random.get_rng_state())
         self.expect(same, method, "randomness from `generator` only", "draws from the global generator")
@@ -74,13 +74,13 @@ def raises(contract: Contract, method: str, expected: str) -> Iterator[None]:
     contract.expect(False, method, expected, "no error")
 
 
-def tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in nested lists and dataclasses, in a fixed order."""
     if isinstance(value, Tensor):
         return [value]
     if dataclasses.is_dataclass(value):
         value = [getattr(value, item.name) for item in dataclasses.fields(value)]
-    return [tensor for item in value for tensor in tensors(item)] if isinstance(value, list | tuple) else []
+    return [tensor for item in value for tensor in tensors_in(item)] if isinstance(value, list | tuple) else []
 
 
 def size_of(component: Any, name: str, default: int) -> int:

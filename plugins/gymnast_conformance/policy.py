@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gymnast_conformance.contract import Contract, expect_close, instance, tensors
+from gymnast_conformance.contract import Contract, expect_close, instance, tensors_in
 from gymnast_conformance.making import make_tasks, observe, seeded
 from gymnast_core.interfaces import Policy, Trainable
 from gymnast_core.types import ActionChunk, Observation, Task
@@ -66,7 +66,7 @@ def _check_act(
     if chunk.tokens_BLD is not None:
         contract.tensor(chunk.tokens_BLD, "act", "tokens_BLD", factors, torch.int64)
         contract.expect(bool((chunk.log_prob_BLD <= 1e-5).all()), "act", "log_prob <= 0", "positive values")
-    same = all(map(torch.equal, tensors(chunk), tensors(act(5))))
+    same = all(map(torch.equal, tensors_in(chunk), tensors_in(act(5))))
     contract.expect(same, "act", "the same chunk from the same seed", "another chunk")
     contract.verified.append(f"act is repeatable under a seed at temperature {temperature}")
     with contract.untouched("evaluate", observation=observation, chunk=chunk), torch.no_grad():

@@ -185,7 +185,10 @@ def _check_task(task: Task) -> None:
 def _check_width(environment: gymnasium.Env, width: int) -> None:
     space = environment.action_space
     if not isinstance(space, gymnasium.spaces.Box) or space.shape != (width,):
-        raise DataError(f"Actions have {width} dimensions; environment {_name(environment)} takes {space}.")
+        raise DataError(
+            f"Actions have {width} dimensions; environment {_name(environment)} takes {space}. "
+            "Choose a policy and tasks of the same robot."
+        )
 
 
 def _name(environment: gymnasium.Env) -> str:

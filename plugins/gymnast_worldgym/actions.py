@@ -30,7 +30,10 @@ class ActionSpace:
         """(..., robot width) in robot units to float32 (..., A) in model units."""
         width = actions.shape[-1]
         if self.robot_width is not None and width != self.robot_width:
-            raise DataError(f"The world model takes actions of width {self.robot_width}, got {width}.")
+            raise DataError(
+                f"The world model takes actions of width {self.robot_width}, got {width}. "
+                "Choose a policy (or episodes) and a world model of the same robot."
+            )
         if width > self.width:
             raise DataError(f"The world model takes actions of width {self.width} at most, got {width}.")
         if not torch.isfinite(actions).all():

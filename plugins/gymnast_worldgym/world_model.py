@@ -217,7 +217,7 @@ class WorldGym(WorldModel):
             found = f"{frames.dtype} {tuple(frames.shape)}"
             raise DataError(
                 f"{owner}: the world model takes uint8 frames (T, {', '.join(map(str, expected))}), "
-                f"got {found}."
+                f"got {found}. Choose frames of that size; for tasks, see tasks.args.image_size."
             )
 
 

@@ -64,3 +64,23 @@ def test_locate_finds_a_module_without_importing_its_package(site_packages):
     assert discovery.locate("lazy_pkg.sub.mod").origin.endswith("mod.py")
     assert discovery.locate("lazy_pkg.nothing") is None
     assert discovery.locate("no_such_package.at_all") is None
+
+
+def test_an_egg_info_left_by_a_build_does_not_shadow_the_installed_distribution(
+    site_packages, tmp_path, monkeypatch
+):
+    site_packages.add("built", f"[{GROUP}]\nbuilt = new:New\nadded = new:Added\n")
+    leftover = tmp_path / "checkout" / "built.egg-info"
+    leftover.mkdir(parents=True)
+    (leftover / "entry_points.txt").write_text(f"[{GROUP}]\nbuilt = old:Old\n")
+    monkeypatch.syspath_prepend(str(leftover.parent))
+    assert [source.target for source in discovery.sources(GROUP)["built"]] == ["new:New"]
+    assert "added" in discovery.sources(GROUP)
+
+
+def test_an_egg_info_alone_counts(tmp_path, monkeypatch):
+    info = tmp_path / "developed.egg-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\ndeveloped = here:Here\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert discovery.sources(GROUP)["developed"][0].version is None
