@@ -68,7 +68,9 @@ def run_arm(output: Path, arm: str, seed: int, episodes: int) -> Path:
     log = output / f"{arm}-{seed}.log"
     with log.open("a") as handle:
         subprocess.run(command, check=True, stdout=handle, stderr=handle, env=environment)
-    print(f"{arm} seed {seed}: {json.loads((folder / 'summary.json').read_text())['difference']['mean']:+.3f}", flush=True)
+    print(
+        f"{arm} seed {seed}: {json.loads((folder / 'summary.json').read_text())['difference']['mean']:+.3f}", flush=True
+    )
     return folder
 
 
@@ -156,7 +158,9 @@ def main() -> None:
         )
     rows: dict[str, dict] = {}
     for arm in options.arms:
-        summaries = [json.loads((folders[arm, seed] / "summary.json").read_text()) for seed in range(1, options.seeds + 1)]
+        summaries = [
+            json.loads((folders[arm, seed] / "summary.json").read_text()) for seed in range(1, options.seeds + 1)
+        ]
         rows[arm] = {
             "before": [s["before"]["rate"] for s in summaries],
             "after": [s["after"]["rate"] for s in summaries],
@@ -177,7 +181,10 @@ def main() -> None:
     text += f"\n\nImagined against simulated success of {agreement['policies']} policies on the same {options.episodes} tasks:\n\n"
     text += "| policy | simulator, % | imagination, % |\n|---|---|---|\n"
     for name, found in policies.items():
-        low, high = success_interval([1.0] * round(found["simulator"] * options.episodes) + [0.0] * round((1 - found["simulator"]) * options.episodes))
+        low, high = success_interval(
+            [1.0] * round(found["simulator"] * options.episodes)
+            + [0.0] * round((1 - found["simulator"]) * options.episodes)
+        )
         text += f"| {name} | {100 * found['simulator']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {100 * found['imagination']:.1f} |\n"
     text += (
         f"\nPearson r = {agreement['pearson']:.3f} {[round(x, 3) for x in agreement['pearson_interval']]}, Spearman "
@@ -185,7 +192,9 @@ def main() -> None:
     )
     results = Path(__file__).parent / "results"
     (results / "tabletop.md").write_text(text)
-    (results / "tabletop.json").write_text(json.dumps({"arms": rows, "policies": policies, "correlation": agreement}, indent=1))
+    (results / "tabletop.json").write_text(
+        json.dumps({"arms": rows, "policies": policies, "correlation": agreement}, indent=1)
+    )
     print(text)
 
 

@@ -34,7 +34,10 @@ EPISODES = 512
 
 def gate_policy(config) -> dict:
     policy = build("policies", config.policy)
-    world, judge = build("world_models", config.evaluation.world), build("reward_models", config.evaluation.reward_model)
+    world, judge = (
+        build("world_models", config.evaluation.world),
+        build("reward_models", config.evaluation.reward_model),
+    )
     found = {}
     for label, temperature in (("sampled", config.loop.temperature), ("greedy", 0.0)):
         result, rollouts, _ = evaluate(
@@ -97,7 +100,7 @@ def main() -> None:
         print(name, json.dumps(found[name], indent=1), flush=True)
     target = Path(__file__).parent / "results" / "tabletop_gates.json"
     target.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"Written to {target}. Passed: {({name: part['passed'] for name, part in found.items()})}")
+    print(f"Written to {target}. Passed: { ({name: part['passed'] for name, part in found.items()}) }")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,13 @@ from gymnast_core.types import Task
 from gymnast_report.video import strip
 
 ROOT = Path(__file__).parent.parent
-PALETTE = {"red": (220, 32, 32), "green": (28, 158, 52), "blue": (28, 68, 216), "yellow": (250, 210, 20), "effector": (22, 24, 28)}
+PALETTE = {
+    "red": (220, 32, 32),
+    "green": (28, 158, 52),
+    "blue": (28, 68, 216),
+    "yellow": (250, 210, 20),
+    "effector": (22, 24, 28),
+}
 """The renderer's colours, 8-bit RGB."""
 STEPS = (1, 4, 8, 16, 20)
 
@@ -124,14 +130,20 @@ def main() -> None:
         "| PSNR, dB, at frame | " + " | ".join(map(str, STEPS)) + " | mean of 20 |",
         "|---|" + "---|" * (len(STEPS) + 1),
         "| world model | " + " | ".join(f"{quality[f'psnr_{s}']:.1f}" for s in STEPS) + f" | {quality['psnr']:.1f} |",
-        "| first frame repeated | " + " | ".join(f"{quality[f'psnr_copy_{s}']:.1f}" for s in STEPS) + f" | {quality['psnr_copy']:.1f} |",
+        "| first frame repeated | "
+        + " | ".join(f"{quality[f'psnr_copy_{s}']:.1f}" for s in STEPS)
+        + f" | {quality['psnr_copy']:.1f} |",
         "| world model, another episode's actions |" + " |" * len(STEPS) + f" {quality['psnr_shuffled']:.1f} |",
         "",
         "| centroid error, px, at frame | " + " | ".join(map(str, STEPS)) + " | lost at frame 20 |",
         "|---|" + "---|" * (len(STEPS) + 1),
     ]
     for kind, row in found["centroids"].items():
-        lines.append(f"| {kind} | " + " | ".join(f"{row[f'error_{s}']:.2f}" for s in STEPS) + f" | {100 * row['lost_at_20']:.1f} % |")
+        lines.append(
+            f"| {kind} | "
+            + " | ".join(f"{row[f'error_{s}']:.2f}" for s in STEPS)
+            + f" | {100 * row['lost_at_20']:.1f} % |"
+        )
     lines += ["", f"{found['frames_per_second']:.0f} imagined frames a second with {found['threads']} thread(s)."]
     results = Path(__file__).parent / "results"
     (results / "world_model.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -147,13 +147,11 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
     sources = [argument for argument in arguments if "=" not in argument]
     overrides = [argument for argument in arguments if "=" in argument]
     if len(sources) > 1:
-        raise ConfigError(
-            f"Give one preset or file, not {' and '.join(sources)}; overrides look like key=value."
-        )
+        raise ConfigError(f"Give one preset or file, not {' and '.join(sources)}; overrides look like key=value.")
     source = sources[0] if sources else None
     if resume is not None:
         if not (resume / "config.yaml").is_file():
-            raise ConfigError(f"{resume} is not a run folder: it has no config.yaml.")
+            raise ConfigError(f"{resume} is not a run folder: it has no config.yaml. Give one that a run wrote.")
         if source is None:
             source = str(resume / "config.yaml")
     if source is None and not overrides:

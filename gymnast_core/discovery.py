@@ -99,9 +99,7 @@ def _folder_sources(folder: str) -> list[PluginSource]:
         return list(_read_with_entrypoints(folder))
     # `entrypoints` stops at the first file it cannot parse; what it raises depends on what is wrong.
     except Exception as error:
-        logger.warning(
-            "An entry_points.txt in %s is malformed (%s); reading the others.", folder or ".", error
-        )
+        logger.warning("An entry_points.txt in %s is malformed (%s); reading the others.", folder or ".", error)
         return list(_read_with_importlib(folder))
 
 

@@ -54,16 +54,12 @@ def plugin_manager() -> HookManager:
         try:
             if len(found) > 1:
                 places = " and ".join(map(str, found))
-                raise PluginError(
-                    f"Two hook plugins are called {name!r}: {places}. Uninstall or rename one of them."
-                )
+                raise PluginError(f"Two hook plugins are called {name!r}: {places}. Uninstall or rename one of them.")
             manager.add(discovery.load(found[0]), name)
         except PluginError as error:
             manager.broken[name] = error
         except (Exception, SystemExit) as error:
-            manager.broken[name] = PluginError(
-                f"The hook plugin {name!r} of {found[0]} cannot be imported: {error!r}"
-            )
+            manager.broken[name] = PluginError(f"The hook plugin {name!r} of {found[0]} cannot be imported: {error!r}")
             manager.broken[name].__cause__ = error
         if name in manager.broken:
             logger.warning("%s", manager.broken[name])

@@ -117,12 +117,16 @@ class ReinforcementLoop(lightning.LightningModule):
         self.iteration = iteration + 1
         # An iteration that waiting groups fill imagines nothing.
         totals = {key: tally.sums.get(key, 0.0) for key in ("groups_kept", "groups_dropped", *_COSTS)}
-        metrics = tally.means() | totals | {
-            "groups_waiting": float(len(self.surplus)),
-            "rollouts_per_second": totals["rollouts"] / max(imagined - began, 1e-9),
-            "seconds_imagining": imagined - began,
-            "seconds_updating": ended - imagined,
-        }
+        metrics = (
+            tally.means()
+            | totals
+            | {
+                "groups_waiting": float(len(self.surplus)),
+                "rollouts_per_second": totals["rollouts"] / max(imagined - began, 1e-9),
+                "seconds_imagining": imagined - began,
+                "seconds_updating": ended - imagined,
+            }
+        )
         self._hook.gymnast_metrics(config=self._config, step=self.iteration, metrics=metrics)
         if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
             self.snapshot()
@@ -250,7 +254,9 @@ class ReinforcementLoop(lightning.LightningModule):
         reference = None
         if self._reference:
             with torch.no_grad():
-                reference = self._reference[0].evaluate(observation, chunk, temperature=temperature)[0].reshape(batch, -1)
+                reference = (
+                    self._reference[0].evaluate(observation, chunk, temperature=temperature)[0].reshape(batch, -1)
+                )
         mask_BS = step_mask(rollouts, log_prob.shape[-1]).to(self.device)
         loss = self._parts.optimizer.loss(
             log_prob.reshape(batch, -1),

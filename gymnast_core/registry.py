@@ -69,9 +69,7 @@ class Registry(Generic[T]):
     def describe(self) -> list[PluginInfo]:
         """Every plugin with what is wrong with it, as far as that shows without importing it or has shown."""
         return [
-            PluginInfo(
-                self.kind, name, tuple(self.sources(name)), self._broken.get(name) or self._fault(name)
-            )
+            PluginInfo(self.kind, name, tuple(self.sources(name)), self._broken.get(name) or self._fault(name))
             for name in self.names()
         ]
 

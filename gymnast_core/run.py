@@ -47,15 +47,15 @@ def build_components(config: RunConfig) -> Components:
 def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or continue a training. Returns the summary that is also written to summary.json.
 
-    With `resume` the run folder's own config is used and `config` must be None. The result is the same, bit for bit,
-    as that of a run that was never interrupted (same machine, same number of threads).
+    With `resume` and no `config`, the run folder's own config is used. The result is the same, bit for bit, as that of
+    a run that was never interrupted (same machine, same number of threads).
     """
     began = time.monotonic()
     state = None
     if resume is not None:
         if not (resume / "config.yaml").exists():
             raise ConfigError(f"{resume} is not a run folder: it has no config.yaml.")
-        config = replace(load_config(RunConfig, str(resume / "config.yaml"), []), output=str(resume))
+        config = replace(config or load_config(RunConfig, str(resume / "config.yaml")), output=str(resume))
         state = load_latest_snapshot(resume / "snapshots")
     else:
         assert config is not None
@@ -72,9 +72,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
 
     loop = ReinforcementLoop(config, parts, folder, hook, evaluate)
     done = state["iteration"] if state else 0
-    hook.gymnast_run_started(
-        config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration"
-    )
+    hook.gymnast_run_started(config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration")
     try:
         before = evaluate("before", 0)
         if state is not None:
@@ -102,9 +100,5 @@ def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any) -> None:
         return
     callbacks = [callback for found in hook.gymnast_callbacks(config=config) for callback in found]
     trainer = build_trainer(config.trainer, callbacks)
-    if trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer asks for {trainer.world_size} processes; `gymnast train` runs in one. Set trainer.devices=1."
-        )
     numbers = DataLoader(range(loop.iteration, total), batch_size=None)  # type: ignore[arg-type]
     trainer.fit(loop, numbers)

@@ -35,7 +35,7 @@ def build_trainer(options: Mapping[str, Any], callbacks: Sequence[lightning.Call
     warnings.filterwarnings("ignore", module="lightning.*")
     arguments = {"accelerator": "auto", "devices": 1, **options}
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             max_epochs=1,
             logger=False,
             enable_checkpointing=False,
@@ -48,3 +48,8 @@ def build_trainer(options: Mapping[str, Any], callbacks: Sequence[lightning.Call
         raise ConfigError(f"trainer: {error}. Allowed are the arguments of lightning.Trainer.") from error
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {error}") from error
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer asks for {trainer.world_size} processes; training runs in one. Set trainer.devices=1."
+        )
+    return trainer

@@ -13,12 +13,8 @@ from gymnast_core.errors import PluginError, unknown_name
 @click.command()
 @click.argument("name")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--tasks", "dataset", metavar="DATASET", help="Check with the first tasks of this dataset plugin."
-)
-@click.option(
-    "--image-size", type=int, metavar="PIXELS", help="Side of the images made where there are no tasks."
-)
+@click.option("--tasks", "dataset", metavar="DATASET", help="Check with the first tasks of this dataset plugin.")
+@click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images made where there are no tasks.")
 @click.option("--action-dim", type=int, metavar="A", help="Width of the actions for world and reward models.")
 def check(
     name: str,

@@ -52,9 +52,7 @@ def expect_close(
     contract: Contract, method: str, expected: str, found: Tensor, wanted: Tensor, tolerance: float
 ) -> None:
     gap = float((found.detach().float() - wanted.detach().float()).abs().max())
-    contract.expect(
-        gap <= tolerance, method, f"{expected} (within {tolerance})", f"a difference of {gap:.3g}"
-    )
+    contract.expect(gap <= tolerance, method, f"{expected} (within {tolerance})", f"a difference of {gap:.3g}")
 
 
 def close(first: float | None, second: float | None, tolerance: float) -> bool:
@@ -90,7 +88,5 @@ def size_of(component: Any, name: str, default: int) -> int:
 
 def instance(component: Any) -> Any:
     # A policy is callable, too: only what is not a component yet is a function that builds one.
-    is_factory = callable(component) and not isinstance(
-        component, WorldModel | Policy | RewardModel | Optimizer
-    )
+    is_factory = callable(component) and not isinstance(component, WorldModel | Policy | RewardModel | Optimizer)
     return component() if is_factory else component

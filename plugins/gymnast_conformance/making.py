@@ -14,14 +14,10 @@ def make_tasks(count: int, image_size: int = 64, seed: int = 0) -> list[Task]:
     """Tasks with one context frame of uniform noise, uint8 (1, image_size, image_size, 3)."""
     frames = (uniform((count, 1, image_size, image_size, 3), seed) * 127.5 + 127.5).to(torch.uint8)
     colours = ("red", "green", "blue", "yellow")
-    return [
-        Task(f"check-{i}", f"push the {colours[i % 4]} block to the left", frames[i]) for i in range(count)
-    ]
+    return [Task(f"check-{i}", f"push the {colours[i % 4]} block to the left", frames[i]) for i in range(count)]
 
 
-def make_rollouts(
-    tasks: Sequence[Task], action_dim: int = 7, chunks: int = 2, chunk: int = 3
-) -> list[Rollout]:
+def make_rollouts(tasks: Sequence[Task], action_dim: int = 7, chunks: int = 2, chunk: int = 3) -> list[Rollout]:
     """One rollout of N = `chunks` decisions for each task; frames after the first are uniform noise."""
     rollouts = []
     for i, task in enumerate(tasks):

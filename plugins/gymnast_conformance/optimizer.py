@@ -110,17 +110,13 @@ def _check_loss(contract: Contract, optimizer: Optimizer) -> None:
         value, gradient_BS, metrics = loss(-1.0)
     contract.expect(bool(torch.isfinite(value)), "loss", "a finite value", value)
     rises = bool(gradient_BS.sum() < 0)
-    contract.expect(
-        rises, "loss", "positive advantages to raise log-probabilities", "the opposite, or nothing"
-    )
+    contract.expect(rises, "loss", "positive advantages to raise log-probabilities", "the opposite, or nothing")
     for junk in (0.0, 1e4, -1e4):
         other, other_gradient_BS, _ = loss(junk)
         expect_close(contract, "loss", f"masked entries ({junk}) to be ignored", other, value, 1e-6)
         same = torch.allclose(other_gradient_BS, gradient_BS, atol=1e-6)
         clean = bool((other_gradient_BS[~mask_BS] == 0).all())
-        contract.expect(
-            same and clean, "loss", f"masked entries ({junk}) without gradient", other_gradient_BS
-        )
+        contract.expect(same and clean, "loss", f"masked entries ({junk}) without gradient", other_gradient_BS)
     numbers = all(isinstance(number, int | float) for number in metrics.values())
     contract.expect(numbers, "loss", "metrics that are plain numbers", metrics)
     optimizer.should_stop(metrics)

@@ -60,9 +60,7 @@ def _check_act(
     factors = (*shape, chunk.log_prob_BLD.shape[-1])
     contract.expect(factors[2] in (1, policy.action_dim), "act", "D = 1 or A factors", factors[2])
     contract.tensor(chunk.log_prob_BLD, "act", "log_prob_BLD", factors, torch.float32)
-    contract.expect(
-        not chunk.log_prob_BLD.requires_grad, "act", "no gradients", "log_prob that requires grad"
-    )
+    contract.expect(not chunk.log_prob_BLD.requires_grad, "act", "no gradients", "log_prob that requires grad")
     if chunk.tokens_BLD is not None:
         contract.tensor(chunk.tokens_BLD, "act", "tokens_BLD", factors, torch.int64)
         contract.expect(bool((chunk.log_prob_BLD <= 1e-5).all()), "act", "log_prob <= 0", "positive values")
@@ -71,9 +69,7 @@ def _check_act(
     contract.verified.append(f"act is repeatable under a seed at temperature {temperature}")
     with contract.untouched("evaluate", observation=observation, chunk=chunk), torch.no_grad():
         log_prob, entropy = policy.evaluate(observation, chunk, temperature=temperature)
-    contract.expect(
-        log_prob.shape == factors, "evaluate", f"log_prob of shape {factors}", tuple(log_prob.shape)
-    )
+    contract.expect(log_prob.shape == factors, "evaluate", f"log_prob of shape {factors}", tuple(log_prob.shape))
     contract.expect(entropy.shape == factors, "evaluate", f"entropy of shape {factors}", tuple(entropy.shape))
     contract.expect(bool(torch.isfinite(entropy).all()), "evaluate", "finite entropy", entropy)
     expect_close(contract, "evaluate", "act's log-probabilities", log_prob, chunk.log_prob_BLD, tolerance)

@@ -35,9 +35,7 @@ def check_reward_model(
         for reward in found:
             exclusive = (reward.value is None) != (reward.error is None)
             contract.expect(exclusive, "score", "either a value or an error", reward)
-            contract.expect(
-                math.isfinite(reward.cost_usd) and reward.cost_usd >= 0, "score", "a cost", reward
-            )
+            contract.expect(math.isfinite(reward.cost_usd) and reward.cost_usd >= 0, "score", "a cost", reward)
 
     expect_rewards(rewards, len(rollouts))
     expect_rewards(judge.score([]), 0)

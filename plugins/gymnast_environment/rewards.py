@@ -55,9 +55,7 @@ class EnvironmentReward(RewardModel):
             return Reward(None, error=f"{type(error).__name__}: {error}")
         if outcome is None:
             key = self.config.success_key
-            return Reward(
-                None, error=f"{rollout.task.environment} reports no {key!r} in info; set success_key."
-            )
+            return Reward(None, error=f"{rollout.task.environment} reports no {key!r} in info; set success_key.")
         return Reward(outcome, rationale=f"replayed in {rollout.task.environment}, seed {rollout.task.seed}")
 
     def _replay(self, rollout: Rollout) -> float | None:
@@ -83,9 +81,7 @@ class RandomReward(RewardModel):
     def __init__(self, config: RandomReward.Config | None = None):
         self.config = config if config is not None else self.Config()
         if not 0.0 <= self.config.probability <= 1.0:
-            raise ConfigError(
-                f"reward_model.args.probability is {self.config.probability}; it must lie in [0, 1]."
-            )
+            raise ConfigError(f"reward_model.args.probability is {self.config.probability}; it must lie in [0, 1].")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [Reward(float(self._uniform(rollout) < self.config.probability)) for rollout in rollouts]

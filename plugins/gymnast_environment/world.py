@@ -90,10 +90,7 @@ class GymnasiumWorld(WorldModel):
             )
         for episode in state.episodes:
             _check_width(episode.environment, actions.shape[2])
-        frames = [
-            self._run(episode, actions_LA)
-            for episode, actions_LA in zip(state.episodes, actions, strict=True)
-        ]
+        frames = [self._run(episode, actions_LA) for episode, actions_LA in zip(state.episodes, actions, strict=True)]
         shapes = {frames_LHWC.shape for frames_LHWC in frames}
         if len(shapes) > 1:
             raise DataError(f"Environments of one batch show frames of different sizes: {sorted(shapes)}.")

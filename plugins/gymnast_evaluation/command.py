@@ -39,7 +39,9 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
             )  # fmt: skip
             results[label][world_label] = result
             write_json(path / "evaluations" / f"{name}.json", asdict(result))
-            hook.gymnast_evaluation_done(config=config, label=name, world=world_part.name, rollouts=rollouts, rewards=rewards)
+            hook.gymnast_evaluation_done(
+                config=config, label=name, world=world_part.name, rollouts=rollouts, rewards=rewards
+            )
             world.close()
             judge.close()
     summary = summarise(results)
@@ -52,7 +54,9 @@ def summarise(results: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Any]
     """Rates and intervals per policy and world, and differences from the first policy, paired by task."""
     first = next(iter(results))
     table = {
-        label: {w: {"rate": e.rate, "interval": list(e.interval), "n": e.n, "unscored": e.unscored} for w, e in row.items()}
+        label: {
+            w: {"rate": e.rate, "interval": list(e.interval), "n": e.n, "unscored": e.unscored} for w, e in row.items()
+        }
         for label, row in results.items()
     }
     differences = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gymnast_core.config import ComponentConfig
@@ -18,9 +18,9 @@ class EvaluateConfig:
     """Label -> policy."""
     worlds: dict[str, ComponentConfig]
     """Label -> world model."""
-    rewards: dict[str, ComponentConfig]
-    """Label of a world -> the reward model that judges there."""
     tasks: ComponentConfig
+    rewards: dict[str, ComponentConfig] = field(default_factory=dict)
+    """Label of a world -> the reward model that judges there."""
     horizon: int = 40
     """Actions an episode."""
     temperature: float = 0.0
@@ -39,6 +39,9 @@ class EvaluateConfig:
                 "policies and worlds need an entry each: policies.LABEL=openvla-oft worlds.LABEL=gymnasium."
             )
         if set(self.rewards) != set(self.worlds):
+            unjudged = sorted(set(self.worlds) - set(self.rewards))
             raise ConfigError(
-                f"rewards needs a judge for each world {sorted(self.worlds)}; it has {sorted(self.rewards)}."
+                f"rewards needs a judge for each world {sorted(self.worlds)} and for no other; it has "
+                f"{sorted(self.rewards)}. "
+                + (f"Set rewards.{unjudged[0]}=NAME." if unjudged else "Name the worlds and rewards alike.")
             )

@@ -23,9 +23,10 @@ def gymnast_evaluate(config: RunConfig, policy: Policy, label: str, iteration: i
     from gymnast_evaluation.statistics import evaluation_from_json, paired_difference
 
     folder = Path(config.output) / "evaluations"
-    if not (folder / f"{label}.json").exists():
+    path = folder / f"{label}.json"
+    if not path.exists() or json.loads(path.read_text())["iteration"] != iteration:
         _measure(config, policy, label, iteration, folder)
-    result = evaluation_from_json(json.loads((folder / f"{label}.json").read_text()))
+    result = evaluation_from_json(json.loads(path.read_text()))
     summary = {key: getattr(result, key) for key in ("rate", "interval", "n", "unscored", "world")}
     if label != "before" and (folder / "before.json").exists():
         before = evaluation_from_json(json.loads((folder / "before.json").read_text()))

@@ -113,7 +113,9 @@ def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.opt
 class FitModule(lightning.LightningModule):
     """Runs `training_loss` under Lightning with manual optimisation (Muon and AdamW step together)."""
 
-    def __init__(self, component: Trainable, config: FitConfig, folder: Path, validation: Sequence[Episode], hook: Any) -> None:
+    def __init__(
+        self, component: Trainable, config: FitConfig, folder: Path, validation: Sequence[Episode], hook: Any
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = component.module()
@@ -143,7 +145,9 @@ class FitModule(lightning.LightningModule):
         self.manual_backward(loss.value)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), loop.max_grad_norm)
         if not torch.isfinite(norm):
-            raise DataError(f"The gradient became {float(norm)} at step {step}; lower fit.learning_rate or fit.max_grad_norm.")
+            raise DataError(
+                f"The gradient became {float(norm)} at step {step}; lower fit.learning_rate or fit.max_grad_norm."
+            )
         for optimizer, rate in zip(optimizers, rates, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * learning_rate_factor(step, loop)

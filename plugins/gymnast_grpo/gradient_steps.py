@@ -86,8 +86,7 @@ def _check(config: GradientConfig) -> None:
     decay = config.learning_rate_decay_updates
     if decay is not None and decay < 1:
         raise ConfigError(
-            f"optimizer.args.learning_rate_decay_updates is {decay}; "
-            "give at least 1, or null for a constant rate."
+            f"optimizer.args.learning_rate_decay_updates is {decay}; give at least 1, or null for a constant rate."
         )
     if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
         raise ConfigError(

@@ -152,8 +152,7 @@ def _check(config: GRPO.Config) -> None:
     bounds = list(config.accuracy_bounds)
     if len(bounds) != 2 or not bounds[0] <= bounds[1]:
         raise ConfigError(
-            f"optimizer.args.accuracy_bounds is {bounds}; "
-            "give [lowest, highest] mean reward, e.g. [0.1, 0.9]."
+            f"optimizer.args.accuracy_bounds is {bounds}; give [lowest, highest] mean reward, e.g. [0.1, 0.9]."
         )
     if not (0 <= config.clip_low <= 1 and config.clip_high >= 0):
         raise ConfigError(

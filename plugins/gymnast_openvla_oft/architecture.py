@@ -80,27 +80,19 @@ def check_architecture(architecture: Architecture) -> None:
     }
     for name, (width, heads) in widths.items():
         if width % heads:
-            raise ConfigError(
-                f"architecture: the width {width} of {name} is not a multiple of its {heads} heads."
-            )
+            raise ConfigError(f"architecture: the width {width} of {name} is not a multiple of its {heads} heads.")
     if dino.patch_size != siglip.patch_size:
         raise ConfigError(
-            f"architecture: both towers need the same patch_size; they have "
-            f"{dino.patch_size} and {siglip.patch_size}."
+            f"architecture: both towers need the same patch_size; they have {dino.patch_size} and {siglip.patch_size}."
         )
     if architecture.image_size % dino.patch_size:
         raise ConfigError(
-            f"architecture: patch_size {dino.patch_size} does not divide "
-            f"image_size {architecture.image_size}."
+            f"architecture: patch_size {dino.patch_size} does not divide image_size {architecture.image_size}."
         )
     if min(dino.depth, siglip.depth) < 2:
-        raise ConfigError(
-            "architecture: a tower needs a depth of at least 2, because its last block is unused."
-        )
+        raise ConfigError("architecture: a tower needs a depth of at least 2, because its last block is unused.")
     if not architecture.action_low or len(architecture.action_low) != len(architecture.action_high):
-        raise ConfigError(
-            "architecture: action_low and action_high need one number an action dimension each."
-        )
+        raise ConfigError("architecture: action_low and action_high need one number an action dimension each.")
 
 
 def checkpoint_config(architecture: Architecture, tokens: int, unnorm_key: str) -> dict[str, Any]:
@@ -155,18 +147,12 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     try:
         size = int(config["image_sizes"][0])
         ids = config["timm_model_ids"]
-        text = {
-            key: value for key, value in config["text_config"].items() if key not in ("torch_dtype", "dtype")
-        }
+        text = {key: value for key, value in config["text_config"].items() if key not in ("torch_dtype", "dtype")}
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"config.json is not an OpenVLA config: it lacks or garbles {error}."
-        ) from error
+        raise CheckpointError(f"config.json is not an OpenVLA config: it lacks or garbles {error}.") from error
     overrides = config.get(TOWER_OVERRIDES) or [{}] * len(ids)
     if len(ids) != 2:
-        raise CheckpointError(
-            f"config.json names {len(ids)} vision towers; OpenVLA-OFT has two (DINOv2, SigLIP)."
-        )
+        raise CheckpointError(f"config.json names {len(ids)} vision towers; OpenVLA-OFT has two (DINOv2, SigLIP).")
     dino, siglip = (_tower(name, size, extra) for name, extra in zip(ids, overrides, strict=True))
     llama = LlamaConfig(**text)
     return ModelShape(

@@ -44,9 +44,7 @@ class Description:
 def read_description(directory: Path) -> Description:
     """The JSON files of a checkpoint directory. Raises `CheckpointError` when one is missing or malformed."""
     if not directory.is_dir():
-        raise CheckpointError(
-            f"There is no checkpoint directory {directory}. Set policy.args.checkpoint to one."
-        )
+        raise CheckpointError(f"There is no checkpoint directory {directory}. Set policy.args.checkpoint to one.")
     heads = sorted(path.name for path in directory.glob("action_head--*"))
     if heads:
         raise CheckpointError(
@@ -120,12 +118,8 @@ def _write_weights(directory: Path, weights: dict[str, Tensor]) -> None:
         save_file({name: weights[name] for name in names}, temporary, metadata={"format": "pt"})
         temporary.replace(directory / file)
     if plan.is_sharded:
-        _write_json(
-            directory / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        )
-    stale = set(directory.glob("model*.safetensors")) - {
-        directory / file for file in plan.filename_to_tensors
-    }
+        _write_json(directory / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+    stale = set(directory.glob("model*.safetensors")) - {directory / file for file in plan.filename_to_tensors}
     for path in stale:
         path.unlink()
     if not plan.is_sharded:
@@ -143,8 +137,7 @@ def _check_fit(directory: Path, wanted: Mapping[str, Tensor], found: Mapping[str
     for name, tensor in wanted.items():
         if tensor.shape != found[name].shape:
             raise CheckpointError(
-                f"{name} in {directory} is {tuple(found[name].shape)}, "
-                f"but config.json describes {tuple(tensor.shape)}."
+                f"{name} in {directory} is {tuple(found[name].shape)}, but config.json describes {tuple(tensor.shape)}."
             )
 
 

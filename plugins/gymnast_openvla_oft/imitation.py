@@ -54,9 +54,7 @@ def draw_decisions(
     Raises `DataError` for an episode shorter than a chunk, or without points when points are wanted.
     """
     images, actions, points, instructions = [], [], [], []
-    draws = torch.rand(
-        len(episodes), settings.decisions_per_episode, generator=generator, device=generator.device
-    )
+    draws = torch.rand(len(episodes), settings.decisions_per_episode, generator=generator, device=generator.device)
     for episode, row in zip(episodes, draws.tolist(), strict=True):
         starts = len(episode.actions_TA) - chunk_length + 1
         if starts < 1:
@@ -84,9 +82,7 @@ def augment(decisions: Decisions, settings: Imitation, generator: torch.Generato
             points_BJ2 = points_BJ2 + moved_B2[:, None].to(points_BJ2.device)
     if settings.color_jitter:
         images_BVHWC = jitter_color(images_BVHWC, settings.color_jitter, generator)
-    return replace(
-        decisions, observation=replace(observation, images_BVHWC=images_BVHWC), points_BJ2=points_BJ2
-    )
+    return replace(decisions, observation=replace(observation, images_BVHWC=images_BVHWC), points_BJ2=points_BJ2)
 
 
 def token_loss(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, sigma: float) -> Tensor:

@@ -129,9 +129,7 @@ class OFTModel(nn.Module):
     def action_logits(self, actions_BKE: Tensor) -> Tensor:
         """float32 logits (B, K, bins); class j is token id `effective_vocabulary - bins + j`."""
         last = self.shape.effective_vocabulary
-        return F.linear(
-            actions_BKE, self.language_model.lm_head.weight[last - self.shape.bins : last]
-        ).float()
+        return F.linear(actions_BKE, self.language_model.lm_head.weight[last - self.shape.bins : last]).float()
 
 
 def _bidirectional_mask(real_BS: Tensor, dtype: torch.dtype) -> Tensor:

@@ -67,25 +67,19 @@ class OpenVLAOFT(Policy):
         if config.checkpoint is None:
             self.description, tokenizer = _from_scratch(config)
             seed = config.architecture.seed
-            self.model = initialise(
-                model_shape(self.description.config), seed=seed, attention=config.attention
-            )
+            self.model = initialise(model_shape(self.description.config), seed=seed, attention=config.attention)
             self.model.to(dtype)
         else:
             directory = Path(config.checkpoint).expanduser()
             self.description = read_description(directory)
             tokenizer = load_tokenizer(directory)
-            self.model = load_model(
-                directory, self.description.config, attention=config.attention, dtype=dtype
-            )
+            self.model = load_model(directory, self.description.config, attention=config.attention, dtype=dtype)
         shape = self.model.shape
         self.unnorm_key, statistics = choose_statistics(self.description.norm_stats, config.unnorm_key)
         self.codec = ActionCodec(
             statistics, bounds=config.action_bounds, vocabulary=shape.effective_vocabulary, bins=shape.bins
         )
-        self.images = ImageProcessor.from_config(
-            self.description.preprocessor, center_crop=config.center_crop
-        )
+        self.images = ImageProcessor.from_config(self.description.preprocessor, center_crop=config.center_crop)
         self.prompts = PromptEncoder(tokenizer, pad_token=shape.effective_vocabulary)
         self.chunk_length = config.chunk_length or int(self.description.config.get(CHUNK_KEY, 5))
         self.action_dim = self.codec.action_dim
@@ -182,9 +176,7 @@ class OpenVLAOFT(Policy):
         tokens_BLA = chunk.tokens_BLD
         if tokens_BLA is None or tokens_BLA.shape != shape:
             found = None if tokens_BLA is None else tuple(tokens_BLA.shape)
-            raise DataError(
-                f"The policy scores action tokens of shape {shape}; the chunk's tokens are {found}."
-            )
+            raise DataError(f"The policy scores action tokens of shape {shape}; the chunk's tokens are {found}.")
         return tokens_BLA.flatten(1).to(self.device) - self.codec.first_token
 
     def _unflatten(self, x_BK: Tensor) -> Tensor:

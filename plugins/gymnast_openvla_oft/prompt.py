@@ -33,9 +33,7 @@ class PromptEncoder:
         self.pad_token = pad_token
         space = tokenizer.token_to_id(SPACE)
         if space is None:
-            raise CheckpointError(
-                f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end."
-            )
+            raise CheckpointError(f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end.")
         self.space = space
         self._known: dict[str, list[int]] = {}
 

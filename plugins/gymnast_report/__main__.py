@@ -11,9 +11,7 @@ from gymnast_report.report import build_report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m gymnast_report", description="Rebuild a run's report.html."
-    )
+    parser = argparse.ArgumentParser(prog="python -m gymnast_report", description="Rebuild a run's report.html.")
     parser.add_argument("run", type=Path, help="run folder, as written by `gymnast train`")
     try:
         print(build_report(parser.parse_args(arguments).run))

@@ -128,14 +128,10 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
         y = scale.y(value)
         label = f"{100 * value:g} %" if chart.percent else f"{value:.4g}"
         parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                LEFT, WIDTH - RIGHT, y, y
-            )
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         )
         parts.append(
-            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-                LEFT - 7, y + 4, label
-            )
+            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, label)
         )
     whole = sorted({round(value) for value in ticks(scale.x_low, scale.x_high, about=6)})
     for value in (value for value in whole if scale.x_low <= value <= scale.x_high):
@@ -154,9 +150,9 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
         )
     )
     parts.append(
-        Markup(
-            '<text class="label" transform="translate(14 {}) rotate(-90)" text-anchor="middle">{}</text>'
-        ).format(middle_y, chart.y_label)
+        Markup('<text class="label" transform="translate(14 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
+            middle_y, chart.y_label
+        )
     )
     return Markup("").join(parts)
 
@@ -204,9 +200,7 @@ def _bars(chart: Chart, series: Series, scale: _Scale, stacked: dict[float, floa
         stacked[point.x] = bottom + point.y
         top = scale.y(bottom + point.y)
         parts.append(
-            Markup(
-                '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-            ).format(
+            Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>').format(
                 scale.x(point.x) - width / 2,
                 top,
                 width,

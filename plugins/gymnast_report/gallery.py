@@ -55,9 +55,7 @@ def read_clips(videos: Path) -> list[Clip]:
     return [clip for clip in clips if (videos / clip.file).exists()]
 
 
-def record(
-    videos: Path, phase: str, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]
-) -> list[Clip]:
+def record(videos: Path, phase: str, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> list[Clip]:
     """Write the rollouts' videos as the only ones of that phase and kind, and update the index.
 
     Repeating a phase (a second batch in the same iteration, a resumed run) replaces its videos.

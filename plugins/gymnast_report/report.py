@@ -72,9 +72,7 @@ def build_report(path: Path, *, summary: Mapping[str, Any] | None = None) -> Pat
 def _context(run: Run) -> dict[str, Any]:
     media = _embed(run)
     before, after = run.evaluations.get("before"), run.evaluations.get("after")
-    columns = [
-        evaluation for evaluation in run.evaluations.values() if not _during_training(evaluation.label)
-    ]
+    columns = [evaluation for evaluation in run.evaluations.values() if not _during_training(evaluation.label)]
     return {
         "run": run,
         "title": run.path.resolve().name,
@@ -242,9 +240,7 @@ def _comparisons(media: Sequence[Media]) -> list[Comparison]:
         if not _during_training(item.clip.phase):
             by_task.setdefault((item.clip.kind, item.clip.task), []).append(item)
     return [
-        Comparison(
-            task, items[0].clip.instruction, sorted(items, key=lambda item: item.clip.phase != "before")
-        )
+        Comparison(task, items[0].clip.instruction, sorted(items, key=lambda item: item.clip.phase != "before"))
         for (_, task), items in by_task.items()
     ]
 

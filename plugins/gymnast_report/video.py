@@ -24,9 +24,7 @@ MIN_PIXELS = 256
 """Shorter side of a written video, below which browsers blur the frames when they scale them."""
 
 
-def write_video(
-    frames_THWC: Frames, path: Path, *, fps: int = FRAMES_PER_SECOND, min_pixels: int = MIN_PIXELS
-) -> Path:
+def write_video(frames_THWC: Frames, path: Path, *, fps: int = FRAMES_PER_SECOND, min_pixels: int = MIN_PIXELS) -> Path:
     """Write uint8 RGB frames as the H.264 (yuv420p, index first) that browsers play; the file appears whole.
 
     Frames are scaled up by a whole factor without smoothing until the shorter side has `min_pixels`, and
@@ -38,9 +36,7 @@ def write_video(
         replacing(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
-        stream = container.add_stream(
-            "libx264", rate=Fraction(fps), options={"crf": "24", "preset": "medium"}
-        )
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "24", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         for frame_HWC in video_THWC:
@@ -57,18 +53,14 @@ def write_poster(frames_THWC: Frames, path: Path, *, min_pixels: int = MIN_PIXEL
     return path
 
 
-def strip(
-    rows: Sequence[Frames], captions: Sequence[str], *, columns: int = 8, min_pixels: int = 128
-) -> Image.Image:
+def strip(rows: Sequence[Frames], captions: Sequence[str], *, columns: int = 8, min_pixels: int = 128) -> Image.Image:
     """Draw one row of `columns` evenly spaced frames per video under its caption, e.g. imagined above real.
 
     Each row holds uint8 RGB frames (T, H, W, 3) of one size; first and last frame are always
     shown. Rows with equal T show the same time steps in the same column.
     """
     if not rows or len(rows) != len(captions):
-        raise DataError(
-            f"A strip needs one caption per row; got {len(rows)} rows and {len(captions)} captions."
-        )
+        raise DataError(f"A strip needs one caption per row; got {len(rows)} rows and {len(captions)} captions.")
     pictures = [_row(_as_array(frames), columns, min_pixels) for frames in rows]
     font = ImageFont.load_default(size=15)
     gap, caption_height = 8, 24

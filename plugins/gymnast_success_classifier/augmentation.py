@@ -95,9 +95,7 @@ def _blur(images_BCHW: Tensor, sigma_B: Tensor) -> Tensor:
     kernel_B5 = torch.exp(-(offsets_5**2) / (2 * sigma_B[:, None].clamp(min=0.1) ** 2))
     kernel_B5 = kernel_B5 / kernel_B5.sum(1, keepdim=True)
     kernel_B5 = kernel_B5.repeat_interleave(channels, 0)
-    folded = F.pad(images_BCHW, (2, 2, 2, 2), mode="replicate").view(
-        1, batch * channels, height + 4, width + 4
-    )
+    folded = F.pad(images_BCHW, (2, 2, 2, 2), mode="replicate").view(1, batch * channels, height + 4, width + 4)
     folded = F.conv2d(folded, kernel_B5[:, None, None, :], groups=batch * channels)
     folded = F.conv2d(folded, kernel_B5[:, None, :, None], groups=batch * channels)
     return folded.view(batch, channels, height, width)

@@ -23,8 +23,7 @@ def read_config(directory: Path) -> dict[str, object]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"No success classifier in {directory}: {CONFIG} is missing. "
-            "Give the folder that `gymnast fit` wrote."
+            f"No success classifier in {directory}: {CONFIG} is missing. Give the folder that `gymnast fit` wrote."
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Fit the classifier again.") from error
@@ -37,13 +36,21 @@ def read_weights(directory: Path, network: nn.Module) -> None:
     """Load the folder's weights; `CheckpointError` if they are damaged or another network's."""
     path = directory / WEIGHTS
     try:
-        network.load_state_dict(load_file(path))
+        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is missing or damaged: {error}. Copy it again or fit the classifier anew."
         ) from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the network of its {CONFIG}: {error}") from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = [name for name in (*wanted, *(found.keys() - wanted.keys())) if wanted.get(name) != found.get(name)]
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{path} does not fit the network of its {CONFIG}: {len(wrong)} tensors differ; {first} is "
+            f"{found.get(first, 'missing')}, not {wanted.get(first, 'expected')}. Fit the classifier again."
+        )
+    network.load_state_dict(weights)
 
 
 def write(directory: Path, config: Mapping[str, object], network: nn.Module) -> None:

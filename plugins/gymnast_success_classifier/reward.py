@@ -91,9 +91,7 @@ class SuccessClassifier(RewardModel):
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
         """Cross-entropy of the known outcomes, balanced between fulfilled and not by `positive_share`."""
-        pairs_B2CHW = augment(
-            self._pairs([e.frames_THWC for e in episodes]), self.config.augmentation, generator
-        )
+        pairs_B2CHW = augment(self._pairs([e.frames_THWC for e in episodes]), self.config.augmentation, generator)
         target_BI, weight_BI = (tensor.to(pairs_B2CHW.device) for tensor in self._labels(episodes))
         positive_BI, negative_BI = weight_BI * target_BI, weight_BI * (1 - target_BI)
         if not weight_BI.any():
@@ -127,9 +125,7 @@ class SuccessClassifier(RewardModel):
             own.append(self._own(batch))
         probability, target = torch.cat(probabilities), torch.cat(targets)
         is_own, is_known = torch.cat(own), torch.cat(known)
-        metrics = judge_quality(
-            probability[is_own & is_known], target[is_own & is_known], self.config.threshold
-        )
+        metrics = judge_quality(probability[is_own & is_known], target[is_own & is_known], self.config.threshold)
         others = is_known & ~is_own
         hindsight = judge_quality(probability[others], target[others], self.config.threshold)
         return metrics | {f"hindsight_{name}": value for name, value in hindsight.items()}
@@ -200,9 +196,7 @@ def _with_checkpoint(config: SuccessClassifier.Config, directory: Path) -> Succe
     stored = checkpoint.read_config(directory)
     instructions = stored.get("instructions")
     if not isinstance(instructions, list) or not set(stored) >= set(ARCHITECTURE):
-        raise CheckpointError(
-            f"{directory / checkpoint.CONFIG} lacks instructions or one of {list(ARCHITECTURE)}."
-        )
+        raise CheckpointError(f"{directory / checkpoint.CONFIG} lacks instructions or one of {list(ARCHITECTURE)}.")
     if config.instructions and list(config.instructions) != instructions:
         raise CheckpointError(
             f"The success classifier in {directory} judges {len(instructions)} other instructions than the "
@@ -224,9 +218,7 @@ def _check(config: SuccessClassifier.Config) -> None:
     if not 0.0 < config.threshold < 1.0:
         raise ConfigError(f"reward_model.args.threshold is {config.threshold}; it must lie between 0 and 1.")
     if not 0.0 < config.positive_share < 1.0:
-        raise ConfigError(
-            f"reward_model.args.positive_share is {config.positive_share}; it must lie between 0 and 1."
-        )
+        raise ConfigError(f"reward_model.args.positive_share is {config.positive_share}; it must lie between 0 and 1.")
     if config.image_size < 16 or config.width < 8 or config.width % 8:
         raise ConfigError(
             f"reward_model.args: image_size is {config.image_size} (at least 16) and width {config.width} "

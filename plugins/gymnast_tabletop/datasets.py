@@ -114,9 +114,7 @@ class TabletopTasks(Dataset):
             if feasible_goals(scene, config.pairs):
                 break
         else:
-            raise DataError(
-                f"Task {index} found no feasible {config.pairs} instruction. Choose another `first`."
-            )
+            raise DataError(f"Task {index} found no feasible {config.pairs} instruction. Choose another `first`.")
         goal = parse(draw_instruction(seed, scene, config.pairs))
         instruction = TEMPLATES[config.template].format(colour=goal.colour, direction=goal.direction)
         table = _table(config.n_blocks, config.image_size)

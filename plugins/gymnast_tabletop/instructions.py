@@ -79,9 +79,7 @@ PAIRS: dict[str, tuple[Goal, ...]] = {
 }
 
 _PARSED = {
-    template.format(colour=goal.colour, direction=goal.direction): goal
-    for template in TEMPLATES
-    for goal in GOALS
+    template.format(colour=goal.colour, direction=goal.direction): goal for template in TEMPLATES for goal in GOALS
 }
 
 
@@ -127,14 +125,10 @@ def successes(
     across = np.array([-goal.unit[1], goal.unit[0]])
     along, lateral = moved[..., named, :] @ goal.unit, np.abs(moved[..., named, :] @ across)
     others = np.delete(np.linalg.norm(moved, axis=-1), named, axis=-1).max(axis=-1)
-    return (
-        (along > MIN_DISPLACEMENT) & (lateral < MAX_LATERAL_RATIO * along) & (others < MAX_OTHER_DISPLACEMENT)
-    )
+    return (along > MIN_DISPLACEMENT) & (lateral < MAX_LATERAL_RATIO * along) & (others < MAX_OTHER_DISPLACEMENT)
 
 
-def success(
-    goal: Goal, colours: Sequence[str], start: NDArray[np.floating], end: NDArray[np.floating]
-) -> bool:
+def success(goal: Goal, colours: Sequence[str], start: NDArray[np.floating], end: NDArray[np.floating]) -> bool:
     """`successes` of a single pair of states."""
     return bool(successes(goal, colours, start, end))
 
@@ -154,9 +148,7 @@ def feasible(goal: Goal, colours: Sequence[str], states: NDArray[np.floating]) -
     room &= np.abs(block - goal.unit * BEHIND).max(axis=-1) <= EFFECTOR_LIMIT
     offsets = np.delete(blocks, named, axis=-2) - block[..., None, :]
     along, lateral = offsets @ goal.unit, np.abs(offsets @ np.array([-goal.unit[1], goal.unit[0]]))
-    in_lane = (
-        (lateral < _CORRIDOR) & (along > -BEHIND - BLOCK_SIZE) & (along < _ROOM_AHEAD + 1.5 * BLOCK_SIZE)
-    )
+    in_lane = (lateral < _CORRIDOR) & (along > -BEHIND - BLOCK_SIZE) & (along < _ROOM_AHEAD + 1.5 * BLOCK_SIZE)
     return room & ~in_lane.any(axis=-1)
 
 
@@ -184,7 +176,5 @@ def draw_instruction(seed: int, scene: Scene, among: str = "training") -> str:
     """
     goals = feasible_goals(scene, among)
     if not goals:
-        raise ConfigError(
-            f"No {among} instruction is feasible in the scene of seed {seed}. Take another seed."
-        )
+        raise ConfigError(f"No {among} instruction is feasible in the scene of seed {seed}. Take another seed.")
     return goals[np.random.default_rng([seed, 77]).integers(len(goals))].instruction

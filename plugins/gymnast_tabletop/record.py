@@ -180,9 +180,7 @@ def record(recording: Recording, out: Path, *, workers: int = 1, progress: bool 
                 _report(i + 1, n, time.monotonic() - started)
         kept.close()
         if len(episodes) < n:
-            raise DataError(
-                f"Only {len(episodes)} of {n} episodes succeeded in {_STREAM} attempts. Record fewer."
-            )
+            raise DataError(f"Only {len(episodes)} of {n} episodes succeeded in {_STREAM} attempts. Record fewer.")
         for array in (frames_NTHWC, actions_NTA, states_NTS):
             array.flush()
         (folder / "episodes.json").write_text(json.dumps(episodes, separators=(",", ":")))

@@ -75,18 +75,14 @@ class Crops(Sequence[Episode]):
         frames = folder.frames_NTHWC.shape[1]
         self._window = window or frames
         if self._window > frames:
-            raise DataError(
-                f"{folder.name} has {frames} frames an episode; window is {window}. Set a smaller window."
-            )
+            raise DataError(f"{folder.name} has {frames} frames an episode; window is {window}. Set a smaller window.")
         offsets = frames - self._window + 1
         if crops == "all":
             self._episode = np.repeat(episodes, offsets)
             self._offset = np.tile(np.arange(offsets), len(episodes))
         else:
             self._episode = episodes
-            self._offset = (
-                rng.integers(offsets, size=len(episodes)) if crops == "one" else np.zeros_like(episodes)
-            )
+            self._offset = rng.integers(offsets, size=len(episodes)) if crops == "one" else np.zeros_like(episodes)
         self._label([goal in goals for goal in GOALS], own, rng)
 
     def _label(self, allowed: list[bool], own: bool, rng: np.random.Generator) -> None:

@@ -36,7 +36,9 @@ def replay(
     source = Folder(recording)
     count = min(episodes or len(source.seeds), len(source.seeds))
     if source.actions_NTA.shape[1] < actions:
-        raise DataError(f"{recording} has {source.actions_NTA.shape[1]} actions an episode; --actions asks for {actions}.")
+        raise DataError(
+            f"{recording} has {source.actions_NTA.shape[1]} actions an episode; --actions asks for {actions}."
+        )
     world = registries().world_models.build("worldgym", {"checkpoint": checkpoint, "compute_dtype": "bfloat16"})
     height, width = source.frames_NTHWC.shape[2:4]
     with atomic_directory(out) as folder:

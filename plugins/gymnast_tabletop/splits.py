@@ -18,7 +18,5 @@ def split_seed(split: str, index: int) -> int:
         raise ConfigError(unknown_name("split", split, SPLITS))
     seeds = SPLITS[split]
     if not 0 <= index < len(seeds):
-        raise ConfigError(
-            f"Split {split!r} has seeds 0 to {len(seeds) - 1}, not {index}. Choose a smaller index."
-        )
+        raise ConfigError(f"Split {split!r} has seeds 0 to {len(seeds) - 1}, not {index}. Choose a smaller index.")
     return seeds[index]

@@ -47,9 +47,7 @@ class Architecture:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.window < 2:
-            raise ConfigError(
-                f"window is {self.window}; it must hold a context frame and a new one: at least 2."
-            )
+            raise ConfigError(f"window is {self.window}; it must hold a context frame and a new one: at least 2.")
         if self.dim % (4 * self.heads):
             raise ConfigError(
                 f"dim {self.dim} must be a multiple of 4·heads = {4 * self.heads} (rotary pairs on two axes)."
@@ -68,14 +66,11 @@ class Architecture:
     def _check_actions(self) -> None:
         width = self.robot_action_dim
         if width is not None and not 1 <= width <= self.action_dim:
-            raise ConfigError(
-                f"robot_action_dim is {width}; it must lie between 1 and action_dim {self.action_dim}."
-            )
+            raise ConfigError(f"robot_action_dim is {width}; it must lie between 1 and action_dim {self.action_dim}.")
         for name in ("action_scale", "action_offset"):
             if len(getattr(self, name)) not in {1, width}:
                 raise ConfigError(
-                    f"{name} has {len(getattr(self, name))} numbers; "
-                    f"give 1, or robot_action_dim ({width}) of them."
+                    f"{name} has {len(getattr(self, name))} numbers; give 1, or robot_action_dim ({width}) of them."
                 )
 
     def network(self) -> DiT.Config:
@@ -95,13 +90,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 1 <= self.denoising_steps <= TIMESTEPS:
-            raise ConfigError(
-                f"denoising_steps is {self.denoising_steps}; it must lie between 1 and {TIMESTEPS}."
-            )
+            raise ConfigError(f"denoising_steps is {self.denoising_steps}; it must lie between 1 and {TIMESTEPS}.")
         if not 0 <= self.stabilization_level < TIMESTEPS:
             raise ConfigError(
-                f"stabilization_level is {self.stabilization_level}; "
-                f"it must lie between 0 and {TIMESTEPS - 1}."
+                f"stabilization_level is {self.stabilization_level}; it must lie between 0 and {TIMESTEPS - 1}."
             )
         if self.horizon is not None and self.horizon < 1:
             raise ConfigError(

@@ -95,6 +95,10 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"Cannot read {path}: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} does not hold a JSON object.")
+    if "architecture" not in config:
+        raise CheckpointError(
+            f"{path} describes no WorldGym model (no architecture). Give the folder that `gymnast fit` wrote."
+        )
     return config
 
 
@@ -104,9 +108,7 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
         content = next((content[k] for k in ("ema", "model") if isinstance(content.get(k), Mapping)), content)
     named = isinstance(content, Mapping) and all(isinstance(tensor, Tensor) for tensor in content.values())
     if not named or not content:
-        raise CheckpointError(
-            f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`."
-        )
+        raise CheckpointError(f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`.")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -118,9 +120,7 @@ def _read_file(path: Path) -> Any:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from None
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError on damaged files
-        raise CheckpointError(
-            f"Cannot read {path}: damaged, or not a file of plain tensors ({error})."
-        ) from None
+        raise CheckpointError(f"Cannot read {path}: damaged, or not a file of plain tensors ({error}).") from None
 
 
 def _mappable(path: Path) -> bool:

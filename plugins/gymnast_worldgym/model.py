@@ -44,17 +44,13 @@ class PatchEmbedding(nn.Conv2d):
         p = self.kernel_size[0]
         b, t, h, w, c = x_BTHWC.shape
         patches = x_BTHWC.reshape(b, t, h // p, p, w // p, p, c).permute(0, 1, 2, 4, 6, 3, 5)
-        return F.linear(
-            patches.reshape(b, t, (h // p) * (w // p), c * p * p), self.weight.flatten(1), self.bias
-        )
+        return F.linear(patches.reshape(b, t, (h // p) * (w // p), c * p * p), self.weight.flatten(1), self.bias)
 
 
 def timestep_features(t_BT: Tensor) -> Tensor:
     """float32 (B, T, 256): cosines then sines of t·10000^(-i/128); t may be fractional."""
     half = TIMESTEP_FEATURES // 2
-    frequencies = torch.exp(
-        -math.log(10000.0) * torch.arange(half, device=t_BT.device, dtype=torch.float32) / half
-    )
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t_BT.device, dtype=torch.float32) / half)
     angles = t_BT.float()[..., None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -111,9 +107,7 @@ class Block(nn.Module):
     def forward(self, x_BTPD: Tensor, c_BTD: Tensor, *attention_args: object) -> Tensor:
         m = self.adaLN_modulation(c_BTD).float().unsqueeze(2)
         shift1, scale1, gate1, shift2, scale2, gate2 = m.chunk(6, dim=-1)
-        x = torch.addcmul(
-            x_BTPD, gate1, self.attn(_modulated(x_BTPD, shift1, scale1), *attention_args).float()
-        )
+        x = torch.addcmul(x_BTPD, gate1, self.attn(_modulated(x_BTPD, shift1, scale1), *attention_args).float())
         return torch.addcmul(x, gate2, self.ffwd(_modulated(x, shift2, scale2)).float())
 
 

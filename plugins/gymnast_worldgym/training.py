@@ -66,18 +66,14 @@ class Clips:
     """float32 in model units, one per frame."""
 
 
-def draw_clips(
-    episodes: Sequence[Episode], window: int, actions: ActionSpace, generator: torch.Generator
-) -> Clips:
+def draw_clips(episodes: Sequence[Episode], window: int, actions: ActionSpace, generator: torch.Generator) -> Clips:
     """One window of each episode at a uniform random start, shortened to the shortest episode."""
     if not episodes:
         raise DataError("No episodes to train on.")
     lengths = [episode.frames_THWC.shape[0] for episode in episodes]
     shortest = min(lengths)
     if shortest < 2:
-        raise DataError(
-            f"Episode {episodes[lengths.index(shortest)].id!r} has {shortest} frame; training needs 2."
-        )
+        raise DataError(f"Episode {episodes[lengths.index(shortest)].id!r} has {shortest} frame; training needs 2.")
     window = min(window, shortest)
     u = torch.rand(len(episodes), generator=generator, device=generator.device).tolist()
     starts = [int(x * (length - window + 1)) for x, length in zip(u, lengths, strict=True)]

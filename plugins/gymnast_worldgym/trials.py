@@ -73,9 +73,7 @@ class _LazyTasks(Sequence[Task]):
             return [self[i] for i in range(*index.indices(len(self)))]
         trial = self._trials[index]
         frame = _read_image(trial.image, self._image_size)
-        return Task(
-            trial.id, trial.instruction, frame[None], partial_credit_criteria=trial.partial_credit_criteria
-        )
+        return Task(trial.id, trial.instruction, frame[None], partial_credit_criteria=trial.partial_credit_criteria)
 
 
 def _read_trial(image: Path, root: Path) -> Trial | None:

@@ -59,15 +59,11 @@ def _batch_psnr(
         "psnr_copy_previous": psnr(frames[:, :-1], recorded),
     }
     if len(episodes) > 1:
-        measures["psnr_shuffled"] = psnr(
-            _replay(world_model, tasks, actions.roll(1, dims=0), generator), recorded
-        )
+        measures["psnr_shuffled"] = psnr(_replay(world_model, tasks, actions.roll(1, dims=0), generator), recorded)
     return {name: values_BL.sum(0) for name, values_BL in measures.items()}
 
 
-def _replay(
-    world_model: WorldModel, tasks: list[Task], actions_BLA: Tensor, generator: torch.Generator
-) -> Tensor:
+def _replay(world_model: WorldModel, tasks: list[Task], actions_BLA: Tensor, generator: torch.Generator) -> Tensor:
     state = world_model.reset(tasks, generator=generator)
     frames = [world_model.step(state, chunk) for chunk in actions_BLA.split(4, dim=1)]
     return torch.cat(frames, dim=1).cpu()

@@ -136,14 +136,10 @@ class WorldGym(WorldModel):
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> State:
         self._check_tasks(tasks)
         frames = torch.stack([task.frames_THWC for task in tasks]).to(self.device)
-        moves = [
-            torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in tasks
-        ]
+        moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in tasks]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
         # alignment: their published evaluation does the same.
-        slots = torch.stack(
-            [self.actions.slots(move.cpu(), 0, frames.shape[1], "previous") for move in moves]
-        )
+        slots = torch.stack([self.actions.slots(move.cpu(), 0, frames.shape[1], "previous") for move in moves])
         sampler = Sampler(
             self.network,
             self.process,
@@ -174,9 +170,7 @@ class WorldGym(WorldModel):
         for episode in episodes:
             self._check_frames(episode.frames_THWC, f"Episode {episode.id!r}")
         clips = draw_clips(episodes, self.architecture.window, self.actions, generator)
-        return diffusion_loss(
-            self.network, self.process, self.codec, self.actions, clips, self.training, generator
-        )
+        return diffusion_loss(self.network, self.process, self.codec, self.actions, clips, self.training, generator)
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         return open_loop_quality(self, episodes, generator)

@@ -18,9 +18,7 @@ class SitePackages:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(
-        self, distribution: str, entry_points: str | bytes = "", modules: dict[str, str] | None = None
-    ) -> None:
+    def add(self, distribution: str, entry_points: str | bytes = "", modules: dict[str, str] | None = None) -> None:
         info = self.path / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")

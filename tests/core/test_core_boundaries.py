@@ -26,16 +26,10 @@ def lines_of_code(path: Path) -> int:
     source = path.read_text()
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             docstrings |= set(range(node.lineno, node.end_lineno + 1))
     lines = enumerate(source.splitlines(), start=1)
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") and i not in docstrings for i, line in lines
-    )
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in docstrings for i, line in lines)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -107,9 +107,7 @@ def test_missing_files_presets_and_components_are_told(run_file):
 
 
 def test_fit_takes_exactly_one_component():
-    config = load_config(
-        FitConfig, None, ["world_model=worldgym", "episodes=tabletop-episodes", "fit.ema=.9"]
-    )
+    config = load_config(FitConfig, None, ["world_model=worldgym", "episodes=tabletop-episodes", "fit.ema=.9"])
     assert (config.world_model.name, config.fit.ema, config.policy) == ("worldgym", 0.9, None)
     with pytest.raises(ConfigError, match="given: world_model and policy"):
         load_config(FitConfig, None, ["world_model=a", "policy=b", "episodes=c"])

@@ -66,9 +66,7 @@ def test_locate_finds_a_module_without_importing_its_package(site_packages):
     assert discovery.locate("no_such_package.at_all") is None
 
 
-def test_an_egg_info_left_by_a_build_does_not_shadow_the_installed_distribution(
-    site_packages, tmp_path, monkeypatch
-):
+def test_an_egg_info_left_by_a_build_does_not_shadow_the_installed_distribution(site_packages, tmp_path, monkeypatch):
     site_packages.add("built", f"[{GROUP}]\nbuilt = new:New\nadded = new:Added\n")
     leftover = tmp_path / "checkout" / "built.egg-info"
     leftover.mkdir(parents=True)

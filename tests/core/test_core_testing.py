@@ -168,9 +168,7 @@ class ColdPolicy(TokenPolicy):
 
 class DetachedPolicy(TokenPolicy):
     def evaluate(self, observation, chunk, *, temperature=1.0):
-        return tuple(
-            value.detach() for value in super().evaluate(observation, chunk, temperature=temperature)
-        )
+        return tuple(value.detach() for value in super().evaluate(observation, chunk, temperature=temperature))
 
 
 class GlobalPolicy(TokenPolicy):

@@ -51,9 +51,7 @@ def test_states_do_not_influence_each_other() -> None:
     first, second = ours.reset([make_task(0)]), ours.reset([make_task(0)])
     alone = ours.step(first, push(1, 1))
     ours.step(second, push(4))
-    assert torch.equal(
-        ours.step(first, push(1)), ours.step(ours.reset([make_task(0)]), push(1, 1, 1))[:, -1:]
-    )
+    assert torch.equal(ours.step(first, push(1)), ours.step(ours.reset([make_task(0)]), push(1, 1, 1))[:, -1:])
     assert torch.equal(ours.step(ours.reset([make_task(0)]), push(1, 1)), alone)
 
 
@@ -103,9 +101,7 @@ def test_tasks_with_other_arguments_get_their_own_environment() -> None:
     assert ours.outcomes(state) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    "args", [{"observation": "image"}, {"observation": "position", "render_mode": "rgb_array"}]
-)
+@pytest.mark.parametrize("args", [{"observation": "image"}, {"observation": "position", "render_mode": "rgb_array"}])
 def test_pictures_may_be_the_observation_or_rendered(args: dict[str, Any]) -> None:
     ours, task = world(), make_task(0, environment_args=args)
     frames_BLHWC = ours.step(ours.reset([task]), push(3))

@@ -229,9 +229,7 @@ def test_a_policy_learns_which_arm_pays() -> None:
         advantages_B = rl.advantages(rewards_GK, torch.ones_like(rewards_GK).bool()).flatten()
         arm_B1 = arm_GK.flatten()[:, None]
         descent.zero_grad()
-        loss = rl.loss(
-            logits.log_softmax(0)[arm_B1], old[arm_B1], advantages_B, torch.ones_like(arm_B1).bool()
-        )
+        loss = rl.loss(logits.log_softmax(0)[arm_B1], old[arm_B1], advantages_B, torch.ones_like(arm_B1).bool())
         loss.value.backward()
         descent.step()
     assert logits.softmax(0)[1] > 0.9

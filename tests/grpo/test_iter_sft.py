@@ -20,9 +20,7 @@ def test_only_scored_successes_count() -> None:
 
 
 def test_loss_is_the_mean_negative_log_probability_of_successes() -> None:
-    log_prob_BS = torch.tensor(
-        [[-1.0, -3.0, math.nan], [-9.0, -9.0, -9.0], [-4.0, 0.0, 0.0]], requires_grad=True
-    )
+    log_prob_BS = torch.tensor([[-1.0, -3.0, math.nan], [-9.0, -9.0, -9.0], [-4.0, 0.0, 0.0]], requires_grad=True)
     mask_BS = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]]).bool()
     old_BS = torch.zeros(3, 3)
     loss = IterSFT().loss(log_prob_BS, old_BS, torch.tensor([1.0, 0.0, 1.0]), mask_BS)

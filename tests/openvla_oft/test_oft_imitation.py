@@ -105,9 +105,7 @@ def test_shift_moves_content_and_reports_it() -> None:
 
 
 def test_colour_jitter_keeps_grey_grey() -> None:
-    images = torch.randint(0, 256, (4, 1, 6, 6, 1), generator=seeded(), dtype=torch.uint8).expand(
-        4, 1, 6, 6, 3
-    )
+    images = torch.randint(0, 256, (4, 1, 6, 6, 1), generator=seeded(), dtype=torch.uint8).expand(4, 1, 6, 6, 3)
     jittered = jitter_color(images, 0.3, seeded())
     assert jittered.dtype == torch.uint8
     assert not torch.equal(jittered, images)

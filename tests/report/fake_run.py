@@ -61,9 +61,7 @@ def rewards(values: list[float | None]) -> list[Reward]:
     return [
         Reward(None, error="The judge did not answer: 503")
         if value is None
-        else Reward(
-            value, partial=0.25 + value / 2, rationale=f"The gripper {'reached' if value else 'missed'} it."
-        )
+        else Reward(value, partial=0.25 + value / 2, rationale=f"The gripper {'reached' if value else 'missed'} it.")
         for value in values
     ]
 

@@ -13,9 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def test_contributing_gives_a_reason_for_exactly_the_dependencies_there_are():
     table = (ROOT / "CONTRIBUTING.md").read_text().split("## Dependencies")[1]
     first_cells = re.findall(r"^\| (?!Package)([^|]+) \|", table, flags=re.MULTILINE)
-    documented = {
-        name for cell in first_cells for name in cell.replace("*dev:*", "").replace(",", " ").split()
-    }
+    documented = {name for cell in first_cells for name in cell.replace("*dev:*", "").replace(",", " ").split()}
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     assert documented == {re.match(r"[\w-]+", item).group() for item in declared}
 

@@ -81,7 +81,9 @@ def save_models(folder: Path) -> Models:
     build("policies", "openvla-oft", policy_args()).save(models.policy)
     build("policies", "openvla-oft", policy_args(**THREE_ACTIONS)).save(models.three_actions)
     build("world_models", "worldgym", WORLD).save(models.world)
-    build("reward_models", "success-classifier", {"instructions": INSTRUCTIONS, "width": 8, "hidden": 8}).save(models.judge)
+    build("reward_models", "success-classifier", {"instructions": INSTRUCTIONS, "width": 8, "hidden": 8}).save(
+        models.judge
+    )
     return models
 
 
@@ -118,5 +120,4 @@ class CommandLine:
         assert "Traceback" not in done.err
         lines = [line for line in done.err.splitlines() if line.startswith("Error: ")]
         assert len(lines) == 1, done.err
-        open("/tmp/messages","a").write(done.err+"----\n")
         return done.err[done.err.index("Error: ") :]

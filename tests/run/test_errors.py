@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 from small import INSTRUCTIONS, WORLD, CommandLine, Models, build
 
+from gymnast_tabletop.record import Recording, record
+
 PARTS = ["world_model=worldgym", "policy=openvla-oft", "reward_model=random", "optimizer=grpo", "tasks=tabletop"]
 
 
@@ -29,7 +31,7 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -37,7 +39,10 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     ("arguments", "parts"),
     [
         (["tabletp"], ["No preset 'tabletp'", "Did you mean 'tabletop'?", "Known: ", "A path to a YAML file"]),
-        (["tabletop", "world_model=worldgm", "policy.args.checkpoint=null"], ["No world model 'worldgm'", "Did you mean 'worldgym'?", "gymnasium"]),
+        (
+            ["tabletop", "world_model=worldgm", "policy.args.checkpoint=null"],
+            ["No world model 'worldgm'", "Did you mean 'worldgym'?", "gymnasium"],
+        ),
         (["tabletop", "policy=openvla"], ["No policy 'openvla'", "'openvla-oft'", "gymnast plugins"]),
         (["tabletop", "loop.horizn=3"], ["loop.horizn", "Did you mean 'horizon'?", "iterations"]),
         (["tabletop", "optimizer.args.groups=3"], ["optimizer.args.groups", "Did you mean 'group_size'?"]),
@@ -45,7 +50,7 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
         (["tabletop", "trainer=fast"], ["trainer", "str"]),
         (PARTS[:-1], ["Missing value: tasks", "tasks=VALUE"]),
         (["nowhere.yaml"], ["nowhere.yaml", "gymnast presets"]),
-        (["--resume", "nowhere"], ["nowhere", "not a run folder", "config.yaml"]),
+        (["--resume", "nowhere"], ["nowhere", "not a run folder", "config.yaml", "that a run wrote"]),
         (["fit-tabletop-policy"], ["fit-tabletop-policy", "gymnast fit"]),
     ],
 )
@@ -72,9 +77,9 @@ def test_check_suggests_the_plugin_that_was_meant(gymnast: CommandLine) -> None:
 def test_every_world_of_an_evaluation_needs_a_judge(gymnast: CommandLine) -> None:
     parts = ["policies.a=openvla-oft", "worlds.real=gymnasium", "tasks=tabletop"]
     without = gymnast.error("evaluate", *parts)
-    contains(without, "rewards", "rewards.LABEL=")
+    contains(without, "rewards", "['real']", "rewards.real=NAME")
     other = gymnast.error("evaluate", *parts, "rewards.imagined=environment")
-    contains(other, "['real']", "['imagined']", "rewards.real=")
+    contains(other, "['real']", "['imagined']", "rewards.real=NAME")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,9 @@ def test_every_world_of_an_evaluation_needs_a_judge(gymnast: CommandLine) -> Non
         ("judge", "Give the folder that `gymnast fit` wrote"),
     ],
 )
-def test_checkpoints_that_are_missing_or_truncated(gymnast: CommandLine, models: Models, of: str, next_step: str) -> None:
+def test_checkpoints_that_are_missing_or_truncated(
+    gymnast: CommandLine, models: Models, of: str, next_step: str
+) -> None:
     contains(gymnast.error("train", "tabletop", *models.overrides(**{of: Path("gone")})), " gone", next_step)
     damaged = Path("damaged").resolve()
     shutil.copytree(getattr(models, of), damaged)
@@ -165,7 +172,7 @@ class TestTrials:
 
 def test_actions_of_another_width(gymnast: CommandLine, models: Models) -> None:
     message = gymnast.error("train", "tabletop", *models.overrides(policy=models.three_actions))
-    contains(message, "3", "action")
+    contains(message, "Actions have 3 dimensions", "takes Box", "same robot")
     imagined = ["evaluation.tasks=null", *models.overrides(policy=models.three_actions)]
     kept = [item for item in imagined if not item.startswith(("evaluation.tasks.args", "output"))]
     contains(gymnast.error("train", "tabletop", *kept, "output=imagined"), "takes actions of width 2, got 3")
@@ -182,11 +189,30 @@ def test_a_horizon_that_chunks_do_not_fill(gymnast: CommandLine, models: Models)
         ("trainer.max_epochs=3", ["trainer.max_epochs", "loop.iterations"]),
         ("trainer.nonsense=1", ["trainer", "nonsense", "lightning.Trainer"]),
         ("trainer.accelerator=abacus", ["trainer", "abacus"]),
+        ("trainer.devices=2", ["trainer", "2 processes", "trainer.devices=1"]),
         ("trainer.precision=3", ["trainer", "3", "bf16"]),
     ],
 )
 def test_options_of_the_trainer(gymnast: CommandLine, models: Models, option: str, parts: list[str]) -> None:
     contains(gymnast.error("train", "tabletop", *models.overrides(), option, "evaluation.tasks=null"), *parts)
+
+
+def test_the_parts_of_the_evaluation(gymnast: CommandLine, models: Models) -> None:
+    message = gymnast.error("train", "tabletop", *models.overrides(), "evaluation.world=gymnasum")
+    contains(message, "No world model 'gymnasum'", "Did you mean 'gymnasium'?")
+
+
+def test_fit_runs_in_one_process(gymnast: CommandLine) -> None:
+    recording = Recording(episodes=2, actions=8, image_size=32)
+    record(recording, Path("play"))
+    small = ["episodes.args.path=play", "validation=null", "fit.steps=1", "world_model.args.layers=1", "output=run"]
+    message = gymnast.error("fit", "fit-tabletop-world-model", *small, "trainer.devices=2")
+    contains(message, "2 processes", "trainer.devices=1")
+
+
+def test_episodes_that_do_not_exist(gymnast: CommandLine) -> None:
+    message = gymnast.error("fit", "fit-tabletop-world-model", "episodes.args.path=nowhere", "output=run")
+    contains(message, "nowhere", "gymnast_tabletop.record")
 
 
 def test_a_folder_that_already_holds_a_run(gymnast: CommandLine, models: Models) -> None:

@@ -37,13 +37,23 @@ class Hooks:
         self.scored += len(rollouts)
 
 
-def run_loop(folder: Path, *, iterations: int = 3, fail_every: int = 0, grpo: dict[str, Any] | None = None, starts=(6, 7, 8), **loop: Any):
+def run_loop(
+    folder: Path,
+    *,
+    iterations: int = 3,
+    fail_every: int = 0,
+    grpo: dict[str, Any] | None = None,
+    starts=(6, 7, 8),
+    **loop: Any,
+):
     part = ComponentConfig("unused")
     settings = {"tasks_per_iteration": 4, "horizon": 4, **loop}
     config = RunConfig(part, part, part, part, part, loop=LoopConfig(iterations=iterations, **settings))
     args = {"group_size": 6, "learning_rate": 0.1, "minibatch_size": 8, "epochs": 1, "accuracy_bounds": [0.01, 0.99]}
     optimizer = GRPO(GRPO.Config(**{**args, **(grpo or {})}))
-    parts = Components(LinePolicy(LinePolicy.Config()), LineWorld(), RightReward(fail_every), optimizer, [line_task(i) for i in starts])
+    parts = Components(
+        LinePolicy(LinePolicy.Config()), LineWorld(), RightReward(fail_every), optimizer, [line_task(i) for i in starts]
+    )
     hooks = Hooks()
     module = ReinforcementLoop(config, parts, folder, hooks, lambda label, iteration: None)
     trainer = lightning.Trainer(

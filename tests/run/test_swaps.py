@@ -83,7 +83,7 @@ def test_the_world_says_itself_what_an_imagined_reward_would_have_to_guess(
 def test_imitation_of_successes_mixed_with_demonstrations(gymnast: CommandLine, models: Models) -> None:
     recording = [sys.executable, "-m", "gymnast_tabletop.record", "--behaviour", "demonstrations"]
     sizes = ["--episodes", "3", "--actions", "12", "--image-size", "32", "--out", "demonstrations"]
-    subprocess.run([*recording, *sizes], check=True, capture_output=True, timeout=120)
+    subprocess.run([*recording, *sizes], check=True, capture_output=True, timeout=300)
     done = gymnast(
         "train",
         "tabletop",
@@ -157,3 +157,10 @@ def test_the_config_of_a_run_reads_back_as_it_was(gymnast: CommandLine, models: 
     assert again == load_config(RunConfig, "tabletop", overrides)
     assert to_yaml(again) == written
     assert "${" not in written
+
+
+def test_a_finished_run_goes_on_with_more_iterations(gymnast: CommandLine, models: Models) -> None:
+    assert gymnast("train", "tabletop", *models.overrides()).code == 0
+    assert gymnast("train", "--resume", "run", "loop.iterations=2").code == 0
+    assert [int(float(row["step"])) for row in rows()] == [1, 2]
+    assert {name: found["iteration"] for name, found in evaluations().items()} == {"before": 0, "after": 2}

@@ -58,9 +58,7 @@ def test_a_reward_does_not_depend_on_its_neighbours_or_on_the_batch(fitted: Succ
 
 def test_the_instruction_decides_which_outcome_is_judged(fitted: SuccessClassifier) -> None:
     moved_right = next(e for e in map(make_episode, range(2000, 2100)) if e.outcomes[RIGHT])
-    left, right = fitted.score(
-        [make_rollout(moved_right, LEFT), make_rollout(moved_right, f" {RIGHT.upper()}.")]
-    )
+    left, right = fitted.score([make_rollout(moved_right, LEFT), make_rollout(moved_right, f" {RIGHT.upper()}.")])
     assert (left.value, right.value) == (0.0, 1.0)
 
 

@@ -80,9 +80,7 @@ def test_the_command_refuses_to_overwrite_and_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("named", ["training", "held-out", "all"])
 def test_tasks_are_what_their_environment_shows(named):
-    config = TabletopTasks.Config(
-        split="reporting", count=6, image_size=16, pairs=named, n_blocks=3, horizon=9
-    )
+    config = TabletopTasks.Config(split="reporting", count=6, image_size=16, pairs=named, n_blocks=3, horizon=9)
     tasks = TabletopTasks(config).tasks()
     assert len({task.id for task in tasks}) == 6
     for task in tasks:
@@ -149,9 +147,7 @@ def test_hindsight_names_blocks_that_are_there_and_finds_successes(play):
 
 
 def test_parts_split_whole_episodes(play):
-    ids = {
-        part: {e.id for e in episodes(play, part=part, validation_fraction=0.25)} for part in ("train", "all")
-    }
+    ids = {part: {e.id for e in episodes(play, part=part, validation_fraction=0.25)} for part in ("train", "all")}
     validation = {e.id for e in episodes(play, part="validation", validation_fraction=0.25)}
     assert len(validation) == 10 and ids["train"].isdisjoint(validation)
     assert ids["train"] | validation == ids["all"]

@@ -40,10 +40,7 @@ def test_it_is_listed_with_its_distribution(installed):
 
 
 def test_its_preset_is_listed(installed):
-    assert (
-        "nothing\tgymnast train\tgymnast-null\tLearn nothing from nothing"
-        in gymnast(installed, "presets").stdout
-    )
+    assert "nothing\tgymnast train\tgymnast-null\tLearn nothing from nothing" in gymnast(installed, "presets").stdout
 
 
 def test_it_is_built_with_typed_args_and_keeps_the_contract(installed):

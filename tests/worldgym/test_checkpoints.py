@@ -71,10 +71,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
 def test_arguments_that_contradict_the_checkpoint_are_refused(tmp_path: Path) -> None:
     worlds.world().save(tmp_path / "world")
     checkpoint = str(tmp_path / "world")
-    assert (
-        WorldGym(WorldGym.Config(checkpoint=checkpoint, dim=32, denoising_steps=4)).sampling.denoising_steps
-        == 4
-    )
+    assert WorldGym(WorldGym.Config(checkpoint=checkpoint, dim=32, denoising_steps=4)).sampling.denoising_steps == 4
     with pytest.raises(ConfigError, match="dim is 64, but the checkpoint was trained with 32"):
         WorldGym(WorldGym.Config(checkpoint=checkpoint, dim=64))
     config = tmp_path / "world" / "config.json"

@@ -40,12 +40,8 @@ def test_forward_and_every_intermediate(name: str) -> None:
 @torch.no_grad()
 def test_null_action_and_fractional_timesteps(name: str) -> None:
     recorded, dit = golden.tensors(name), golden.network(name)
-    golden.close(
-        dit(recorded["x"], recorded["t"], recorded["null_action"]), recorded["out_null"], FORWARD_ATOL
-    )
-    golden.close(
-        dit(recorded["x"], recorded["t_float"], recorded["action"]), recorded["out_t_float"], FORWARD_ATOL
-    )
+    golden.close(dit(recorded["x"], recorded["t"], recorded["null_action"]), recorded["out_null"], FORWARD_ATOL)
+    golden.close(dit(recorded["x"], recorded["t_float"], recorded["action"]), recorded["out_t_float"], FORWARD_ATOL)
 
 
 def test_published_architecture_has_the_published_parameters() -> None:
@@ -69,9 +65,7 @@ def test_rope_tables(key: str) -> None:
     golden.close(torch.cat([part for p in parts for part in (p.real, p.imag)], dim=-1), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "key", [k for k in golden.tensors("rope") if k.startswith("rot.") and k.endswith(".q")]
-)
+@pytest.mark.parametrize("key", [k for k in golden.tensors("rope") if k.startswith("rot.") and k.endswith(".q")])
 def test_rotated_queries_and_keys(key: str) -> None:
     recorded = golden.tensors("rope")
     _, size, kind, _ = key.split(".")

@@ -17,9 +17,7 @@ ROLLED = [name.removesuffix(".safetensors") for name in golden.MANIFEST if name.
 NULL = torch.tensor([0.0] * 9 + [1.0])
 
 
-def sampler(
-    name: str, context: Tensor, actions: Tensor, recompute: bool = False, streaming: bool = False
-) -> Sampler:
+def sampler(name: str, context: Tensor, actions: Tensor, recompute: bool = False, streaming: bool = False) -> Sampler:
     about = golden.settings(name)
     flow = about.get("objective") == "fm"
     level = 14 if flow else about.get("stabilization_level", 15) - 1
@@ -53,16 +51,12 @@ def roll(name: str, **how: bool) -> Tensor:
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_generation(name: str) -> None:
-    golden.close(
-        generate(name), golden.tensors(name)["out"], 2e-5 if golden.settings(name)["cfg"] == 1 else 5e-5
-    )
+    golden.close(generate(name), golden.tensors(name)["out"], 2e-5 if golden.settings(name)["cfg"] == 1 else 5e-5)
 
 
 @pytest.mark.parametrize("name", ROLLED)
 def test_rollouts_one_chunk_a_call(name: str) -> None:
-    golden.close(
-        roll(name), golden.tensors(name)["latents"], 2e-5 if golden.settings(name)["cfg"] == 1 else 5e-5
-    )
+    golden.close(roll(name), golden.tensors(name)["latents"], 2e-5 if golden.settings(name)["cfg"] == 1 else 5e-5)
 
 
 @pytest.mark.parametrize("name", ["generate_h1", "generate_h4", "generate_slide", "generate_slide_h4_cfg3"])
@@ -80,9 +74,7 @@ def test_streaming_is_exact_until_the_window_slides() -> None:
 
 def test_streaming_is_exact_for_one_layer_however_far_it_slides() -> None:
     """With one layer keys and values depend on one frame only, and rotary positions are relative."""
-    dit = DiT(
-        DiT.Config(channels=4, patch_size=2, dim=32, layers=1, heads=2), torch.Generator().manual_seed(0)
-    )
+    dit = DiT(DiT.Config(channels=4, patch_size=2, dim=32, layers=1, heads=2), torch.Generator().manual_seed(0))
     weights = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in dit.parameters():

@@ -110,7 +110,5 @@ def test_a_saved_world_imagines_the_same_frames(tmp_path: Path) -> None:
     assert again.architecture == model.architecture
     assert again.sampling == model.sampling
     actions = torch.randn(2, 6, 3, generator=worlds.generator())
-    frames = [
-        m.step(m.reset(worlds.tasks(2), generator=worlds.generator(1)), actions) for m in (model, again)
-    ]
+    frames = [m.step(m.reset(worlds.tasks(2), generator=worlds.generator(1)), actions) for m in (model, again)]
     assert torch.equal(frames[0], frames[1])

@@ -14,9 +14,7 @@ from gymnast_core.testing import check_world_model
 from gymnast_worldgym.world_model import WorldGym
 
 
-def imagine(
-    model: WorldGym, seed: int = 0, count: int = 3, chunks: tuple[int, ...] = (4, 1, 3)
-) -> torch.Tensor:
+def imagine(model: WorldGym, seed: int = 0, count: int = 3, chunks: tuple[int, ...] = (4, 1, 3)) -> torch.Tensor:
     actions = torch.randn(count, sum(chunks), 3, generator=worlds.generator(9))
     state = model.reset(worlds.tasks(count), generator=worlds.generator(seed))
     return torch.cat([model.step(state, chunk) for chunk in actions.split(chunks, dim=1)], dim=1)
@@ -61,8 +59,7 @@ def test_an_episode_does_not_depend_on_its_neighbours_actions() -> None:
     others = actions.clone()
     others[1:] = 5.0
     frames = [
-        model.step(model.reset(worlds.tasks(3), generator=worlds.generator(0)), a).int()
-        for a in (actions, others)
+        model.step(model.reset(worlds.tasks(3), generator=worlds.generator(0)), a).int() for a in (actions, others)
     ]
     assert (frames[0][0] - frames[1][0]).abs().max() <= 1
     assert (frames[0][1:] - frames[1][1:]).abs().max() > 1
@@ -82,9 +79,7 @@ def test_context_frames_and_their_actions_matter() -> None:
     none = [replace(task, actions_TA=None) for task in tasks]
     last = [replace(task, frames_THWC=task.frames_THWC[-1:], actions_TA=None) for task in tasks]
     action = torch.ones(2, 1, 3)
-    frames = [
-        model.step(model.reset(t, generator=worlds.generator()), action) for t in (tasks, still, none, last)
-    ]
+    frames = [model.step(model.reset(t, generator=worlds.generator()), action) for t in (tasks, still, none, last)]
     assert torch.equal(frames[1], frames[2])
     assert not torch.equal(frames[0], frames[1])
     assert not torch.equal(frames[1], frames[3])
@@ -100,9 +95,7 @@ def test_actions_are_scaled_to_model_units_and_padded() -> None:
     ("alignment", "start", "expected"),
     [("previous", 0, [0, 1, 2]), ("previous", 2, [2, 3, 4]), ("same", 0, [1, 2, 3]), ("same", 2, [3, 4, 0])],
 )
-def test_slots_hold_the_action_before_or_at_the_frame(
-    alignment: str, start: int, expected: list[int]
-) -> None:
+def test_slots_hold_the_action_before_or_at_the_frame(alignment: str, start: int, expected: list[int]) -> None:
     model = worlds.world(action_alignment=alignment)
     actions = torch.arange(1.0, 5.0)[:, None].expand(4, 3)
     assert model.actions.slots(actions, start, 3)[:, 0].tolist() == expected

@@ -9,9 +9,7 @@ import torch
 from gymnast_core.types import Episode, Task
 from gymnast_worldgym.world_model import WorldGym
 
-SIZE = dict(
-    image_size=[16, 16], patch_size=8, dim=32, layers=2, heads=2, action_dim=4, robot_action_dim=3, window=5
-)
+SIZE = dict(image_size=[16, 16], patch_size=8, dim=32, layers=2, heads=2, action_dim=4, robot_action_dim=3, window=5)
 
 
 def world(**args: Any) -> WorldGym:
