@@ -40,6 +40,8 @@ PALETTE = {
 }
 """The renderer's colours, 8-bit RGB."""
 STEPS = (1, 4, 8, 16, 20)
+MOVING = 20_000
+"""Summed 8-bit difference between the last and the first frame above which something was pushed."""
 
 
 def recorded(count: int, folder: str):
@@ -107,13 +109,16 @@ def main() -> None:
         imagined = torch.cat([world.step(state, chunk) for chunk in actions.split(4, dim=1)], dim=1).numpy()
         seconds = time.monotonic() - began
         real = torch.stack([e.frames_THWC[1:21] for e in episodes]).numpy()
-        moving = np.abs(real[:, -1].astype(int) - real[:, 0]).sum((1, 2, 3)).argsort()[::-1]
-        chosen = moving[:: max(1, len(moving) // 8)][:3]
+        mse = ((imagined.astype(float) - real) ** 2).mean((1, 2, 3, 4))
+        # Not the best ones: the lower quartile, the median and the upper quartile of fidelity among those that move.
+        moving = np.flatnonzero(np.abs(real[:, -1].astype(int) - real[:, 0]).sum((1, 2, 3)) > MOVING)
+        order = moving[mse[moving].argsort()[::-1]]
         rows, captions = [], []
-        for index in chosen:
+        for label, share in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
+            index = order[int(share * len(order))]
             start = episodes[index].frames_THWC[:1].numpy()
             rows += [np.concatenate([start, imagined[index]]), np.concatenate([start, real[index]])]
-            captions += ["imagined by the world model", "simulated (the same actions)"]
+            captions += [f"imagined by the world model ({label} of fidelity)", "simulated, the same actions"]
         target = ROOT / "docs" / "images" / "imagined_and_real.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         strip(rows, captions, columns=11, min_pixels=96).save(target)

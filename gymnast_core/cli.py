@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -82,8 +83,8 @@ def _headline(summary: dict[str, Any]) -> str:
     before, after, difference = summary["before"], summary["after"], summary["difference"]
     low, high = (100 * bound for bound in difference["interval"])
     return (
-        f"Success in {after['world']!r}: {100 * before['rate']:.1f} % before, "
-        f"{100 * after['rate']:.1f} % after: {100 * difference['mean']:+.1f} points [95 % interval {low:+.1f} to {high:+.1f}], "
+        f"Success in {after['world']!r}: {100 * before['rate']:.1f} % before, {100 * after['rate']:.1f} % after: "
+        f"{100 * difference['mean']:+.1f} points [95 % interval {low:+.1f} to {high:+.1f}], "
         f"{difference['n']} paired episodes."
     )
 
@@ -93,25 +94,21 @@ def _headline(summary: dict[str, Any]) -> str:
 def plugins(load: bool) -> None:
     """Installed plugins, without importing them."""
     from gymnast_core.hooks import plugin_manager
-    from gymnast_core.registry import registries
+    from gymnast_core.registry import PluginInfo, registries
 
     found = registries()
-    if load:
-        for registry in found:
-            for name in registry.names():
-                try:
-                    registry.load(name)
-                except PluginError:
-                    continue
-    hooks = {name: "" for name, _ in plugin_manager().list_name_plugin()}
-    hooks |= {name: str(error) for name, error in plugin_manager().broken.items()}
+    for registry in found if load else ():
+        for name in registry.names():
+            with contextlib.suppress(PluginError):
+                registry.load(name)
     infos = [info for registry in found for info in registry.describe()]
-    rows = [_plugin_row(info) for info in infos]
-    rows += [("hooks", name, "", "", "broken" if error else "ok") for name, error in sorted(hooks.items())]
-    _print_table(("kind", "name", "from", "class", "state"), rows)
-    faults = [(info.kind, info.name, info.error) for info in infos if info.error]
-    for kind, name, error in faults + [("hooks", name, error) for name, error in hooks.items() if error]:
-        click.echo(f"\n{kind} {name}:\n{error.rstrip()}")
+    for name, sources in sorted(discovery.sources("gymnast.hooks").items()):
+        error = plugin_manager().broken.get(name)
+        infos.append(PluginInfo("hooks", name, tuple(sources), error and str(error)))
+    _print_table(("kind", "name", "from", "class", "state"), [_plugin_row(info) for info in infos])
+    for info in infos:
+        if info.error:
+            click.echo(f"\n{info.kind} {info.name}:\n{info.error.rstrip()}")
 
 
 @cli.command()
@@ -148,19 +145,17 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
     overrides = [argument for argument in arguments if "=" in argument]
     if len(sources) > 1:
         raise ConfigError(f"Give one preset or file, not {' and '.join(sources)}; overrides look like key=value.")
-    source = sources[0] if sources else None
     if resume is not None:
         if not (resume / "config.yaml").is_file():
             raise ConfigError(f"{resume} is not a run folder: it has no config.yaml. Give one that a run wrote.")
-        if source is None:
-            source = str(resume / "config.yaml")
-    if source is None and not overrides:
+        sources = sources or [str(resume / "config.yaml")]
+    if not sources and not overrides:
         from gymnast_core.presets import presets as installed
 
         names = [preset.name for preset in installed() if preset.kind == schema.kind]
         known = ", ".join(names) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
-    return load_config(schema, source, overrides)
+    return load_config(schema, sources[0] if sources else None, overrides)
 
 
 def _plugin_row(info: PluginInfo) -> tuple[str, ...]:
@@ -176,12 +171,10 @@ def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
             click.echo("\t".join(row))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*(Text(cell, style="red" if cell == "broken" else "") for cell in row))
     Console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -41,15 +40,14 @@ class PluginSource:
 
 def sources(group: str) -> dict[str, list[PluginSource]]:
     """The plugins of a group by name; more than one source under a name means that their targets differ."""
-    return {name: list(found) for name, found in _scan(_search_path()).get(group, {}).items()}
+    # `entrypoints` calls str methods on every item, and other tools put pathlib objects on sys.path.
+    folders = tuple(dict.fromkeys(item for item in sys.path if isinstance(item, str)))
+    return {name: list(found) for name, found in _scan(folders).get(group, {}).items()}
 
 
 def load(source: PluginSource) -> Any:
     """Import the object behind an entry point. Raises whatever the import raises."""
-    entry = entrypoints.EntryPoint.from_string(source.target, source.name)
-    if entry.object_name is None:
-        return importlib.import_module(entry.module_name)
-    return entry.load()
+    return entrypoints.EntryPoint.from_string(source.target, source.name).load()
 
 
 def locate(module: str) -> ModuleSpec | None:
@@ -64,11 +62,6 @@ def locate(module: str) -> ModuleSpec | None:
             return None
         spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
-
-
-def _search_path() -> tuple[str, ...]:
-    # `entrypoints` calls str methods on every item, and other tools put pathlib objects on sys.path.
-    return tuple(dict.fromkeys(item for item in sys.path if isinstance(item, str)))
 
 
 @lru_cache(maxsize=4)

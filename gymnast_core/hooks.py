@@ -45,6 +45,10 @@ class HookManager(pluggy.PluginManager):
             known = ", ".join(hook for hook in dir(hookspecs) if hook.startswith("gymnast_"))
             raise PluginError(f"The hook plugin {name!r} was refused: {reason}. Hooks: {known}.") from error
 
+    def mark_broken(self, name: str, reason: str) -> None:
+        self.broken[name] = PluginError(reason)
+        logger.warning("%s", reason)
+
 
 @lru_cache(maxsize=1)
 def plugin_manager() -> HookManager:
@@ -57,26 +61,19 @@ def plugin_manager() -> HookManager:
                 raise PluginError(f"Two hook plugins are called {name!r}: {places}. Uninstall or rename one of them.")
             manager.add(discovery.load(found[0]), name)
         except PluginError as error:
-            manager.broken[name] = error
+            manager.mark_broken(name, str(error))
         except (Exception, SystemExit) as error:
-            manager.broken[name] = PluginError(f"The hook plugin {name!r} of {found[0]} cannot be imported: {error!r}")
-            manager.broken[name].__cause__ = error
-        if name in manager.broken:
-            logger.warning("%s", manager.broken[name])
+            manager.mark_broken(name, f"The hook plugin {name!r} of {found[0]} cannot be imported: {error!r}")
     return manager
 
 
 def call_each(hook: str, **arguments: Any) -> None:
     """Call a hook plugin by plugin; one that raises is logged, unregistered and listed as broken."""
     manager = plugin_manager()
-    plugins = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
-    for plugin in reversed(plugins):
-        name = manager.get_name(plugin) or repr(plugin)
-        others = [other for other in plugins if other is not plugin]
+    for found in reversed(getattr(manager.hook, hook).get_hookimpls()):
         try:
-            manager.subset_hook_caller(hook, remove_plugins=others)(**arguments)
+            found.function(**{name: arguments[name] for name in found.argnames})
         except Exception as error:
-            manager.broken[name] = PluginError(f"{hook} of the hook plugin {name!r} failed: {error!r}")
-            manager.broken[name].__cause__ = error
-            logger.warning("%s", manager.broken[name])
-            manager.unregister(plugin)
+            name = found.plugin_name
+            manager.mark_broken(name, f"{hook} of the hook plugin {name!r} failed: {error!r}")
+            manager.unregister(found.plugin)

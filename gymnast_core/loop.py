@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
 from gymnast_core.snapshot import save_snapshot, seeded_generator
 from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
 
+_COUNTERS = ("iteration", "updates", "task_cursor", "group_count")
 _COSTS = ("rollouts", "unscored", "cost_usd")
 
 
@@ -53,17 +55,17 @@ class Group:
         return torch.tensor([math.nan if reward.value is None else reward.value for reward in self.rewards])
 
 
-@dataclass
 class Tally:
-    """Sums of an iteration's numbers."""
+    """Weighted sums of an iteration's numbers."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, float] = defaultdict(float)
 
     def add(self, metrics: Mapping[str, float], weight: float = 1.0) -> None:
         for key, value in metrics.items():
-            self.sums[key] = self.sums.get(key, 0.0) + weight * float(value)
-            self.counts[key] = self.counts.get(key, 0.0) + weight
+            self.sums[key] += weight * float(value)
+            self.counts[key] += weight
 
     def means(self) -> dict[str, float]:
         return {key: self.sums[key] / self.counts[key] for key in self.sums if self.counts[key]}
@@ -82,8 +84,7 @@ class ReinforcementLoop(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.policy = parts.policy
-        self._parts, self._config, self._folder, self._hook = parts, config, folder, hook
-        self._evaluate = evaluate
+        self._parts, self._config, self._folder, self._hook, self._evaluate = parts, config, folder, hook, evaluate
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(parts.policy).eval()] if parts.optimizer.needs_reference else []
         self._optimizer_state: dict[str, Any] | None = None
@@ -95,9 +96,6 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self._parts.optimizer.torch_optimizer([p for p in self.policy.parameters() if p.requires_grad])
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # components move what they need; Lightning cannot look into our dataclasses
 
     def on_fit_start(self) -> None:
         self.policy.eval()  # `evaluate` must see what `act` saw: no dropout in either
@@ -117,16 +115,10 @@ class ReinforcementLoop(lightning.LightningModule):
         self.iteration = iteration + 1
         # An iteration that waiting groups fill imagines nothing.
         totals = {key: tally.sums.get(key, 0.0) for key in ("groups_kept", "groups_dropped", *_COSTS)}
-        metrics = (
-            tally.means()
-            | totals
-            | {
-                "groups_waiting": float(len(self.surplus)),
-                "rollouts_per_second": totals["rollouts"] / max(imagined - began, 1e-9),
-                "seconds_imagining": imagined - began,
-                "seconds_updating": ended - imagined,
-            }
-        )
+        metrics = tally.means() | totals
+        metrics["groups_waiting"] = float(len(self.surplus))
+        metrics["rollouts_per_second"] = totals["rollouts"] / max(imagined - began, 1e-9)
+        metrics["seconds_imagining"], metrics["seconds_updating"] = imagined - began, ended - imagined
         self._hook.gymnast_metrics(config=self._config, step=self.iteration, metrics=metrics)
         if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
             self.snapshot()
@@ -138,15 +130,15 @@ class ReinforcementLoop(lightning.LightningModule):
         loop, optimizer = self._config.loop, self._parts.optimizer
         wanted = loop.groups_per_update or loop.tasks_per_iteration
         kept, self.surplus = self.surplus, []
-        draw = 0
-        while len(kept) < wanted and draw < loop.max_draws:
+        for draw in range(loop.max_draws):
+            if len(kept) >= wanted:
+                break
             for group in self._draw(iteration, draw, tally):
                 values_1K = group.values_K[None]
                 keep = bool(optimizer.keep(values_1K, ~values_1K.isnan())[0])
                 tally.add({"groups_kept": float(keep), "groups_dropped": float(not keep)})
                 if keep:
                     kept.append(group)
-            draw += 1
         self.surplus = kept[wanted:]
         return kept[:wanted]
 
@@ -171,23 +163,20 @@ class ReinforcementLoop(lightning.LightningModule):
         rewards = parts.reward_model.score(rollouts)
         self._hook.gymnast_rewards_scored(config=self._config, rollouts=rollouts, rewards=rewards, step=iteration)
         self._account(rewards, tally)
-        return [
-            Group(rollouts[i : i + size], rewards[i : i + size]) for i in range(0, len(rollouts), size)
-        ]  # fmt: skip
+        return [Group(rollouts[i : i + size], rewards[i : i + size]) for i in range(0, len(rollouts), size)]
 
     def _account(self, rewards: Sequence[Reward], tally: Tally) -> None:
         errors = [reward.error for reward in rewards if reward.error is not None]
         for reward in rewards:
             if reward.value is not None:
                 tally.add({"imagined_success": reward.value})
-        tally.add(
-            {"rollouts": len(rewards), "unscored": len(errors), "cost_usd": sum(reward.cost_usd for reward in rewards)}
-        )
+        cost = sum(reward.cost_usd for reward in rewards)
+        tally.add({"rollouts": len(rewards), "unscored": len(errors), "cost_usd": cost})
         if len(errors) > self._config.loop.max_error_rate * len(rewards):
             raise RewardsFailing(
                 f"{len(errors)} of {len(rewards)} rollouts could not be judged (limit loop.max_error_rate="
-                f"{self._config.loop.max_error_rate}). First error: {errors[0]} "
-                f"Nothing was learned from them. When the reward model works again: gymnast train --resume {self._folder}"
+                f"{self._config.loop.max_error_rate}). First error: {errors[0]} Nothing was learned from them. "
+                f"When the reward model works again: gymnast train --resume {self._folder}"
             )
 
     def _next_task(self) -> Task:
@@ -203,16 +192,15 @@ class ReinforcementLoop(lightning.LightningModule):
         rewards_GK = torch.stack([group.values_K for group in groups])
         valid_GK = ~rewards_GK.isnan()
         advantages_GK = optimizer.advantages(rewards_GK.nan_to_num(0.0), valid_GK)
-        valid = valid_GK.flatten().tolist()
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        trajectories = [rollout for rollout, ok in zip(rollouts, valid, strict=True) if ok]
-        advantages = advantages_GK.flatten()[valid_GK.flatten()]
+        trajectories = [rollout for rollout, ok in zip(rollouts, valid_GK.flatten().tolist(), strict=True) if ok]
+        advantages_B = advantages_GK[valid_GK]
         for epoch in range(optimizer.epochs):
             generator = seeded_generator(self._config.seed, "update", iteration, epoch)
             order = torch.randperm(len(trajectories), generator=generator).tolist()
             for first in range(0, len(order), optimizer.minibatch_size):
                 chosen = order[first : first + optimizer.minibatch_size]
-                if not self._gradient_step([trajectories[i] for i in chosen], advantages[chosen], generator, tally):
+                if not self._gradient_step([trajectories[i] for i in chosen], advantages_B[chosen], generator, tally):
                     return
 
     def _gradient_step(
@@ -248,15 +236,13 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def _policy_loss(self, rollouts: Sequence[Rollout], advantages_B: Tensor) -> Loss:
         observation, chunk = decisions(rollouts, self.device)
-        temperature = rollouts[0].temperature
+        batch, temperature = len(rollouts), rollouts[0].temperature
         log_prob, entropy = self.policy.evaluate(observation, chunk, temperature=temperature)
-        batch = len(rollouts)
         reference = None
         if self._reference:
             with torch.no_grad():
-                reference = (
-                    self._reference[0].evaluate(observation, chunk, temperature=temperature)[0].reshape(batch, -1)
-                )
+                reference, _ = self._reference[0].evaluate(observation, chunk, temperature=temperature)
+            reference = reference.reshape(batch, -1)
         mask_BS = step_mask(rollouts, log_prob.shape[-1]).to(self.device)
         loss = self._parts.optimizer.loss(
             log_prob.reshape(batch, -1),
@@ -280,11 +266,7 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def snapshot(self) -> Path:
         """Write everything that the next iteration depends on."""
-        state = {
-            "iteration": self.iteration,
-            "updates": self.updates,
-            "task_cursor": self.task_cursor,
-            "group_count": self.group_count,
+        state = {name: getattr(self, name) for name in _COUNTERS} | {
             "policy": dict(self.policy.state_dict()),
             "optimizer": self._torch_optimizer().state_dict(),
             "surplus": [
@@ -298,8 +280,8 @@ class ReinforcementLoop(lightning.LightningModule):
         """Continue after the iteration of a snapshot."""
         self.policy.load_state_dict(state["policy"])
         self._optimizer_state = state["optimizer"]
-        self.iteration, self.updates = state["iteration"], state["updates"]
-        self.task_cursor, self.group_count = state["task_cursor"], state["group_count"]
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
         self.surplus = [
             Group([rollout_from_state(r) for r in g["rollouts"]], [Reward(**r) for r in g["rewards"]])
             for g in state["surplus"]

@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self.interface = interface
-        self._registered: dict[str, list[tuple[PluginSource, type[T]]]] = {}
+        self._registered: dict[PluginSource, type[T]] = {}
         self._loaded: dict[str, type[T]] = {}
         self._broken: dict[str, str] = {}
 
@@ -49,19 +49,17 @@ class Registry(Generic[T]):
         """Add a class, from a `gymnast_register` hook. A name in use by another class is a conflict."""
         target = f"{cls.__module__}:{cls.__qualname__}"
         distribution = cls.__module__.partition(".")[0]
-        same_name = self._registered.setdefault(name, [])
-        if all(source.target != target for source, _ in same_name):
-            same_name.append((PluginSource(self.group, name, target, distribution, None), cls))
-            self._loaded.pop(name, None)
+        self._registered[PluginSource(self.group, name, target, distribution, None)] = cls
+        self._loaded.pop(name, None)
 
     def names(self) -> list[str]:
-        return sorted({*discovery.sources(self.group), *self._registered})
+        return sorted({*discovery.sources(self.group), *(source.name for source in self._registered)})
 
     def sources(self, name: str) -> list[PluginSource]:
         """Where the name comes from; several if distributions clash over it. `PluginError` if unknown."""
         found = discovery.sources(self.group).get(name, [])
         targets = {source.target for source in found}
-        found += [source for source, _ in self._registered.get(name, []) if source.target not in targets]
+        found += [source for source in self._registered if source.name == name and source.target not in targets]
         if not found:
             raise PluginError(unknown_name(self.kind, name, self.names()) + " See `gymnast plugins`.")
         return found
@@ -81,7 +79,7 @@ class Registry(Generic[T]):
             if fault:
                 raise PluginError(fault)
             try:
-                cls = self._import(name, sources[0])
+                cls: Any = self._registered.get(sources[0]) or discovery.load(sources[0])
                 self._check(name, cls, sources[0])
             except GymnastError as error:
                 self._broken[name] = str(error)
@@ -118,23 +116,15 @@ class Registry(Generic[T]):
                 f"({where.filename}:{where.lineno})."
             ) from error
 
-    def _import(self, name: str, source: PluginSource) -> Any:
-        for registered, cls in self._registered.get(name, []):
-            if registered.target == source.target:
-                return cls
-        return discovery.load(source)
-
     def _check(self, name: str, cls: Any, source: PluginSource) -> None:
         from gymnast_core import interfaces
 
         base = getattr(interfaces, self.interface)
         label = f"The {self.kind} {name!r} of {source}"
-        is_component = inspect.isclass(cls) and issubclass(cls, base)
-        if not is_component:
+        if not (inspect.isclass(cls) and issubclass(cls, base)):
             raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
         if cls.api_version != interfaces.API_VERSION:
-            older = cls.api_version < interfaces.API_VERSION
-            update = source.distribution if older else "gymnast"
+            update = source.distribution if cls.api_version < interfaces.API_VERSION else "gymnast"
             raise PluginError(
                 f"{label} is written for plugin API {cls.api_version}; "
                 f"this gymnast has {interfaces.API_VERSION}. Try `pip install --upgrade {update}`."
@@ -147,11 +137,10 @@ class Registry(Generic[T]):
 
     def _fault(self, name: str) -> str | None:
         sources = self.sources(name)
-        if clash := self._clash(sources):
-            return clash
-        if name not in self._registered and discovery.locate(sources[0].module) is None:
-            return f"There is no module {sources[0].module!r}: reinstall {sources[0].distribution}."
-        return None
+        fault = self._clash(sources)
+        if fault is None and sources[0] not in self._registered and discovery.locate(sources[0].module) is None:
+            fault = f"There is no module {sources[0].module!r}: reinstall {sources[0].distribution}."
+        return fault
 
     def _clash(self, sources: list[PluginSource]) -> str | None:
         if len(sources) == 1:
@@ -160,18 +149,18 @@ class Registry(Generic[T]):
         return f"Two plugins are called {self.kind} {sources[0].name!r}: {places}. Uninstall or rename one."
 
 
-@dataclass(frozen=True)
 class Registries:
     """One registry for each kind of plugin."""
 
-    world_models: Registry[WorldModel]
-    policies: Registry[Policy]
-    reward_models: Registry[RewardModel]
-    optimizers: Registry[Optimizer]
-    datasets: Registry[Dataset]
+    def __init__(self) -> None:
+        self.world_models: Registry[WorldModel] = Registry("world model", "gymnast.world_models", "WorldModel")
+        self.policies: Registry[Policy] = Registry("policy", "gymnast.policies", "Policy")
+        self.reward_models: Registry[RewardModel] = Registry("reward model", "gymnast.reward_models", "RewardModel")
+        self.optimizers: Registry[Optimizer] = Registry("optimizer", "gymnast.optimizers", "Optimizer")
+        self.datasets: Registry[Dataset] = Registry("dataset", "gymnast.datasets", "Dataset")
 
     def __iter__(self) -> Iterator[Registry[Any]]:
-        return (getattr(self, field.name) for field in dataclasses.fields(self))
+        return iter(vars(self).values())
 
 
 @lru_cache(maxsize=1)
@@ -179,12 +168,6 @@ def registries() -> Registries:
     """The registries of this process, `gymnast_register` hooks included."""
     from gymnast_core.hooks import call_each
 
-    result = Registries(
-        world_models=Registry("world model", "gymnast.world_models", "WorldModel"),
-        policies=Registry("policy", "gymnast.policies", "Policy"),
-        reward_models=Registry("reward model", "gymnast.reward_models", "RewardModel"),
-        optimizers=Registry("optimizer", "gymnast.optimizers", "Optimizer"),
-        datasets=Registry("dataset", "gymnast.datasets", "Dataset"),
-    )
+    result = Registries()
     call_each("gymnast_register", registries=result)
     return result

@@ -4,44 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from gymnast_core.config import RunConfig, load_config, to_yaml
+from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.loop import Components, ReinforcementLoop
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import create_run_folder, default_run_path, load_latest_snapshot, write_json
+from gymnast_core.registry import Registry, registries
+from gymnast_core.snapshot import load_latest_snapshot, open_run_folder, write_json
 from gymnast_core.trainer import build_trainer
+from gymnast_core.types import Episode
+
+T = TypeVar("T")
 
 
 def build_components(config: RunConfig) -> Components:
     """Build every part of a run. Raises `ConfigError`, `PluginError`, `DataError` or `CheckpointError`."""
     known = registries()
-    optimizer = known.optimizers.build(config.optimizer.name, config.optimizer.args)
-    demonstrations: Sequence[Any] = ()
+
+    def build(registry: Registry[T], key: str) -> T:
+        part: ComponentConfig = getattr(config, key)
+        return registry.build(part.name, part.args, key=key)
+
+    optimizer = build(known.optimizers, "optimizer")
+    demonstrations: Sequence[Episode] = ()
     if optimizer.demonstrations_per_rollout:
         if config.demonstrations is None:
             raise ConfigError(
                 f"The optimizer {config.optimizer.name!r} mixes in demonstrations; set demonstrations.name and .args."
             )
-        part = config.demonstrations
-        demonstrations = known.datasets.build(part.name, part.args).episodes()
-    tasks = known.datasets.build(config.tasks.name, config.tasks.args).tasks()
+        demonstrations = build(known.datasets, "demonstrations").episodes()
+    tasks = build(known.datasets, "tasks").tasks()
     if not len(tasks):
         raise DataError(f"The dataset {config.tasks.name!r} holds no tasks.")
-    return Components(
-        policy=known.policies.build(config.policy.name, config.policy.args),
-        world_model=known.world_models.build(config.world_model.name, config.world_model.args),
-        reward_model=known.reward_models.build(config.reward_model.name, config.reward_model.args),
-        optimizer=optimizer,
-        tasks=tasks,
-        demonstrations=demonstrations,
-    )
+    policy, world_model = build(known.policies, "policy"), build(known.world_models, "world_model")
+    return Components(policy, world_model, build(known.reward_models, "reward_model"), optimizer, tasks, demonstrations)
 
 
 def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, Any]:
@@ -51,20 +51,10 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     a run that was never interrupted (same machine, same number of threads).
     """
     began = time.monotonic()
-    state = None
-    if resume is not None:
-        if not (resume / "config.yaml").exists():
-            raise ConfigError(f"{resume} is not a run folder: it has no config.yaml.")
-        config = replace(config or load_config(RunConfig, str(resume / "config.yaml")), output=str(resume))
-        state = load_latest_snapshot(resume / "snapshots")
-    else:
-        assert config is not None
-        if config.output is None:
-            config = replace(config, output=str(default_run_path(config.policy.name)))
-    assert config.output is not None
-    parts, folder, hook = build_components(config), Path(config.output), plugin_manager().hook
-    if resume is None:
-        create_run_folder(folder, to_yaml(config))
+    state = load_latest_snapshot(resume / "snapshots") if resume else None
+    config = config or load_config(RunConfig, f"{resume}/config.yaml")
+    parts, hook = build_components(config), plugin_manager().hook
+    config, folder = open_run_folder(config, config.policy.name, resume)
 
     def evaluate(label: str, iteration: int) -> dict[str, Any]:
         found = hook.gymnast_evaluate(config=config, policy=parts.policy, label=label, iteration=iteration)

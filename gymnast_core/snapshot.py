@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gymnast_core.config import to_yaml
 from gymnast_core.errors import CheckpointError, ConfigError
 
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
@@ -39,13 +41,11 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
+        old = directory.parent / f".{directory.name}.{os.getpid()}.old"
         if directory.exists():
-            old = directory.parent / f".{directory.name}.{os.getpid()}.old"
             directory.rename(old)
-            temporary.rename(directory)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(directory)
+        temporary.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -60,19 +60,21 @@ def write_text_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def create_run_folder(path: Path, config_yaml: str) -> None:
-    """Make a new run folder around its resolved config. Raises `ConfigError` if a run is there already."""
-    if (path / "config.yaml").exists():
-        raise ConfigError(
-            f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with output=…"
-        )
-    path.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(path / "config.yaml", config_yaml)
+def open_run_folder(config: Any, name: str, resume: Path | None = None) -> tuple[Any, Path]:
+    """The config with `output` set, and that folder: `resume`, or a new one at `output` or runs/NAME-DATE-TIME.
 
-
-def default_run_path(name: str) -> Path:
-    """runs/NAME-DATE-TIME under the working directory."""
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    A new folder begins with the resolved config. Raises `ConfigError` if a run is there already.
+    """
+    path = resume or Path(config.output or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    config = replace(config, output=str(path))
+    if resume is None:
+        if (path / "config.yaml").exists():
+            raise ConfigError(
+                f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with output=…"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path / "config.yaml", to_yaml(config))
+    return config, path
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -82,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
-    """Write `state` (nested dicts and lists of tensors, numbers, strings, None) and delete all but the newest `keep`."""
+    """Write `state`: nested dicts and lists of tensors, numbers, strings, None. The newest `keep` snapshots remain."""
     tensors: dict[str, Tensor] = {}
     structure = _flatten(state, "", tensors)
     target = directory / f"step-{step:09d}"
@@ -95,7 +97,7 @@ def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep:
 
 
 def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
-    """The state of the newest snapshot in a folder, or None if there is none. Raises `CheckpointError` if it is damaged."""
+    """The state of the newest snapshot in a folder; None if there is none. Raises `CheckpointError` if it is damaged."""
     snapshots = _snapshots(directory)
     if not snapshots:
         return None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-from gymnast_core.config import to_yaml
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.registry import registries
-from gymnast_core.snapshot import create_run_folder, default_run_path, write_json
+from gymnast_core.snapshot import open_run_folder, write_json
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.evaluate import evaluate, load_tasks
 from gymnast_evaluation.statistics import Evaluation, paired_difference
@@ -20,9 +18,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     """`gymnast evaluate`: every policy in every world on the same tasks and seeds; writes and returns the results."""
     known = registries()
     tasks = load_tasks(config.tasks, config.episodes)
-    path = Path(config.output) if config.output else default_run_path("evaluate")
-    config = replace(config, output=str(path))
-    create_run_folder(path, to_yaml(config))
+    config, path = open_run_folder(config, "evaluate")
     hook = plugin_manager().hook
     results: dict[str, dict[str, Evaluation]] = {}
     for label, part in config.policies.items():

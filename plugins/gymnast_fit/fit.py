@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.interfaces import Trainable
 from gymnast_core.registry import registries
 from gymnast_core.snapshot import (
-    create_run_folder,
-    default_run_path,
     load_latest_snapshot,
+    open_run_folder,
     save_snapshot,
     seeded_generator,
     write_json,
@@ -257,10 +254,7 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
         source = datasets.build(config.validation.name, config.validation.args).episodes()
         held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
-    folder = resume or (Path(config.output) if config.output else default_run_path(f"fit-{name}"))
-    config = replace(config, output=str(folder))
-    if resume is None:
-        create_run_folder(folder, to_yaml(config))
+    config, folder = open_run_folder(config, f"fit-{name}", resume)
     hook = plugin_manager().hook
     module = FitModule(component, config, folder, held_out, hook)
     if state is not None:

@@ -73,7 +73,8 @@ def _read_rows(path: Path, last: int) -> list[dict[str, float]]:
         return []
     with path.open(newline="", encoding="utf-8") as handle:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(handle)]
-    return [row for row in rows if row["step"] <= last]
+    # Whole steps stay whole, so that a resumed run's file does not differ from an uninterrupted one's.
+    return [{**row, "step": int(row["step"])} for row in rows if row["step"] <= last]
 
 
 def versions() -> dict[str, Any]:
