@@ -2,8 +2,8 @@
 
     python benchmarks/tabletop.py [--seeds 5] [--episodes 512] [--jobs 2] [--output runs/benchmark]
 
-For every seed, from the shipped supervised policy and on the same held-out episodes (split "reporting", 512 fresh ones a
-seed, greedy actions):
+For every seed, from the shipped supervised policy and on the same held-out episodes (split "reporting", 512 fresh ones
+a seed, greedy actions):
 
   grpo           GRPO inside the world model, rewarded by the success classifier
   iter-sft       imitation of the successful rollouts of the same number of imagined rollouts, 1:1 with demonstrations
@@ -12,8 +12,8 @@ seed, greedy actions):
   simulator      GRPO in the simulator itself
   gain-G         no learning: the supervised policy's actions times G
 
-Every run is `gymnast train tabletop` with overrides, in its own process, and is skipped if it has ended already. Then the
-success in imagination of all policies is compared with their success in the simulator. Writes
+Every run is `gymnast train tabletop` with overrides, in its own process, and is skipped if it has ended already. Then
+the success in imagination of all policies is compared with their success in the simulator. Writes
 benchmarks/results/tabletop.{json,md}.
 """
 
@@ -39,8 +39,9 @@ from gymnast_evaluation.statistics import success_interval
 ARMS = {
     "grpo": [],
     "iter-sft": [
-        "optimizer={name: iter-sft, args: {group_size: 8, learning_rate: 1.5e-4, minibatch_size: 64, epochs: 2}}",
-        "demonstrations={name: tabletop-episodes, args: {path: data/demos}}",
+        "optimizer={name: iter-sft, args: {group_size: 8, learning_rate: 1.5e-4, warmup_updates: 10, "
+        "learning_rate_decay_updates: 110, minibatch_size: 96, epochs: 3}}",
+        "demonstrations={name: tabletop-episodes, args: {path: data/slow-demos}}",
     ],
     "random-reward": ["reward_model={name: random, args: {probability: 0.4}}"],
     "oracle-reward": ["reward_model=environment"],
@@ -178,17 +179,20 @@ def main() -> None:
             policies[f"{arm}-{seed}"] = measure(folder / "policy", 0, options.episodes)
     agreement = correlation(policies)
     text = table(rows, options.seeds, options.episodes)
-    text += f"\n\nImagined against simulated success of {agreement['policies']} policies on the same {options.episodes} tasks:\n\n"
+    text += f"\n\nImagined against simulated success of {agreement['policies']} policies "
+    text += f"on the same {options.episodes} tasks:\n\n"
     text += "| policy | simulator, % | imagination, % |\n|---|---|---|\n"
     for name, found in policies.items():
         low, high = success_interval(
             [1.0] * round(found["simulator"] * options.episodes)
             + [0.0] * round((1 - found["simulator"]) * options.episodes)
         )
-        text += f"| {name} | {100 * found['simulator']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {100 * found['imagination']:.1f} |\n"
+        text += f"| {name} | {100 * found['simulator']:.1f} [{100 * low:.1f}, {100 * high:.1f}] "
+        text += f"| {100 * found['imagination']:.1f} |\n"
     text += (
         f"\nPearson r = {agreement['pearson']:.3f} {[round(x, 3) for x in agreement['pearson_interval']]}, Spearman "
-        f"{agreement['spearman']:.3f}, mean difference (imagined - simulated) {100 * agreement['mean_difference']:+.1f} points.\n"
+        f"{agreement['spearman']:.3f}, mean difference (imagined - simulated) "
+        f"{100 * agreement['mean_difference']:+.1f} points.\n"
     )
     results = Path(__file__).parent / "results"
     (results / "tabletop.md").write_text(text)

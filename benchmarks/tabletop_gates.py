@@ -3,8 +3,8 @@
     python benchmarks/tabletop_gates.py [key=value ...]
 
 (a) the supervised policy succeeds in 15-45 % of *sampled* episodes and moves the named block, not any block;
-(b) the reward model's precision on the policy's own imagined rollouts is at least .75, judged by replaying their actions
-    in the simulator, on tasks that nothing was trained on;
+(b) the reward model's precision on the policy's own imagined rollouts is at least .75, judged by replaying their
+    actions in the simulator, on tasks that nothing was trained on;
 (c) the optimizer improves the policy with the simulator as world and its verdict as reward.
 
 Prints the numbers and writes benchmarks/results/tabletop_gates.json. Seeds are of the split "choosing".
@@ -74,7 +74,8 @@ def gate_reward(config) -> dict:
 
 
 def gate_optimizer(overrides: list[str]) -> dict:
-    config = preset("world_model=gymnasium", "reward_model=environment", *overrides)
+    choosing = "evaluation.tasks={name: tabletop, args: {split: choosing, count: 512, image_size: 32}}"
+    config = preset("world_model=gymnasium", "reward_model=environment", choosing, *overrides)
     with tempfile.TemporaryDirectory() as folder:
         summary = train(with_output(config, f"{folder}/run"))
     return {

@@ -1,4 +1,4 @@
-"""What the tabletop benchmarks share: building the shipped parts, replaying rollouts in the simulator, naming failures."""
+"""What the tabletop benchmarks share: building the shipped parts, replaying rollouts in simulation, naming failures."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 
 Replays recorded actions for 20 control steps from the first frame only and compares with the recorded frames: PSNR (dB)
 by frame beside a world that stands still, and a control with the actions of another episode; distance between imagined
-and real centroids of every block and of the end-effector (pixels); speed. Writes benchmarks/results/world_model.{json,md}
-and docs/images/imagined_and_real.png.
+and real centroids of every block and of the end-effector (pixels); speed. Writes docs/images/imagined_and_real.png and
+benchmarks/results/world_model.{json,md}.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ MOVING = 20_000
 def recorded(count: int, folder: str):
     """Play episodes recorded for this measurement from seeds that nothing else uses."""
     command = [
-        sys.executable, "-m", "gymnast_tabletop.record", "--behaviour", "play", "--episodes", str(count), "--actions", "20",
-        "--split", "reporting", "--image-size", "32", "--workers", "2", "--seed", "0", "--out", f"{folder}/play",
+        sys.executable, "-m", "gymnast_tabletop.record", "--behaviour", "play", "--episodes", str(count),
+        "--actions", "20", "--split", "reporting", "--image-size", "32", "--workers", "2", "--seed", "0",
+        "--out", f"{folder}/play",
     ]  # fmt: skip
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     episodes = build("datasets", ComponentConfig("tabletop-episodes", {"path": f"{folder}/play"})).episodes()

@@ -1,7 +1,5 @@
 """The `gymnast` command. Everything heavy is imported inside the command that needs it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -9,20 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gymnast_core import __version__, discovery
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
 
-if TYPE_CHECKING:
-    from gymnast_core.registry import PluginInfo
-
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
-RESUME = click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue the run in this folder."
-)
+RESUME = click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to continue.")
 
 
 class _BrokenCommand(click.Command):
@@ -75,18 +68,14 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
     summary = run.train(config, resume=resume)
     print_summary(summary)
     if "difference" in summary:
-        click.echo(_headline(summary))
+        before, after, difference = summary["before"], summary["after"], summary["difference"]
+        low, high = (100 * bound for bound in difference["interval"])
+        click.echo(
+            f"Success in {after['world']!r}: {100 * before['rate']:.1f} % before, {100 * after['rate']:.1f} % after: "
+            f"{100 * difference['mean']:+.1f} points [95 % interval {low:+.1f} to {high:+.1f}], "
+            f"{difference['n']} paired episodes."
+        )
     click.echo(f"Run folder: {summary['output']} (see report.html there)")
-
-
-def _headline(summary: dict[str, Any]) -> str:
-    before, after, difference = summary["before"], summary["after"], summary["difference"]
-    low, high = (100 * bound for bound in difference["interval"])
-    return (
-        f"Success in {after['world']!r}: {100 * before['rate']:.1f} % before, {100 * after['rate']:.1f} % after: "
-        f"{100 * difference['mean']:+.1f} points [95 % interval {low:+.1f} to {high:+.1f}], "
-        f"{difference['n']} paired episodes."
-    )
 
 
 @cli.command()
@@ -104,8 +93,13 @@ def plugins(load: bool) -> None:
     infos = [info for registry in found for info in registry.describe()]
     for name, sources in sorted(discovery.sources("gymnast.hooks").items()):
         error = plugin_manager().broken.get(name)
-        infos.append(PluginInfo("hooks", name, tuple(sources), error and str(error)))
-    _print_table(("kind", "name", "from", "class", "state"), [_plugin_row(info) for info in infos])
+        infos.append(PluginInfo("hooks", name, tuple(sources), str(error) if error else None))
+    rows = []
+    for info in infos:
+        origins = ", ".join(f"{source.distribution} {source.version or ''}".rstrip() for source in info.sources)
+        targets = ", ".join(source.target for source in info.sources)
+        rows.append((info.kind, info.name, origins, targets, "broken" if info.error else "ok"))
+    _print_table(("kind", "name", "from", "class", "state"), rows)
     for info in infos:
         if info.error:
             click.echo(f"\n{info.kind} {info.name}:\n{info.error.rstrip()}")
@@ -156,12 +150,6 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
         known = ", ".join(names) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
     return load_config(schema, sources[0] if sources else None, overrides)
-
-
-def _plugin_row(info: PluginInfo) -> tuple[str, ...]:
-    origins = ", ".join(f"{source.distribution} {source.version or ''}".rstrip() for source in info.sources)
-    targets = ", ".join(source.target for source in info.sources)
-    return (info.kind, info.name, origins, targets, "broken" if info.error else "ok")
 
 
 def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -1,7 +1,5 @@
 """What a command is told: dataclasses, filled from a preset or YAML file and `key=value` overrides."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Entry points of installed distributions, read without importing them. Alone in importing `entrypoints`."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import logging
@@ -72,18 +70,15 @@ def _scan(folders: tuple[str, ...]) -> dict[str, dict[str, list[PluginSource]]]:
     by_folder = [_folder_sources(folder) for folder in folders]
     installed = {source.distribution for sources in by_folder for source in sources if source.version}
     for in_folder in by_folder:
-        here: set[str] = set()
-        for source in in_folder:
-            # Builds leave an egg-info without version in a source tree: often stale, and found first.
-            is_leftover = source.version is None and source.distribution in installed
-            # An earlier folder shadows the same distribution in a later one, as it does for imports.
-            if is_leftover or source.distribution in seen:
-                continue
-            here.add(source.distribution)
+        # An earlier folder shadows the same distribution in a later one, as it does for imports.
+        new = [source for source in in_folder if source.distribution not in seen]
+        # Builds leave an egg-info without version in a source tree: often stale, and found first.
+        new = [source for source in new if source.version or source.distribution not in installed]
+        for source in new:
             same_name = found[source.group].setdefault(source.name, [])
             if all(source.target != other.target for other in same_name):
                 same_name.append(source)
-        seen |= here
+        seen |= {source.distribution for source in new}
     return dict(found)
 
 
@@ -108,13 +103,11 @@ def _read_with_importlib(folder: str) -> Iterator[PluginSource]:
     for distribution in importlib.metadata.distributions(path=[folder]):
         try:
             name, version = distribution.metadata["Name"] or "unknown", distribution.metadata["Version"]
-            entries = list(distribution.entry_points)
+            for entry in distribution.entry_points:
+                if entry.group.startswith("gymnast."):
+                    yield PluginSource(entry.group, entry.name, entry.value, _normal(name), version)
         except Exception as error:
             logger.warning("Skipped the entry points of a distribution in %s: %s", folder or ".", error)
-            continue
-        for entry in entries:
-            if entry.group.startswith("gymnast."):
-                yield PluginSource(entry.group, entry.name, entry.value, _normal(name), version)
 
 
 def _normal(distribution: str) -> str:

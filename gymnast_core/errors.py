@@ -1,6 +1,4 @@
-"""Errors that a user can act on: what failed, what exists, what to type next. The CLI prints them without a traceback."""
-
-from __future__ import annotations
+"""Errors that a user can act on: what failed, what exists, what to type next. The CLI prints no traceback of them."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The plugin manager: loads hook plugins and keeps a broken one from stopping the others."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 from functools import lru_cache
@@ -26,6 +24,9 @@ class HookManager(pluggy.PluginManager):
         self.add_hookspecs(hookspecs)
         self.broken: dict[str, PluginError] = {}
         """Plugins that were refused, by name."""
+
+    def parse_hookspec_opts(self, module: Any, name: str) -> Any:
+        return {} if name.startswith("gymnast_") else None
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         options = super().parse_hookimpl_opts(plugin, name)

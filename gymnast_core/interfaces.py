@@ -6,8 +6,6 @@ registry merges the user's `args` over the dataclass's defaults. `gymnast_core.t
 Shapes and units are those of `gymnast_core.types`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +38,7 @@ class Trainable:
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define module().")
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """The loss on a batch of recorded episodes. All randomness (crops, noise, dropout of conditions) comes from `generator`."""
+        """The loss on a batch of recorded episodes. All randomness (crops, noise, dropout) comes from `generator`."""
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define training_loss().")
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:

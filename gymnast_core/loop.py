@@ -5,8 +5,6 @@ until the batch is full (dynamic sampling; surplus groups wait for the next iter
 few clipped gradient steps. World and reward models are kept out of the module, so they are in no checkpoint of it.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time
@@ -28,7 +26,7 @@ from gymnast_core.snapshot import save_snapshot, seeded_generator
 from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
 
 _COUNTERS = ("iteration", "updates", "task_cursor", "group_count")
-_COSTS = ("rollouts", "unscored", "cost_usd")
+_TOTALS = ("groups_kept", "groups_dropped", "rollouts", "unscored", "cost_usd")
 
 
 @dataclass
@@ -88,10 +86,7 @@ class ReinforcementLoop(lightning.LightningModule):
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(parts.policy).eval()] if parts.optimizer.needs_reference else []
         self._optimizer_state: dict[str, Any] | None = None
-        self.iteration = 0
-        self.updates = 0
-        self.task_cursor = 0
-        self.group_count = 0
+        self.iteration = self.updates = self.task_cursor = self.group_count = 0
         self.surplus: list[Group] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -114,7 +109,7 @@ class ReinforcementLoop(lightning.LightningModule):
         ended = time.monotonic()
         self.iteration = iteration + 1
         # An iteration that waiting groups fill imagines nothing.
-        totals = {key: tally.sums.get(key, 0.0) for key in ("groups_kept", "groups_dropped", *_COSTS)}
+        totals = {key: tally.sums.get(key, 0.0) for key in _TOTALS}
         metrics = tally.means() | totals
         metrics["groups_waiting"] = float(len(self.surplus))
         metrics["rollouts_per_second"] = totals["rollouts"] / max(imagined - began, 1e-9)

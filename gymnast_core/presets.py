@@ -1,7 +1,5 @@
 """Presets: YAML files in the `presets` folder of packages named by entry points of `gymnast.presets`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

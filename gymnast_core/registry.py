@@ -1,7 +1,5 @@
 """Plugins by name: listed without importing anything, imported when loaded, built with typed arguments."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import traceback
@@ -75,9 +73,8 @@ class Registry(Generic[T]):
         """Import the class. `PluginError` if it is unknown, ambiguous, broken or of another API version."""
         if name not in self._loaded:
             sources = self.sources(name)
-            fault = self._clash(sources)
-            if fault:
-                raise PluginError(fault)
+            if clash := self._clash(sources):
+                raise PluginError(clash)
             try:
                 cls: Any = self._registered.get(sources[0]) or discovery.load(sources[0])
                 self._check(name, cls, sources[0])
@@ -119,9 +116,10 @@ class Registry(Generic[T]):
     def _check(self, name: str, cls: Any, source: PluginSource) -> None:
         from gymnast_core import interfaces
 
-        base = getattr(interfaces, self.interface)
+        base: Any = getattr(interfaces, self.interface)
         label = f"The {self.kind} {name!r} of {source}"
-        if not (inspect.isclass(cls) and issubclass(cls, base)):
+        is_component = inspect.isclass(cls) and issubclass(cls, base)
+        if not is_component:
             raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
         if cls.api_version != interfaces.API_VERSION:
             update = source.distribution if cls.api_version < interfaces.API_VERSION else "gymnast"
@@ -145,7 +143,7 @@ class Registry(Generic[T]):
     def _clash(self, sources: list[PluginSource]) -> str | None:
         if len(sources) == 1:
             return None
-        places = " and ".join(str(source) for source in sources)
+        places = " and ".join(map(str, sources))
         return f"Two plugins are called {self.kind} {sources[0].name!r}: {places}. Uninstall or rename one."
 
 

@@ -1,9 +1,7 @@
 """Imagine: roll a policy out in a world (learned or simulated)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -36,58 +34,42 @@ def imagine(
             f"A horizon of {horizon} actions is not a multiple of the policy's chunk length {policy.chunk_length}; "
             f"set loop.horizon={horizon // policy.chunk_length * policy.chunk_length or policy.chunk_length}."
         )
-    labels = list(range(len(tasks))) if groups is None else list(groups)
+    labels = range(len(tasks)) if groups is None else groups
     rollouts: list[Rollout] = []
     for first in range(0, len(tasks), batch_size):
         batch = tasks[first : first + batch_size]
-        rollouts += _imagine_batch(
-            policy, world_model, batch, labels[first : first + batch_size], horizon, temperature, generator
-        )
+        state = world_model.reset(batch, generator=generator)
+        instructions = tuple(task.instruction for task in batch)
+        frames = [torch.stack([task.frames_THWC[-1] for task in batch])[:, None]]
+        chunks = []
+        for _ in range(horizon // policy.chunk_length):
+            observation = Observation(images_BVHWC=frames[-1][:, -1:], instructions=instructions)
+            chunks.append(policy.act(observation, temperature=temperature, generator=generator))
+            frames.append(world_model.step(state, chunks[-1].actions_BLA).cpu())
+        frames_BTHWC = torch.cat(frames, dim=1)
+        actions_BNLA = torch.stack([chunk.actions_BLA.cpu() for chunk in chunks], dim=1)
+        log_prob_BNLD = torch.stack([chunk.log_prob_BLD.cpu() for chunk in chunks], dim=1)
+        tokens = [chunk.tokens_BLD.cpu() for chunk in chunks if chunk.tokens_BLD is not None]
+        tokens_BNLD = torch.stack(tokens, dim=1) if tokens else None
+        rollouts += [
+            Rollout(
+                task=task,
+                group=labels[first + i],
+                frames_THWC=frames_BTHWC[i],
+                actions_NLA=actions_BNLA[i],
+                log_prob_NLD=log_prob_BNLD[i],
+                temperature=temperature,
+                tokens_NLD=None if tokens_BNLD is None else tokens_BNLD[i],
+                outcome=outcome,
+            )
+            for i, (task, outcome) in enumerate(zip(batch, world_model.outcomes(state), strict=True))
+        ]
     return rollouts
-
-
-def _imagine_batch(
-    policy: Policy,
-    world_model: WorldModel,
-    tasks: Sequence[Task],
-    groups: Sequence[int],
-    horizon: int,
-    temperature: float,
-    generator: torch.Generator,
-) -> list[Rollout]:
-    state = world_model.reset(tasks, generator=generator)
-    instructions = tuple(task.instruction for task in tasks)
-    frames = [torch.stack([task.frames_THWC[-1] for task in tasks])[:, None]]
-    chunks = []
-    for _ in range(horizon // policy.chunk_length):
-        observation = Observation(images_BVHWC=frames[-1][:, -1:], instructions=instructions)
-        chunk = policy.act(observation, temperature=temperature, generator=generator)
-        chunks.append(chunk)
-        frames.append(world_model.step(state, chunk.actions_BLA).cpu())
-    frames_BTHWC = torch.cat(frames, dim=1)
-    actions_BNLA = torch.stack([chunk.actions_BLA.cpu() for chunk in chunks], dim=1)
-    log_prob_BNLD = torch.stack([chunk.log_prob_BLD.cpu() for chunk in chunks], dim=1)
-    tokens = [chunk.tokens_BLD for chunk in chunks if chunk.tokens_BLD is not None]
-    tokens_BNLD = torch.stack([t.cpu() for t in tokens], dim=1) if tokens else None
-    return [
-        Rollout(
-            task=task,
-            group=groups[i],
-            frames_THWC=frames_BTHWC[i],
-            actions_NLA=actions_BNLA[i],
-            log_prob_NLD=log_prob_BNLD[i],
-            temperature=temperature,
-            tokens_NLD=None if tokens_BNLD is None else tokens_BNLD[i],
-            outcome=outcome,
-        )
-        for i, (task, outcome) in enumerate(zip(tasks, world_model.outcomes(state), strict=True))
-    ]
 
 
 def rollout_to_state(rollout: Rollout) -> dict[str, Any]:
     """A rollout as nested dicts of tensors and plain values, for snapshots."""
-    state = {f.name: getattr(rollout, f.name) for f in fields(rollout)}
-    return state | {"task": asdict(rollout.task)}
+    return {**vars(rollout), "task": asdict(rollout.task)}
 
 
 def rollout_from_state(state: dict[str, Any]) -> Rollout:

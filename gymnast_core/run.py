@@ -1,13 +1,9 @@
 """`gymnast train`: config -> components -> lightning.Trainer -> run folder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-from torch.utils.data import DataLoader
 
 from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
@@ -67,7 +63,9 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
         before = evaluate("before", 0)
         if state is not None:
             loop.restore(state)
-        _learn(config, loop, hook)
+        if loop.iteration < config.loop.iterations:
+            callbacks = [callback for found in hook.gymnast_callbacks(config=config) for callback in found]
+            build_trainer(config.trainer, callbacks).fit(loop, range(loop.iteration, config.loop.iterations))
         parts.policy.eval().cpu()
         parts.policy.save(folder / "policy")
         after = evaluate("after", loop.iteration)
@@ -82,13 +80,3 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     write_json(folder / "summary.json", summary)
     hook.gymnast_run_done(config=config, summary=summary)
     return summary
-
-
-def _learn(config: RunConfig, loop: ReinforcementLoop, hook: Any) -> None:
-    total = config.loop.iterations
-    if loop.iteration >= total:
-        return
-    callbacks = [callback for found in hook.gymnast_callbacks(config=config) for callback in found]
-    trainer = build_trainer(config.trainer, callbacks)
-    numbers = DataLoader(range(loop.iteration, total), batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(loop, numbers)

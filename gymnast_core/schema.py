@@ -1,7 +1,5 @@
 """Plain values -> an instance of a config dataclass, with errors that name the key path."""
 
-from __future__ import annotations
-
 import types
 import typing
 from collections.abc import Mapping

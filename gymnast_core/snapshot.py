@@ -4,8 +4,6 @@ A snapshot is a folder `step-000000012` with `state.json` (the structure) and `s
 It is written under a temporary name, flushed to disk and renamed, so a folder of the final name is always complete.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file so that a reader sees the old or the new content, never a part."""
+    """Replace a text file, making its folder if needed; a reader sees the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w") as handle:
         handle.write(text)
@@ -72,14 +72,12 @@ def open_run_folder(config: Any, name: str, resume: Path | None = None) -> tuple
             raise ConfigError(
                 f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with output=…"
             )
-        path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path / "config.yaml", to_yaml(config))
     return config, path
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file atomically, making its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, json.dumps(value, indent=1))
 
 
@@ -91,29 +89,23 @@ def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep:
     with atomic_directory(target) as temporary:
         save_file(tensors, str(temporary / "state.safetensors"))
         (temporary / "state.json").write_text(json.dumps(structure))
-    for old in _snapshots(directory)[:-keep]:
+    for old in sorted(directory.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
     return target
 
 
 def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
-    """The state of the newest snapshot in a folder; None if there is none. Raises `CheckpointError` if it is damaged."""
-    snapshots = _snapshots(directory)
-    if not snapshots:
+    """The state of a folder's newest snapshot; None if there is none. Raises `CheckpointError` if it is damaged."""
+    newest = max(directory.glob("step-*"), default=None)
+    if newest is None:
         return None
-    newest = snapshots[-1]
     try:
-        structure = json.loads((newest / "state.json").read_text())
         tensors = load_file(str(newest / "state.safetensors"))
+        return json.loads((newest / "state.json").read_text(), object_hook=partial(_unflatten, tensors=tensors))
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"Snapshot {newest} is damaged ({error}). Delete that folder to continue from the one before it."
         ) from error
-    return _unflatten(structure, tensors)
-
-
-def _snapshots(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*")) if directory.is_dir() else []
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -129,16 +121,11 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if _TENSOR in value:
-            return tensors[value[_TENSOR]]
-        if _KEYED in value:
-            return {int(key): _unflatten(item, tensors) for key, item in value[_KEYED].items()}
-        return {key: _unflatten(item, tensors) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unflatten(item, tensors) for item in value]
-    return value
+def _unflatten(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    # JSON objects come innermost first, so what is inside `value` is restored already.
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    return {int(key): item for key, item in value[_KEYED].items()} if _KEYED in value else value
 
 
 def seeded_generator(seed: int, *labels: str | int) -> torch.Generator:

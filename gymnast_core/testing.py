@@ -8,8 +8,6 @@ Every check takes the component or a function that builds it. It makes its own t
 docstrings of the checks themselves, which are found through the entry-point group `gymnast.checks`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +32,12 @@ def check_reward_model(reward_model: RewardModel | Callable[[], RewardModel], **
 
 
 def check_optimizer(optimizer: Optimizer | Callable[[], Optimizer], **options: Any) -> list[str]:
-    """Check `keep`, `advantages`, `loss` and the gradient steps. Options: `group_relative`, `scale_invariant`, `tolerance`."""
+    """Check `keep`, `advantages`, `loss`, gradient steps. Options: `group_relative`, `scale_invariant`, `tolerance`."""
     return find_check("optimizer")(optimizer, **options)
 
 
 def find_check(kind: str) -> Callable[..., list[str]]:
-    """The check of a kind of plugin, e.g. "world model", with all its options. Raises `PluginError` if there is none."""
+    """The check of a kind of plugin, e.g. "world model", with all its options. `PluginError` if there is none."""
     found = discovery.sources("gymnast.checks").get(kind.replace(" ", "-"))
     if not found:
         raise PluginError(f"No check of a {kind} is installed (entry-point group gymnast.checks). Reinstall gymnast.")

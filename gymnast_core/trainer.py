@@ -1,7 +1,5 @@
 """Building Lightning's Trainer from the config's `trainer` section."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,17 +31,10 @@ def build_trainer(options: Mapping[str, Any], callbacks: Sequence[lightning.Call
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.*")
-    arguments = {"accelerator": "auto", "devices": 1, **options}
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    arguments = {"accelerator": "auto", "devices": 1, "max_epochs": 1, **off, **options}
     try:
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=list(callbacks),
-            **arguments,
-        )
+        trainer = lightning.Trainer(callbacks=list(callbacks), **arguments)
     except TypeError as error:
         raise ConfigError(f"trainer: {error}. Allowed are the arguments of lightning.Trainer.") from error
     except (ValueError, RuntimeError) as error:

@@ -11,10 +11,9 @@ Shape legend, used as suffix of tensor names throughout the project:
 Frames are uint8 RGB. Actions are in the robot's own units (metres, radians, gripper 0–1), float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ class Task:
     actions_TA: Tensor | None = None
     """float32 actions that led from one context frame to the next, (T-1, A); None when T = 1."""
     seed: int | None = None
-    """Seed with which `environment.reset` shows the last context frame; None when no environment stands behind the task."""
+    """Seed with which `environment.reset` shows the last context frame; None when no environment stands behind it."""
     environment: str | None = None
     """Gymnasium id of that environment, e.g. "gymnast/Tabletop-v0"."""
     environment_options: Mapping[str, object] = field(default_factory=dict)
@@ -55,7 +54,7 @@ class Observation:
     proprio_BP: Tensor | None = None
     """float32 joint or pose readings in the robot's own units, when there are any."""
 
-    def to(self, device: torch.device | str) -> Observation:
+    def to(self, device: torch.device | str) -> Self:
         proprio = None if self.proprio_BP is None else self.proprio_BP.to(device)
         return replace(self, images_BVHWC=self.images_BVHWC.to(device), proprio_BP=proprio)
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.hooks import plugin_manager
 from gymnast_core.interfaces import Trainable
-from gymnast_core.registry import registries
+from gymnast_core.registry import Registry, registries
 from gymnast_core.snapshot import (
     load_latest_snapshot,
     open_run_folder,
@@ -227,7 +227,7 @@ class FitModule(lightning.LightningModule):
 
 def _component(config: FitConfig) -> tuple[str, Trainable]:
     known = registries()
-    kinds = {
+    kinds: dict[str, Registry[Any]] = {
         "world_model": known.world_models,
         "policy": known.policies,
         "reward_model": known.reward_models,

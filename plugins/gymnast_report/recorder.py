@@ -1,4 +1,4 @@
-"""What a run leaves behind while it works: metrics.csv, TensorBoard events, versions.json, and progress on the terminal."""
+"""What a run leaves behind while it works: metrics.csv, TensorBoard events, versions.json; progress on the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _REPORTED_PACKAGES = (
     "safetensors",
 )
 _SHOWN = (
-    "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored", "cost_usd",
+    "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored",
+    "cost_usd",
 )  # fmt: skip
 """Metrics on the progress line, where a run has them and they are not 0."""
 

@@ -17,9 +17,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gymnast_core.errors import ConfigError, DataError, GymnastError, unknown_name
+from gymnast_report.progress import Progress
 from gymnast_tabletop.experts import BEHAVIOURS, behaviour
 from gymnast_tabletop.instructions import draw_instruction, parse, start_scene, success
 from gymnast_tabletop.scene import MAX_DELTA, check_n_blocks
@@ -163,21 +163,21 @@ def record(recording: Recording, out: Path, *, workers: int = 1, progress: bool 
         actions_NTA = create(folder / "actions.npy", dtype=np.float32, shape=(n, frames - 1, 2))
         states_NTS = create(folder / "states.npy", dtype=np.float32, shape=(n, frames, states))
         episodes: list[dict[str, object]] = []
-        started = time.monotonic()
         kept = _kept(recording, workers)
-        for i, one in zip(range(n), kept, strict=False):
-            frames_NTHWC[i], actions_NTA[i], states_NTS[i] = one.frames_THWC, one.actions_TA, one.states_TS
-            episodes.append(
-                {
-                    "seed": one.seed,
-                    "instruction": one.instruction,
-                    "colours": list(one.colours),
-                    "success": one.success,
-                    "behaviour": recording.behaviour,
-                }
-            )
-            if progress and (i % 50 == 49 or i == n - 1):
-                _report(i + 1, n, time.monotonic() - started)
+        with Progress("Recording", n, unit="episode", log_seconds=5.0) if progress else nullcontext() as display:
+            for i, one in zip(range(n), kept, strict=False):
+                frames_NTHWC[i], actions_NTA[i], states_NTS[i] = one.frames_THWC, one.actions_TA, one.states_TS
+                episodes.append(
+                    {
+                        "seed": one.seed,
+                        "instruction": one.instruction,
+                        "colours": list(one.colours),
+                        "success": one.success,
+                        "behaviour": recording.behaviour,
+                    }
+                )
+                if display is not None:
+                    display.update(i + 1, {})
         kept.close()
         if len(episodes) < n:
             raise DataError(f"Only {len(episodes)} of {n} episodes succeeded in {_STREAM} attempts. Record fewer.")
@@ -194,13 +194,6 @@ def _versions() -> dict[str, str]:
     except PackageNotFoundError:
         gymnast = "unknown"
     return {"gymnast": gymnast, "mujoco": mujoco.__version__, "numpy": np.__version__}
-
-
-def _report(done: int, total: int, seconds: float) -> None:
-    rate = done / max(seconds, 1e-9)
-    end = "\n" if done == total else ""
-    line = f"\r{done}/{total} episodes, {rate:.0f}/s, {(total - done) / rate:.0f} s left   "
-    print(line, end=end, file=sys.stderr, flush=True)
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """Replay a recording in a world model: the same actions and true states under imagined frames.
 
-    python -m gymnast_tabletop.replay --recording data/play --world-model CHECKPOINT --actions 16 --out data/play-imagined
+    python -m gymnast_tabletop.replay --recording data/play --world-model CHECKPOINT --out data/play-imagined
 
 What a reward model sees in training differs from real frames by the world model's artefacts. A recording replayed this
 way shows them with labels that are true of the actions, so that a judge can be fitted (or measured) on both.
@@ -21,6 +21,7 @@ from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.registry import registries
 from gymnast_core.snapshot import atomic_directory, seeded_generator
 from gymnast_core.types import Task
+from gymnast_report.progress import Progress
 from gymnast_tabletop.recordings import Folder
 
 CHUNK = 4
@@ -39,23 +40,23 @@ def replay(
         raise DataError(
             f"{recording} has {source.actions_NTA.shape[1]} actions an episode; --actions asks for {actions}."
         )
-    world = registries().world_models.build("worldgym", {"checkpoint": checkpoint, "compute_dtype": "bfloat16"})
+    world = registries().world_models.build("worldgym", {"checkpoint": checkpoint, "compute_dtype": "auto"})
     height, width = source.frames_NTHWC.shape[2:4]
     with atomic_directory(out) as folder:
         shape = (count, actions + 1, height, width, 3)
         frames = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for first in range(0, count, batch):
-            part = slice(first, min(first + batch, count))
-            start = torch.from_numpy(np.array(source.frames_NTHWC[part, :1]))
-            state = world.reset(
-                [Task(str(i), "", frame) for i, frame in enumerate(start)],
-                generator=seeded_generator(seed, "replay", first),
-            )
-            taken = torch.from_numpy(source.actions_NTA[part, :actions])
-            imagined = [world.step(state, chunk).cpu() for chunk in taken.split(CHUNK, dim=1)]
-            frames[part] = torch.cat([start, *imagined], dim=1).numpy()
-            print(f"\r{part.stop}/{count} episodes", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+        with Progress("Replaying", count, unit="episode", log_seconds=5.0) as progress:
+            for first in range(0, count, batch):
+                part = slice(first, min(first + batch, count))
+                start = torch.from_numpy(np.array(source.frames_NTHWC[part, :1]))
+                state = world.reset(
+                    [Task(str(i), "", frame) for i, frame in enumerate(start)],
+                    generator=seeded_generator(seed, "replay", first),
+                )
+                taken = torch.from_numpy(source.actions_NTA[part, :actions])
+                imagined = [world.step(state, chunk).cpu() for chunk in taken.split(CHUNK, dim=1)]
+                frames[part] = torch.cat([start, *imagined], dim=1).numpy()
+                progress.update(part.stop, {})
         frames.flush()
         np.save(folder / "actions.npy", source.actions_NTA[:count, :actions])
         np.save(folder / "states.npy", source.states_NTS[:count, : actions + 1])

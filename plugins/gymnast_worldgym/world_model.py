@@ -48,7 +48,7 @@ class WorldGym(WorldModel):
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
         compute_dtype: str = "float32"
-        """Dtype of the blocks' matrix products: float32 or bfloat16 (fast on GPUs and AVX512-BF16 CPUs)."""
+        """Dtype of the blocks' matrix products: float32, bfloat16, or auto: bfloat16 where the device multiplies it fast."""
         seed: int = 0
         """Seed of the initial weights."""
 
@@ -105,8 +105,8 @@ class WorldGym(WorldModel):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if config.compute_dtype not in {"float32", "bfloat16"}:
-            raise ConfigError(f"compute_dtype is {config.compute_dtype!r}; choose float32 or bfloat16.")
+        if config.compute_dtype not in {"float32", "bfloat16", "auto"}:
+            raise ConfigError(f"compute_dtype is {config.compute_dtype!r}; choose auto, float32 or bfloat16.")
         saved = checkpoints.read(config.checkpoint) if config.checkpoint else None
         stored = (saved.config if saved else None) or {}
         self.architecture = merge(Architecture, config, stored.get("architecture"))
@@ -126,8 +126,8 @@ class WorldGym(WorldModel):
         self.network = DiT(self.architecture.network(), initial)
         if saved is not None:
             checkpoints.load_into(self.network, saved)
-        self.network.set_compute_dtype(getattr(torch, config.compute_dtype))
         self.network.to(_device(config.device)).eval()
+        self.network.set_compute_dtype(_compute_dtype(config.compute_dtype, self.device))
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -213,6 +213,15 @@ class WorldGym(WorldModel):
                 f"{owner}: the world model takes uint8 frames (T, {', '.join(map(str, expected))}), "
                 f"got {found}. Choose frames of that size; for tasks, see tasks.args.image_size."
             )
+
+
+def _compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    # Without AVX512-BF16, a CPU emulates bfloat16 products and is slower than in float32.
+    on_cpu = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if on_cpu or on_gpu else torch.float32
 
 
 def _device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""A world small enough to know the answer: a dot on a line of pixels moves by the policy's tokens; the reward is its place."""
+"""A world small enough to know the answer: the policy's tokens move a dot on a line; its place is the reward."""
 
 from __future__ import annotations
 

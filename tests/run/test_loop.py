@@ -17,6 +17,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.loop import Components, ReinforcementLoop, RewardsFailing, step_mask
 from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
 from gymnast_core.snapshot import load_latest_snapshot, save_snapshot, seeded_generator
+from gymnast_core.types import Rollout
 from gymnast_grpo.grpo import GRPO
 
 
@@ -57,8 +58,13 @@ def run_loop(
     hooks = Hooks()
     module = ReinforcementLoop(config, parts, folder, hooks, lambda label, iteration: None)
     trainer = lightning.Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
-    )  # fmt: skip
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
     trainer.fit(module, DataLoader(range(module.iteration, iterations), batch_size=None))
     return SimpleNamespace(module=module, hooks=hooks, parts=parts, policy=parts.policy)
 
@@ -159,17 +165,18 @@ def test_imagine_is_repeatable_and_in_order() -> None:
         assert first.horizon == 6
 
 
+def imagine_one(horizon: int) -> Rollout:
+    policy, world, generator = LinePolicy(LinePolicy.Config()), LineWorld(), seeded_generator(0)
+    return imagine(policy, world, [line_task(3)], horizon=horizon, temperature=1.0, generator=generator)[0]
+
+
 def test_a_horizon_that_is_no_multiple_of_the_chunk_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"horizon of 5 .* chunk length 2; set loop.horizon=4"):
-        imagine(
-            LinePolicy(LinePolicy.Config()), LineWorld(), [line_task(3)], horizon=5, temperature=1.0, generator=seeded_generator(0)
-        )  # fmt: skip
+        imagine_one(horizon=5)
 
 
 def test_actions_after_the_first_success_are_masked() -> None:
-    rollout = imagine(
-        LinePolicy(LinePolicy.Config()), LineWorld(), [line_task(3)], horizon=4, temperature=1.0, generator=seeded_generator(0)
-    )[0]  # fmt: skip
+    rollout = imagine_one(horizon=4)
     state = rollout_to_state(rollout)
     finished = rollout_from_state({**state, "finish_step": 3})
     assert step_mask([rollout, finished], 2).tolist() == [[True] * 8, [True] * 6 + [False] * 2]
