@@ -115,11 +115,12 @@ class ReinforcementLoop(lightning.LightningModule):
         metrics["rollouts_per_second"] = totals["rollouts"] / max(imagined - began, 1e-9)
         metrics["seconds_imagining"], metrics["seconds_updating"] = imagined - began, ended - imagined
         self._hook.gymnast_metrics(config=self._config, step=self.iteration, metrics=metrics)
-        if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
-            self.snapshot()
+        # Evaluated first: a run that is killed in between repeats the iteration, evaluation included.
         every = self._config.evaluation.every
         if every and self.iteration % every == 0:
             self._evaluate(f"iteration-{self.iteration:06d}", self.iteration)
+        if self.iteration % self._config.checkpoint_every == 0 or self.iteration == self._config.loop.iterations:
+            self.snapshot()
 
     def _collect(self, iteration: int, tally: Tally) -> list[Group]:
         loop, optimizer = self._config.loop, self._parts.optimizer

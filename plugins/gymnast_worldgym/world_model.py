@@ -48,7 +48,7 @@ class WorldGym(WorldModel):
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
         compute_dtype: str = "float32"
-        """Dtype of the blocks' matrix products: float32, bfloat16, or auto: bfloat16 where the device multiplies it fast."""
+        """Dtype of the blocks' matrix products: float32, bfloat16, or auto: bfloat16 where it is fast."""
         seed: int = 0
         """Seed of the initial weights."""
 
