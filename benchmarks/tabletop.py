@@ -207,7 +207,8 @@ def main() -> None:
     text = (
         f"{table(rows, options.episodes)}\n\n{policy_table(policies, options.episodes)}\n\n"
         f"Imagined against simulated success over {agreement['policies']} policies: Pearson r = "
-        f"{agreement['pearson']:.3f} [{interval}], Spearman {agreement['spearman']:.3f}, mean difference (imagined - simulated) "
+        f"{agreement['pearson']:.3f} [{interval}], Spearman {agreement['spearman']:.3f}, "
+        "mean difference (imagined - simulated) "
         f"{100 * agreement['mean_difference']:+.1f} points.\n"
     )
     results = Path(__file__).parent / "results"

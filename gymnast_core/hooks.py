@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import pluggy
@@ -69,12 +70,18 @@ def plugin_manager() -> HookManager:
 
 
 def call_each(hook: str, **arguments: Any) -> None:
-    """Call a hook plugin by plugin; one that raises is logged, unregistered and listed as broken."""
+    """Call a hook plugin by plugin; one that raises is logged and listed as broken, the others are still called."""
     manager = plugin_manager()
     for found in reversed(getattr(manager.hook, hook).get_hookimpls()):
         try:
             found.function(**{name: arguments[name] for name in found.argnames})
         except Exception as error:
-            name = found.plugin_name
-            manager.mark_broken(name, f"{hook} of the hook plugin {name!r} failed: {error!r}")
-            manager.unregister(found.plugin)
+            manager.mark_broken(found.plugin_name, f"{hook} of the hook plugin {found.plugin_name!r} failed: {error!r}")
+            logger.debug("Traceback:", exc_info=True)
+
+
+class Notify:
+    """`Notify().gymnast_…(…)` calls a hook that only tells: what fails in it must not cost anyone the run."""
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        return partial(call_each, hook)

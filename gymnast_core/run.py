@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.hooks import plugin_manager
+from gymnast_core.hooks import Notify, plugin_manager
 from gymnast_core.loop import Components, ReinforcementLoop
 from gymnast_core.registry import Registry, registries
 from gymnast_core.snapshot import load_latest_snapshot, open_run_folder, write_json
@@ -49,16 +49,16 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     began = time.monotonic()
     state = load_latest_snapshot(resume / "snapshots") if resume else None
     config = config or load_config(RunConfig, f"{resume}/config.yaml")
-    parts, hook = build_components(config), plugin_manager().hook
+    parts, hook, tell = build_components(config), plugin_manager().hook, Notify()
     config, folder = open_run_folder(config, config.policy.name, resume)
 
     def evaluate(label: str, iteration: int) -> dict[str, Any]:
         found = hook.gymnast_evaluate(config=config, policy=parts.policy, label=label, iteration=iteration)
         return {key: value for part in found for key, value in part.items()}
 
-    loop = ReinforcementLoop(config, parts, folder, hook, evaluate)
+    loop = ReinforcementLoop(config, parts, folder, tell, evaluate)
     done = state["iteration"] if state else 0
-    hook.gymnast_run_started(config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration")
+    tell.gymnast_run_started(config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration")
     try:
         before = evaluate("before", 0)
         if state is not None:
@@ -70,7 +70,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
         parts.policy.save(folder / "policy")
         after = evaluate("after", loop.iteration)
     finally:
-        hook.gymnast_run_stopped(config=config)
+        tell.gymnast_run_stopped(config=config)
         parts.world_model.close()
         parts.reward_model.close()
     summary: dict[str, Any] = {"output": str(folder), "iterations": loop.iteration, "updates": loop.updates}
@@ -78,5 +78,5 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     if after:
         summary |= {"before": before, "after": after, "difference": after.pop("difference")}
     write_json(folder / "summary.json", summary)
-    hook.gymnast_run_done(config=config, summary=summary)
+    tell.gymnast_run_done(config=config, summary=summary)
     return summary

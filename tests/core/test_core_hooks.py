@@ -54,3 +54,25 @@ def test_broken_hook_plugins_do_not_stop_the_others(site_packages, fresh):
     assert {"typo", "broken", "raises"} <= set(broken)
     assert "no_such_dependency" in str(broken["broken"])
     assert "late" in str(broken["raises"])
+
+
+def test_a_hook_that_fails_does_not_stop_the_run_or_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    class Fails:
+        def gymnast_metrics(self, step: int) -> None:
+            raise OSError("disk full")
+
+    class Listens:
+        def gymnast_metrics(self, step: int) -> None:
+            told.append(step)
+
+    manager = hooks.HookManager()
+    manager.add(Fails(), "fails")
+    manager.add(Listens(), "listens")
+    monkeypatch.setattr(hooks, "plugin_manager", lambda: manager)
+    tell = hooks.Notify()
+    tell.gymnast_metrics(config=None, step=1, metrics={})
+    tell.gymnast_metrics(config=None, step=2, metrics={})
+    assert told == [1, 2]
+    assert "disk full" in str(manager.broken["fails"])
