@@ -10,6 +10,7 @@ a seed, greedy actions):
   random-reward  GRPO inside the world model, rewarded by coin flips
   oracle-reward  GRPO inside the world model, rewarded by the simulator's verdict on replayed actions (--bound-seeds)
   simulator      GRPO in the simulator itself (--bound-seeds)
+  longer-sft     GRPO inside the world model, from a policy that was supervised three times longer (--bound-seeds)
   gain-G         no learning: the supervised policy's actions times G
 
 Every run is `gymnast train tabletop` with overrides, in its own process, and is skipped if it has ended already. Then
@@ -46,9 +47,12 @@ ARMS = {
     "random-reward": ["reward_model={name: random, args: {probability: 0.4}}"],
     "oracle-reward": ["reward_model=environment"],
     "simulator": ["world_model=gymnasium", "reward_model=environment"],
+    "longer-sft": ["policy.args.checkpoint={output}/supervised-longer/checkpoint"],
 }
-BOUNDS = ("oracle-reward", "simulator")
-"""Arms that say how much a perfect reward or a perfect world would add; they take fewer seeds."""
+BOUNDS = ("oracle-reward", "simulator", "longer-sft")
+"""Arms that say what a perfect reward, a perfect world or more supervision would change; they take fewer seeds."""
+LONGER = 2700
+"""Supervised steps of the arm longer-sft; the shipped policy took 900."""
 GAINS = (1.25, 1.5, 2.0)
 FAILURES = ("too short", "untouched", "wrong direction", "other block disturbed")
 
@@ -62,9 +66,10 @@ def run_arm(output: Path, arm: str, seed: int, episodes: int) -> Path:
     if (folder / "config.yaml").exists():
         command += ["--resume", str(folder)]
     else:
+        arguments = [part.replace("{output}", str(output)) for part in ARMS[arm]]
         tasks = {"split": "reporting", "first": seed * episodes, "count": episodes, "image_size": 32}
         command += [
-            "tabletop", *ARMS[arm], f"seed={seed}", f"output={folder}", "evaluation.videos=0",
+            "tabletop", *arguments, f"seed={seed}", f"output={folder}", "evaluation.videos=0",
             f"evaluation.tasks={{name: tabletop, args: {json.dumps(tasks)}}}",
             f"tasks.args.first={seed * 4096}",
         ]  # fmt: skip
@@ -76,6 +81,26 @@ def run_arm(output: Path, arm: str, seed: int, episodes: int) -> Path:
         f"{arm} seed {seed}: {json.loads((folder / 'summary.json').read_text())['difference']['mean']:+.3f}", flush=True
     )
     return folder
+
+
+def supervise_longer(output: Path) -> Path:
+    """The checkpoint of the arm longer-sft: the shipped policy's recipe with more steps."""
+    folder = output / "supervised-longer"
+    if not (folder / "summary.json").exists():
+        known = ["--resume", str(folder)] if (folder / "config.yaml").exists() else [f"output={folder}"]
+        command = [
+            sys.executable,
+            "-m",
+            "gymnast_core.cli",
+            "fit",
+            "fit-tabletop-policy",
+            f"fit.steps={LONGER}",
+            *known,
+        ]
+        subprocess.run(
+            [*command, *known], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
+        )
+    return folder / "checkpoint"
 
 
 def policy_with_gain(checkpoint: Path, gain: float, output: Path) -> Path:
@@ -192,6 +217,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     seeds = {arm: range(1, 1 + (options.bound_seeds if arm in BOUNDS else options.seeds)) for arm in options.arms}
+    longer = supervise_longer(options.output) if "longer-sft" in options.arms else None
     work = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in options.arms if seed in seeds[arm]]
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(pool.map(lambda w: run_arm(options.output, w[0], w[1], options.episodes), work))
@@ -199,6 +225,8 @@ def main() -> None:
     rows = {arm: summarise_arm([folders[arm, seed] for seed in seeds[arm]]) for arm in options.arms}
     shipped = Path(build("policies", preset().policy).config.checkpoint)
     checkpoints = {"supervised": shipped}
+    if longer is not None:
+        checkpoints["supervised-longer"] = longer
     checkpoints |= {f"gain-{gain}": policy_with_gain(shipped, gain, options.output) for gain in GAINS}
     checkpoints |= {f"{arm}-{seed}": folder / "policy" for (arm, seed), folder in folders.items() if seed <= 2}
     policies = {name: measure(path, 0, options.episodes) for name, path in checkpoints.items()}
