@@ -88,18 +88,9 @@ def supervise_longer(output: Path) -> Path:
     folder = output / "supervised-longer"
     if not (folder / "summary.json").exists():
         known = ["--resume", str(folder)] if (folder / "config.yaml").exists() else [f"output={folder}"]
-        command = [
-            sys.executable,
-            "-m",
-            "gymnast_core.cli",
-            "fit",
-            "fit-tabletop-policy",
-            f"fit.steps={LONGER}",
-            *known,
-        ]
-        subprocess.run(
-            [*command, *known], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
-        )
+        arguments = ["fit", "fit-tabletop-policy", f"fit.steps={LONGER}", *known]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, "-m", "gymnast_core.cli", *arguments], check=True, env=environment)
     return folder / "checkpoint"
 
 
