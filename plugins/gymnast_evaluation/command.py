@@ -29,17 +29,20 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
             world = known.world_models.build(world_part.name, world_part.args)
             judge = known.reward_models.build(judge_part.name, judge_part.args)
             name = f"{label}-in-{world_label}"
-            result, rollouts, rewards = evaluate(
-                policy, world, judge, tasks, label=name, names=(world_part.name, judge_part.name),
-                horizon=config.horizon, temperature=config.temperature, seed=config.seed, batch_size=config.batch_size,
-            )  # fmt: skip
+            try:
+                result, rollouts, rewards = evaluate(
+                    policy, world, judge, tasks, label=name, names=(world_part.name, judge_part.name),
+                    horizon=config.horizon, temperature=config.temperature, seed=config.seed,
+                    batch_size=config.batch_size,
+                )  # fmt: skip
+            finally:
+                world.close()
+                judge.close()
             results[label][world_label] = result
             write_json(path / "evaluations" / f"{name}.json", asdict(result))
             hook.gymnast_evaluation_done(
                 config=config, label=name, world=world_part.name, rollouts=rollouts, rewards=rewards
             )
-            world.close()
-            judge.close()
     summary = summarise(results)
     write_json(path / "summary.json", summary)
     hook.gymnast_run_done(config=config, summary=summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -34,6 +35,14 @@ class EvaluateConfig:
     """Folder of the results; None makes runs/<preset>-<timestamp>."""
 
     def __post_init__(self) -> None:
+        for name, number in (("horizon", self.horizon), ("episodes", self.episodes), ("batch_size", self.batch_size)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{name} is {number}; it must be at least 1.")
+        if self.temperature < 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must not be negative.")
+        for label in (*self.policies, *self.worlds):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", label):
+                raise ConfigError(f"The label {label!r} names files; use letters, digits, '_', '-' and '.'.")
         if not self.policies or not self.worlds:
             raise ConfigError(
                 "policies and worlds need an entry each: policies.LABEL=openvla-oft worlds.LABEL=gymnasium."

@@ -31,21 +31,31 @@ def evaluate(
     iteration: int = 0,
     batch_size: int = 256,
 ) -> tuple[Evaluation, list[Rollout], list[Reward]]:
-    """Roll the policy out once per task and judge every episode. `names` are the world's and the judge's names."""
+    """Roll the policy out once per task and judge every episode. `names` are the world's and the judge's names.
+
+    Raises `DataError` if no episode could be judged.
+    """
     began = time.monotonic()
     was_training = policy.training
     policy.eval()
     generator = seeded_generator(seed, "evaluate")
-    rollouts = imagine(
-        policy, world, tasks, horizon=horizon, temperature=temperature, generator=generator, batch_size=batch_size
-    )
-    policy.train(was_training)
+    try:
+        rollouts = imagine(
+            policy, world, tasks, horizon=horizon, temperature=temperature, generator=generator, batch_size=batch_size
+        )
+    finally:
+        policy.train(was_training)
     rewards = reward_model.score(rollouts)
     episodes = tuple(
         EpisodeResult(r.task.id, r.task.instruction, reward.value, reward.partial, reward.error)
         for r, reward in zip(rollouts, rewards, strict=True)
     )
     values = [episode.value for episode in episodes if episode.value is not None]
+    if not values:
+        raise DataError(
+            f"The reward model {names[1]!r} could judge none of the {len(episodes)} episodes of {label!r} in "
+            f"{names[0]!r}. First error: {episodes[0].error}"
+        )
     result = Evaluation(
         label=label,
         iteration=iteration,
@@ -56,7 +66,7 @@ def evaluate(
         seed=seed,
         n=len(values),
         unscored=len(episodes) - len(values),
-        rate=float(np.mean(values)) if values else float("nan"),
+        rate=float(np.mean(values)),
         interval=success_interval(values, seed=seed),
         seconds=time.monotonic() - began,
         episodes=episodes,
@@ -66,7 +76,10 @@ def evaluate(
 
 def load_tasks(config: ComponentConfig, limit: int | None = None) -> Sequence[Task]:
     """The tasks of a dataset component, at most `limit` of them. Raises `DataError` if there are none."""
-    tasks = registries().datasets.build(config.name, config.args).tasks()
+    try:
+        tasks = registries().datasets.build(config.name, config.args, key="tasks").tasks()
+    except NotImplementedError as error:
+        raise DataError(f"tasks={config.name}: {error} Choose a dataset of tasks.") from error
     if not len(tasks):
         raise DataError(f"The dataset {config.name!r} holds no tasks.")
     return tasks if limit is None else [tasks[i] for i in range(min(limit, len(tasks)))]

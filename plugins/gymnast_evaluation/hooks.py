@@ -44,22 +44,24 @@ def _measure(config: RunConfig, policy: Policy, label: str, iteration: int, fold
     assert part.tasks is not None
     world = known.world_models.build(part.world.name, part.world.args)
     judge = known.reward_models.build(part.reward_model.name, part.reward_model.args)
-    result, rollouts, rewards = evaluate(
-        policy,
-        world,
-        judge,
-        load_tasks(part.tasks),
-        label=label,
-        names=(part.world.name, part.reward_model.name),
-        horizon=config.loop.horizon,
-        temperature=part.temperature,
-        seed=config.seed,
-        iteration=iteration,
-        batch_size=config.loop.imagine_batch_size,
-    )
+    try:
+        result, rollouts, rewards = evaluate(
+            policy,
+            world,
+            judge,
+            load_tasks(part.tasks),
+            label=label,
+            names=(part.world.name, part.reward_model.name),
+            horizon=config.loop.horizon,
+            temperature=part.temperature,
+            seed=config.seed,
+            iteration=iteration,
+            batch_size=config.loop.imagine_batch_size,
+        )
+    finally:
+        world.close()
+        judge.close()
     plugin_manager().hook.gymnast_evaluation_done(
         config=config, label=label, world=part.world.name, rollouts=rollouts, rewards=rewards
     )
     write_json(folder / f"{label}.json", asdict(result))
-    world.close()
-    judge.close()

@@ -58,14 +58,14 @@ class Difference:
 
 
 def success_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean in [0, 1]: Wilson's score interval for 0/1 values, else a percentile bootstrap."""
+    """95 % interval of the mean of values in [0, 1]: Wilson's score interval if all are 0 or 1, else BCa bootstrap."""
     if not len(values):
         return (0.0, 1.0)
     array = np.asarray(values, dtype=float)
     if np.isin(array, (0.0, 1.0)).all():
         interval = stats.binomtest(int(array.sum()), len(array)).proportion_ci(0.95, method="wilson")
         return (float(interval.low), float(interval.high))
-    return _bootstrap(array, seed)
+    return _bootstrap(array, (0.0, 1.0), seed)
 
 
 def paired_difference(before: Evaluation, after: Evaluation, *, seed: int = 0) -> Difference:
@@ -81,13 +81,24 @@ def paired_difference(before: Evaluation, after: Evaluation, *, seed: int = 0) -
         raise DataError(f"The evaluations {before.label!r} and {after.label!r} have no judged task in common.")
     differences = np.array([second[task] - first[task] for task in shared])
     return Difference(
-        float(differences.mean()), _bootstrap(differences, seed), len(shared), "paired BCa bootstrap over episodes"
+        float(differences.mean()),
+        _bootstrap(differences, (-1.0, 1.0), seed),
+        len(shared),
+        "paired BCa bootstrap over episodes",
     )
 
 
-def _bootstrap(values: np.ndarray, seed: int) -> tuple[float, float]:
-    if len(values) < 2 or np.ptp(values) == 0:
-        return (float(values.mean()), float(values.mean()))
+def _bootstrap(values: np.ndarray, bounds: tuple[float, float], seed: int) -> tuple[float, float]:
+    """95 % BCa bootstrap interval (Efron 1987) of the mean of values within `bounds`.
+
+    Equal values say nothing about the spread of others, and a resample of them would claim certainty. Then the share
+    of what was not seen is bounded as in Wilson's interval, z² / (n + z²), and placed at either bound.
+    """
+    if np.ptp(values) == 0:
+        z2 = stats.norm.ppf(0.975) ** 2
+        unseen = z2 / (len(values) + z2)
+        low, high = ((1 - unseen) * values[0] + unseen * bound for bound in bounds)
+        return (float(low), float(high))
     result = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(seed), batch=1000
     )

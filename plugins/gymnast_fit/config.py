@@ -24,16 +24,19 @@ class FitLoopConfig:
     optimizer: str = "adamw"
     """"adamw", or "muon" for the matrices with AdamW for everything else."""
     muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon, scaled so that its updates are as large as AdamW's at that rate."""
     weight_decay: float = 0.0
+    """Decoupled weight decay of matrices; norms and biases have none."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     """AdamW's decay rates of the first and second moment."""
     max_grad_norm: float = 1.0
+    """Gradient norm above which gradients are scaled down."""
     ema: float = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0 keeps none."""
     decay: str = "cosine"
     """"cosine" (to zero) or "constant", after the warm-up."""
     validate_every: int = 1000
-    """Steps between validations."""
+    """Steps between validations; 0 validates at the end only."""
     validation_episodes: int = 32
     """Held-out episodes of a validation."""
     checkpoint_every: int = 1000
@@ -43,9 +46,17 @@ class FitLoopConfig:
     workers: int = 0
     """Processes that read episodes; 0 reads in the main process."""
     max_minutes: float | None = None
-    """Wall-clock minutes after which training ends early, with a checkpoint."""
+    """Wall-clock minutes after which this process ends training early, with a checkpoint."""
 
     def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("warmup_steps", "validate_every", "validation_episodes", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"fit.ema is {self.ema}; it must lie in [0, 1)")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"fit.optimizer is {self.optimizer!r}; known: adamw, muon")
         if self.decay not in ("cosine", "constant"):
@@ -79,3 +90,9 @@ class FitConfig:
             raise ConfigError(
                 f"Fit exactly one of world_model, policy, reward_model: world_model=NAME (given: {said})."
             )
+
+    @property
+    def component(self) -> tuple[str, ComponentConfig]:
+        """What is fitted: its key ("world_model", …) and its config."""
+        parts = (("world_model", self.world_model), ("policy", self.policy), ("reward_model", self.reward_model))
+        return next((key, part) for key, part in parts if part is not None)

@@ -60,9 +60,10 @@ class Progress:
         self._last = now
         rate = (done - self.start) / max(now - self._began, 1e-9)
         left = (self.total - done) / rate if rate > 0 else float("inf")
-        speed = f"{rate:.2f} {self.unit}s/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/{self.unit}"
+        speed = f"{rate:.2f} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}" if rate > 0 else ""
+        parts = (f"{self.title} {done}/{self.total}", speed, f"left {_clock(left)}", text)
         print(
-            f"{self.title} {done}/{self.total}  {speed}  left {_clock(left)}  {text}",
+            "  ".join(part for part in parts if part),
             file=sys.stderr,
             flush=True,
         )

@@ -69,13 +69,13 @@ class Recorder:
             self._tensorboard.close()
 
 
-def _read_rows(path: Path, last: int) -> list[dict[str, float]]:
+def _read_rows(path: Path, last: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as handle:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(handle)]
-    # Whole steps stay whole, so that a resumed run's file does not differ from an uninterrupted one's.
-    return [{**row, "step": int(row["step"])} for row in rows if row["step"] <= last]
+        # Values stay the text they are, so that a resumed run's file does not differ from an uninterrupted one's.
+        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(handle)]
+    return [row for row in rows if int(row["step"]) <= last]
 
 
 def versions() -> dict[str, Any]:

@@ -79,7 +79,9 @@ def _context(run: Run) -> dict[str, Any]:
         "before": before,
         "after": after,
         "difference": run.summary.get("difference"),
+        "differences": _differences(run.summary),
         "columns": columns,
+        "places": list(dict.fromkeys((column.world, column.reward_model) for column in columns)),
         "rows": _by_instruction(columns),
         "charts": [chart for chart in _charts(run) if chart.svg()],
         "comparisons": _comparisons(media),
@@ -152,6 +154,12 @@ def _rate(values: Iterable[float | None]) -> Rate:
     if not scored:
         return Rate(None, None, 0, len(values))
     return Rate(sum(scored) / len(scored), success_interval(scored), len(scored), len(values) - len(scored))
+
+
+def _differences(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """What `gymnast evaluate` compared: policy, world, difference from the first policy."""
+    by_policy: Mapping[str, Mapping[str, Any]] = summary.get("differences", {})
+    return [(policy, world, found) for policy, worlds in by_policy.items() for world, found in worlds.items()]
 
 
 def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]]]:

@@ -1,0 +1,58 @@
+"""Learning rates and gradient optimizers of supervised training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from gymnast_core.errors import ConfigError
+from gymnast_fit.config import FitLoopConfig
+
+
+def learning_rate_factor(step: int, config: FitLoopConfig) -> float:
+    """Linear warm-up to 1, then constant, or a cosine that reaches zero where a step after the last would be."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.decay == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW on everything, or Muon (torch.optim.Muon) on the matrices of repeated blocks and AdamW on the rest.
+
+    Raises `ConfigError` if there is nothing for Muon to train.
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    matrices = [name for name in _block_matrices(module) if name in trained] if config.optimizer == "muon" else []
+    if config.optimizer == "muon" and not matrices:
+        raise ConfigError("fit.optimizer is muon, but the network has no matrices in repeated blocks; set it to adamw.")
+    rest = [p for name, p in trained.items() if name not in matrices]
+    betas = (config.betas[0], config.betas[1])
+    # Weight decay is for matrices: on norms and biases it only shrinks what should be free.
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas)]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                [trained[name] for name in matrices], lr=config.muon_learning_rate, weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )  # fmt: skip
+    return optimizers
+
+
+def _block_matrices(module: nn.Module) -> list[str]:
+    """Names of the 2-D parameters inside an nn.ModuleList; a table of embeddings is not a matrix that multiplies."""
+    lists = [name for name, child in module.named_modules() if isinstance(child, nn.ModuleList)]
+    inside = tuple(f"{name}." if name else "" for name in lists)
+    tables = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
+    return [
+        name for name, p in module.named_parameters() if p.ndim == 2 and name.startswith(inside) and id(p) not in tables
+    ]

@@ -1,0 +1,74 @@
+"""What can go wrong in `gymnast fit` ends in one message: what failed, what exists, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.plugins import MixedPrecision
+
+from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.snapshot import load_latest_snapshot
+
+Fit = Callable[..., Path]
+FitError = Callable[..., str]
+
+
+def contains(message: str, *parts: str) -> None:
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_loss_that_explodes(fit: Fit, fit_error: FitError, tmp_path: Path) -> None:
+    explode = "reward_model={name: toy, args: {explode_at: 4}}"
+    message = fit_error(explode, "fit={steps: 6, checkpoint_every: 2}")
+    contains(message, "gradient became nan at step 3", "--resume", str(tmp_path / "run"), "fit.learning_rate=")
+    # The message is right: the snapshot is from before, and the run goes on from it.
+    state = load_latest_snapshot(tmp_path / "run/snapshots")
+    assert state is not None and state["step"] == 2
+    assert fit(resume=tmp_path / "run", steps=4) == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["reward_model=random"], ["reward_model=random", "does not define module(), training_loss(), save()"]),
+        (["episodes=tabletop"], ["episodes=tabletop", "holds no episodes", "recorded"]),
+        (["episodes={name: toy-episodes, args: {count: 0}}"], ["'toy-episodes' holds no episodes"]),
+        (["validation={name: toy-episodes, args: {count: 0}}"], ["validation", "no episodes", "validation=null"]),
+        (["fit.optimizer=muon"], ["muon", "no matrices", "adamw"]),
+        (["fit.optimizer=sgd"], ["'sgd'", "adamw, muon"]),
+        (["fit.steps=0"], ["fit.steps is 0", "at least 1"]),
+        (["fit.batch_size=0"], ["fit.batch_size is 0"]),
+        (["fit.log_every=0"], ["fit.log_every is 0"]),
+        (["fit.checkpoint_every=0"], ["fit.checkpoint_every is 0"]),
+        (["fit.workers=-1"], ["fit.workers is -1"]),
+        (["fit.ema=1.0"], ["fit.ema is 1.0"]),
+        (["fit.betas=[0.9]"], ["fit.betas", "two"]),
+        (["trainer.max_steps=3"], ["trainer.max_steps", "fit.steps"]),
+    ],
+)
+def test_what_the_config_gets_wrong(fit_error: FitError, arguments: list[str], parts: list[str]) -> None:
+    contains(fit_error(*arguments), *parts)
+
+
+def test_float16_would_leave_gradients_scaled(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a CPU, Lightning takes bfloat16 instead; what it makes for a GPU can be built here all the same.
+    trainer = SimpleNamespace(precision="16-mixed", precision_plugin=MixedPrecision("16-mixed", "cpu"))
+    monkeypatch.setattr("gymnast_fit.fit.build_trainer", lambda options: trainer)
+    with pytest.raises(ConfigError, match="precision=16-mixed needs loss scaling; use bf16-mixed"):
+        fit()
+
+
+def test_a_refused_trainer_leaves_no_run_behind(fit_error: FitError, tmp_path: Path) -> None:
+    fit_error("trainer.nonsense=1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [["fit.ema=0.5"], ["reward_model={name: toy, args: {width: 5}}"]])
+def test_a_run_resumed_as_something_else(fit: Fit, change: list[str]) -> None:
+    run = fit(steps=1)
+    with pytest.raises(CheckpointError, match=r"does not fit the config.*the run began with"):
+        fit(*change, resume=run, steps=2)
