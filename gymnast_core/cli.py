@@ -120,13 +120,15 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(standalone_mode=False)
-    except GymnastError as error:
+    except (GymnastError, NotImplementedError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise  # Lightning turns Ctrl-C into an exit of its own
         click.echo("Interrupted. A run goes on from its last checkpoint with --resume RUN.", err=True)
         sys.exit(130)
 
@@ -146,8 +148,7 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
     if not sources and not overrides:
         from gymnast_core.presets import presets as installed
 
-        names = [preset.name for preset in installed() if preset.kind == schema.kind]
-        known = ", ".join(names) or "none installed"
+        known = ", ".join(preset.name for preset in installed() if preset.kind == schema.kind) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
     return load_config(schema, sources[0] if sources else None, overrides)
 
