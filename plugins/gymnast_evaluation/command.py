@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gymnast_core.hooks import plugin_manager
+from gymnast_core.hooks import Notify
 from gymnast_core.registry import registries
 from gymnast_core.snapshot import open_run_folder, write_json
 from gymnast_evaluation.config import EvaluateConfig
@@ -19,7 +19,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     known = registries()
     tasks = load_tasks(config.tasks, config.episodes)
     config, path = open_run_folder(config, "evaluate")
-    hook = plugin_manager().hook
+    hook = Notify()
     results: dict[str, dict[str, Evaluation]] = {}
     for label, part in config.policies.items():
         policy = known.policies.build(part.name, part.args)

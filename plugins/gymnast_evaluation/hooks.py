@@ -35,7 +35,7 @@ def gymnast_evaluate(config: RunConfig, policy: Policy, label: str, iteration: i
 
 
 def _measure(config: RunConfig, policy: Policy, label: str, iteration: int, folder: Path) -> None:
-    from gymnast_core.hooks import plugin_manager
+    from gymnast_core.hooks import Notify
     from gymnast_core.registry import registries
     from gymnast_core.snapshot import write_json
     from gymnast_evaluation.evaluate import evaluate, load_tasks
@@ -61,7 +61,7 @@ def _measure(config: RunConfig, policy: Policy, label: str, iteration: int, fold
     finally:
         world.close()
         judge.close()
-    plugin_manager().hook.gymnast_evaluation_done(
+    Notify().gymnast_evaluation_done(
         config=config, label=label, world=part.world.name, rollouts=rollouts, rewards=rewards
     )
     write_json(folder / f"{label}.json", asdict(result))

@@ -15,7 +15,7 @@ import lightning
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.hooks import plugin_manager
+from gymnast_core.hooks import Notify
 from gymnast_core.interfaces import Trainable
 from gymnast_core.registry import Registry, registries
 from gymnast_core.snapshot import load_latest_snapshot, open_run_folder, write_json
@@ -43,7 +43,7 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     trainer = _trainer(config)
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
     config, folder = open_run_folder(config, f"fit-{part.name}", resume)
-    hook, steps = plugin_manager().hook, config.fit.steps
+    hook, steps = Notify(), config.fit.steps
     module = FitModule(component, config, folder, held_out, hook)
     if state is not None:
         module.resume_from(state)
