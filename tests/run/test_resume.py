@@ -100,18 +100,18 @@ def test_resuming_what_is_no_run_is_one_clear_error(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(uninterrupted: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "gymnast_core.cli", "train", "tabletop", *SMALL, f"output={run}"]
+    arguments = ["train", "tabletop", *SMALL, "loop.iterations=500", "evaluation.every=0", f"output={run}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gymnast_core.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
     while not (run / "snapshots/step-000000001").exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "--resume" in errors
     assert "Traceback" not in errors
-    assert start("--resume", str(run)).wait() == 0
-    assert final_weights(run) == final_weights(uninterrupted)
