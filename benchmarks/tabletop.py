@@ -150,8 +150,8 @@ def table(rows: dict[str, dict], episodes: int) -> str:
 
 
 def _pm(values: list[float], sign: str = "") -> str:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{100 * np.mean(values):{sign}.1f} ± {100 * error:.1f}"
+    mean = f"{100 * np.mean(values):{sign}.1f}"
+    return f"{mean} ± {100 * np.std(values, ddof=1) / np.sqrt(len(values)):.1f}" if len(values) > 1 else mean
 
 
 def correlation(policies: dict[str, dict]) -> dict[str, object]:
