@@ -218,7 +218,10 @@ def main() -> None:
     checkpoints = {"supervised": shipped}
     if longer is not None:
         checkpoints["supervised-longer"] = longer
-    checkpoints |= {f"gain-{gain}": policy_with_gain(shipped, gain, options.output) for gain in GAINS}
+    for name, checkpoint in list(checkpoints.items()):
+        checkpoints |= {
+            f"{name}, gain {gain}": policy_with_gain(checkpoint, gain, options.output / name) for gain in GAINS
+        }
     checkpoints |= {f"{arm}-{seed}": folder / "policy" for (arm, seed), folder in folders.items() if seed <= 2}
     policies = {name: measure(path, 0, options.episodes) for name, path in checkpoints.items()}
     agreement = correlation(policies)
