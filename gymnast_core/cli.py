@@ -120,7 +120,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(standalone_mode=False)
-    except (GymnastError, NotImplementedError) as error:
+    except GymnastError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:

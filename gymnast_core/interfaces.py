@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gymnast_core.errors import DataError
 from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
 
 API_VERSION = 1
@@ -204,8 +205,8 @@ class Dataset(ABC):
 
     def tasks(self) -> Sequence[Task]:
         """Tasks to start rollouts from."""
-        raise NotImplementedError(f"{type(self).__name__} holds no tasks.")
+        raise DataError(f"{type(self).__name__} holds no tasks. Choose a dataset of tasks.")
 
     def episodes(self) -> Sequence[Episode]:
         """Recorded episodes to fit to."""
-        raise NotImplementedError(f"{type(self).__name__} holds no episodes.")
+        raise DataError(f"{type(self).__name__} holds no episodes. Choose a dataset of recorded episodes.")

@@ -40,7 +40,5 @@ def build_trainer(options: Mapping[str, Any], callbacks: Sequence[lightning.Call
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     if trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer asks for {trainer.world_size} processes; training runs in one. Set trainer.devices=1."
-        )
+        raise ConfigError(f"trainer asks for {trainer.world_size} processes; there is one here. Set trainer.devices=1.")
     return trainer

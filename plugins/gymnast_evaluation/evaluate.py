@@ -76,10 +76,7 @@ def evaluate(
 
 def load_tasks(config: ComponentConfig, limit: int | None = None) -> Sequence[Task]:
     """The tasks of a dataset component, at most `limit` of them. Raises `DataError` if there are none."""
-    try:
-        tasks = registries().datasets.build(config.name, config.args, key="tasks").tasks()
-    except NotImplementedError as error:
-        raise DataError(f"tasks={config.name}: {error} Choose a dataset of tasks.") from error
+    tasks = registries().datasets.build(config.name, config.args, key="tasks").tasks()
     if not len(tasks):
         raise DataError(f"The dataset {config.name!r} holds no tasks.")
     return tasks if limit is None else [tasks[i] for i in range(min(limit, len(tasks)))]

@@ -91,10 +91,7 @@ def _check_trainable(component: Trainable, label: str, validates: bool) -> None:
 
 
 def _episodes(part: ComponentConfig, key: str) -> Sequence[Episode]:
-    try:
-        episodes = registries().datasets.build(part.name, part.args, key=key).episodes()
-    except NotImplementedError as error:
-        raise DataError(f"{key}={part.name}: {error} Choose a dataset of recorded episodes.") from error
+    episodes = registries().datasets.build(part.name, part.args, key=key).episodes()
     if not len(episodes):
         hint = " Set validation=null to go without." if key == "validation" else ""
         raise DataError(f"{key}: the dataset {part.name!r} holds no episodes.{hint}")

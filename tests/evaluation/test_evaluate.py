@@ -178,7 +178,7 @@ def test_the_command_compares_policies_in_worlds(command: Callable[..., tuple[in
         (["episodes=0"], ["episodes is 0"]),
         (["batch_size=0"], ["batch_size is 0"]),
         (["temperature=-1"], ["temperature is -1.0"]),
-        (["tasks={name: tabletop-episodes, args: {path: x}}"], ["tasks=tabletop-episodes", "holds no tasks"]),
+        (["tasks={name: tabletop-episodes, args: {path: x}}"], ["TabletopEpisodes holds no tasks", "Choose"]),
         (["policies={a/b: {name: openvla-oft}}"], ["'a/b'", "letters, digits"]),
     ],
 )

@@ -35,7 +35,7 @@ def test_a_loss_that_explodes(fit: Fit, fit_error: FitError, tmp_path: Path) -> 
     ("arguments", "parts"),
     [
         (["reward_model=random"], ["reward_model=random", "does not define module(), training_loss(), save()"]),
-        (["episodes=tabletop"], ["episodes=tabletop", "holds no episodes", "recorded"]),
+        (["episodes=tabletop"], ["TabletopTasks holds no episodes", "recorded"]),
         (["episodes={name: toy-episodes, args: {count: 0}}"], ["'toy-episodes' holds no episodes"]),
         (["validation={name: toy-episodes, args: {count: 0}}"], ["validation", "no episodes", "validation=null"]),
         (["fit.optimizer=muon"], ["muon", "no matrices", "adamw"]),
