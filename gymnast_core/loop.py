@@ -142,8 +142,7 @@ class ReinforcementLoop(lightning.LightningModule):
         self.iteration = iteration + 1
         # An iteration that waiting groups fill imagines nothing.
         totals = {key: tally.sums.get(key, 0.0) for key in _TOTALS}
-        metrics = tally.means() | totals
-        metrics["groups_waiting"] = float(len(self.surplus))
+        metrics = tally.means() | totals | {"groups_waiting": float(len(self.surplus))}
         metrics["rollouts_per_second"] = totals["rollouts"] / max(imagined - began, 1e-9)
         metrics["seconds_imagining"], metrics["seconds_updating"] = imagined - began, ended - imagined
         self._hook.gymnast_metrics(config=self._config, step=self.iteration, metrics=metrics)
@@ -220,8 +219,7 @@ class ReinforcementLoop(lightning.LightningModule):
         for reward in rewards:
             if reward.value is not None:
                 tally.add({"imagined_success": reward.value})
-        cost = sum(reward.cost_usd for reward in rewards)
-        tally.add({"rollouts": len(rewards), "unscored": len(errors), "cost_usd": cost})
+        tally.add({"rollouts": len(rewards), "unscored": len(errors), "cost_usd": sum(r.cost_usd for r in rewards)})
         if len(errors) > self._config.loop.max_error_rate * len(rewards):
             raise RewardsFailing(
                 f"{len(errors)} of {len(rewards)} rollouts could not be judged (limit loop.max_error_rate="
@@ -241,10 +239,9 @@ class ReinforcementLoop(lightning.LightningModule):
         optimizer = self._parts.optimizer
         rewards_GK = torch.stack([group.values_K for group in groups])
         valid_GK = ~rewards_GK.isnan()
-        advantages_GK = optimizer.advantages(rewards_GK.nan_to_num(0.0), valid_GK)
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        trajectories = [rollout for rollout, ok in zip(rollouts, valid_GK.flatten().tolist(), strict=True) if ok]
-        advantages_B = advantages_GK[valid_GK]
+        advantages_B = optimizer.advantages(rewards_GK.nan_to_num(0.0), valid_GK)[valid_GK]
+        judged = [(r, w) for g in groups for r, w in zip(g.rollouts, g.rewards, strict=True) if w.value is not None]
+        trajectories = [replace(r, finish_step=w.finish_step or r.finish_step) for r, w in judged]
         for epoch in range(optimizer.epochs):
             generator = seeded_generator(self._config.seed, "update", iteration, epoch)
             order = torch.randperm(len(trajectories), generator=generator).tolist()

@@ -109,6 +109,8 @@ class Reward:
     rationale: str = ""
     error: str | None = None
     cost_usd: float = 0.0
+    finish_step: int | None = None
+    """Number of actions until the first success, for judges that know; it replaces the rollout's."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -117,6 +119,8 @@ class Reward:
             number = getattr(self, name)
             if number is not None and not 0.0 <= number <= 1.0:
                 raise ValueError(f"Reward.{name} is {number}; it must lie in [0, 1].")
+        if self.finish_step is not None and self.finish_step < 1:
+            raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
 
 
 @dataclass(frozen=True)

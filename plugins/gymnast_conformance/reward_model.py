@@ -46,6 +46,9 @@ def check_reward_model(
         rewards = judge.score(rollouts)
     contract.verified.append("rollouts are not modified")
     _expect_rewards(contract, rewards, len(rollouts))
+    for rollout, reward in zip(rollouts, rewards, strict=True):
+        within = reward.finish_step is None or reward.finish_step <= rollout.horizon
+        contract.expect(within, "score", f"a finish_step of at most {rollout.horizon}, the rollout's actions", reward)
     _expect_rewards(contract, judge.score([]), 0)
     contract.verified.append("one Reward per rollout, with a value or an error")
 

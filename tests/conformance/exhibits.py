@@ -185,6 +185,7 @@ REWARD_MODELS = (
         OTHER_SUBMIT + CONFIG_END,
     ),
     one("a cost below zero", "a cost in USD", 'levels")', 'levels", cost_usd=-1.0)'),
+    one("done after the end", "a finish_step of at most ", 'levels")', 'levels", finish_step=10**6)'),
     one("a config beyond YAML", "plain types", "full_credit: float = 64.0", "full_credit: float | complex = 64.0"),
     one(
         "a config of nowhere",

@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from bandit import LinePolicy, LineWorld, RightReward, line_task
+from bandit import LinePolicy, LineWorld, RightReward, line_task, place
 from torch.utils.data import DataLoader
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig
@@ -239,6 +239,35 @@ def test_actions_after_the_first_success_are_masked() -> None:
     state = rollout_to_state(rollout)
     finished = rollout_from_state({**state, "finish_step": 3})
     assert step_mask([rollout, finished], 2).tolist() == [[True] * 8, [True] * 6 + [False] * 2]
+
+
+class FirstMove(RightReward):
+    """1 if the first action went right, and that is when it was done."""
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        moved = [place(rollout.frames_THWC[1]) > place(rollout.frames_THWC[0]) for rollout in rollouts]
+        return [Reward(float(right), finish_step=1 if right else None) for right in moved]
+
+
+def test_what_comes_after_the_success_that_a_judge_saw_is_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, set[int]] = {True: set(), False: set()}
+    real = GRPO.loss
+
+    def loss(self: GRPO, log_prob_BS: Any, old_BS: Any, advantages_B: Any, mask_BS: Any, *rest: Any) -> Any:
+        for advantage, mask_S in zip(advantages_B.tolist(), mask_BS, strict=True):
+            assert mask_S.tolist() == sorted(mask_S.tolist(), reverse=True)
+            seen[advantage > 0].add(int(mask_S.sum()))
+        return real(self, log_prob_BS, old_BS, advantages_B, mask_BS, *rest)
+
+    monkeypatch.setattr(GRPO, "loss", loss)
+    done = run_loop(tmp_path, iterations=3, judge=FirstMove(), groups_per_update=2)
+    assert seen == {True: {1}, False: {4}}
+    # Groups that wait for a later iteration keep what the judge said.
+    state = done.module.snapshot()
+    waiting = load_latest_snapshot(state.parent)["surplus"][0]["rewards"]
+    assert {(reward["value"], reward["finish_step"]) for reward in waiting} == {(1.0, 1), (0.0, None)}
 
 
 def test_only_the_newest_snapshots_are_kept_and_damage_is_named(tmp_path: Path) -> None:

@@ -17,16 +17,8 @@ from gymnast_wovr.refinement import Materials, gather_materials, refine
 FOLDER, REPORT = "world_model", "refinement.json"
 
 
-class OneProcess(lightning.Callback):
-    """Refuses several: what the reward model of one process notes, the optimizers of the others do not see."""
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if trainer.world_size > 1:
-            raise ConfigError(f"gymnast-wovr works in one process, not in {trainer.world_size}; set trainer.devices=1.")
-
-
-class CoEvolution(OneProcess):
-    """Refines the run's world model between iterations; see `CoEvolvingWorld`."""
+class CoEvolution(lightning.Callback):
+    """Refines the run's world model between iterations, in one process; see `CoEvolvingWorld`."""
 
     def __init__(self) -> None:
         self._run: RunConfig | None = None
@@ -46,7 +38,8 @@ class CoEvolution(OneProcess):
         self._run = self._world = self._materials = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
+        if trainer.world_size > 1:
+            raise ConfigError(f"co-evolving works in one process, not in {trainer.world_size}; set trainer.devices=1.")
         if self._run is None or self._world is None:
             raise PluginError(
                 "gymnast-wovr was not told that the run began; `gymnast plugins` says what is wrong with it."

@@ -13,16 +13,15 @@ from gymnast_core.registry import registries
 from gymnast_core.types import Reward, Rollout
 
 from gymnast_wovr.clips import clip, clip_ends
-from gymnast_wovr.notebook import notebook
 
 
 class FirstHit(RewardModel):
     """Judges clips of each rollout by another reward model; the first clip that succeeds ends the rollout.
 
-    The reward is that of the first clip whose value reaches `threshold`, or of the last clip where none does. The
-    optimizer `masked-grpo` of the same process leaves out the actions after it (WoVR, arXiv 2602.13977; clip-level
-    first hits: WMPO, arXiv 2511.09515). A clip that could not be judged before the first hit makes the reward an error:
-    the step is not known then.
+    The reward is that of the first clip whose value reaches `threshold`, with the actions up to there as `finish_step`:
+    no later action is learned from (WoVR, arXiv 2602.13977; clip-level first hits: WMPO, arXiv 2511.09515). Where none
+    does, it is the reward of the last clip, without a finish step. A clip that could not be judged before the first hit
+    makes the reward an error: the step is not known then.
     """
 
     @dataclass(frozen=True)
@@ -92,8 +91,6 @@ class FirstHit(RewardModel):
             if reward.value is None:
                 return replace(reward, error=f"The clip up to action {end}: {reward.error}", cost_usd=cost)
             if reward.value >= self.config.threshold:
-                notebook.note(rollout, end)
                 said = f"First success after {end} of {rollout.horizon} actions. {reward.rationale}".strip()
-                return replace(reward, rationale=said, cost_usd=cost)
-        notebook.note(rollout, rollout.horizon)
+                return replace(reward, rationale=said, cost_usd=cost, finish_step=end)
         return replace(judged[-1], cost_usd=cost)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import torch
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Loss
 from gymnast_grpo.grpo import GRPO
 from torch import Tensor
-
-from gymnast_wovr.notebook import notebook
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +16,9 @@ logger = logging.getLogger(__name__)
 class MaskedGRPO(GRPO):
     """`grpo` whose loss is, per trajectory, the mean over the actions up to its first success: weight 1/valid length.
 
-    The step comes from the reward model `first-hit` of the same process, and from `Rollout.finish_step` where a world
-    knows it. Where neither does, all actions count, and the metric `finish_known` says so.
+    Which actions these are is the mask that gymnast makes of `Reward.finish_step`, so the reward model must be one that
+    tells it, as `first-hit` does, or of `Rollout.finish_step` where a world knows it. What is added to `grpo` is that
+    no other average is taken, the metric `after_first_hit`, and a warning where nothing is ever masked.
     """
 
     @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class MaskedGRPO(GRPO):
                 "valid length, which is 'trajectory'. Use the optimizer grpo for another average."
             )
         super().__init__(config)
-        self._has_warned = False
+        self._has_masked = self._has_warned = False
 
     def loss(
         self,
@@ -45,33 +43,15 @@ class MaskedGRPO(GRPO):
         mask_BS: Tensor,
         reference_log_prob_BS: Tensor | None = None,
     ) -> Loss:
-        """GRPO's loss over the valid entries; metrics `finish_known` and `after_first_hit` are shares in [0, 1]."""
-        before_BS, known_B = first_hit_mask(old_log_prob_BS)
-        mask_BS = mask_BS.bool()
-        valid_BS = mask_BS & before_BS.to(mask_BS.device)
-        self._warn(known=bool(known_B.any()) or not bool(mask_BS.all()))
-        loss = super().loss(log_prob_BS, old_log_prob_BS, advantages_B, valid_BS, reference_log_prob_BS)
-        left_out = 1.0 - float(valid_BS.sum()) / max(float(mask_BS.sum()), 1.0)
-        return Loss(
-            loss.value, {**loss.metrics, "finish_known": float(known_B.float().mean()), "after_first_hit": left_out}
-        )
-
-    def _warn(self, known: bool) -> None:
-        if not known and not self._has_warned:
+        """GRPO's loss over the valid entries; the metric `after_first_hit` is the share of the others, in [0, 1]."""
+        left_out = 1.0 - float(mask_BS.float().mean()) if mask_BS.numel() else 0.0
+        self._has_masked |= left_out > 0.0
+        if not self._has_masked and not self._has_warned and bool((advantages_B > 0).any()):
             self._has_warned = True
             logger.warning(
-                "masked-grpo knows no first success of these rollouts, so it masks nothing. Wrap the reward model: "
+                "masked-grpo has masked nothing so far: no rollout is known to have succeeded before its last action. "
+                "If the reward model does not tell when, wrap it: "
                 "reward_model={name: first-hit, args: {reward_model: {name: …, args: …}}}"
             )
-
-
-def first_hit_mask(old_log_prob_BS: Tensor) -> tuple[Tensor, Tensor]:
-    """bool (B, S): factors of actions up to the first success; bool (B,): whether it is known."""
-    before_BS = torch.ones(old_log_prob_BS.shape, dtype=torch.bool)
-    known_B = torch.zeros(len(old_log_prob_BS), dtype=torch.bool)
-    for row, log_prob_S in enumerate(old_log_prob_BS.detach().cpu()):
-        found = notebook.find(log_prob_S)
-        if found is not None:
-            known_B[row] = True
-            before_BS[row, found.steps * (len(log_prob_S) // found.horizon) :] = False
-    return before_BS, known_B
+        loss = super().loss(log_prob_BS, old_log_prob_BS, advantages_B, mask_BS, reference_log_prob_BS)
+        return Loss(loss.value, {**loss.metrics, "after_first_hit": left_out})

@@ -17,7 +17,6 @@ from gymnast_wovr.co_evolving import CoEvolvingWorld
 from gymnast_wovr.first_hit import FirstHit
 from gymnast_wovr.keyframe_tasks import KeyframeTasks
 from gymnast_wovr.masked_grpo import MaskedGRPO
-from gymnast_wovr.notebook import notebook
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,11 +29,6 @@ def plugin() -> None:
     known.datasets.register("keyframe-tasks", KeyframeTasks)
     if not plugin_manager().has_plugin("wovr"):
         plugin_manager().add(hooks, "wovr")
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_noted() -> None:
-    notebook.clear()
 
 
 @pytest.fixture(scope="session")

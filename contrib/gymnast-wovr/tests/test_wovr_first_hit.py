@@ -20,23 +20,17 @@ from wovr_parts import Brightness, build, make_rollout
 
 from gymnast_wovr.clips import clip, clip_ends
 from gymnast_wovr.first_hit import FirstHit
-from gymnast_wovr.notebook import notebook
 
 
 def first_hit(**args) -> FirstHit:
     return build("reward_models", "first-hit", {"reward_model": {"name": "brightness"}, "every": 2, **args})
 
 
-def noted(rollout: Rollout) -> int | None:
-    found = notebook.find(rollout.log_prob_NLD)
-    return None if found is None else found.steps
-
-
 def test_the_first_clip_that_succeeds_ends_the_rollout():
     # Bright at step 3 already, but a clip ends at 4; and dark again at the end, where a plain judge looks.
     rollout = make_rollout([10, 10, 10, 200, 200, 200, 10, 10, 10])
     (reward,) = first_hit().score([rollout])
-    assert reward.value == 1.0 and noted(rollout) == 4
+    assert reward.value == 1.0 and reward.finish_step == 4
     assert reward.rationale == "First success after 4 of 8 actions." and reward.cost_usd == 4 * 0.25
     assert Brightness(Brightness.Config()).score([rollout])[0].value == 0.0
     (exact,) = first_hit(every=1).score([make_rollout([10, 10, 10, 200, 200, 200, 10, 10, 10], seed=1)])
@@ -46,15 +40,15 @@ def test_the_first_clip_that_succeeds_ends_the_rollout():
 def test_without_a_success_it_is_the_judgement_of_the_whole_rollout():
     rollout = make_rollout([10, 10, 90, 10, 60])
     (reward,) = first_hit().score([rollout])
-    assert reward.value == 0.0 and reward.partial == pytest.approx(60 / 255) and noted(rollout) == 4
+    assert reward.value == 0.0 and reward.partial == pytest.approx(60 / 255) and reward.finish_step is None
 
 
 def test_an_unjudged_clip_before_the_first_hit_is_an_error_and_after_it_is_not():
     before, after = make_rollout([10, 10, 0, 10, 200], seed=1), make_rollout([10, 10, 200, 10, 0], seed=2)
     unknown, known = first_hit().score([before, after])
     assert unknown.value is None and unknown.error == "The clip up to action 2: It is too dark."
-    assert unknown.cost_usd == 0.5 and noted(before) is None
-    assert known.value == 1.0 and noted(after) == 2
+    assert unknown.cost_usd == 0.5 and unknown.finish_step is None
+    assert known.value == 1.0 and known.finish_step == 2
 
 
 def test_what_it_will_ask_is_announced():
@@ -120,7 +114,7 @@ def test_a_simulator_finds_the_step_at_which_an_expert_succeeded():
         expected.append(step)
     judge = first_hit(every=1, reward_model={"name": "environment"})
     rewards = judge.score(rollouts)
-    assert [noted(rollout) for rollout in rollouts] == [step or 16 for step in expected]
+    assert [reward.finish_step for reward in rewards] == expected
     assert [reward.value for reward in rewards] == [float(step is not None) for step in expected]
     assert sum(step is not None and step < 16 for step in expected) >= 3
 
