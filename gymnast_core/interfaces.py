@@ -107,7 +107,7 @@ class Policy(nn.Module, Trainable, ABC):
         """Decide one chunk for each of B observations, without gradients.
 
         `temperature` divides the logits; 0 means the most likely action (log-probabilities are then those at
-        temperature 1). Sampling uses `generator` only.
+        temperature 1). Sampling uses `generator` only. Of a policy for evaluation only, log-probabilities are NaN.
         """
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Policy(nn.Module, Trainable, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Differentiable (log_prob_BLD, entropy_BLD) of a chunk under the current weights at that temperature (nats).
 
-        With unchanged weights `log_prob_BLD` equals what `act` returned for the chunk.
+        With unchanged weights `log_prob_BLD` equals what `act` returned for the chunk. `GymnastError` if that is NaN.
         """
 
     def module(self) -> nn.Module:

@@ -85,10 +85,10 @@ def close(first: float | None, second: float | None, tolerance: float) -> bool:
 
 
 @contextmanager
-def raises(contract: Contract, method: str, expected: str) -> Iterator[None]:
+def raises(contract: Contract, method: str, expected: str, error_class: type[Exception] = DataError) -> Iterator[None]:
     try:
         yield
-    except DataError:
+    except error_class:
         return
     except Exception as error:
         contract.expect(False, method, expected, describe(error))

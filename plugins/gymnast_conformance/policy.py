@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from gymnast_conformance.component import can_save, check_component, reloaded
-from gymnast_conformance.contract import Contract, expect_close, instance, tensors_in
+from gymnast_conformance.contract import Contract, expect_close, instance, raises, tensors_in
 from gymnast_conformance.making import make_tasks, observe, seeded
+from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Observation, Task
 
@@ -32,6 +33,9 @@ def check_policy(
 
     `tolerance` (nats) bounds how log-probabilities differ between batch sizes and from `act` to `evaluate`.
     `reload` builds the policy from a saved folder; by default its `Config` is given `checkpoint=FOLDER`.
+
+    A policy whose log-probabilities are all NaN is for evaluation only: `act` at temperature 0 is checked, and that
+    `evaluate` refuses.
     """
     subject = instance(policy)
     contract = Contract(subject, Policy)
@@ -40,11 +44,14 @@ def check_policy(
     if device is not None:
         subject.to(device)
     subject.eval()
-    weights = _weights(subject)
     try:
         for name in ("chunk_length", "action_dim"):
             value = getattr(subject, name, None)
             contract.expect(isinstance(value, int) and value >= 1, name, "a whole number from 1", repr(value))
+        if bool(subject.act(observation, temperature=0.0, generator=seeded(5)).log_prob_BLD.isnan().all()):
+            _check_evaluation_only(contract, subject, observation, tolerance)
+            return contract.verified
+        weights = _weights(subject)
         for temperature in (1.0, 0.7):
             _check_act(contract, subject, observation, temperature, tolerance)
         _check_greedy(contract, subject, observation, tolerance)
@@ -90,7 +97,7 @@ def _check_act(
     batch = len(observation.instructions)
     for what, rows in (("on its own", [0]), ("in reverse order", list(reversed(range(batch))))):
         with torch.no_grad():
-            found, _ = policy.evaluate(*_rows(observation, chunk, rows), temperature=temperature)
+            found, _ = policy.evaluate(_rows(observation, rows), _chunk_rows(chunk, rows), temperature=temperature)
         expect_close(contract, "evaluate", f"the same in any batch, here {what}", found, log_prob[rows], tolerance)
     contract.verified.append(f"evaluate agrees with act at temperature {temperature}, in any batch")
 
@@ -139,15 +146,42 @@ def _check_policy_save(
     contract.verified.append("a saved policy loads as the same policy")
 
 
-def _rows(observation: Observation, chunk: ActionChunk, rows: list[int]) -> tuple[Observation, ActionChunk]:
-    seen = dataclasses.replace(
+def _check_evaluation_only(contract: Contract, policy: Policy, observation: Observation, tolerance: float) -> None:
+    def act(seen: Observation, seed: int = 5) -> ActionChunk:
+        return policy.act(seen, temperature=0.0, generator=seeded(seed))
+
+    with contract.untouched("act", observation=observation):
+        chunk = act(observation)
+    batch = len(observation.instructions)
+    shape = (batch, policy.chunk_length, policy.action_dim)
+    contract.tensor(chunk.actions_BLA, "act", "actions_BLA", shape, torch.float32)
+    expect_close(
+        contract, "act", "one action at temperature 0", act(observation, 6).actions_BLA, chunk.actions_BLA, 0.0
+    )
+    contract.verified.append("for evaluation only: no likelihood; temperature 0 is repeatable")
+    for what, rows in (("on its own", [0]), ("in reverse order", list(reversed(range(batch))))):
+        found = act(_rows(observation, rows)).actions_BLA
+        expect_close(contract, "act", f"the same in any batch, here {what}", found, chunk.actions_BLA[rows], tolerance)
+    contract.verified.append("act does not depend on the batch")
+    expected = "a GymnastError, because act's log-probabilities are NaN (or let act return numbers)"
+    with raises(contract, "evaluate", expected, GymnastError):
+        policy.evaluate(observation, chunk)
+    contract.verified.append("evaluate refuses")
+    check_component(contract, policy)
+
+
+def _chunk_rows(chunk: ActionChunk, rows: list[int]) -> ActionChunk:
+    tokens = None if chunk.tokens_BLD is None else chunk.tokens_BLD[rows]
+    return ActionChunk(chunk.actions_BLA[rows], chunk.log_prob_BLD[rows], tokens)
+
+
+def _rows(observation: Observation, rows: list[int]) -> Observation:
+    return dataclasses.replace(
         observation,
         images_BVHWC=observation.images_BVHWC[rows],
         instructions=tuple(observation.instructions[row] for row in rows),
         proprio_BP=None if observation.proprio_BP is None else observation.proprio_BP[rows],
     )
-    tokens = None if chunk.tokens_BLD is None else chunk.tokens_BLD[rows]
-    return seen, ActionChunk(chunk.actions_BLA[rows], chunk.log_prob_BLD[rows], tokens)
 
 
 def _weights(policy: Policy) -> list[tuple[float, float]]:

@@ -1,6 +1,8 @@
 """The public checks pass on small plugins that keep their contract and catch ones that break a clause."""
 
+import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import nn
 
 from gymnast_conformance.making import make_tasks
 from gymnast_core import testing
-from gymnast_core.errors import ContractError, DataError
+from gymnast_core.errors import ConfigError, ContractError, DataError
 from gymnast_core.interfaces import Loss, Optimizer, Policy, RewardModel, WorldModel
 from gymnast_core.types import ActionChunk, Reward
 
@@ -205,6 +207,39 @@ class WarmGreedyPolicy(TokenPolicy):
         return super().act(observation, temperature=temperature or 1.0, generator=generator)
 
 
+class SilentPolicy(TokenPolicy):
+    """For evaluation only: it does not say how likely its actions are."""
+
+    def act(self, observation, *, temperature=1.0, generator=None):
+        chunk = super().act(observation, temperature=temperature, generator=generator)
+        return dataclasses.replace(chunk, log_prob_BLD=torch.full_like(chunk.log_prob_BLD, math.nan), tokens_BLD=None)
+
+    def evaluate(self, observation, chunk, *, temperature=1.0):
+        raise ConfigError("This policy is for evaluation only.")
+
+
+class TalkativePolicy(SilentPolicy):
+    def evaluate(self, observation, chunk, *, temperature=1.0):
+        return chunk.log_prob_BLD, chunk.log_prob_BLD
+
+
+class SilentNeighbourPolicy(SilentPolicy):
+    def act(self, observation, *, temperature=1.0, generator=None):
+        chunk = super().act(observation, temperature=temperature, generator=generator)
+        return dataclasses.replace(chunk, actions_BLA=chunk.actions_BLA + len(observation.instructions))
+
+
+class RestlessPolicy(SilentPolicy):
+    def act(self, observation, *, temperature=1.0, generator=None):
+        chunk = super().act(observation, temperature=temperature, generator=generator)
+        noise = torch.rand(chunk.actions_BLA.shape, generator=generator)
+        return dataclasses.replace(chunk, actions_BLA=chunk.actions_BLA + noise)
+
+
+def test_a_policy_for_evaluation_only_owes_no_likelihood():
+    assert "evaluate refuses" in testing.check_policy(SilentPolicy())
+
+
 def test_a_policy_that_keeps_its_contract_passes():
     policy = TokenPolicy().train()
     verified = testing.check_policy(policy)
@@ -217,6 +252,9 @@ def test_a_policy_that_keeps_its_contract_passes():
     ("policy", "message"),
     [
         (ColdPolicy, "evaluate: expected act's log-probabilities"),
+        (TalkativePolicy, "a GymnastError, because act's log-probabilities are NaN"),
+        (SilentNeighbourPolicy, "the same in any batch, here on its own"),
+        (RestlessPolicy, "one action at temperature 0"),
         (DetachedPolicy, "a differentiable log_prob"),
         (GlobalPolicy, "generator"),
         (ForgetfulPolicy, "save: expected the same policy when loaded"),

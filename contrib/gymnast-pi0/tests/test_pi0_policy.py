@@ -56,6 +56,11 @@ def test_it_keeps_the_contract_with_proprioception(build, args):
     assert check_policy(build(**args), proprio_dim=STATE_DIM, image_size=24)
 
 
+def test_as_published_it_keeps_the_contract_of_policies_for_evaluation_only(build):
+    verified = check_policy(build(noise_std=0.0, proprio=False), image_size=24)
+    assert "evaluate refuses" in verified
+
+
 def test_it_keeps_the_contract_in_worlds_that_measure_no_state(build):
     assert check_policy(build(proprio=False, attention="eager"), image_size=24)
 

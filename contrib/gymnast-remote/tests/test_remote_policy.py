@@ -15,6 +15,7 @@ import pytest
 import torch
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.schema import typed
+from gymnast_core.testing import check_policy
 from gymnast_core.types import Observation
 from openpi_client import msgpack_numpy
 from remote_servers import expected, serving
@@ -140,6 +141,11 @@ def test_a_server_like_openvlas(form, monkeypatch):
     path, authorization, payload = requests[0]
     assert (path, authorization) == ("/act", "Bearer a token")
     assert sorted(payload) == ["image", "instruction", "unnorm_key"] and payload["unnorm_key"] == "bridge"
+
+
+def test_it_keeps_the_contract_of_policies_for_evaluation_only(server):
+    with remote(f"http://127.0.0.1:{server.port}", chunk_length=2) as policy:
+        assert "evaluate refuses" in check_policy(policy, image_size=16)
 
 
 def test_a_server_like_openpis():
