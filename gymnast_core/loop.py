@@ -106,9 +106,11 @@ class ReinforcementLoop(lightning.LightningModule):
         self.iteration = self.updates = self.task_cursor = self.group_count = 0
         self.surplus: list[Group] = []
 
-    def check_shares(self, ranks: int) -> None:
-        """Raises `ConfigError` if that many processes would not imagine equally many batches."""
+    def check(self, ranks: int) -> None:
+        """Raises `ConfigError` if the policy cannot learn, or `ranks` processes would imagine unequal shares."""
         loop = self._config.loop
+        if loop.iterations:
+            self.configure_optimizers()
         episodes = loop.tasks_per_iteration * self._parts.optimizer.group_size
         if math.ceil(episodes / loop.imagine_batch_size) % ranks:
             batches = f"{episodes} rollouts in batches of loop.imagine_batch_size={loop.imagine_batch_size}"
@@ -173,8 +175,7 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def _draw(self, iteration: int, draw: int, tally: Tally) -> list[Group]:
         """Imagine and score K rollouts of each of the next tasks."""
-        loop, parts = self._config.loop, self._parts
-        size = parts.optimizer.group_size
+        loop, parts, size = self._config.loop, self._parts, self._parts.optimizer.group_size
         tasks = enumerate([self._next_task() for _ in range(loop.tasks_per_iteration)], self.group_count)
         self.group_count += loop.tasks_per_iteration
         episodes = [(task, label) for label, task in tasks for _ in range(size)]
@@ -216,9 +217,8 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def _account(self, rewards: Sequence[Reward], tally: Tally) -> None:
         errors = [reward.error for reward in rewards if reward.error is not None]
-        for reward in rewards:
-            if reward.value is not None:
-                tally.add({"imagined_success": reward.value})
+        for value in [reward.value for reward in rewards if reward.value is not None]:
+            tally.add({"imagined_success": value})
         tally.add({"rollouts": len(rewards), "unscored": len(errors), "cost_usd": sum(r.cost_usd for r in rewards)})
         if len(errors) > self._config.loop.max_error_rate * len(rewards):
             raise RewardsFailing(

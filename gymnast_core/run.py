@@ -80,7 +80,7 @@ def _lead(config: RunConfig, trainer: Trainer, state: dict[str, Any] | None, res
 
     loop = ReinforcementLoop(config, parts, folder, tell, evaluate)
     tell.gymnast_run_started(config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration")
-    loop.check_shares(trainer.world_size)
+    loop.check(trainer.world_size)
     try:
         before = evaluate("before", 0)
         loop.run(trainer, state)

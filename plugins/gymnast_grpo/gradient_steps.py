@@ -51,7 +51,10 @@ class GradientSteps(Optimizer):
     def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         trained = [p for p in parameters if p.requires_grad]
         if not trained:
-            raise ConfigError("The policy has no trainable parameters: every one has requires_grad=False.")
+            raise ConfigError(
+                "The policy has no trainable parameters (every one has requires_grad=False): policy.args freezes it, "
+                "or it is for evaluation only. Measure it with `gymnast evaluate`."
+            )
         matrices = [p for p in trained if p.ndim >= 2]
         vectors = [p for p in trained if p.ndim < 2]
         groups = [

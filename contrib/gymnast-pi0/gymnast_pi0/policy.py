@@ -111,6 +111,8 @@ class Pi0Policy(Policy):
         self.model.model.vlm.requires_grad_(config.train == "all")
         # The action expert reads no text, and a parameter without gradient confuses sharded training.
         self.model.model.dit.get_input_embeddings().requires_grad_(False)
+        if self.log_std_A is None:
+            self.requires_grad_(False)
         self.eval()
 
     @property

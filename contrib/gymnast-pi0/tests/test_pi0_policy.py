@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 from click.testing import CliRunner
+from gymnast_core import run
 from gymnast_core.cli import cli
+from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.registry import registries
@@ -54,6 +56,17 @@ def test_it_acts_as_transformers_samples(build, observation):
 @pytest.mark.parametrize("args", [{"train": "expert"}, {"train": "all", "normalisation": "quantiles"}])
 def test_it_keeps_the_contract_with_proprioception(build, args):
     assert check_policy(build(**args), proprio_dim=STATE_DIM, image_size=24)
+
+
+def test_training_it_as_published_is_refused_before_anything_is_imagined(checkpoint, tmp_path):
+    registries().policies.register("pi0", Pi0Policy)
+    with pytest.raises(ConfigError, match="for evaluation only"):
+        run.train(load_config(RunConfig, "tabletop", [
+            "policy=pi0", f"policy.args={{checkpoint: {checkpoint}, chunk_length: 2, proprio: false, noise_std: 0}}",
+            "world_model=gymnasium", "reward_model=environment", "tasks.args={count: 2, image_size: 32}",
+            "loop.horizon=4", "evaluation.tasks.args.count=1000000", f"output={tmp_path / 'run'}",
+        ]))  # fmt: skip
+    assert not list((tmp_path / "run").glob("rollouts*"))
 
 
 def test_as_published_it_keeps_the_contract_of_policies_for_evaluation_only(build):
