@@ -4,10 +4,11 @@
 
 It shows that the parts compose, what that costs, and what is refused and why; it is no comparison of what they can do:
 gymnast's own parts are the tabletop's trained checkpoints, Cosmos 3 and PI0 are built with a few thousand random
-weights. A cell is two iterations of 4 tasks x 4 rollouts x 8 steps, and 100 greedy episodes in the simulator before and
-after. The contrib packages are installed by pip into OUTPUT/packages and found by their entry points; nothing of
-gymnast's is changed. `remote` asks `gymnast serve`, which serves the tabletop's policy on loopback; since it cannot be
-trained, `gymnast evaluate` then compares it with the same policy in process.
+weights. A cell is two iterations of 8 tasks x 4 rollouts x 8 steps. Coin flips judge, or untrained parts would have no
+success to learn from, and nothing of their updates would be seen. The contrib packages are installed by pip into
+OUTPUT/packages and found by their entry points; nothing of gymnast's is changed. `remote` asks `gymnast serve`, which
+serves the tabletop's policy on loopback; since it cannot be trained, `gymnast evaluate` then compares it with the same
+policy in process.
 
 Killed, the same command goes on. Writes benchmarks/results/matrix.{json,md}; OUTPUT/bench/report.html is the page.
 """
@@ -36,11 +37,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "plugins" / "gymnast_tabletop" / "checkpoints"
 CONTRIB = sorted((ROOT / "contrib").glob("gymnast-*"))
+HORIZON = 8
 SMALL = [
-    "loop={iterations: 2, tasks_per_iteration: 4, horizon: 8}",
-    "tasks={name: tabletop, args: {split: training, count: 64, image_size: 32, horizon: 8}}",
-    "evaluation.tasks={name: tabletop, args: {split: reporting, first: 100000, count: 100, image_size: 32}}",
-    "evaluation.videos=0",
+    f"loop={{iterations: 2, tasks_per_iteration: 8, horizon: {HORIZON}}}",
+    f"tasks={{name: tabletop, args: {{split: training, count: 64, image_size: 32, horizon: {HORIZON}}}}}",
+    "reward_model={name: random, args: {probability: 0.3}}",
+    "evaluation.tasks=null",
 ]
 
 
@@ -52,7 +54,6 @@ def component(**parts: Any) -> list[str]:
 def axes(models: Path, url: str) -> dict[str, dict[str, list[str]]]:
     """Axis -> label -> overrides of the preset `tabletop`."""
     worldgym = {"checkpoint": str(CHECKPOINTS / "world_model"), "compute_dtype": "auto"}
-    classifier = {"checkpoint": str(CHECKPOINTS / "success_classifier")}
     cosmos = {
         "checkpoint": str(models / "cosmos"), "domain": "pusht", "layout": "native", "denoising_steps": 2,
         "dtype": "float32", "device": "cpu",
@@ -62,7 +63,7 @@ def axes(models: Path, url: str) -> dict[str, dict[str, list[str]]]:
     }  # fmt: skip
     pi0 = {"checkpoint": str(models / "pi0"), "chunk_length": 4, "proprio": False}
     grpo = {"group_size": 4, "accuracy_bounds": [0.01, 0.99]}
-    first_hit = {"reward_model": {"name": "success-classifier", "args": classifier}, "every": 4}
+    first_hit = {"reward_model": {"name": "random", "args": {"probability": 0.2}}, "every": 4}
     return {
         "world model": {
             "worldgym": [],
@@ -211,20 +212,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kept = ("labels", "status", "reason", "iterations", "seconds", "frames", "peak_memory_bytes")
     cells = []
     for row in rows:
-        measured = speed(options.output / "bench/cells" / row["cell"] / "run/metrics.csv", row["frames"])
-        cells.append({key: row[key] for key in kept} | {"success": row["after"]["rate"]} | measured)
+        measured = {} if row["status"] != "done" else speed(options.output / "bench/cells" / row["cell"] / "run")
+        cells.append({key: row[key] for key in kept} | measured)
     return {"cells": cells, "checks": checks, "remote": {name: remote[name]["rate"] for name in remote}}
 
 
-def speed(metrics: Path, frames: int) -> dict[str, float]:
-    """Frames a second of imagining and judging; seconds of an iteration's gradient steps. {} before there are any."""
-    if not frames:
-        return {}
-    with metrics.open() as file:
+def speed(run_folder: Path) -> dict[str, float]:
+    """Frames a second of imagining and judging, and how many gradient steps the run took."""
+    with (run_folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
+    frames = HORIZON * sum(float(row["rollouts"]) for row in rows)
     seconds = sum(float(row["seconds_imagining"]) for row in rows)
-    updating = sum(float(row["seconds_updating"]) for row in rows) / len(rows)
-    return {"frames_per_second": frames / seconds, "seconds_updating": updating}
+    updates = json.loads((run_folder / "summary.json").read_text())["updates"]
+    return {"frames_per_second": frames / seconds, "updates": updates}
 
 
 def page(data: Mapping[str, Any]) -> str:
@@ -238,9 +238,9 @@ def page(data: Mapping[str, Any]) -> str:
     reasons = list(dict.fromkeys(cell["reason"] for cell in cells if cell["status"] != "done"))
     done = sum(cell["status"] == "done" for cell in cells)
     lines = [
-        f"{done} of {len(cells)} combinations trained for two iterations of 16 rollouts. Frames imagined and judged a "
-        "second, then seconds of an iteration's gradient steps; one CPU core each. `cosmos` and `pi0` have a few "
-        "thousand random weights: their speed says nothing of the published ones. [n]: why not, below.",
+        f"{done} of {len(cells)} combinations trained for two iterations of 32 rollouts: frames imagined and judged a "
+        "second, and gradient steps taken, on one CPU core each. `cosmos` and `pi0` have a few thousand random "
+        "weights: their speed says nothing of the published ones. Coin flips judge. [n]: why not, below.",
         "",
         "| world model | policy | " + " | ".join(algorithms) + " |",
         "|---" * (2 + len(algorithms)) + "|",
@@ -260,7 +260,7 @@ def page(data: Mapping[str, Any]) -> str:
 def _cell(cell: Mapping[str, Any], reasons: Sequence[str]) -> str:
     if cell["status"] != "done":
         return f"{cell['status']} [{1 + reasons.index(cell['reason'])}]"
-    return f"{cell['frames_per_second']:.0f} /s, {cell['seconds_updating']:.1f} s"
+    return f"{cell['frames_per_second']:.0f} /s, {cell['updates']} steps"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

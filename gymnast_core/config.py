@@ -115,20 +115,20 @@ def to_yaml(config: Any) -> str:
 
 
 def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, Any]:
-    """Nested values of dotted `key=value` strings; the last one wins. Raises `ConfigError`."""
-    merged: Any = OmegaConf.create({})
+    """Nested values of dotted `key=value` strings; the last one wins, and drops what it swaps out. `ConfigError`."""
+    merged: Any = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not key or not equals:
             raise ConfigError(f"{override!r} is not an override; write key=value, e.g. loop.iterations=10.")
         _refuse_environment(key, value)
         try:
-            values = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-            merged = OmegaConf.merge(merged, _expand_names(schema, values))
-        # A value is YAML, and its parser raises errors of its own.
-        except Exception as error:
+            values = _expand_names(schema, OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False))
+            _drop_swapped_args(schema, merged, values, "")
+            merged = OmegaConf.to_container(OmegaConf.merge(merged, values), resolve=False)
+        except Exception as error:  # a value is YAML, whose parser raises errors of its own
             raise ConfigError(f"{override!r} cannot be read: {error}") from error
-    return OmegaConf.to_container(merged, resolve=False)  # type: ignore[return-value]
+    return merged
 
 
 def _read_source(schema: Any, source: str) -> dict[str, Any]:

@@ -117,6 +117,17 @@ def test_fit_takes_exactly_one_component():
         load_config(FitConfig, None, ["policy=b", "episodes=c", "fit.optimizer=sgd"])
 
 
+def test_a_component_that_two_overrides_name_is_the_last_one_with_its_args_alone(run_file, caplog):
+    first = "reward_model={name: random, args: {probability: 0.3}}"
+    second = "reward_model={name: local-vlm, args: {checkpoint: there}}"
+    config = load_config(RunConfig, run_file, [first, second, "reward_model.args.frames=7"])
+    assert config.reward_model.name == "local-vlm"
+    assert config.reward_model.args == {"checkpoint": "there", "frames": 7}
+    assert "dropped the arguments meant for 'random': probability" in caplog.text
+    same = load_config(RunConfig, run_file, [first, "reward_model.name=random"])
+    assert same.reward_model.args == {"probability": 0.3}
+
+
 def test_evaluate_labels_its_components_and_swaps_them(tmp_path, caplog):
     path = tmp_path / "evaluate.yaml"
     path.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 
 import golden
@@ -197,6 +198,7 @@ def test_compiled_passes_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     """Traced as for real, without the minute that generating C++ takes (the benchmark does that)."""
     traced = functools.cache(functools.partial(torch.compile, backend="eager"))
     monkeypatch.setattr("gymnast_worldgym.blocks.compiled", traced)
+    monkeypatch.setenv("CXX", sys.executable)  # looked for, not called
     dit = shaken(layers=2)
     inputs = torch.randn(2, 3, 4, 4, 4, generator=seeded(1)), torch.tensor([[14, 500, 999]] * 2), torch.zeros(2, 3, 10)
     expected = dit(*inputs)
