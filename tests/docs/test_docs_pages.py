@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from gymnast_bench.matrix import cells_of
 from gymnast_core.cli import cli
 from gymnast_core.config import load_config
 from gymnast_core.registry import registries
@@ -42,6 +43,10 @@ def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     from gymnast_docs.configs import schemas
 
     monkeypatch.chdir(tmp_path)
+    for text in WRITTEN.values():
+        # A page that says "`NAME.yaml`:" and then what is in it.
+        for file, body in re.findall(r"`([\w-]+\.yaml)`:\n\n```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+            (tmp_path / file).write_text(body)
     name, *arguments = shlex.split(line.partition(" | ")[0], comments=True)
     context = click.Context(cli, info_name="gymnast")
     command = cli.get_command(context, name)
@@ -54,7 +59,8 @@ def test_a_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.
     sources = [argument for argument in arguments if "=" not in argument]
     is_of_a_run = made.params.get("resume") or any(source.startswith("runs/") for source in sources)
     if name in schemas() and not is_of_a_run:
-        load_config(schemas()[name], sources[0] if sources else None, [a for a in arguments if "=" in a])
+        config = load_config(schemas()[name], sources[0] if sources else None, [a for a in arguments if "=" in a])
+        assert name != "bench" or cells_of(config)
 
 
 def test_yaml_blocks_name_what_is_installed_and_its_keys() -> None:
