@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -70,6 +71,26 @@ def test_an_installed_training_uses_all_of_them(installed: Path, models: Path, t
     assert (tmp_path / "run/world_model/iteration-000000/refinement.json").exists()
     with (tmp_path / "run/metrics.csv").open() as file:
         assert "after_first_hit" in file.readline()
+
+
+def test_two_processes_mask_what_one_masks(installed: Path, models: Path, tmp_path: Path):
+    judge = "reward_model: {name: random, args: {probability: 0.3}}"
+    arguments = [
+        "train", "tabletop", f"reward_model={{name: first-hit, args: {{{judge}, every: 2}}}}",
+        "optimizer={name: masked-grpo, args: {group_size: 4, minibatch_size: 8, accuracy_bounds: [0.01, 0.99]}}",
+        f"world_model.args.checkpoint={models / 'world'}", f"policy.args.checkpoint={models / 'policy'}",
+        "policy.args.chunk_length=2", "tasks={name: tabletop, args: {count: 4, horizon: 4, image_size: 32}}",
+        "loop={iterations: 1, tasks_per_iteration: 4, horizon: 4, imagine_batch_size: 8}", "evaluation.tasks=null",
+    ]  # fmt: skip
+    rows = []
+    for name, extra in (("one", []), ("two", ["trainer.devices=2", "trainer.strategy=ddp"])):
+        done = gymnast(installed, *arguments, *extra, f"output={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / name / "metrics.csv").open() as file:
+            rows.append(next(csv.DictReader(file)))
+    one, two = rows
+    assert float(one["after_first_hit"]) > 0 and one["after_first_hit"] == two["after_first_hit"]
+    assert float(two["policy_loss"]) == pytest.approx(float(one["policy_loss"]), abs=1e-5)
 
 
 def test_the_hooks_keep_their_contract_and_import_nothing_heavy():
