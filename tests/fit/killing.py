@@ -35,6 +35,8 @@ def run(
 ) -> None:
     """What the process does; exit code 0 if it ended by itself."""
     os.environ.update(environment or {})
+    # As in a process that a shell has started: workers are its children, and end when it is killed.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     toy.register()
     if moment is not None:
