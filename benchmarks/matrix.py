@@ -33,6 +33,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
+from commands import gymnast
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "plugins" / "gymnast_tabletop" / "checkpoints"
@@ -162,14 +163,6 @@ def serving(log: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
-
-
-def gymnast(*arguments: str, log: Path) -> None:
-    """Run a `gymnast` command in a process of its own, its output in a log file."""
-    with log.open("a") as handle:
-        done = subprocess.run([sys.executable, "-m", "gymnast_core.cli", *arguments], stdout=handle, stderr=handle)
-    if done.returncode:
-        raise SystemExit(f"gymnast {arguments[0]} ended with exit code {done.returncode}; see {log}.")
 
 
 def train(parts: Mapping[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:

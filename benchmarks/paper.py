@@ -27,8 +27,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +35,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
+from commands import gymnast
 from scipy import stats
 
 GAP = {"camera_shift": [0.01, -0.01], "camera_zoom": 1.1, "hue": 15.0, "brightness": 0.85, "friction": 0.3}
@@ -161,17 +160,6 @@ def label(arm: str) -> str:
     if arm == "sft":
         return "shipped"  # the preset's own label
     return arm.replace("+", "plus").replace(" ", "-")
-
-
-def gymnast(*arguments: str, log: Path) -> None:
-    """Run a `gymnast` command in a process of its own, its output in a log file."""
-    with log.open("a") as handle:
-        done = subprocess.run(
-            [sys.executable, "-m", "gymnast_core.cli", *arguments], stdout=handle, stderr=handle,
-            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")},
-        )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"gymnast {arguments[0]} ended with exit code {done.returncode}; see {log}.")
 
 
 def rates(summaries: Mapping[tuple[int, str], Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gymnast_bench.rows import UNFINISHED, Row, combine
 from gymnast_report.charts import Chart, Point, Series
 from gymnast_report.files import write_text
 from gymnast_report.report import duration, interval, percent, points
+from gymnast_report.templates import templates
 
 COLOURS = 8
 """Distinct colours of a chart's series; later ones begin anew."""
@@ -84,14 +85,6 @@ def memory(size: int) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("gymnast_bench", "."), jinja2.PackageLoader("gymnast_report", ".")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "gymnast_bench", percent=percent, points=points, interval=interval, duration=duration, memory=memory
     )
-    environment.filters.update(percent=percent, points=points, interval=interval, duration=duration, memory=memory)
-    return environment

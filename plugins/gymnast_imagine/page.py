@@ -16,6 +16,7 @@ from gymnast_core.config import to_yaml
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import START_REPEATED, Film, psnr_by_line
 from gymnast_report.charts import Chart, Point, Series
+from gymnast_report.templates import templates
 
 EMBEDDED_BYTES = 12_000_000
 """Bytes of video put into the page; what does not fit is linked from `videos/` beside it."""
@@ -54,14 +55,7 @@ def build_page(config: ImagineConfig, films: Sequence[Film], videos: Path) -> st
 
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
-    """Templates of this package, with escaping of whatever a task or a file is called."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("gymnast_imagine", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates("gymnast_imagine")
 
 
 def _chart(films: Sequence[Film]) -> Chart:

@@ -19,6 +19,7 @@ from gymnast_judging.verdicts import CASES, Verdict
 from gymnast_report.charts import Chart, Point, Series
 from gymnast_report.files import write_text
 from gymnast_report.report import interval, percent
+from gymnast_report.templates import templates
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""
@@ -136,10 +137,4 @@ def decimal(value: float | None) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    packages = [jinja2.PackageLoader(name, ".") for name in ("gymnast_judging", "gymnast_report")]
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(packages), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(percent=percent, interval=interval, decimal=decimal)
-    return environment
+    return templates("gymnast_judging", percent=percent, interval=interval, decimal=decimal)

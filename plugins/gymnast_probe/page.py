@@ -17,6 +17,7 @@ from gymnast_probe.pictures import Picture, read_pictures
 from gymnast_report.evaluation_page import p_value
 from gymnast_report.files import write_text
 from gymnast_report.report import interval, percent, points
+from gymnast_report.templates import templates
 
 
 def build_probe_page(folder: Path) -> Path:
@@ -70,14 +71,4 @@ def _data_uri(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("gymnast_probe", "."), jinja2.PackageLoader("gymnast_report", ".")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, points=points, interval=interval, p_value=p_value)
-    return environment
+    return templates("gymnast_probe", percent=percent, points=points, interval=interval, p_value=p_value)

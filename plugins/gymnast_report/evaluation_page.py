@@ -19,6 +19,7 @@ from gymnast_evaluation.videos import video_path
 from gymnast_report.files import write_text
 from gymnast_report.report import interval, percent, points, verdict
 from gymnast_report.scatter import policy_scatter, task_scatter
+from gymnast_report.templates import templates
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""
@@ -221,14 +222,12 @@ def bounds(pair: Sequence[float | None] | None) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gymnast_report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "gymnast_report",
+        percent=percent,
+        points=points,
+        interval=interval,
+        p_value=p_value,
+        decimal=decimal,
+        bounds=bounds,
     )
-    environment.filters.update(
-        percent=percent, points=points, interval=interval, p_value=p_value, decimal=decimal, bounds=bounds
-    )
-    return environment

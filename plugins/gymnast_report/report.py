@@ -21,6 +21,7 @@ from gymnast_report.charts import Chart, Point, Series
 from gymnast_report.files import write_text
 from gymnast_report.folder import Evaluation, Run, position, read_run
 from gymnast_report.gallery import Clip, phase_title
+from gymnast_report.templates import templates
 
 EMBEDDED_BYTES = 3_900_000
 """Bytes of video and stills put into the page, a third larger in base64; the page stays below 6 MB."""
@@ -100,21 +101,9 @@ def _context(run: Run) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gymnast_report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        "gymnast_report", percent=percent, points=points, interval=interval, phase=phase_title, duration=duration
     )
-    environment.filters.update(
-        percent=percent,
-        points=points,
-        interval=interval,
-        phase=phase_title,
-        duration=duration,
-    )
-    return environment
 
 
 def percent(value: float | None) -> str:
