@@ -32,6 +32,10 @@ def build_bench_page(folder: Path, rows: Sequence[Row], config: BenchConfig) -> 
 
 def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str, Any]:
     combinations = combine(rows)
+    problems: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if not row.done and row.status != UNFINISHED:
+            problems.setdefault((row.status, row.reason), []).append(row)
     measured = [found for found in combinations if found.mean is not None]
     quoted = shlex.quote(str(folder))
     return {
@@ -42,7 +46,7 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         "combinations": combinations,
         "best": max(measured, key=lambda found: found.mean or 0.0, default=None),
         "ended": sum(row.status != UNFINISHED for row in rows),
-        "problems": [row for row in rows if not row.done and row.status != UNFINISHED],
+        "problems": problems,
         "unfinished": UNFINISHED,
         "reports": {row.cell for row in rows if (folder / "cells" / row.cell / "run/report.html").exists()},
         "charts": [chart for chart in _charts(rows) if chart.svg()],
