@@ -26,9 +26,10 @@ import torch
 from tabletop_parts import build
 
 from gymnast_core.config import ComponentConfig, load_config
-from gymnast_core.snapshot import seeded_generator, write_json
+from gymnast_core.runs.atomic import write_json
+from gymnast_core.seeds import seeded_generator
 from gymnast_fit.config import FitConfig
-from gymnast_report.video import write_video
+from gymnast_pages.video import write_video
 from gymnast_worldgym.validation import OpenLoop, common_steps, draw_curves, replay, side_by_side
 
 HERE = Path(__file__).parent

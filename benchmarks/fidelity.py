@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def write_results(summary: dict[str, Any], seed: int) -> None:
-    from gymnast_report.scatter import policy_scatter
+    from gymnast_evaluation.scatter import policy_scatter
 
     text = report(summary, seed)
     for cells in summary["results"].values():

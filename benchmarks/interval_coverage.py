@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from gymnast_evaluation.agreement import correlations, fisher_interval, mean_maximum_rank_violations
-from gymnast_evaluation.statistics import (
+from gymnast_core.statistics import (
     biased_interval,
     bootstrap_interval,
     percentiles,
@@ -26,6 +25,7 @@ from gymnast_evaluation.statistics import (
     success_interval,
     wilson_interval,
 )
+from gymnast_evaluation.agreement import correlations, fisher_interval, mean_maximum_rank_violations
 
 Row = tuple[str, str, float, float]
 """What is measured, where, coverage, mean width."""

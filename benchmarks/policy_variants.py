@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from gymnast_core.snapshot import atomic_directory, seeded_generator
+from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.seeds import seeded_generator
 
 _STATISTICS = ("min", "max", "q01", "q99")
 

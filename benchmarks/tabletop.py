@@ -37,9 +37,9 @@ import numpy as np
 from policy_variants import policy_with_gain
 from tabletop_parts import breakdown, build, preset, tasks_of
 
+from gymnast_core.statistics import success_interval
 from gymnast_evaluation.agreement import agreement
 from gymnast_evaluation.evaluate import evaluate
-from gymnast_evaluation.statistics import success_interval
 
 ARMS = {
     "grpo": [],

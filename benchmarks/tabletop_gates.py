@@ -23,11 +23,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tabletop_parts import breakdown, build, preset, tasks_of, with_output
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.rollout import imagine
-from gymnast_core.run import train
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.seeds import seeded_generator
+from gymnast_core.statistics import success_interval
+from gymnast_core.training.run import train
 from gymnast_evaluation.evaluate import evaluate
-from gymnast_evaluation.statistics import success_interval
 
 EPISODES = 512
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from gymnast_core.config import ComponentConfig, RunConfig, load_config
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Rollout
 from gymnast_tabletop.instructions import (
     MAX_LATERAL_RATIO,

@@ -26,9 +26,9 @@ import torch
 from tabletop_parts import build, preset
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Task
-from gymnast_report.video import strip
+from gymnast_pages.video import strip
 
 ROOT = Path(__file__).parent.parent
 PALETTE = {

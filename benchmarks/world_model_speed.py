@@ -270,7 +270,7 @@ def streaming_quality(episodes: int) -> dict[str, Any]:
     from world_model import recorded
 
     from gymnast_core.config import ComponentConfig
-    from gymnast_core.snapshot import seeded_generator
+    from gymnast_core.seeds import seeded_generator
     from gymnast_core.types import Task
 
     part = preset().world_model

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from gymnast_core import __version__, discovery
+from gymnast_core import __version__
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
+from gymnast_core.plugins import discovery
 
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
 RESUME = click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to continue.")
@@ -62,7 +63,7 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_core.config import RunConfig
 
     config = config_from(RunConfig, arguments, resume)
-    from gymnast_core import run
+    from gymnast_core.training import run
 
     summary = run.train(config, resume=resume)
     if not summary:
@@ -103,7 +104,7 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
             raise ConfigError(f"{resume} is not a run folder: it has no config.yaml. Give one that a run wrote.")
         sources = sources or [str(resume / "config.yaml")]
     if not sources and not overrides:
-        from gymnast_core.presets import presets as installed
+        from gymnast_core.config.presets import presets as installed
 
         known = ", ".join(preset.name for preset in installed() if preset.kind == schema.kind) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")

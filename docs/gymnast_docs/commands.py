@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from gymnast_core.cli import cli
-from gymnast_core.presets import Preset, presets
+from gymnast_core.config.presets import Preset, presets
 from gymnast_docs.installed import DISTRIBUTION, ours
 from gymnast_docs.markdown import code, inline, table
 

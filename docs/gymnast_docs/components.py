@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from gymnast_core import discovery
-from gymnast_core.registry import Registry, registries
+from gymnast_core.plugins import discovery
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.registry import Registry
 from gymnast_docs.configs import config_table
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import inline, prose, table

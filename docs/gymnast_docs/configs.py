@@ -68,11 +68,11 @@ def config_table(cls: Any) -> str:
 def schemas() -> dict[str, Any]:
     """What commands are told: every dataclass with `kind: ClassVar[str] = "..."` of our modules, by that kind."""
     found = {}
-    for path in modules():
+    for name, path in modules().items():
         text = path.read_text(encoding="utf-8")
         if "kind: ClassVar[str] = " not in text:
             continue
-        module = importlib.import_module(f"{path.parent.name}.{path.stem}")
+        module = importlib.import_module(name)
         for node in ast.parse(text).body:
             cls: Any = getattr(module, node.name) if isinstance(node, ast.ClassDef) else None
             if dataclasses.is_dataclass(cls) and isinstance(vars(cls).get("kind"), str):

@@ -6,8 +6,9 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from gymnast_core import errors, hooks, hookspecs, interfaces, registry, testing
+from gymnast_core import errors, interfaces, testing
 from gymnast_core import types as data
+from gymnast_core.plugins import compose, hooks, hookspecs, registry
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import code, inline, narrowing_table, prose
 from gymnast_docs.source import Member, members
@@ -20,7 +21,7 @@ def contract_pages() -> dict[str, str]:
         "reference/types.md": _module_page("Data types", data),
         "reference/errors.md": _module_page("Errors", errors),
         "reference/testing.md": _module_page("Contract checks", testing),
-        "reference/registry.md": _module_page("Registries", registry),
+        "reference/registry.md": _module_page("Registries", compose, registry),
         "reference/hooks.md": hooks_page(),
     }
 
@@ -36,18 +37,19 @@ def hooks_page() -> str:
         parts += [f"## {hook.name}", code(hook.declaration, "python"), prose(hook.doc)]
         parts.append(f"Used by: {used}." if used else "No bundled plugin uses it.")
     (marker,) = (member for member in members(hooks) if member.name == "hookimpl")
-    parts.append(f"## hookimpl\n\n`gymnast_core.hooks.hookimpl`: {prose(marker.doc)}")
+    parts.append(f"## hookimpl\n\n`gymnast_core.plugins.hooks.hookimpl`: {prose(marker.doc)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _module_page(title: str, module: ModuleType) -> str:
-    parts = [f"# {title}", f"Module `{module.__name__}`.", prose(module.__doc__ or "")]
-    parts += [
-        _member(member, "##") for member in members(module) if member.doc and (member.is_function or member.name != "T")
-    ]
-    for name, cls in vars(module).items():
-        if inspect.isclass(cls) and cls.__module__ == module.__name__ and not name.startswith("_"):
-            parts.append(_class(cls))
+def _module_page(title: str, *modules: ModuleType) -> str:
+    parts = [f"# {title}"]
+    for module in modules:
+        parts += [f"Module `{module.__name__}`.", prose(module.__doc__ or "")]
+        functions = (member for member in members(module) if member.doc)
+        parts += [_member(member, "##") for member in functions if member.is_function or member.name != "T"]
+        for name, cls in vars(module).items():
+            if inspect.isclass(cls) and cls.__module__ == module.__name__ and not name.startswith("_"):
+                parts.append(_class(cls))
     return "\n\n".join(parts) + "\n"
 
 

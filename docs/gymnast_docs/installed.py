@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gymnast_core import discovery
-from gymnast_core.discovery import PluginSource
 from gymnast_core.errors import PluginError
+from gymnast_core.plugins import discovery
+from gymnast_core.plugins.discovery import PluginSource
 
 DISTRIBUTION = "gymnast"
 
@@ -21,10 +21,14 @@ def ours(group: str) -> dict[str, PluginSource]:
     return mine
 
 
-def modules() -> list[Path]:
-    """The modules of the core and of all packages that the entry points name."""
+def modules() -> dict[str, Path]:
+    """The modules of the core and of all packages that the entry points name: file by dotted name."""
     sources = [source for group in discovery.installed() for source in ours(group).values()]
     packages = sorted({"gymnast_core", *(source.module.partition(".")[0] for source in sources)})
     specs = [discovery.locate(package) for package in packages]
     folders = [Path(folder) for spec in specs for folder in (spec and spec.submodule_search_locations) or ()]
-    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    return {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    }

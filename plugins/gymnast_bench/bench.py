@@ -22,8 +22,8 @@ from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
-from gymnast_report.files import write_text
-from gymnast_report.progress import Progress
+from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.progress import Progress
 
 
 def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[str, Any]:

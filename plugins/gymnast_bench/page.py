@@ -13,10 +13,10 @@ import jinja2
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import SEED
 from gymnast_bench.rows import UNFINISHED, Row, combine
-from gymnast_report.charts import Chart, Point, Series
-from gymnast_report.files import write_text
-from gymnast_report.report import duration, interval, percent, points
-from gymnast_report.templates import templates
+from gymnast_core.runs.atomic import write_text
+from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.templates import templates
+from gymnast_pages.wording import duration, interval, percent, points
 
 COLOURS = 8
 """Distinct colours of a chart's series; later ones begin anew."""

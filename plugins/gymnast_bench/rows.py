@@ -12,9 +12,9 @@ from typing import Any
 from gymnast_bench.matrix import SEED, Cell
 from gymnast_bench.supervisor import DONE, spent_dollars
 from gymnast_core.errors import DataError
-from gymnast_evaluation.statistics import success_interval
-from gymnast_report.files import replacing, write_text
-from gymnast_report.folder import Evaluation, Run, position, read_run
+from gymnast_core.runs.atomic import replacing, write_text
+from gymnast_core.runs.results import Evaluation, Run, position, read_run
+from gymnast_core.statistics import success_interval
 
 UNFINISHED = "unfinished"
 """Of a cell that has not ended: waiting, running, or cut off with the bench."""

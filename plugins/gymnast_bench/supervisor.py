@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from gymnast_report.files import write_text
+from gymnast_core.runs.atomic import write_text
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
 STATUSES = (DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gymnast_core import discovery
 from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
+from gymnast_core.plugins import discovery
 
 if TYPE_CHECKING:
-    from gymnast_core.registry import Registry
+    from gymnast_core.plugins.registry import Registry
 
 HOOKS = "hooks"
 HOOKS_GROUP = "gymnast.hooks"
@@ -69,7 +69,7 @@ def _report(kind: str, name: str, plugin: Any, options: dict[str, Any]) -> None:
     except GymnastError:
         raise
     except Exception as error:
-        from gymnast_conformance.contract import describe
+        from gymnast_core.testing.contract import describe
 
         raise PluginError(f"The {kind} {name!r} failed while it was checked: {describe(error)}.") from error
     for line in lines:
@@ -91,7 +91,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str | None, str, list[str]]:
 
 def _find(kind: str | None, name: str) -> list[Registry[Any] | None]:
     """The registries that the plugin is in; None stands for hooks."""
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
 
     known = {registry.kind.replace(" ", "-"): registry for registry in registries()}
     names = {key: registry.names() for key, registry in known.items()} | {HOOKS: list(discovery.sources(HOOKS_GROUP))}
@@ -106,7 +106,7 @@ def _find(kind: str | None, name: str) -> list[Registry[Any] | None]:
 
 
 def _hooks(name: str) -> Any:
-    from gymnast_core.hooks import plugin_manager
+    from gymnast_core.plugins.hooks import plugin_manager
 
     if refused := plugin_manager().broken.get(name):
         raise refused
@@ -114,7 +114,7 @@ def _hooks(name: str) -> Any:
 
 
 def _tasks(dataset: str | None) -> dict[str, Any]:
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
 
     if dataset is None:
         return {}

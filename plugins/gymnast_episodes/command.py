@@ -49,7 +49,7 @@ def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: int, pi
             "gymnast convert DATASET path=DIR --to FORMAT OUT"
         )
     if robot is not None:
-        from gymnast_worldgym.robots import robot as known_robot
+        from gymnast_episodes.robots import robot as known_robot
 
         known_robot(robot)
     args = parse_overrides([argument for argument in arguments if "=" in argument])

@@ -15,7 +15,7 @@ import torch
 
 from gymnast_core import __version__
 from gymnast_core.errors import DataError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode
 from gymnast_episodes.writers import STAGING, Record, WriterOptions, load_writer
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.types import Episode
-from gymnast_worldgym.images import resize
+from gymnast_episodes.images import resize
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, Task
 from gymnast_episodes.crops import Lazy
 

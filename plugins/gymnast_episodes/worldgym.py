@@ -18,8 +18,8 @@ from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select
+from gymnast_episodes.robots import robot
 from gymnast_episodes.video import read_frames, video_index
-from gymnast_worldgym.robots import robot
 
 
 class WorldGymEpisodes(Dataset):

@@ -13,8 +13,8 @@ from PIL import Image
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.encode import encode_video
+from gymnast_episodes.robots import GRIPPER, robot
 from gymnast_episodes.writers import EpisodeWriter, Record
-from gymnast_worldgym.robots import GRIPPER, robot
 
 log = logging.getLogger(__name__)
 

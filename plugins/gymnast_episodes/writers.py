@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnast_core import discovery
 from gymnast_core.errors import PluginError, unknown_name
+from gymnast_core.plugins import discovery
 from gymnast_core.types import Episode
 
 GROUP = "gymnast.episode_writers"

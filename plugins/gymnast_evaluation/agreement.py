@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from gymnast_evaluation.statistics import (
+from gymnast_core.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Interval,

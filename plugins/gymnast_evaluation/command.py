@@ -13,18 +13,19 @@ import torch
 
 from gymnast_core.config import ComponentConfig, load_config, to_yaml
 from gymnast_core.errors import ConfigError, GymnastError
-from gymnast_core.hooks import Notify
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import open_run_folder, write_json, write_text_atomically
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.hooks import Notify
+from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.versions import versions
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.evaluate import choose_device, judge_again, load_tasks, roll_out
 from gymnast_evaluation.summary import Scores, brief, summarise
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
-from gymnast_report.progress import Progress
-from gymnast_report.recorder import versions
 
 _Opened = dict[str, tuple[WorldModel, RewardModel]]
 _FIXED = ("tasks", "horizon", "temperature", "episodes", "trials", "batch_size", "seed")
@@ -42,8 +43,8 @@ def evaluate_command(config: EvaluateConfig, *, resume: Path | None = None) -> d
     tasks = load_tasks(config.tasks, config.episodes)
     config, folder = open_run_folder(config, "evaluate", resume)
     if resume is not None:
-        write_text_atomically(folder / "config.yaml", to_yaml(config))
-    write_text_atomically(folder / "versions.json", json.dumps(versions(), indent=1))
+        write_text(folder / "config.yaml", to_yaml(config))
+    write_text(folder / "versions.json", json.dumps(versions(), indent=1))
     run = _Run(config, folder, tasks)
     run.roll_out_what_is_missing()
     scores = Scores(run.file.trials, list(config.all_policies()), list(config.all_worlds()), config.group_by)

@@ -12,12 +12,12 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.registry import registries
-from gymnast_core.rollout import imagine
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.plugins.compose import registries
+from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.seeds import seeded_generator
+from gymnast_core.statistics import success_interval
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.results import EpisodeResult, Evaluation
-from gymnast_evaluation.statistics import success_interval
 
 
 def roll_out(

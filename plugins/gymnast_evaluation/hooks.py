@@ -35,9 +35,9 @@ def gymnast_evaluate(config: RunConfig, policy: Policy, label: str, iteration: i
 
 
 def _measure(config: RunConfig, policy: Policy, label: str, iteration: int, folder: Path) -> None:
-    from gymnast_core.hooks import Notify
-    from gymnast_core.registry import registries
-    from gymnast_core.snapshot import write_json
+    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.hooks import Notify
+    from gymnast_core.runs.atomic import write_json
     from gymnast_evaluation.evaluate import evaluate, load_tasks
 
     part, known = config.evaluation, registries()

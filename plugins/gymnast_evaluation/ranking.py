@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gymnast_evaluation.statistics import RESAMPLES, cluster_index, percentiles, resampled_means
+from gymnast_core.statistics import RESAMPLES, cluster_index, percentiles, resampled_means
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gymnast_core.errors import DataError
-from gymnast_evaluation.statistics import bootstrap_interval
+from gymnast_core.statistics import bootstrap_interval
 
 
 @dataclass(frozen=True)

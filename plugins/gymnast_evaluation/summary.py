@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gymnast_evaluation.agreement import agreement
-from gymnast_evaluation.ranking import rank_policies
-from gymnast_evaluation.statistics import (
+from gymnast_core.statistics import (
     Interval,
     bootstrap_interval,
     holm,
@@ -25,6 +23,8 @@ from gymnast_evaluation.statistics import (
     sign_flip_test,
     wilson_interval,
 )
+from gymnast_evaluation.agreement import agreement
+from gymnast_evaluation.ranking import rank_policies
 from gymnast_evaluation.trials import Trial
 
 

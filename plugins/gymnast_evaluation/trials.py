@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gymnast_core.errors import DataError
-from gymnast_core.snapshot import write_text_atomically
+from gymnast_core.runs.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrialFile:
         counts = Counter((row.policy, row.world, row.batch) for row in rows)
         self.trials = [row for row in rows if counts[row.policy, row.world, row.batch] == sizes.get(row.batch)]
         self._done = {(row.policy, row.world, row.batch) for row in self.trials}
-        write_text_atomically(path, _lines(self.trials))
+        write_text(path, _lines(self.trials))
 
     def holds(self, policy: str, world: str, batch: int) -> bool:
         return (policy, world, batch) in self._done

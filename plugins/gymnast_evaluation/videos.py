@@ -21,7 +21,7 @@ def video_path(folder: Path, policy: str, world: str, index: int) -> Path:
 
 def film(folder: Path, policy: str, world: str, rollouts: Sequence[Rollout], wanted: set[int]) -> None:
     """Write the videos of those rollouts whose group, the trial's number, is wanted."""
-    from gymnast_report.video import write_poster, write_video
+    from gymnast_pages.video import write_poster, write_video
 
     for rollout in rollouts:
         if rollout.group in wanted:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gymnast_core.errors import GymnastError
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode
 
 

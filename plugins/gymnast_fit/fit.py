@@ -17,18 +17,21 @@ import lightning
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.hooks import Notify
 from gymnast_core.interfaces import Trainable
-from gymnast_core.registry import Registry, registries
-from gymnast_core.snapshot import load_latest_snapshot, open_run_folder, write_json
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.hooks import Notify
+from gymnast_core.plugins.registry import Registry
+from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_core.training.processes import ending_together, follow, led
+from gymnast_core.training.trainer import ShardedStrategy
 from gymnast_core.types import Episode
 from gymnast_fit.batches import SeededBatches, episode_loader
 from gymnast_fit.config import FitConfig
 from gymnast_fit.module import FitModule
 from gymnast_fit.processes import ADVICE, fit_trainer, own_microbatches
 from gymnast_fit.sharding import check_shards
-from gymnast_lightning.processes import ending_together, follow, led
-from gymnast_lightning.trainer import ShardedStrategy
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Trainable
-from gymnast_core.snapshot import save_snapshot, seeded_generator
+from gymnast_core.runs.snapshot import save_snapshot
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig

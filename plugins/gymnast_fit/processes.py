@@ -9,8 +9,8 @@ from __future__ import annotations
 import lightning
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.training.trainer import ShardedStrategy, build_trainer
 from gymnast_fit.config import FitConfig
-from gymnast_lightning.trainer import ShardedStrategy, build_trainer
 
 ADVICE = "raise fit.microbatches. Go on from the last snapshot with gymnast fit --resume RUN."
 """For the user whose process was killed."""

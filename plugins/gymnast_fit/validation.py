@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from gymnast_core.interfaces import Trainable
-from gymnast_core.snapshot import atomic_directory, seeded_generator
+from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode
 
 logger = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ from typing import Any
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import atomic_directory, write_json, write_text_atomically
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.atomic import atomic_directory, write_json, write_text
+from gymnast_core.runs.progress import Progress
 from gymnast_imagine.action_sources import write_actions
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import IMAGINED, Film, Quality, check_fits, film, frames_of, mean_psnr, psnr_by_line
 from gymnast_imagine.page import build_page
 from gymnast_imagine.shots import Shot, plan
 from gymnast_imagine.starts import open_episodes
-from gymnast_report.progress import Progress
 
 
 def imagine_command(config: ImagineConfig) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _film_all(config: ImagineConfig, worlds: dict[str, WorldModel], shots: Seque
             made += frames
             progress.update(made, {})
 
-        write_text_atomically(folder / "config.yaml", to_yaml(config))
+        write_text(folder / "config.yaml", to_yaml(config))
         for shot in shots:
             films.append(
                 film(
@@ -81,7 +81,7 @@ def _film_all(config: ImagineConfig, worlds: dict[str, WorldModel], shots: Seque
         summary = _summary(films)
         write_json(folder / "summary.json", summary)
         _write_quality(folder / "psnr.csv", films)
-        write_text_atomically(folder / "index.html", build_page(config, films, folder / "videos"))
+        write_text(folder / "index.html", build_page(config, films, folder / "videos"))
     speed = {"frames": total, "frames_per_second": round(total / seconds, 1)}
     return {"output": config.output, "page": f"{config.output}/index.html", **speed, **summary}
 

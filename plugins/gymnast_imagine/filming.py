@@ -10,11 +10,11 @@ from statistics import fmean
 from torch import Generator, Tensor
 
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.seeds import seeded_generator
 from gymnast_imagine.panels import Cell, Row, compose, layout
 from gymnast_imagine.rolling import blaming, psnr, roll_out
 from gymnast_imagine.shots import Line, Shot
-from gymnast_report.video import write_poster, write_video
+from gymnast_pages.video import write_poster, write_video
 
 IMAGINED = "imagined"
 RECORDED = "recorded"

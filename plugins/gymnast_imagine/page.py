@@ -15,8 +15,8 @@ import jinja2
 from gymnast_core.config import to_yaml
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import START_REPEATED, Film, psnr_by_line
-from gymnast_report.charts import Chart, Point, Series
-from gymnast_report.templates import templates
+from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.templates import templates
 
 EMBEDDED_BYTES = 12_000_000
 """Bytes of video put into the page; what does not fit is linked from `videos/` beside it."""

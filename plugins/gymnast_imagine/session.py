@@ -14,14 +14,14 @@ from torch import Tensor
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.snapshot import atomic_directory, write_text_atomically
+from gymnast_core.runs.atomic import atomic_directory, write_text
 from gymnast_core.types import Task
 from gymnast_imagine.action_sources import Space, write_actions
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import IMAGINED, PAIR_PIXELS, noise
 from gymnast_imagine.panels import Cell, Row, compose
 from gymnast_imagine.rolling import blaming, step
-from gymnast_report.video import write_video
+from gymnast_pages.video import write_video
 
 REPLAYED_AS = "actions"
 """Name of the shot of `actions: file`, which therefore meets the same noise."""
@@ -167,7 +167,7 @@ class Session:
         about = {"start": self.task.id, "names": list(self.space.names)}
         write_actions(directory / "actions.json", actions_TA, self._chunk_lengths(), about)
         replayed = replace(self.config, actions="file", file="${preset_dir}/actions.json", horizon=None, output=None)
-        write_text_atomically(directory / "replay.yaml", to_yaml(replayed))
+        write_text(directory / "replay.yaml", to_yaml(replayed))
 
     def _chunk_lengths(self) -> Sequence[int]:
         return [self.config.chunk] * len(self._actions)

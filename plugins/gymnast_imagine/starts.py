@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, Task
 from gymnast_imagine.config import ImagineConfig
 

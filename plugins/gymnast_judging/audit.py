@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
 from gymnast_judging.options import JudgingOptions

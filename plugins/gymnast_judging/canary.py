@@ -11,7 +11,7 @@ from scipy import stats
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Rollout
 from gymnast_evaluation.evaluate import judge_again
 from gymnast_judging.alarms import Finding

@@ -10,8 +10,11 @@ from typing import Any
 
 from gymnast_core.config import load_config, to_yaml
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import open_run_folder, write_json, write_text_atomically
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.versions import versions
 from gymnast_core.types import Episode
 from gymnast_judging.clips import clip_rollout
 from gymnast_judging.config import JudgeConfig
@@ -21,9 +24,7 @@ from gymnast_judging.scoring import Asked, ErrorLimit, judged
 from gymnast_judging.summary import brief, summarise
 from gymnast_judging.verdicts import Verdict
 from gymnast_judging.votes import votes_of
-from gymnast_report.progress import Progress
-from gymnast_report.recorder import versions
-from gymnast_report.video import write_poster, write_video
+from gymnast_pages.video import write_poster, write_video
 
 _FIXED = ("reward_model", "clips", "threshold")
 """Keys that say what a verdict is; a resumed measurement keeps them."""
@@ -36,8 +37,8 @@ def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[st
     clips = _clips(config)
     config, folder = open_run_folder(config, "judge", resume)
     if resume is not None:
-        write_text_atomically(folder / "config.yaml", to_yaml(config))
-    write_text_atomically(folder / "versions.json", json.dumps(versions(), indent=1))
+        write_text(folder / "config.yaml", to_yaml(config))
+    write_text(folder / "versions.json", json.dumps(versions(), indent=1))
     file = RowFile(folder / "results.jsonl", Verdict)
     missing = _Missing(clips, {row.index for row in file.rows if row.error is None and row.index < len(clips)})
     _ask(config, folder, missing, file)

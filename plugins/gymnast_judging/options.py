@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from gymnast_core.config import ComponentConfig, load_config, to_yaml
 from gymnast_core.errors import ConfigError
-from gymnast_core.snapshot import write_text_atomically
+from gymnast_core.runs.atomic import write_text
 
 VARIABLE = "GYMNAST_JUDGING"
 
@@ -75,7 +75,7 @@ def load_options(folder: Path) -> JudgingOptions:
     if path.exists():
         return load_config(JudgingOptions, str(path))
     options = options_from_environment()
-    write_text_atomically(path, to_yaml(options))
+    write_text(path, to_yaml(options))
     return options
 
 

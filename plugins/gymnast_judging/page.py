@@ -14,12 +14,12 @@ from typing import Any
 import jinja2
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.atomic import write_text
 from gymnast_judging.rows import RowFile
 from gymnast_judging.verdicts import CASES, Verdict
-from gymnast_report.charts import Chart, Point, Series
-from gymnast_report.files import write_text
-from gymnast_report.report import interval, percent
-from gymnast_report.templates import templates
+from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.templates import templates
+from gymnast_pages.wording import interval, percent
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig, parse_overrides
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import write_json
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.progress import Progress
+from gymnast_core.statistics import bootstrap_interval, success_interval, wilson_interval
 from gymnast_core.types import Reward
-from gymnast_evaluation.statistics import bootstrap_interval, success_interval, wilson_interval
 from gymnast_judging.rows import RowFile
 from gymnast_judging.scoring import Asked, ErrorLimit, judged
 from gymnast_judging.stored import Place, stored_places
-from gymnast_report.progress import Progress
 
 
 @dataclass(frozen=True)

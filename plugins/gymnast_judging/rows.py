@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gymnast_core.errors import DataError
-from gymnast_core.snapshot import write_text_atomically
+from gymnast_core.runs.atomic import write_text
 
 Row = TypeVar("Row")
 
@@ -26,7 +26,7 @@ class RowFile(Generic[Row]):
         whole, newline, torn = text.rpartition("\n")
         self.rows = [self._row(schema, number, line) for number, line in enumerate(whole.split("\n"), 1) if line]
         if torn:
-            write_text_atomically(path, whole + newline)
+            write_text(path, whole + newline)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows and make sure that they are on the disk."""
@@ -39,7 +39,7 @@ class RowFile(Generic[Row]):
 
     def replace(self, rows: Sequence[Row]) -> None:
         """Make these the file's only rows."""
-        write_text_atomically(self.path, _lines(rows))
+        write_text(self.path, _lines(rows))
         self.rows = list(rows)
 
     def _row(self, schema: type[Row], number: int, line: str) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gymnast_evaluation.statistics import Interval, bootstrap_interval, wilson_interval
+from gymnast_core.statistics import Interval, bootstrap_interval, wilson_interval
 
 
 @dataclass(frozen=True)

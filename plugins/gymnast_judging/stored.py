@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
-from gymnast_core.rollout import rollout_from_state, rollout_to_state
-from gymnast_core.snapshot import load_latest_snapshot, save_snapshot
+from gymnast_core.rollouts.imagine import rollout_from_state, rollout_to_state
+from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.types import Reward, Rollout
 
 PART = 32

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gymnast_evaluation.statistics import bootstrap_interval
+from gymnast_core.statistics import bootstrap_interval
 from gymnast_judging.statistics import Confusion, Share, calibration
 from gymnast_judging.verdicts import Verdict
 from gymnast_judging.votes import abstained, vote_agreement

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gymnast_core.config import RunConfig
 from gymnast_core.errors import GymnastError
-from gymnast_core.snapshot import write_json
+from gymnast_core.runs.atomic import write_json
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import AlarmFile, Finding, Window, entries_from_json, entries_to_json
 from gymnast_judging.audit import Audit

@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gymnast_core import discovery
-from gymnast_core.discovery import PluginSource
+from gymnast_core.plugins import discovery
+from gymnast_core.plugins.discovery import PluginSource
 
 _MISSING = re.compile(r"No module named '([\w.]+)'")
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?$")

@@ -36,7 +36,7 @@ def plugins(load: bool) -> None:
 @click.command()
 def presets() -> None:
     """Installed presets, for `gymnast train`, `gymnast fit` and `gymnast evaluate`."""
-    from gymnast_core.presets import presets as installed
+    from gymnast_core.config.presets import presets as installed
 
     rows = [(item.name, f"gymnast {item.kind}", item.distribution, item.description) for item in installed()]
     _print_table(("preset", "command", "from", "description"), rows)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import click
 
-from gymnast_core import discovery
-from gymnast_core.discovery import PluginSource
 from gymnast_core.errors import PluginError
-from gymnast_core.hooks import plugin_manager
-from gymnast_core.registry import PluginInfo, registries
+from gymnast_core.plugins import discovery
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.discovery import PluginSource
+from gymnast_core.plugins.hooks import plugin_manager
+from gymnast_core.plugins.registry import PluginInfo
 from gymnast_listing.advice import import_error, missing_module
 
 HOOKS, COMMANDS, PRESETS = "gymnast.hooks", "gymnast.commands", "gymnast.presets"

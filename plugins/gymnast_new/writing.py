@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jinja2
 
-from gymnast_core import __version__, discovery
+from gymnast_core import __version__
 from gymnast_core.errors import ConfigError
+from gymnast_core.plugins import discovery
 from gymnast_new.kinds import Kind
 
 TEMPLATE = Path(__file__).parent / "template"

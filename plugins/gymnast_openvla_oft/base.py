@@ -175,7 +175,7 @@ class CheckpointPolicy(Policy):
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Share the weights among processes (FSDP2); see `sharding.py`. What is saved must be gathered first."""
-        shard(self, mesh)
+        shard(self, self.model, mesh, keeps_features=self.store is not None)
 
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
         """Augmented decisions of a training batch."""

@@ -45,7 +45,7 @@ def record_command(
     KEY=VALUE are arguments of the policy, e.g. unnorm_key=bridge_dataset center_crop=true dtype=bfloat16.
     """
     from gymnast_core.config import parse_overrides
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft import golden as files
 
     args = parse_overrides(overrides)
@@ -93,7 +93,7 @@ def _build(name: str, checkpoint: Path, args: dict[str, Any], device: str) -> An
     import torch
 
     from gymnast_core.errors import CheckpointError, ConfigError
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
 
     if not checkpoint.is_dir():
         raise CheckpointError(f"There is no checkpoint directory {checkpoint}.")

@@ -62,7 +62,7 @@ def plan(
 
 def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int = 1) -> Job:
     """What a run's config means for memory. Raises `ConfigError` for policies that are not planned here."""
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft.plan import Job, Networks
 
     shape, policy, actions_BLA = _policy(config.policy)
@@ -93,9 +93,9 @@ def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = N
 
 def _policy(part: ComponentConfig) -> Any:
     """The network's shape, the policy's options, and (actions a chunk, dimensions of an action)."""
+    from gymnast_core.config.typed import typed
     from gymnast_core.errors import ConfigError
-    from gymnast_core.registry import registries
-    from gymnast_core.schema import typed
+    from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft.architecture import checkpoint_config, model_shape, with_parts
     from gymnast_openvla_oft.base import check_config
     from gymnast_openvla_oft.hub import locate
@@ -129,8 +129,8 @@ def _policy(part: ComponentConfig) -> Any:
 def _world(part: ComponentConfig) -> Any:
     """Bytes by purpose for a number of episodes, from the class method `memory_plan(config, episodes)` that a world
     model may define; nothing for those that do not. See `Job.world`."""
-    from gymnast_core.registry import registries
-    from gymnast_core.schema import typed
+    from gymnast_core.config.typed import typed
+    from gymnast_core.plugins.compose import registries
 
     cls: Any = registries().world_models.load(part.name)
     if not hasattr(cls, "memory_plan"):

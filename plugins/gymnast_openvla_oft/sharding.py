@@ -7,33 +7,27 @@ towers whose features are kept stay whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from gymnast_core.errors import ConfigError
-from gymnast_openvla_oft.model import OPTIONAL_PARTS
+from gymnast_openvla_oft.model import OPTIONAL_PARTS, OFTModel
 from gymnast_openvla_oft.tuning import blocks
-
-if TYPE_CHECKING:
-    from gymnast_openvla_oft.base import CheckpointPolicy
 
 CALLS = ("act", "evaluate", "training_loss", "validate")
 """Methods from which the network is entered."""
 
 
-def shard(policy: CheckpointPolicy, mesh: DeviceMesh) -> None:
-    """Share the policy's weights among the processes of a one-dimensional mesh, in place.
+def shard(policy: nn.Module, model: OFTModel, mesh: DeviceMesh, *, keeps_features: bool) -> None:
+    """Share the weights of a policy and its `model` among the processes of a one-dimensional mesh, in place.
 
     Whole weights are wanted before: every process loads the same. Optimizers are built afterwards and before the first
     call, after which `parameters()` shows some weights gathered until the next backward pass. Raises `ConfigError` for
     LoRA on a layer that also learns in another dtype.
     """
-    model = policy.model
     # Features that only one process lacks must be computed without the others: towers that keep them stay whole.
-    towers = set(model.vision_backbone.parameters()) if policy.store is not None else set()
+    towers = set(model.vision_backbone.parameters()) if keeps_features else set()
     optional = [getattr(model, name) for name in OPTIONAL_PARTS if hasattr(model, name)]
     auxiliary = [part for part in (getattr(policy, "auxiliary", None),) if part is not None]
     for unit in (*blocks(model), *optional, *auxiliary):

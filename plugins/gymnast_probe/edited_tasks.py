@@ -10,7 +10,7 @@ from typing import Any
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Task
 from gymnast_probe.interfaces import NotApplicable
 from gymnast_probe.library import build_edit, edit_task

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gymnast_core import discovery
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import GymnastError, PluginError, unknown_name
-from gymnast_core.schema import typed
+from gymnast_core.plugins import discovery
 from gymnast_core.types import Task
 
 

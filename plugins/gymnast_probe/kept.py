@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
 from gymnast_probe.instruction_edits import renamed
 from gymnast_probe.interfaces import Edited
-from gymnast_report.files import replacing, write_text
 
 
 def read_kept(folder: Path, label: str, index: int, task: Task) -> Edited | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, unknown_name
-from gymnast_core.schema import typed
 from gymnast_core.types import Task
 from gymnast_probe.generated_edits import GENERATED_EDITS
 from gymnast_probe.image_edits import IMAGE_EDITS

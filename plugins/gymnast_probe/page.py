@@ -12,12 +12,11 @@ from typing import Any
 import jinja2
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.atomic import write_text
+from gymnast_pages.templates import templates
+from gymnast_pages.wording import interval, p_value, percent, points
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.pictures import Picture, read_pictures
-from gymnast_report.evaluation_page import p_value
-from gymnast_report.files import write_text
-from gymnast_report.report import interval, percent, points
-from gymnast_report.templates import templates
 
 
 def build_probe_page(folder: Path) -> Path:

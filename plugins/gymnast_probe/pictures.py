@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
 from gymnast_probe.interfaces import Edited
-from gymnast_report.files import replacing, write_text
 
 
 @dataclass(frozen=True)

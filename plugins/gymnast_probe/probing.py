@@ -13,8 +13,11 @@ import torch
 from gymnast_core.config import load_config, to_yaml
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import open_run_folder, write_json, write_text_atomically
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.versions import versions
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.evaluate import choose_device, judge_again, load_tasks, roll_out
 from gymnast_evaluation.trials import Trial, TrialFile
@@ -26,8 +29,6 @@ from gymnast_probe.library import build_edit, edit_task
 from gymnast_probe.page import build_probe_page
 from gymnast_probe.pictures import keep_picture
 from gymnast_probe.summary import DOES_NOT_APPLY, summarise
-from gymnast_report.progress import Progress
-from gymnast_report.recorder import versions
 
 _FIXED = ("world_model", "reward_model", "tasks", "horizon", "temperature", "episodes", "batch_size", "seed")
 """Keys that say what a trial is; a resumed probe keeps them."""
@@ -47,8 +48,8 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
     tasks = load_tasks(config.tasks, config.episodes)
     config, folder = open_run_folder(config, "probe", resume)
     if resume is not None:
-        write_text_atomically(folder / "config.yaml", to_yaml(config))
-    write_text_atomically(folder / "versions.json", json.dumps(versions(), indent=1))
+        write_text(folder / "config.yaml", to_yaml(config))
+    write_text(folder / "versions.json", json.dumps(versions(), indent=1))
     run = _Run(config, folder, tasks, edits)
     try:
         run.roll_out_what_is_missing()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gymnast_evaluation.statistics import (
+from gymnast_core.statistics import (
     bootstrap_interval,
     holm,
     is_binary,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gymnast_core.errors import GymnastError
-from gymnast_report.evaluation_page import build_evaluation_page
+from gymnast_evaluation.page import build_evaluation_page
 from gymnast_report.report import build_report
 
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.atomic import write_text
 from gymnast_core.types import Reward, Rollout
-from gymnast_report.files import write_text
-from gymnast_report.video import write_poster, write_video
+from gymnast_pages.video import write_poster, write_video
 
 IMAGINED = "imagined"
 ENVIRONMENT = "environment"

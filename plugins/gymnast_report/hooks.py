@@ -92,7 +92,7 @@ def gymnast_run_done(config: RunConfig, summary: Mapping[str, Any]) -> None:
     if config.output is None:
         return
     if config.kind == "evaluate":
-        from gymnast_report.evaluation_page import build_evaluation_page
+        from gymnast_evaluation.page import build_evaluation_page
 
         build_evaluation_page(Path(config.output))
         return

@@ -5,28 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gymnast_report.files import write_text
-from gymnast_report.progress import Progress
+from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.versions import versions
 
-_REPORTED_PACKAGES = (
-    "gymnast",
-    "torch",
-    "lightning",
-    "transformers",
-    "mujoco",
-    "gymnasium",
-    "numpy",
-    "av",
-    "safetensors",
-)
 _SHOWN = (
     "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored",
     "cost_usd",
@@ -76,30 +62,3 @@ def _read_rows(path: Path, last: int) -> list[dict[str, Any]]:
         # Values stay the text they are, so that a resumed run's file does not differ from an uninterrupted one's.
         rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(handle)]
     return [row for row in rows if int(row["step"]) <= last]
-
-
-def versions() -> dict[str, Any]:
-    """What ran: Python, platform, packages, git revision of the working directory, command line."""
-    packages = {}
-    for name in _REPORTED_PACKAGES:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            packages[name] = "not installed"
-    revision, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": packages,
-        "git_revision": revision,
-        "git_dirty": bool(changes) if revision else None,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()

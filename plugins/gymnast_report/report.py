@@ -16,12 +16,13 @@ import jinja2
 import yaml
 
 from gymnast_core.errors import DataError
-from gymnast_evaluation.statistics import success_interval
-from gymnast_report.charts import Chart, Point, Series
-from gymnast_report.files import write_text
-from gymnast_report.folder import Evaluation, Run, position, read_run
-from gymnast_report.gallery import Clip, phase_title
-from gymnast_report.templates import templates
+from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.results import Evaluation, Run, position, read_run
+from gymnast_core.statistics import success_interval
+from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.templates import templates
+from gymnast_pages.wording import duration, interval, percent, points, verdict
+from gymnast_report.gallery import Clip, phase_title, read_clips
 
 EMBEDDED_BYTES = 3_900_000
 """Bytes of video and stills put into the page, a third larger in base64; the page stays below 6 MB."""
@@ -104,36 +105,6 @@ def _environment() -> jinja2.Environment:
     return templates(
         "gymnast_report", percent=percent, points=points, interval=interval, phase=phase_title, duration=duration
     )
-
-
-def percent(value: float | None) -> str:
-    """0.325 -> "32.5 %"; None -> "unscored"."""
-    return "unscored" if value is None else f"{100 * value:.1f} %"
-
-
-def points(value: float, unit: str = " points") -> str:
-    """0.12 -> "+12.0 points" (percentage points)."""
-    return f"{100 * value:+.1f}{unit}".replace("-", "−")
-
-
-def interval(bounds: Sequence[float] | None) -> str:
-    """(0.1, 0.25) -> "10.0 % to 25.0 %"."""
-    return "" if bounds is None else f"{100 * bounds[0]:.1f} % to {100 * bounds[1]:.1f} %".replace("-", "−")
-
-
-def verdict(value: float | None) -> str:
-    """The word for a score: "unscored", "success", "failure", or "partial" for what lies between."""
-    if value is None:
-        return "unscored"
-    return {0.0: "failure", 1.0: "success"}.get(value, "partial")
-
-
-def duration(seconds: float) -> str:
-    """3725 -> "1 h 2 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _during_training(label: str) -> bool:
@@ -220,8 +191,9 @@ def _total(run: Run, column: str) -> float | None:
 
 def _embed(run: Run) -> list[Media]:
     """Read clips into data URIs until the budget is spent: evaluations first, then the latest iterations."""
-    evaluations = [clip for clip in run.clips if not _during_training(clip.phase)]
-    training = [clip for clip in run.clips if _during_training(clip.phase)]
+    clips = read_clips(run.path / "videos")
+    evaluations = [clip for clip in clips if not _during_training(clip.phase)]
+    training = [clip for clip in clips if _during_training(clip.phase)]
     left = EMBEDDED_BYTES
     media = []
     for clip in evaluations + sorted(training, key=lambda clip: clip.phase, reverse=True):

@@ -1,46 +1,11 @@
-"""A folder's pages over HTTP: loopback only, under a secret address, read-only, nothing outside the folder."""
+"""What `gymnast view` shows of a folder: the pages there are, or the one that can be built."""
 
 from __future__ import annotations
 
-import html
-import re
-import secrets
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
 
-from gymnast_core.errors import ConfigError, DataError
-
-HOST = "127.0.0.1"
-READ_SECONDS = 10.0
-"""Time a client has between two packets of its request."""
-PAGES = ("report.html", "evaluation.html", "probe.html", "confusion.html", "index.html")
-"""Pages that commands write, the first ones to be shown first."""
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".mp4": "video/mp4",
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".json": "application/json",
-    ".jsonl": "text/plain; charset=utf-8",
-    ".csv": "text/plain; charset=utf-8",
-    ".txt": "text/plain; charset=utf-8",
-    ".yaml": "text/plain; charset=utf-8",
-}
-"""What is served; weights and hidden files are not."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' data:; media-src 'self' data:; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
+from gymnast_core.errors import DataError
+from gymnast_pages.server import find_pages
 
 
 def prepare(folder: Path) -> None:
@@ -50,137 +15,10 @@ def prepare(folder: Path) -> None:
     if find_pages(folder):
         return
     if (folder / "results.jsonl").exists():
-        from gymnast_report.evaluation_page import build_evaluation_page
+        from gymnast_evaluation.page import build_evaluation_page
 
         build_evaluation_page(folder)
     else:
         from gymnast_report.report import build_report
 
         build_report(folder)
-
-
-def find_pages(folder: Path) -> list[str]:
-    """Pages in the folder and below it, relative to it: those at the top first."""
-    found = [path.relative_to(folder) for name in PAGES for path in folder.rglob(name) if path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.parts)]
-    return [path.as_posix() for path in sorted(shown, key=lambda path: (len(path.parts), PAGES.index(path.name), path))]
-
-
-class FolderServer(ThreadingHTTPServer):
-    """Serves what is in a folder under `url`, which contains a secret."""
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        """Raises `ConfigError` if the port is taken."""
-        self.folder = folder.resolve()
-        self.token = secrets.token_urlsafe(18)
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"Port {port} of {HOST} cannot be used: {error.strerror}. Choose another with --port N, or --port 0."
-            ) from error
-
-    @property
-    def hosts(self) -> tuple[str, str]:
-        """What a browser that was given our address calls us; other names mean DNS rebinding."""
-        return f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.hosts[0]}/{self.token}/"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Silent: clients hang up and time out."""
-
-
-class _Refused(Exception):
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FolderServer
-    server_version, sys_version = "gymnast", ""
-    timeout = READ_SECONDS
-
-    def do_GET(self) -> None:
-        try:
-            self._answer(self._name())
-        except _Refused as refused:
-            self._send(refused.status, "text/plain; charset=utf-8", f"{refused}\n".encode())
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Silent: the address is a secret."""
-
-    def _name(self) -> str:
-        """The path under the secret address. Raises `_Refused` for other places and other names of this host."""
-        hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, "Open the address that was printed.")
-        token, slash, name = urlsplit(self.path).path.removeprefix("/").partition("/")
-        if not slash or not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.NOT_FOUND, "There is nothing here. Open the address that was printed.")
-        return unquote(name)
-
-    def _answer(self, name: str) -> None:
-        if name:
-            self._send_file(self._path(name))
-            return
-        pages = find_pages(self.server.folder)
-        if len(pages) == 1:
-            self._send(HTTPStatus.FOUND, "text/plain; charset=utf-8", b"", Location=quote(pages[0]))
-        else:
-            self._send(HTTPStatus.OK, TYPES[".html"], _index(self.server.folder.name, pages).encode())
-
-    def _path(self, name: str) -> Path:
-        """The file of that name. Raises `_Refused` if it is not a plain file of a known type inside the folder."""
-        missing = _Refused(HTTPStatus.NOT_FOUND, "There is no such page in this run.")
-        parts = name.split("/")
-        if "\0" in name or "\\" in name or any(not part or part.startswith(".") for part in parts):
-            raise missing
-        try:
-            path = self.server.folder.joinpath(*parts).resolve()
-            # Also after links are followed.
-            inside = path.is_relative_to(self.server.folder) and path.is_file()
-        except (OSError, RuntimeError):  # a name that is too long, a link to itself
-            raise missing from None
-        if not inside or path.suffix not in TYPES:
-            raise missing
-        return path
-
-    def _send_file(self, path: Path) -> None:
-        content, kind = path.read_bytes(), TYPES[path.suffix]
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted is None or not content:
-            self._send(HTTPStatus.OK, kind, content, **{"Accept-Ranges": "bytes"})
-            return
-        first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
-        if first > last:
-            unit = f"bytes */{len(content)}"
-            self._send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, kind, b"", **{"Content-Range": unit})
-            return
-        place = f"bytes {first}-{last}/{len(content)}"
-        self._send(HTTPStatus.PARTIAL_CONTENT, kind, content[first : last + 1], **{"Content-Range": place})
-
-    def _send(self, status: HTTPStatus, kind: str, content: bytes, **more: str) -> None:
-        self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content)), **more}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-def _index(title: str, pages: list[str]) -> str:
-    items = "".join(f'<li><a href="{quote(page)}">{html.escape(page)}</a></li>' for page in pages)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{html.escape(title)}</title></head><body style="font: 16px/1.9 system-ui; '
-        f'margin: 24px; overflow-wrap: anywhere"><h1>{html.escape(title)}</h1><ul>{items}</ul></body></html>'
-    )

@@ -17,7 +17,8 @@ def view(run: Path, port: int, open_browser: bool) -> None:
     The address holds a secret and nothing outside RUN is served. From another machine, forward the port:
     ssh -L PORT:127.0.0.1:PORT HOST. The pages also work without a server, by opening the files.
     """
-    from gymnast_report.view import FolderServer, prepare
+    from gymnast_pages.server import FolderServer
+    from gymnast_report.view import prepare
 
     prepare(run)
     with FolderServer(run, port) as server:

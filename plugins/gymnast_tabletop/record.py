@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gymnast_core.errors import ConfigError, DataError, GymnastError, unknown_name
-from gymnast_report.progress import Progress
+from gymnast_core.runs.progress import Progress
 from gymnast_tabletop.experts import BEHAVIOURS, behaviour
 from gymnast_tabletop.instructions import draw_instruction, parse, start_scene, success
 from gymnast_tabletop.scene import MAX_DELTA, check_n_blocks

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from gymnast_core.errors import DataError, GymnastError
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import atomic_directory, seeded_generator
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.runs.progress import Progress
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Task
-from gymnast_report.progress import Progress
 from gymnast_tabletop.recordings import Folder
 
 CHUNK = 4

@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnast_core.errors import ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_vlm_reward.config import KEY
 from gymnast_vlm_reward.votes import TIES, decide

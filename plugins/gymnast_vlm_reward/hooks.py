@@ -13,9 +13,9 @@ def gymnast_run_started(config: Any) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from gymnast_core.registry import registries
-    from gymnast_core.schema import typed
-    from gymnast_core.snapshot import write_json
+    from gymnast_core.config.typed import typed
+    from gymnast_core.plugins.compose import registries
+    from gymnast_core.runs.atomic import write_json
     from gymnast_vlm_reward.config import JudgeConfig
     from gymnast_vlm_reward.prompts import load_prompt
 

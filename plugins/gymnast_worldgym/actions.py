@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError
+from gymnast_episodes.robots import Robot, robot
 from gymnast_worldgym.architecture import Architecture
-from gymnast_worldgym.robots import Robot, robot
 
 
 class ActionSpace:

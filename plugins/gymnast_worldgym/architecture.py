@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_episodes.robots import robot
 from gymnast_worldgym.codec import CODECS, Codec
 from gymnast_worldgym.model import DiT
-from gymnast_worldgym.robots import robot
 from gymnast_worldgym.schedule import TIMESTEPS
 
 CHOICES = {

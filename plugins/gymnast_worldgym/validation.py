@@ -171,7 +171,7 @@ def illustrate(
     `curves.csv` and `curves.json` hold MSE, PSNR and SSIM by frame, of the model and of a world that stands still (the
     start frame repeated), `curves.svg` draws them.
     """
-    from gymnast_report.video import write_video
+    from gymnast_pages.video import write_video
 
     count = min(ILLUSTRATED, len(episodes))
     shown = [episodes[index * len(episodes) // count] for index in range(count)]
@@ -207,7 +207,7 @@ def write_curves(replayed: OpenLoop, ids: Sequence[str], directory: Path) -> Non
 
 def draw_curves(curves: Mapping[str, Sequence[float]]) -> str:
     """A self-contained SVG: one panel a measure, the model's curve and that of the start frame repeated."""
-    from gymnast_report.charts import HEIGHT, WIDTH, Chart, Point, Series
+    from gymnast_pages.charts import HEIGHT, WIDTH, Chart, Point, Series
 
     panels = []
     for index, (name, unit) in enumerate(MEASURES.items()):

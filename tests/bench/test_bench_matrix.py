@@ -12,9 +12,9 @@ from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import cells_of, run_config
 from gymnast_core import cli
 from gymnast_core.config import load_config
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
-from gymnast_core.schema import typed
+from gymnast_core.plugins.compose import registries
 
 AXES = {
     "optimizer": {"grpo": [], "iter": ["optimizer=iter-sft"]},

@@ -12,8 +12,8 @@ from small import Models, save_models
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import cells_of, run_config
-from gymnast_core.registry import registries
-from gymnast_core.schema import typed
+from gymnast_core.config.typed import typed
+from gymnast_core.plugins.compose import registries
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -126,9 +126,9 @@ def test_a_bench_says_what_it_knows_and_how_well(bench_page: Path) -> None:
 
 
 def test_an_evaluation_is_clean_and_fits(browser: Browser, tmp_path: Path) -> None:
+    from gymnast_evaluation.page import build_evaluation_page
     from gymnast_evaluation.summary import Scores, summarise
     from gymnast_evaluation.trials import Trial, TrialFile
-    from gymnast_report.evaluation_page import build_evaluation_page
 
     (tmp_path / "config.yaml").write_text("kind: evaluate\n")
     file = TrialFile(tmp_path / "results.jsonl", {0: 12})

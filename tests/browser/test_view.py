@@ -17,7 +17,8 @@ from chromium import Browser
 from fake_run import make_run
 
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_report.view import FolderServer, find_pages, prepare
+from gymnast_pages.server import FolderServer, find_pages
+from gymnast_report.view import prepare
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from gymnast_conformance.command import check
-from gymnast_core import discovery, hooks, hookspecs, registry
 from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.plugins import compose, discovery, hooks, hookspecs
 
 PLUGINS = '''
 """Two plugins of one name, one of them with a bug."""
@@ -58,10 +58,10 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "check_command_hooks.py").write_text(HOOKS)
     (tmp_path / "check_command_typing.py").write_text(HOOKS.replace("metrics", "metric"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    for remembered in (hooks.plugin_manager, registry.registries):
+    for remembered in (hooks.plugin_manager, compose.registries):
         remembered.cache_clear()
     yield
-    for remembered in (hooks.plugin_manager, registry.registries):
+    for remembered in (hooks.plugin_manager, compose.registries):
         remembered.cache_clear()
     sys.modules.pop("check_command_plugins", None)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gymnast_core import hooks, registry
 from gymnast_core.cli import cli
-from gymnast_core.discovery import PluginSource
+from gymnast_core.plugins import compose, hooks
+from gymnast_core.plugins.discovery import PluginSource
 from gymnast_listing.advice import advice
 
 ENTRIES = """
@@ -61,10 +61,10 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path.write_bytes(source.encode("latin-1"))
     (tmp_path / "containment_presets" / "presets" / "dangling.yaml").symlink_to(tmp_path / "nowhere.yaml")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for remembered in (hooks.plugin_manager, registry.registries):
+    for remembered in (hooks.plugin_manager, compose.registries):
         remembered.cache_clear()
     yield
-    for remembered in (hooks.plugin_manager, registry.registries):
+    for remembered in (hooks.plugin_manager, compose.registries):
         remembered.cache_clear()
 
 

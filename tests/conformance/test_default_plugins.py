@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gymnast_conformance.component import undocumented
 from gymnast_core.cli import cli
 from gymnast_core.errors import DataError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing import check_dataset
+from gymnast_core.testing.component import undocumented
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BRIDGE = {"path": str(GOLDEN / "episodes" / "bridge"), "instruction": "close the drawer"}

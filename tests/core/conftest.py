@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gymnast_core import hooks, registry
+from gymnast_core.plugins import compose, hooks
 
 
 class SitePackages:
@@ -64,7 +64,7 @@ def fresh():
 
     def clear() -> None:
         hooks.plugin_manager.cache_clear()
-        registry.registries.cache_clear()
+        compose.registries.cache_clear()
 
     clear()
     yield

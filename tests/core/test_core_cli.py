@@ -8,15 +8,15 @@ from gymnast_core.cli import cli
 FAKE_RUN = """
 import sys, types
 from pathlib import Path
-calls = types.ModuleType("gymnast_core.run")
+calls = types.ModuleType("gymnast_core.training.run")
 def train(config, *, resume):
     if config.seed == 130:
         raise KeyboardInterrupt
     return {"seed": config.seed, "resume": resume and str(resume), "output": Path("runs/x")}
 calls.train = train
-sys.modules["gymnast_core.run"] = calls
-import gymnast_core
-gymnast_core.run = calls
+sys.modules["gymnast_core.training.run"] = calls
+import gymnast_core.training
+gymnast_core.training.run = calls
 from gymnast_core.cli import main
 main()
 """

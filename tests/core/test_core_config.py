@@ -1,8 +1,8 @@
 import pytest
 
 from gymnast_core.config import RunConfig, load_config, to_yaml
+from gymnast_core.config.presets import presets
 from gymnast_core.errors import ConfigError
-from gymnast_core.presets import presets
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gymnast_core import discovery
+from gymnast_core.plugins import discovery
 
 GROUP = "gymnast.policies"
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gymnast_core import hooks, hookspecs, registry
 from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.plugins import compose, hooks, hookspecs
 
 SPECS = [name for name in dir(hookspecs) if name.startswith("gymnast_")]
 
@@ -49,7 +49,7 @@ def test_broken_hook_plugins_do_not_stop_the_others(site_packages, fresh):
     }
     names = "\n".join(f"{name[10:-3]} = {name[:-3]}" for name in modules)
     site_packages.add("hooked", f"[gymnast.hooks]\n{names}\n", modules)
-    assert "from-hook" in registry.registries().policies.names()
+    assert "from-hook" in compose.registries().policies.names()
     broken = hooks.plugin_manager().broken
     assert {"typo", "broken", "raises"} <= set(broken)
     assert "no_such_dependency" in str(broken["broken"])

@@ -1,7 +1,8 @@
 import pytest
 
 from gymnast_core.errors import ConfigError, PluginError
-from gymnast_core.registry import Registry, registries
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.registry import Registry
 
 GROUP = "gymnast.reward_models"
 JUDGE = """

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from gymnast_conformance.making import make_tasks
 from gymnast_core import testing
 from gymnast_core.errors import ConfigError, ContractError, DataError
 from gymnast_core.interfaces import Loss, Optimizer, Policy, RewardModel, WorldModel
+from gymnast_core.testing.making import make_tasks
 from gymnast_core.types import ActionChunk, Reward
 
 

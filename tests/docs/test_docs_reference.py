@@ -14,10 +14,11 @@ import click
 import pytest
 import yaml
 
-from gymnast_core import hookspecs, interfaces, types
+from gymnast_core import interfaces, types
 from gymnast_core.cli import cli
 from gymnast_core.config import ComponentConfig
-from gymnast_core.discovery import PluginSource, load
+from gymnast_core.plugins import hookspecs
+from gymnast_core.plugins.discovery import PluginSource, load
 
 ROOT = Path(__file__).parents[2]
 GROUPS: dict[str, dict[str, str]] = {

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import torch
 
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode
 
 BRIDGE = Path(__file__).parents[1] / "golden" / "episodes" / "bridge"

@@ -16,7 +16,7 @@ from clips import BRIDGE, episodes_of, pictures, psnr, same_episode
 
 from gymnast_core.errors import ConfigError, DataError, PluginError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode
 from gymnast_episodes import encode, write_lerobot
 from gymnast_episodes.conversion import Conversion, convert

@@ -7,7 +7,7 @@ import torch
 from clips import BRIDGE, episodes_of
 
 from gymnast_core.errors import ConfigError, DataError, PluginError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 
 SOURCE = {"name": "worldgym-episodes", "args": {"path": str(BRIDGE), "instruction": "lift"}}
 

@@ -195,7 +195,7 @@ def test_an_episode_without_frames_is_left_out(tmp_path, caplog):
 
 
 def test_a_dataset_of_episodes_has_no_tasks(made):
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
 
     with pytest.raises(DataError, match="holds no tasks"):
         registries().datasets.build("lerobot", {"path": str(made)}).tasks()

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.registry import registries
-from gymnast_worldgym.robots import robot
+from gymnast_core.plugins.compose import registries
+from gymnast_episodes.robots import robot
 
 GOLDEN = BRIDGE.parent
 FACTS = json.loads((GOLDEN / "facts.json").read_text())

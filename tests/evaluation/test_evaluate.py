@@ -17,7 +17,7 @@ from evaluation_parts import policy as policy_text
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_environment.rewards import EnvironmentReward
 from gymnast_environment.world import GymnasiumWorld

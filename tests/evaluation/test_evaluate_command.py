@@ -20,7 +20,7 @@ from evaluation_parts import WORLD, Command, arguments, policy
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.trials import Trial, read_trials

@@ -16,12 +16,11 @@ from chromium import BINARY, Browser
 
 from gymnast_core.errors import DataError
 from gymnast_core.types import Rollout, Task
+from gymnast_evaluation.page import build_evaluation_page
+from gymnast_evaluation.scatter import policy_scatter, task_scatter
 from gymnast_evaluation.summary import Scores, summarise
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
-from gymnast_report import evaluation_page
-from gymnast_report.evaluation_page import build_evaluation_page
-from gymnast_report.scatter import policy_scatter, task_scatter
 
 POLICIES = ("alpha", "beta", "gamma")
 WORLDS = ("imagined", "real")
@@ -113,7 +112,7 @@ def test_many_policies_are_compared_in_a_matrix(tmp_path: Path) -> None:
 def test_videos_without_room_are_linked_fairly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the room shows the first trials of every policy, not every trial of the first policy."""
     size = sum(path.stat().st_size for path in (folder / "videos").rglob("*.*"))
-    monkeypatch.setattr(evaluation_page, "EMBEDDED_BYTES", size // 2)
+    monkeypatch.setattr("gymnast_evaluation.page.EMBEDDED_BYTES", size // 2)
     page = build_evaluation_page(folder).read_text()
     for policy in POLICIES:
         shown = page.count(f'aria-label="imagined, {policy}: ')

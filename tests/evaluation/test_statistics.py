@@ -20,8 +20,7 @@ from scipy import stats
 from statsmodels.stats import contingency_tables, multitest, proportion
 
 from gymnast_core.errors import DataError
-from gymnast_evaluation.results import EpisodeResult, Evaluation, evaluation_from_json, paired_difference
-from gymnast_evaluation.statistics import (
+from gymnast_core.statistics import (
     biased_interval,
     bootstrap_interval,
     cluster_index,
@@ -33,6 +32,7 @@ from gymnast_evaluation.statistics import (
     success_interval,
     wilson_interval,
 )
+from gymnast_evaluation.results import EpisodeResult, Evaluation, evaluation_from_json, paired_difference
 
 SCORES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 BINARY = st.sampled_from([0.0, 1.0])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa as their_kappa
 
+from gymnast_core.statistics import biased_interval, percentiles, resampled_means
 from gymnast_evaluation.agreement import (
     agreement,
     cohens_kappa,
@@ -19,7 +20,6 @@ from gymnast_evaluation.agreement import (
     mean_maximum_rank_violation,
     outcome_table,
 )
-from gymnast_evaluation.statistics import biased_interval, percentiles, resampled_means
 
 RATES = st.sampled_from([0.0, 0.1, 0.3, 0.1 + 0.2, 0.45, 0.8, 1.0])
 PAIRS = st.lists(st.tuples(RATES, RATES), min_size=3, max_size=9)

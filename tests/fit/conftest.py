@@ -10,7 +10,7 @@ import toy
 
 from gymnast_core import cli
 from gymnast_core.config import load_config
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_fit.config import FitConfig
 
 

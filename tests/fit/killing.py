@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import toy
 
-from gymnast_core import cli, snapshot
+from gymnast_core import cli
+from gymnast_core.runs import snapshot
 from gymnast_fit import module
 
 MOMENTS = ("in a step", "after a row of the log", "while a snapshot is written", "while the checkpoint is written")

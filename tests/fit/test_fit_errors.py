@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch.plugins import MixedPrecision
 
 from gymnast_core.errors import CheckpointError, ConfigError
-from gymnast_core.snapshot import load_latest_snapshot
+from gymnast_core.runs.snapshot import load_latest_snapshot
 
 Fit = Callable[..., Path]
 FitError = Callable[..., str]

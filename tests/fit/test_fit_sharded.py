@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from gymnast_core.errors import ConfigError
-from gymnast_lightning.trainer import build_trainer
+from gymnast_core.training.trainer import build_trainer
 from gymnast_openvla_oft.policy import OpenVLAOFT
 
 TOWER = "{patch_size: 8, width: 16, depth: 3, heads: 2}"

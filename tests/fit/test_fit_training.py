@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gymnast_core.config import load_config
-from gymnast_core.registry import registries
-from gymnast_core.snapshot import load_latest_snapshot, seeded_generator
+from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_core.seeds import seeded_generator
 from gymnast_fit.batches import SeededBatches, episode_loader
 from gymnast_fit.config import FitConfig, FitLoopConfig
 from gymnast_fit.fit import fit as run_fit

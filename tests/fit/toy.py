@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset, Loss, RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, Reward, Rollout
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gymnast_core.cli import cli
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 
 Imagine = Callable[..., dict[str, Any]]
 

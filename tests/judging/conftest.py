@@ -44,7 +44,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parts of `line_parts`, registered for one test."""
     import line_parts
 
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
 
     known = registries()
     for registry in known:

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gymnast_core import cli
-from gymnast_core.registry import registries
-from gymnast_core.rollout import imagine
+from gymnast_core.plugins.compose import registries
+from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.types import Observation
 from gymnast_openvla_oft.adapters import Factors, read_adapter
 from gymnast_openvla_oft.policy import OpenVLAOFT

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing import check_dataset
 
 TABLETOP = {"name": "tabletop", "args": {"count": 40, "image_size": 32}}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, to_yaml
+from gymnast_core.statistics import success_interval
 from gymnast_core.types import Reward, Rollout, Task
-from gymnast_evaluation.statistics import success_interval
 from gymnast_report import hooks
 
 HOSTILE = '<script>alert("x")</script> & "quotes" </video>'

@@ -14,10 +14,9 @@ import fake_run
 import pytest
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.results import read_run
 from gymnast_report import report
 from gymnast_report.__main__ import main
-from gymnast_report.charts import Chart, Point, Series, ticks
-from gymnast_report.folder import read_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -194,19 +193,3 @@ def test_a_damaged_evaluation_is_named(tmp_path, content):
     (tmp_path / "evaluations" / "before.json").write_text(content)
     with pytest.raises(DataError, match=r"before\.json"):
         report.build_report(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "low, high, expected", [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 7, [0, 2, 4, 6]), (-3, 3, [-2, 0, 2])]
-)
-def test_ticks_are_round_numbers_inside_the_range(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    "points", [[Point(3, 0.0)], [Point(1, 5.0), Point(1000, 5.0)], [Point(i, i) for i in range(200)]]
-)
-def test_any_series_can_be_drawn(points):
-    drawing = Chart("t", "y", [Series("<a>", points), Series("b", points, "bars")]).svg()
-    assert "nan" not in drawing and "<a>" not in drawing
-    ElementTree.fromstring(drawing)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gymnast_core import cli
-from gymnast_core.registry import registries
-from gymnast_core.schema import typed
+from gymnast_core.config.typed import typed
+from gymnast_core.plugins.compose import registries
 
 COLOURS, DIRECTIONS = ("red", "green", "blue", "yellow"), ("left", "right", "top", "bottom")
 INSTRUCTIONS = [f"push the {colour} block to the {side}" for colour in COLOURS for side in DIRECTIONS]

@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig
 from gymnast_core.errors import ConfigError
-from gymnast_core.loop import Components, ReinforcementLoop, RewardsFailing, step_mask
-from gymnast_core.rollout import imagine, rollout_from_state, rollout_to_state
-from gymnast_core.snapshot import load_latest_snapshot, save_snapshot, seeded_generator
+from gymnast_core.rollouts.imagine import imagine, rollout_from_state, rollout_to_state
+from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
+from gymnast_core.seeds import seeded_generator
+from gymnast_core.training.loop import Components, ReinforcementLoop, RewardsFailing, step_mask
 from gymnast_core.types import Reward, Rollout
-from gymnast_grpo.grpo import GRPO
+from gymnast_optimizers.grpo import GRPO
 
 
 class Hooks:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from small import Models
 
-from gymnast_core.snapshot import load_latest_snapshot
+from gymnast_core.runs.snapshot import load_latest_snapshot
 
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from gymnast_core.cli import cli
 from gymnast_core.config import RunConfig, load_config
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
 from gymnast_imagine.config import ImagineConfig

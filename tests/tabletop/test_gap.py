@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_environment.world import GymnasiumWorld
 from gymnast_tabletop.gap import Gap, read_gap
 from gymnast_tabletop.instructions import start_scene

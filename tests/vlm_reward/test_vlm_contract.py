@@ -14,9 +14,9 @@ from judging import MAKERS
 from gymnast_conformance.command import check
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
-from gymnast_core.run import build_components
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing import check_reward_model
+from gymnast_core.training.run import build_components
 from gymnast_vlm_reward.loopback import LoopbackServer
 
 
@@ -62,7 +62,7 @@ def test_a_run_that_cannot_be_judged_stops_before_any_model_is_loaded(
 
 def test_listing_plugins_imports_no_client_library() -> None:
     code = (
-        "import sys; from gymnast_core.registry import registries; names = registries().reward_models.names();"
+        "import sys; from gymnast_core.plugins.registry import registries; names = registries().reward_models.names();"
         "assert {'gpt-4o', 'claude', 'openai-compatible', 'local-vlm', 'ensemble'} <= set(names), names;"
         "print([name for name in ('openai', 'anthropic', 'torch', 'transformers') if name in sys.modules])"
     )

@@ -10,7 +10,7 @@ import pytest
 from judging import make_rollout, make_rollouts
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing import check_reward_model
 from gymnast_core.types import Reward
 from gymnast_vlm_reward.ensemble import Ensemble, MemberConfig

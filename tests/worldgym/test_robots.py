@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.types import Task
-from gymnast_worldgym.images import resize
-from gymnast_worldgym.robots import names, robot
+from gymnast_episodes.images import resize
+from gymnast_episodes.robots import names, robot
 from gymnast_worldgym.world_model import WorldGym
 
 MIXED = {"action_dim": 10, "robot_action_dim": None}

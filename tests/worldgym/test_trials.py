@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gymnast_core.errors import DataError
-from gymnast_worldgym.images import resize
-from gymnast_worldgym.trials import Trials
+from gymnast_episodes.images import resize
+from gymnast_episodes.trials import Trials
 
 TREE = golden.ROOT / "trials_tree"
 EXPECTED = {

@@ -9,7 +9,7 @@ from cosmos_checkpoints import SIZE, write_checkpoint
 from diffusers import CosmosActionCondition
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.interfaces import Policy
-from gymnast_core.rollout import imagine
+from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_world_model
 from gymnast_core.types import ActionChunk, Observation, Task
 from PIL import Image

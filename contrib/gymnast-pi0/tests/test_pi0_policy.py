@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from click.testing import CliRunner
-from gymnast_core import run
 from gymnast_core.cli import cli
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing import check_policy
+from gymnast_core.training import run
 from gymnast_core.types import ActionChunk, Observation, Reward, Rollout
 from pi0_checkpoints import ACTION_DIM, CHUNK, STATE_DIM, STATISTICS, WIDTH
 from safetensors.torch import load_file, save_file

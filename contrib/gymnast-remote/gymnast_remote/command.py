@@ -85,7 +85,7 @@ def _token(host: str) -> str | None:
 
 
 def _policy(target: str, arguments: tuple[str, ...], device: str) -> tuple[Policy, str, Any]:
-    from gymnast_core.registry import registries
+    from gymnast_core.plugins.compose import registries
     from gymnast_evaluation.evaluate import choose_device
 
     from gymnast_remote.target import find_target

@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnast_core.config import ComponentConfig, parse_overrides
 from gymnast_core.errors import ConfigError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from gymnast_core.cli import cli
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import GymnastError
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 
 from gymnast_remote.command import serve
 from gymnast_remote.policy import RemotePolicy

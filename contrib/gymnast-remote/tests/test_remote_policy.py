@@ -13,8 +13,8 @@ import json_numpy
 import numpy as np
 import pytest
 import torch
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.schema import typed
 from gymnast_core.testing import check_policy
 from gymnast_core.types import Observation
 from openpi_client import msgpack_numpy

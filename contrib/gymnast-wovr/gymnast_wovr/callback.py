@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 from gymnast_core.config import RunConfig
 from gymnast_core.errors import ConfigError, PluginError
-from gymnast_core.snapshot import atomic_directory, write_json
+from gymnast_core.runs.atomic import atomic_directory, write_json
 
 from gymnast_wovr.co_evolving import CoEvolvingWorld
 from gymnast_wovr.refinement import Materials, gather_materials, refine

@@ -18,7 +18,7 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Loss, Trainable, WorldModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, Task
 from torch import Tensor, nn
 

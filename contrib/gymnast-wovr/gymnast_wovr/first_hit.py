@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 
 from gymnast_wovr.clips import clip, clip_ends

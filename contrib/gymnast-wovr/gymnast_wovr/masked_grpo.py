@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Loss
-from gymnast_grpo.grpo import GRPO
+from gymnast_optimizers.grpo import GRPO
 from torch import Tensor
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from gymnast_core.config import ComponentConfig, RunConfig
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, WorldModel
-from gymnast_core.registry import registries
-from gymnast_core.rollout import imagine
-from gymnast_core.schema import typed
-from gymnast_core.snapshot import seeded_generator
+from gymnast_core.plugins.compose import registries
+from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode, Rollout, Task
 from gymnast_fit.config import FitLoopConfig
 from gymnast_fit.optimizers import learning_rate_factor

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from gymnast_core import cli
-from gymnast_core.hooks import plugin_manager
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.hooks import plugin_manager
 from wovr_parts import INSTRUCTIONS, POLICY, WORLD, Brightness, build
 
 from gymnast_wovr import hooks

@@ -11,8 +11,8 @@ import gymnast_tabletop  # noqa: F401
 import numpy as np
 import pytest
 import torch
-from gymnast_conformance.reward_model import check_reward_model
 from gymnast_core.errors import ConfigError
+from gymnast_core.testing.reward_model import check_reward_model
 from gymnast_core.types import Rollout, Task
 from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.instructions import parse

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gymnast_conformance.hooks import check_hooks
+from gymnast_core.testing.hooks import check_hooks
 
 from gymnast_wovr import hooks
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from gymnast_conformance.dataset import check_dataset
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.registry import registries
+from gymnast_core.plugins.compose import registries
+from gymnast_core.testing.dataset import check_dataset
 from gymnast_core.types import Episode, Reward, Rollout
 from gymnast_judging.stored import store
 from wovr_parts import WORLD, build, make_rollout

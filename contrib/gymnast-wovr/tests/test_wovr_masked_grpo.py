@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from gymnast_conformance.optimizer import check_optimizer
 from gymnast_core.errors import ConfigError
-from gymnast_core.loop import step_mask
+from gymnast_core.testing.optimizer import check_optimizer
+from gymnast_core.training.loop import step_mask
 from wovr_parts import make_rollout
 
 from gymnast_wovr.masked_grpo import MaskedGRPO

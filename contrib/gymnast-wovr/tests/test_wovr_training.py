@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from gymnast_conformance.world_model import check_world_model
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.hooks import plugin_manager
-from gymnast_core.snapshot import load_latest_snapshot
+from gymnast_core.plugins.hooks import plugin_manager
+from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_core.testing.world_model import check_world_model
 from gymnast_core.types import Task
 from wovr_parts import build, make_rollout
 

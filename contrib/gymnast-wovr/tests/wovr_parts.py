@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.registry import registries
-from gymnast_core.schema import typed
+from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout, Task
 
 COLOURS, DIRECTIONS = ("red", "green", "blue", "yellow"), ("left", "right", "top", "bottom")

@@ -1,0 +1,55 @@
+"""Presets: YAML files in the `presets` folder of packages named by entry points of `gymnast.presets`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.plugins import discovery
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A complete config that comes with a plugin."""
+
+    name: str
+    """File name without `.yaml`."""
+    path: Path
+    kind: str
+    """The command it is for: "train", "fit" or "evaluate"."""
+    description: str
+    """Its first line, if that is a comment."""
+    distribution: str
+
+
+def presets() -> list[Preset]:
+    """Every installed preset, by name, read without importing its package."""
+    found: dict[Path, Preset] = {}
+    for sources in discovery.sources("gymnast.presets").values():
+        for source in sources:
+            spec = discovery.locate(source.module)
+            for folder in (spec and spec.submodule_search_locations) or []:
+                for path in filter(Path.is_file, Path(folder, "presets").glob("*.yaml")):
+                    found[path.resolve()] = _read(path.resolve(), source.distribution)
+    return sorted(found.values(), key=lambda preset: (preset.name, str(preset.path)))
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name. Raises `ConfigError` if there is none or two distributions bring one."""
+    everything = presets()
+    matches = [preset for preset in everything if preset.name == name]
+    if not matches:
+        known = [preset.name for preset in everything]
+        raise ConfigError(unknown_name("preset", name, known) + " A path to a YAML file works, too.")
+    if len(matches) > 1:
+        places = " and ".join(f"{preset.path} of {preset.distribution}" for preset in matches)
+        raise ConfigError(f"Two presets are called {name!r}: {places}. Give the path of the one you mean.")
+    return matches[0]
+
+
+def _read(path: Path, distribution: str) -> Preset:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kind = re.search(r"^kind:[ \t]*[\"']?(\w+)", text, flags=re.MULTILINE)
+    first = re.match(r"#[# ]*(.*)", text)
+    description = first.group(1).strip() if first else ""
+    return Preset(path.stem, path, kind.group(1) if kind else "train", description, distribution)

@@ -1,0 +1,79 @@
+"""What a command is told, as dataclasses with a docstring under each field."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """A plugin by name and the arguments merged over its `Config`."""
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Imagine, score, update."""
+
+    iterations: int = 100
+    """Batches of rollouts; a batch is `tasks_per_iteration` groups."""
+    tasks_per_iteration: int = 8
+    """Groups a batch, G."""
+    horizon: int = 40
+    """Actions an episode."""
+    temperature: float = 1.0
+    """Sampling temperature of the policy."""
+    max_draws: int = 4
+    """How often a batch is refilled by fresh tasks (dynamic sampling) before it goes on smaller."""
+    groups_per_update: int | None = None
+    """Groups that fill a batch; None means `tasks_per_iteration`. Surplus groups wait for the next one."""
+    imagine_batch_size: int = 256
+    """Episodes imagined at once, at most; each batch is judged while the next is imagined."""
+    micro_batch_size: int | None = None
+    """Trajectories whose gradient is computed at once (memory); None means a whole minibatch."""
+    rescore: int = 1
+    """How often rollouts that could not be judged are put to the reward model again."""
+    drop_incomplete_groups: bool = False
+    """Whether to drop a group of which a rollout stays unjudged; otherwise the judged ones teach."""
+    max_error_rate: float = 0.5
+    """Share of rollouts left unjudged above which the run stops, to be resumed."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a run measures its policy: the same tasks in another world, judged by its own judge."""
+
+    world: ComponentConfig = field(default_factory=lambda: ComponentConfig("gymnasium"))
+    reward_model: ComponentConfig = field(default_factory=lambda: ComponentConfig("environment"))
+    tasks: ComponentConfig | None = None
+    """Held-out tasks; None skips evaluation."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    every: int = 0
+    """Iterations between evaluations; 0 evaluates before and after the run only."""
+    videos: int = 8
+    """Rollout videos kept of each evaluation."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """`gymnast train`: reinforcement learning of a policy in a world model."""
+
+    kind: ClassVar[str] = "train"
+    world_model: ComponentConfig
+    policy: ComponentConfig
+    reward_model: ComponentConfig
+    optimizer: ComponentConfig
+    tasks: ComponentConfig
+    demonstrations: ComponentConfig | None = None
+    """Episodes for algorithms that mix imitation into the updates."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `lightning.Trainer`."""
+    seed: int = 0
+    output: str | None = None
+    """Run folder; None makes runs/<preset>-<timestamp>."""
+    checkpoint_every: int = 1
+    """Iterations between checkpoints."""

@@ -1,0 +1,1 @@
+"""How strangers are found, loaded and told what happens."""

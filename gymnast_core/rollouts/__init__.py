@@ -1,0 +1,1 @@
+"""Episodes of a policy in a world: imagined, batched, dealt to processes."""

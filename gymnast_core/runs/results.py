@@ -1,0 +1,152 @@
+"""Reads a run folder into typed records; what an unfinished run has not written is absent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gymnast_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One episode of an evaluation."""
+
+    task: str
+    instruction: str
+    value: float | None
+    """Success in [0, 1]; None when unscored."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One file of `evaluations/`."""
+
+    label: str
+    iteration: int
+    world: str
+    reward_model: str
+    rate: float | None
+    """Mean success of the scored episodes; None when none was scored."""
+    interval: tuple[float, float] | None
+    """95 % confidence interval of `rate`."""
+    n: int
+    """Scored episodes."""
+    unscored: int
+    episodes: Sequence[Scored] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Temperature, horizon (control steps), seed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report shows."""
+
+    path: Path
+    config: str
+    """The resolved config as YAML text."""
+    versions: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, float | None]]
+    """One row an iteration, in order; None where a column was not logged."""
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def kind(self) -> str:
+        """The command that made the run: "train", "fit" or "evaluate"."""
+        first = self.config.partition("\n")[0]
+        return first.removeprefix("kind: ") if first.startswith("kind: ") else "train"
+
+
+def position(row: Mapping[str, float | None]) -> float | None:
+    """The iteration (or gradient step) of a row of metrics."""
+    return row.get("iteration", row.get("step"))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder. Raises `DataError` if there is none or if a file in it is damaged."""
+    if not (path / "config.yaml").exists():
+        found = "it holds no config.yaml" if path.is_dir() else "no such folder"
+        raise DataError(f"{path} is not a run folder: {found}. Give the folder that `gymnast train` printed.")
+    evaluations = [_evaluation(file) for file in sorted((path / "evaluations").glob("*.json"))]
+    return Run(
+        path=path,
+        config=(path / "config.yaml").read_text(encoding="utf-8"),
+        versions=_json(path / "versions.json"),
+        summary=_json(path / "summary.json"),
+        metrics=_metrics(path / "metrics.csv"),
+        evaluations={evaluation.label: evaluation for evaluation in sorted(evaluations, key=_order)},
+    )
+
+
+def _order(evaluation: Evaluation) -> tuple[bool, bool, int]:
+    return evaluation.label != "before", evaluation.label == "after", evaluation.iteration
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error}). Restore or delete it, then rebuild.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object. Restore or delete it, then rebuild.")
+    return content
+
+
+def _evaluation(path: Path) -> Evaluation:
+    content = _json(path)
+    try:
+        rate = _number(content["rate"])
+        interval = content.get("interval")
+        bounds = [_number(bound) for bound in interval or ()]
+        return Evaluation(
+            label=content["label"],
+            iteration=int(content.get("iteration") or 0),
+            world=content["world"],
+            reward_model=content.get("reward_model", ""),
+            rate=rate,
+            interval=(bounds[0], bounds[1]) if len(bounds) == 2 and None not in bounds else None,  # type: ignore[arg-type]
+            n=int(content["n"]),
+            unscored=int(content.get("unscored", 0)),
+            episodes=[
+                Scored(episode["task"], episode["instruction"], _number(episode["value"]))
+                for episode in content.get("episodes", [])
+            ],
+            settings={key: content[key] for key in ("temperature", "horizon", "seed") if key in content},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not an evaluation ({error!r}). Delete it or evaluate again.") from error
+
+
+def _metrics(path: Path) -> list[dict[str, float | None]]:
+    """Rows of one iteration are merged, the later value winning: a resumed run repeats its last iteration."""
+    if not path.exists():
+        return []
+    by_iteration: dict[int, dict[str, float | None]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            iteration = _number(row.get("iteration", row.get("step")))
+            if iteration is None:
+                continue
+            merged = by_iteration.setdefault(int(iteration), {})
+            for name, text in row.items():
+                number = _number(text) if isinstance(text, str) else None
+                if name and (number is not None or name not in merged):
+                    merged[name] = number
+    return [by_iteration[iteration] for iteration in sorted(by_iteration)]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None for what is empty, text or NaN."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""The loop: imagine, judge, update."""

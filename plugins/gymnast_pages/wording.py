@@ -1,0 +1,42 @@
+"""How numbers read on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percent(value: float | None) -> str:
+    """0.325 -> "32.5 %"; None -> "unscored"."""
+    return "unscored" if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: float, unit: str = " points") -> str:
+    """0.12 -> "+12.0 points" (percentage points)."""
+    return f"{100 * value:+.1f}{unit}".replace("-", "−")
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """(0.1, 0.25) -> "10.0 % to 25.0 %"."""
+    return "" if bounds is None else f"{100 * bounds[0]:.1f} % to {100 * bounds[1]:.1f} %".replace("-", "−")
+
+
+def verdict(value: float | None) -> str:
+    """The word for a score: "unscored", "success", "failure", or "partial" for what lies between."""
+    if value is None:
+        return "unscored"
+    return {0.0: "failure", 1.0: "success"}.get(value, "partial")
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 2 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def p_value(value: float | None) -> str:
+    """0.0412 -> "0.041"; 0.00002 -> "< 0.001"."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

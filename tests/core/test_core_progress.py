@@ -1,0 +1,63 @@
+"""What a run shows of itself while it works, and says of what ran it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.versions import versions
+
+
+def test_versions_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert versions()["git_revision"] is None and versions()["git_dirty"] is None
+    monkeypatch.setenv("PATH", "")
+    assert versions()["git_revision"] is None
+
+
+class TestProgressInALogFile:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        now = [100.0]
+        monkeypatch.setattr("gymnast_core.runs.progress.time.monotonic", lambda: now[0])
+        return now
+
+    def test_a_line_now_and_then(self, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+        with Progress("Fitting", total=400) as progress:
+            for step in range(1, 401):
+                clock[0] += 0.25
+                progress.update(step, {"loss": 0.12345, "unscored": 2})
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == "Fitting 40/400  4.00 steps/s  left 1:30  loss 0.123  unscored 2"
+        assert len(lines) == 10
+        assert lines[-1].startswith("Fitting 400/400  4.00 steps/s  left 0:00")
+
+    def test_a_resumed_run_counts_only_its_own_steps(
+        self, clock: list[float], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Progress("Training", total=100, unit="iteration", start=90) as progress:
+            clock[0] += 10
+            progress.update(90, {})
+            clock[0] += 30
+            progress.update(91, {})
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == "Training 90/100  left ?"
+        assert second == "Training 91/100  40.0 s/iteration  left 6:00"
+
+    def test_hours(self, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+        with Progress("Training", total=101, unit="iteration") as progress:
+            clock[0] += 100
+            progress.update(1, {})
+        assert capsys.readouterr().err == "Training 1/101  100.0 s/iteration  left 2:46:40\n"
+
+
+def test_a_terminal_gets_a_live_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress("Fitting", total=10, start=4) as progress:
+        progress.update(7, {"loss": 0.5})
+    shown = capsys.readouterr().err
+    assert "Fitting" in shown and "7/10" in shown and "loss 0.5" in shown

@@ -1,0 +1,240 @@
+"""Properties of GRPO that hold for any rewards, masks and log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Optimizer
+from gymnast_core.testing import check_optimizer
+from gymnast_optimizers.grpo import GRPO
+from gymnast_optimizers.iter_sft import IterSFT
+
+REWARDS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=12)
+GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])
+quick = settings(max_examples=60, deadline=None)
+
+
+def advantages(rewards: list[float], valid: list[bool] | None = None, **config: object) -> Tensor:
+    valid = valid if valid is not None else [True] * len(rewards)
+    return GRPO(GRPO.Config(**config)).advantages(torch.tensor([rewards]), torch.tensor([valid]))[0]
+
+
+def batch(seed: int, rows: int = 3, factors: int = 7) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    new, old = torch.randn(2, rows, factors, generator=generator).unbind()
+    advantages_B = torch.randn(rows, generator=generator)
+    return new, old, advantages_B, torch.rand(rows, factors, generator=generator) < 0.6
+
+
+@quick
+@given(REWARDS, st.floats(-3, 3))
+def test_advantages_ignore_a_shift_of_all_rewards(rewards: list[float], shift: float) -> None:
+    shifted = advantages([reward + shift for reward in rewards])
+    torch.testing.assert_close(shifted, advantages(rewards), atol=1e-5, rtol=1e-5)
+
+
+@quick
+@given(REWARDS, st.floats(0.5, 20))
+def test_advantages_ignore_the_scale_of_rewards(rewards: list[float], scale: float) -> None:
+    scaled = advantages(rewards, reward_scale=scale)
+    torch.testing.assert_close(scaled, advantages(rewards), atol=1e-4, rtol=1e-4)
+
+
+@quick
+@given(REWARDS, st.randoms(use_true_random=False))
+def test_advantages_follow_a_permutation_of_the_group(rewards: list[float], random) -> None:
+    order = list(range(len(rewards)))
+    random.shuffle(order)
+    permuted = advantages([rewards[i] for i in order])
+    torch.testing.assert_close(permuted, advantages(rewards)[order])
+
+
+@quick
+@given(REWARDS)
+def test_advantages_have_mean_zero_and_unit_spread(rewards: list[float]) -> None:
+    values = advantages(rewards)
+    assert values.sum().item() == pytest.approx(0, abs=1e-5)
+    assert values.std().item() == pytest.approx(1.0 if len(set(rewards)) > 1 else 0.0, abs=1e-4)
+
+
+@quick
+@given(REWARDS, st.lists(GARBAGE, min_size=1, max_size=4))
+def test_unscored_entries_change_nothing(rewards: list[float], garbage: list[float]) -> None:
+    valid = [True] * len(rewards) + [False] * len(garbage)
+    mixed = advantages(rewards + garbage, valid)
+    assert torch.equal(mixed[: len(rewards)], advantages(rewards))
+    assert torch.equal(mixed[len(rewards) :], torch.zeros(len(garbage)))
+
+
+def test_equal_rewards_give_no_advantage_and_a_group_of_one_keeps_its_reward() -> None:
+    assert torch.equal(advantages([0.1] * 7), torch.zeros(7))
+    assert advantages([1.0], group_size=1, reward_scale=5.0).item() == pytest.approx(5.0, abs=1e-4)
+    assert advantages([1.0, math.nan], [True, False]).tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
+    assert torch.equal(advantages([math.nan] * 3, [False] * 3), torch.zeros(3))
+
+
+def test_without_normalisation_advantages_are_the_distance_from_the_mean() -> None:
+    assert advantages([1.0, 0.0, 0.0, 0.0], normalise_std=False).tolist() == [0.75, -0.25, -0.25, -0.25]
+
+
+def test_keep_wants_spread_and_a_success_rate_within_the_bounds() -> None:
+    nan = math.nan
+    rewards_GK = torch.tensor(
+        [[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5], [1, nan, nan, nan], [1, 0, nan, nan]]
+    )
+    kept = GRPO(GRPO.Config(group_size=4)).keep(rewards_GK, ~rewards_GK.isnan())
+    assert kept.tolist() == [True, False, False, False, False, True]
+    tenths = torch.tensor([[1.0] + [0.0] * 9, [1.0] * 9 + [0.0]])
+    assert GRPO(GRPO.Config(group_size=10)).keep(tenths, torch.ones_like(tenths).bool()).all()
+    strict = GRPO(GRPO.Config(group_size=10, accuracy_bounds=[0.2, 0.8]))
+    assert not strict.keep(tenths, torch.ones_like(tenths).bool()).any()
+
+
+def test_a_group_size_of_one_keeps_what_was_rewarded() -> None:
+    rewards_G1 = torch.tensor([[1.0], [0.0], [0.5]])
+    kept = GRPO(GRPO.Config(group_size=1)).keep(rewards_G1, torch.ones_like(rewards_G1).bool())
+    assert kept.tolist() == [True, False, True]
+
+
+@quick
+@given(st.integers(0, 1000), GARBAGE, st.sampled_from(["trajectory", "token"]))
+def test_masked_factors_change_neither_loss_nor_gradient(seed: int, garbage: float, average: str) -> None:
+    new, old, advantages_B, mask_BS = batch(seed)
+    optimizer = GRPO(GRPO.Config(kl_coefficient=0.1, loss_average=average))
+    results = []
+    for fill in (0.0, garbage):
+        log_prob_BS = torch.where(mask_BS, new, fill).requires_grad_()
+        loss = optimizer.loss(log_prob_BS, torch.where(mask_BS, old, fill), advantages_B, mask_BS, old)
+        loss.value.backward()
+        results.append((loss.value.detach(), log_prob_BS.grad, loss.metrics))
+    assert torch.equal(results[0][0], results[1][0]) and torch.isfinite(results[0][0])
+    assert torch.equal(results[0][1], results[1][1]) and not results[0][1][~mask_BS].any()
+    assert results[0][2] == results[1][2]
+
+
+def test_an_empty_mask_contributes_nothing_and_no_nan() -> None:
+    new, old, advantages_B, mask_BS = batch(0)
+    mask_BS[1] = False
+    full = GRPO().loss(new, old, advantages_B, mask_BS).value
+    others = GRPO().loss(new[[0, 2]], old[[0, 2]], advantages_B[[0, 2]], mask_BS[[0, 2]]).value
+    assert full.item() == pytest.approx(others.item() * 2 / 3, abs=1e-6)
+    nothing = GRPO().loss(new.requires_grad_(), old, advantages_B, torch.zeros_like(mask_BS))
+    nothing.value.backward()
+    assert nothing.value.item() == 0.0 and not new.grad.any()
+    assert all(math.isfinite(value) for value in nothing.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "flows"), [(1, 1.5, False), (1, 0.5, True), (-1, 0.5, False), (-1, 1.5, True)]
+)
+def test_gradient_stops_where_the_clip_is_active(advantage: float, ratio: float, flows: bool) -> None:
+    log_prob_11 = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    everything = torch.ones(1, 1, dtype=torch.bool)
+    GRPO().loss(log_prob_11, torch.zeros(1, 1), torch.tensor([advantage]), everything).value.backward()
+    assert bool(log_prob_11.grad.any()) is flows
+
+
+def test_extreme_ratios_stay_finite() -> None:
+    log_prob_B1 = torch.tensor([[500.0], [-500.0]], requires_grad=True)
+    loss = GRPO().loss(log_prob_B1, torch.zeros(2, 1), torch.tensor([-1.0, -1.0]), torch.ones(2, 1).bool())
+    loss.value.backward()
+    assert torch.isfinite(loss.value) and torch.isfinite(log_prob_B1.grad).all()
+
+
+def test_kl_penalty_pulls_towards_the_reference() -> None:
+    optimizer = GRPO(GRPO.Config(kl_coefficient=0.5))
+    assert optimizer.needs_reference and not GRPO().needs_reference
+    log_prob_12 = torch.tensor([[-1.0, -3.0]], requires_grad=True)
+    old, everything = log_prob_12.detach(), torch.ones(1, 2).bool()
+    reference_12 = torch.tensor([[-2.0, -2.0]])
+    loss = optimizer.loss(log_prob_12, old, torch.zeros(1), everything, reference_12)
+    loss.value.backward()
+    expected = ((math.exp(-1) + 1 - 1) + (math.exp(1) - 1 - 1)) / 2
+    assert loss.metrics["reference_kl"] == pytest.approx(expected, abs=1e-6)
+    assert loss.value.item() == pytest.approx(0.5 * expected, abs=1e-6)
+    assert log_prob_12.grad[0, 0] > 0 > log_prob_12.grad[0, 1]
+    with pytest.raises(ConfigError, match="reference"):
+        optimizer.loss(log_prob_12, old, torch.zeros(1), everything)
+
+
+def test_stops_when_the_policy_moved_too_far() -> None:
+    optimizer = GRPO(GRPO.Config(kl_stop=0.02))
+    assert optimizer.should_stop({"approx_kl": 0.03}) and optimizer.should_stop({"approx_kl": math.nan})
+    assert not optimizer.should_stop({"approx_kl": 0.01})
+    assert not GRPO().should_stop({"approx_kl": 100.0})
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = GRPO.Config(learning_rate=1.0, warmup_updates=4, learning_rate_decay_updates=10)
+    rates = [GRPO(config).learning_rate(update) for update in range(20)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[9] == pytest.approx(0.5) and rates[14:] == [0.0] * 6
+    assert all(before >= after for before, after in pairwise(rates[4:]))
+    assert GRPO(GRPO.Config(learning_rate=0.3)).learning_rate(10**6) == 0.3
+
+
+def test_adamw_decays_matrices_only() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    optimizer = GRPO(GRPO.Config(weight_decay=0.1, learning_rate=0.01, warmup_updates=2))
+    groups = optimizer.torch_optimizer(list(network.parameters())).param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
+    assert groups[0]["betas"] == (0.9, 0.95) and groups[0]["lr"] == 0.005
+    with pytest.raises(ConfigError, match="requires_grad"):
+        optimizer.torch_optimizer([nn.Parameter(torch.zeros(1), requires_grad=False)])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"group_size": 0},
+        {"accuracy_bounds": [0.9, 0.1]},
+        {"accuracy_bounds": [0.1]},
+        {"clip_low": 1.5},
+        {"loss_average": "sum"},
+        {"betas": [0.9]},
+        {"learning_rate": 0.0},
+        {"kl_coefficient": -1.0},
+        {"learning_rate_decay_updates": 0},
+    ],
+)
+def test_a_wrong_setting_is_named(config: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(config))):
+        GRPO(GRPO.Config(**config))
+
+
+def test_config_survives_omegaconf() -> None:
+    merged = OmegaConf.merge(OmegaConf.structured(GRPO.Config), {"kl_stop": None, "clip_high": 0.3})
+    assert OmegaConf.to_object(merged) == GRPO.Config(clip_high=0.3)
+
+
+def test_a_policy_learns_which_arm_pays() -> None:
+    """Two-armed bandit: rewards, advantages, loss and gradient step together favour the better arm."""
+    logits = nn.Parameter(torch.zeros(2))
+    rl = GRPO(GRPO.Config(learning_rate=0.1))
+    descent = rl.torch_optimizer([logits])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        old = logits.detach().log_softmax(0)
+        arm_GK = torch.multinomial(old.exp().expand(4, 2), 8, replacement=True, generator=generator)
+        rewards_GK = (arm_GK == 1).float()
+        advantages_B = rl.advantages(rewards_GK, torch.ones_like(rewards_GK).bool()).flatten()
+        arm_B1 = arm_GK.flatten()[:, None]
+        descent.zero_grad()
+        loss = rl.loss(logits.log_softmax(0)[arm_B1], old[arm_B1], advantages_B, torch.ones_like(arm_B1).bool())
+        loss.value.backward()
+        descent.step()
+    assert logits.softmax(0)[1] > 0.9
+
+
+@pytest.mark.parametrize("optimizer", [GRPO(), GRPO(GRPO.Config(kl_coefficient=0.1)), IterSFT()])
+def test_it_keeps_the_public_contract(optimizer: Optimizer) -> None:
+    assert check_optimizer(optimizer)
