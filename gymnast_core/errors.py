@@ -24,6 +24,10 @@ class CheckpointError(GymnastError):
     """A checkpoint that is missing, truncated or does not fit the model."""
 
 
+class StorageError(GymnastError):
+    """A file or folder that cannot be written: the disk is full, read-only or forbidden."""
+
+
 class ContractError(GymnastError, AssertionError):
     """A plugin that breaks an interface's contract; raised by `gymnast_core.testing`."""
 

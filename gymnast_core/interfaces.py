@@ -1,4 +1,4 @@
-"""The four contracts a plugin can fulfil, and the dataset that feeds them.
+"""The contracts a plugin can fulfil: world model, policy, reward model, optimizer, and the dataset that feeds them.
 
 Every component is built as `Component(config)`, where `config` is an instance of its `Config` dataclass; the
 registry merges the user's `args` over the dataclass's defaults. `gymnast_core.testing.check_*` verifies each contract.
@@ -9,27 +9,59 @@ Shapes and units are those of `gymnast_core.types`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import ActionChunk, Episode, Observation, Reward, Rollout, Task
+from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.processes import Processes
+from gymnast_core.types import (
+    ActionChunk,
+    Episode,
+    Evaluation,
+    LossSum,
+    Needs,
+    Observation,
+    Offers,
+    Reward,
+    Rollout,
+    Step,
+    Task,
+)
 
-API_VERSION = 1
+API_VERSION = 2
 """Raised when a contract changes in a way that plugins must follow."""
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A training loss and what to log with it."""
+class Component:
+    """What all five kinds of plugin share."""
 
-    value: Tensor
-    """Scalar, differentiable."""
-    metrics: Mapping[str, float]
+    api_version: ClassVar[int]
+    """The plugin API that the class is written for. Say `api_version = 2`: a plugin that says nothing is refused, so
+    that none written for an earlier API runs and fails later."""
+    Config: ClassVar[type]
+    """Frozen dataclass of what the user may say, a docstring under each field."""
+    config: Any
+    """The instance of `Config` that the component was built from."""
+
+    def attach(self, parts: "Parts") -> None:
+        """Called once, when all parts of a run are built, before any of them is used. Keep what you need of `parts`:
+        a judge its run's world model, an optimizer its policy."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a snapshot must hold, beside weights, so that a resumed run continues identically: nested dicts and
+        lists of tensors, numbers, strings and None. A policy's is that of `torch.nn.Module`: weights included."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Continue from what `state_dict` returned."""
+
+    def close(self) -> None:
+        """Release simulators, files and connections. May be called more than once."""
 
 
 class Trainable:
@@ -39,8 +71,9 @@ class Trainable:
         """The network whose parameters are trained; its `train()`/`eval()` mode is set by the caller."""
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define module().")
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """The loss on a batch of recorded episodes. All randomness (crops, noise, dropout) comes from `generator`."""
+    def training_loss(self, episodes: Sequence[Episode], *, generators: Sequence[torch.Generator]) -> LossSum:
+        """The loss on recorded episodes, as a sum and its weight. `generators[i]` is where all randomness of
+        `episodes[i]` (crops, noise, dropout) comes from: an episode adds the same whichever others are in the call."""
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define training_loss().")
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
@@ -52,16 +85,20 @@ class Trainable:
         raise NotImplementedError(f"{type(self).__name__} cannot be saved: it does not define save().")
 
 
-class WorldModel(Trainable, ABC):
-    """Imagines what the camera sees when a robot acts.
+class WorldModel(Component, Trainable, ABC):
+    """Imagines what the cameras see when a robot acts.
 
     >>> state = world_model.reset(tasks, generator=generator)
-    >>> frames_BLHWC = world_model.step(state, actions_BLA)
+    >>> step = world_model.step(state, actions_BLA)
+    >>> step.frames_BLVHWC
     """
 
-    api_version: ClassVar[int] = API_VERSION
-    Config: ClassVar[type]
     device: torch.device
+
+    @classmethod
+    def offers(cls, config: Any) -> Offers:
+        """What the world that `config` describes shows after each action; known before anything heavy is loaded."""
+        return Offers()
 
     @abstractmethod
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
@@ -74,31 +111,27 @@ class WorldModel(Trainable, ABC):
         """
 
     @abstractmethod
-    def step(self, state: Any, actions_BLA: Tensor) -> Tensor:
-        """Execute a chunk of L actions in each episode and return the L frames that follow, uint8 (B, L, H, W, C).
+    def step(self, state: Any, actions_BLA: Tensor) -> Step:
+        """Execute a chunk of L actions in each episode; what the world shows after each of them.
 
         Actions are float32 in robot units; any L >= 1 is accepted, and chunk lengths may vary between calls.
         `state` is consumed and updated in place: the caller uses the same object again for the next chunk.
         Raises `DataError` if the actions' width is not the model's.
         """
 
-    def outcomes(self, state: Any) -> Sequence[float | None]:
-        """Success in [0, 1] as the world itself knows it, one per episode; None for learned worlds."""
-        return [None] * len(state)
 
-    def close(self) -> None:
-        """Release simulators, files and connections."""
+class Policy(nn.Module, Component, Trainable, ABC):
+    """Decides the next chunk of actions from what the cameras see and the instruction."""
 
-
-class Policy(nn.Module, Trainable, ABC):
-    """Decides the next chunk of actions from what the camera sees and the instruction."""
-
-    api_version: ClassVar[int] = API_VERSION
-    Config: ClassVar[type]
     chunk_length: int
     """L, actions a decision."""
     action_dim: int
     """A."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What the policy that `config` describes must be shown; known before anything heavy is loaded."""
+        return Needs()
 
     @abstractmethod
     def act(
@@ -112,9 +145,9 @@ class Policy(nn.Module, Trainable, ABC):
 
     @abstractmethod
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Differentiable (log_prob_BLD, entropy_BLD) of a chunk under the current weights at that temperature (nats).
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
+        """How likely the current weights make a chunk at that temperature: a number, or float32 (B,), one a decision.
 
         With unchanged weights `log_prob_BLD` equals what `act` returned for the chunk. `GymnastError` if that is NaN.
         """
@@ -122,16 +155,17 @@ class Policy(nn.Module, Trainable, ABC):
     def module(self) -> nn.Module:
         return self
 
-    def imitation_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """Supervised loss on recorded episodes (behaviour cloning)."""
-        return self.training_loss(episodes, generator=generator)
+    def imitation_loss(self, episodes: Sequence[Episode], *, generators: Sequence[torch.Generator]) -> LossSum:
+        """Supervised loss on recorded episodes (behaviour cloning), as of `training_loss`."""
+        return self.training_loss(episodes, generators=generators)
 
 
-class RewardModel(Trainable, ABC):
-    """Judges whether rollouts fulfil their instructions."""
+class RewardModel(Component, Trainable, ABC):
+    """Judges rollouts."""
 
-    api_version: ClassVar[int] = API_VERSION
-    Config: ClassVar[type]
+    kind: Literal["success", "score"] = "success"
+    """"success": a reward's value in [0, 1] says whether the instruction was fulfilled, and reports call it success.
+    "score": any finite number, larger is better; reports call it the mean reward by this judge."""
 
     @abstractmethod
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
@@ -144,21 +178,16 @@ class RewardModel(Trainable, ABC):
         """Called before policy and world model are loaded: refuse (`ConfigError`) to judge that many rollouts of that
         many frames if it cannot be paid for, or say what it will cost."""
 
-    def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
+    def submit(self, rollouts: Sequence[Rollout]) -> "Future[list[Reward]]":
         """Start `score` and return at once, for judges that work while the next rollouts are imagined."""
         scored: Future[list[Reward]] = Future()
         scored.set_result(self.score(rollouts))
         return scored
 
-    def close(self) -> None:
-        """Release files and connections."""
 
-
-class Optimizer(ABC):
+class Optimizer(Component, ABC):
     """The reinforcement-learning algorithm (not torch.optim.Optimizer): from rewards to a policy loss."""
 
-    api_version: ClassVar[int] = API_VERSION
-    Config: ClassVar[type]
     group_size: int
     """K, episodes imagined for each task draw."""
     epochs: int
@@ -168,55 +197,82 @@ class Optimizer(ABC):
     max_grad_norm: float
     """Gradient norm above which gradients are scaled down."""
     needs_reference: bool = False
-    """Whether `loss` wants `reference_log_prob`, the log-probabilities under the frozen initial policy."""
+    """Whether `loss` wants the log-probabilities under the frozen initial policy."""
     demonstrations_per_rollout: float = 0.0
     """Demonstration episodes mixed into each minibatch, as a multiple of its trajectories (Iter-SFT: 1)."""
 
+    def extra_modules(self, policy: Policy) -> Mapping[str, nn.Module]:
+        """Critics and the like by name: trained by the same gradient steps, kept in snapshots, saved beside the policy.
+        Called once, after `attach`; return the same modules that `loss` uses."""
+        return {}
+
     @abstractmethod
     def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """The gradient optimizer of the policy's parameters."""
+        """The gradient optimizer of the policy's and the extra modules' parameters. A parameter group may hold
+        `lr_scale`, a factor on `learning_rate`."""
 
     @abstractmethod
     def learning_rate(self, update: int) -> float:
         """Learning rate of the given gradient step, counted from 0 over the whole run."""
 
     @abstractmethod
-    def keep(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        """Which groups carry a training signal, bool (G,). Entries where `valid_GK` is False are unscored rollouts."""
+    def keep(self, judged: Judged) -> Tensor:
+        """Which groups carry a training signal, bool (G,)."""
 
     @abstractmethod
-    def advantages(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        """Advantages, float32 (G, K); 0 where `valid_GK` is False, whatever `rewards_GK` holds there."""
+    def advantages(self, judged: Judged) -> Advantages:
+        """What each action's advantage is, for the groups that were kept. In a run of several processes, each asks for
+        its own groups; what has to be known of all of them goes through `parts.processes`."""
 
     @abstractmethod
-    def loss(
-        self,
-        log_prob_BS: Tensor,
-        old_log_prob_BS: Tensor,
-        advantages_B: Tensor,
-        mask_BS: Tensor,
-        reference_log_prob_BS: Tensor | None = None,
-    ) -> Loss:
-        """The policy loss of a minibatch of B trajectories with S = N·L·D factors each.
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        """The loss of some trajectories as a sum and its weight: the parts of a minibatch add up to the whole.
 
-        Masked entries (False) and padding influence neither value nor gradient. Metrics: clip fraction, ratio, ….
+        Metrics: clip fraction, ratio, …, each with how it combines.
         """
 
     def should_stop(self, metrics: Mapping[str, float]) -> bool:
-        """Whether to skip the remaining gradient steps on this batch (e.g. the KL left its bound)."""
+        """Whether to skip this gradient step and the rest of the batch (e.g. the KL left its bound)."""
         return False
 
 
-class Dataset(ABC):
+class Dataset(Component, ABC):
     """Tasks and/or recorded episodes. Both are lazy sequences: an item is read when it is indexed."""
 
-    api_version: ClassVar[int] = API_VERSION
-    Config: ClassVar[type]
-
     def tasks(self) -> Sequence[Task]:
-        """Tasks to start rollouts from."""
-        raise DataError(f"{type(self).__name__} holds no tasks. Choose a dataset of tasks.")
+        """Tasks to start from. Ids are unique. Slices are sequences, too."""
+        raise DataError(f"The dataset {type(self).__name__} holds no tasks.")
 
     def episodes(self) -> Sequence[Episode]:
-        """Recorded episodes to fit to."""
-        raise DataError(f"{type(self).__name__} holds no episodes. Choose a dataset of recorded episodes.")
+        """Recorded episodes to fit components to. Slices are sequences, too."""
+        raise DataError(f"The dataset {type(self).__name__} holds no episodes.")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run. A command that has no use for one leaves it None (`gymnast evaluate` has no optimizer)."""
+
+    policy: Policy | None = None
+    world_model: WorldModel | None = None
+    reward_model: RewardModel | None = None
+    optimizer: Optimizer | None = None
+    tasks: Sequence[Task] = ()
+    demonstrations: Sequence[Episode] = ()
+    config: Any = None
+    """The config of the command (`RunConfig` of `gymnast train`)."""
+    processes: Processes = field(default_factory=Processes)
+
+    def components(self) -> Mapping[str, Component]:
+        """Those that there are, by their key in the config."""
+        named = {
+            "policy": self.policy,
+            "world_model": self.world_model,
+            "reward_model": self.reward_model,
+            "optimizer": self.optimizer,
+        }
+        return {name: part for name, part in named.items() if part is not None}
+
+    def attach(self) -> None:
+        """Introduce the parts to each other."""
+        for component in self.components().values():
+            component.attach(self)

@@ -2,21 +2,87 @@
 
 Shape legend, used as suffix of tensor names throughout the project:
 
-    B  imagined episodes in a batch      T  frames             H W C  pixels, uint8 RGB
-    G  groups (one task each)            K  episodes a group
-    N  decisions (chunks) an episode     L  actions a chunk    A  action dimensions
+    B  episodes or decisions in a batch  T  frames             H W C  pixels, uint8 RGB
+    G  groups (one task each)            K  episodes a group   V  cameras
+    N  decisions (chunks) an episode     L  actions a chunk    S  actions an episode: N·L
+    A  action dimensions                 P  proprioceptive readings
     D  factors of an action's probability: A for one token a dimension, 1 for a joint density
-    V  camera views                      P  proprioceptive dimensions
 
-Frames are uint8 RGB. Actions are in the robot's own units (metres, radians, gripper 0–1), float32.
+Frames are uint8 RGB. Actions and proprioception are in the robot's own units (metres, radians, gripper 0–1), float32.
+The cameras of one episode have one size and a name each; the first one is the main camera: what pages show, and what
+a judge of one camera looks at unless told otherwise.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
+
+from gymnast_core.errors import DataError, unknown_name
+
+ONE_CAMERA = ("camera",)
+"""What a single camera is called where nobody named it."""
+
+
+def of_camera(frames_TVHWC: Tensor, cameras: Sequence[str], camera: str | None = None) -> Tensor:
+    """The frames of one camera, (T, H, W, C); None means the main one. `DataError` for a name that is not there."""
+    if camera is not None and camera not in cameras:
+        raise DataError(unknown_name("camera", camera, cameras))
+    return frames_TVHWC[:, 0 if camera is None else list(cameras).index(camera)]
+
+
+def one_camera(frames_THWC: Tensor) -> Tensor:
+    """Frames of a single camera as `frames_TVHWC`, V = 1."""
+    return frames_THWC[:, None]
+
+
+@dataclass(frozen=True)
+class EnvironmentStart:
+    """The simulator behind a task, and how it is reset so that it shows the task's last context frame."""
+
+    id: str
+    """Gymnasium id, e.g. "gymnast/Tabletop-v0"; with a module where that must be imported first ("pkg:Name-v0")."""
+    seed: int
+    """Of `environment.reset`."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """`options` of that `reset`."""
+    args: Mapping[str, object] = field(default_factory=dict)
+    """Keyword arguments of `gymnasium.make`."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A recorded episode: what world models, policies and rewards are fitted to."""
+
+    id: str
+    instruction: str
+    frames_TVHWC: Tensor
+    """uint8 RGB."""
+    actions_TA: Tensor
+    """float32, robot units, (T-1, A): action i leads from frame i to frame i+1."""
+    cameras: tuple[str, ...] = ONE_CAMERA
+    """V names, the main camera first."""
+    proprio_TP: Tensor | None = None
+    """float32 readings beside each frame, robot units; None where nobody recorded them."""
+    fps: float | None = None
+    """Frames (control steps) a second; None where nobody said."""
+    success: bool | None = None
+    """Whether the instruction was fulfilled at the end; None when unknown."""
+    outcomes: Mapping[str, bool] = field(default_factory=dict)
+    """What is known of other instructions at the end (hindsight): instruction -> fulfilled."""
+    points_TJ2: Tensor | None = None
+    """float32 image coordinates (x right, y down, both in [0, 1]) of J points of interest a frame, the object that the
+    instruction names first; NaN where out of view. Auxiliary training targets; None where nobody knows them."""
+
+    def __post_init__(self) -> None:
+        _check_cameras(self.id, self.frames_TVHWC, self.cameras)
+
+    def view(self, camera: str | None = None) -> Tensor:
+        """The frames of one camera (None: the main one), uint8 (T, H, W, C)."""
+        return of_camera(self.frames_TVHWC, self.cameras, camera)
 
 
 @dataclass(frozen=True)
@@ -27,36 +93,89 @@ class Task:
     """Unique within its dataset; paired comparisons join on it."""
     instruction: str
     """Natural language, e.g. "push the red block to the left"."""
-    frames_THWC: Tensor
+    frames_TVHWC: Tensor
     """uint8 RGB, T >= 1 context frames, the last one being where the policy starts."""
+    cameras: tuple[str, ...] = ONE_CAMERA
+    """V names, the main camera first."""
     actions_TA: Tensor | None = None
     """float32 actions that led from one context frame to the next, (T-1, A); None when T = 1."""
-    seed: int | None = None
-    """Seed with which `environment.reset` shows the last context frame; None when no environment stands behind it."""
-    environment: str | None = None
-    """Gymnasium id of that environment, e.g. "gymnast/Tabletop-v0"."""
-    environment_options: Mapping[str, object] = field(default_factory=dict)
-    """`options` of that `reset`."""
-    environment_args: Mapping[str, object] = field(default_factory=dict)
-    """Keyword arguments of `gymnasium.make` for that environment."""
+    proprio_TP: Tensor | None = None
+    """float32 readings beside each context frame; None where nobody knows them."""
+    start: EnvironmentStart | None = None
+    """The simulator that stands behind the task; None when there is none."""
+    expert: Episode | None = None
+    """A recorded episode that fulfils the task from its last context frame on, for rewards that compare with it."""
     partial_credit_criteria: str | None = None
     """What counts as half a success, for judges that give partial credit."""
+
+    def __post_init__(self) -> None:
+        _check_cameras(self.id, self.frames_TVHWC, self.cameras)
+
+    def view(self, camera: str | None = None) -> Tensor:
+        """The context frames of one camera (None: the main one), uint8 (T, H, W, C)."""
+        return of_camera(self.frames_TVHWC, self.cameras, camera)
+
+
+def _check_cameras(name: str, frames_TVHWC: Tensor, cameras: Sequence[str]) -> None:
+    if frames_TVHWC.ndim != 5 or frames_TVHWC.shape[1] != len(cameras):
+        raise DataError(
+            f"{name!r} has frames of shape {tuple(frames_TVHWC.shape)} and the cameras {', '.join(cameras)}; expected "
+            f"(frames, {len(cameras)} cameras, height, width, 3)."
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a policy must be shown."""
+
+    cameras: tuple[str, ...] | int = 1
+    """The cameras' names in the policy's order, or their number where it does not name them."""
+    history: int = 1
+    """Frames at each decision: the current one and those before it."""
+    proprio: int | None = None
+    """Proprioceptive readings at each frame (P); None: none are used."""
+
+    @property
+    def camera_count(self) -> int:
+        return self.cameras if isinstance(self.cameras, int) else len(self.cameras)
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What a world shows after each action, or a dataset at the start."""
+
+    cameras: tuple[str, ...] | int = 1
+    """The cameras' names, or their number where they are called whatever the task calls them."""
+    proprio: int | None = None
+    """Proprioceptive readings at each frame (P); None: none are known."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy sees at one decision, for B episodes."""
+    """What a policy sees at one decision, for B episodes: exactly what it `needs`, in its order."""
 
-    images_BVHWC: Tensor
-    """uint8 RGB."""
+    images_BTVHWC: Tensor
+    """uint8 RGB; T is the policy's history, oldest first. Before an episode's first frame, that frame is repeated."""
     instructions: tuple[str, ...]
     """B instructions."""
-    proprio_BP: Tensor | None = None
-    """float32 joint or pose readings in the robot's own units, when there are any."""
+    cameras: tuple[str, ...] = ONE_CAMERA
+    """V names."""
+    proprio_BTP: Tensor | None = None
+    """float32 readings in the robot's own units, if the policy needs them."""
+
+    @property
+    def latest_BVHWC(self) -> Tensor:
+        """The current images."""
+        return self.images_BTVHWC[:, -1]
+
+    @property
+    def latest_proprio_BP(self) -> Tensor | None:
+        """The current readings."""
+        return None if self.proprio_BTP is None else self.proprio_BTP[:, -1]
 
     def to(self, device: torch.device | str) -> Self:
-        proprio = None if self.proprio_BP is None else self.proprio_BP.to(device)
-        return replace(self, images_BVHWC=self.images_BVHWC.to(device), proprio_BP=proprio)
+        proprio = None if self.proprio_BTP is None else self.proprio_BTP.to(device)
+        return replace(self, images_BTVHWC=self.images_BTVHWC.to(device), proprio_BTP=proprio)
 
 
 @dataclass(frozen=True)
@@ -72,30 +191,68 @@ class ActionChunk:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How likely the current weights make a chunk, for B decisions; differentiable."""
+
+    log_prob_BLD: Tensor
+    """float32, natural log."""
+    entropy_BLD: Tensor
+    """float32, nats."""
+    features_BF: Tensor | None = None
+    """What the policy knows of the observation, for critics; None if it shows nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a world shows after a chunk of L actions in B episodes."""
+
+    frames_BLVHWC: Tensor
+    """uint8 RGB, one an action."""
+    proprio_BLP: Tensor | None = None
+    """float32 readings beside each frame, where the world knows them."""
+    outcome_BL: Tensor | None = None
+    """float32 success in [0, 1] after each action as the world knows it, NaN where unknown; None: never known."""
+
+
+@dataclass(frozen=True)
 class Rollout:
-    """One episode of a policy in a world. Kept as uint8 frames; nothing here grows with a model's input size."""
+    """One episode of a policy in a world. Its tensors are its own: keeping it, or sending it, keeps nothing else."""
 
     task: Task
     group: int
-    """Index of the group (the task draw) that this episode belongs to."""
-    frames_THWC: Tensor
-    """uint8 RGB, T = 1 + N·L: the start frame, then one frame an action."""
+    """Number of the group (the task draw) that this episode belongs to."""
+    frames_TVHWC: Tensor
+    """uint8 RGB, T = 1 + S: the start frame, then one frame an action."""
     actions_NLA: Tensor
     """float32, robot units."""
     log_prob_NLD: Tensor
     """float32, at `temperature`, under the policy that acted."""
     temperature: float
+    cameras: tuple[str, ...] = ONE_CAMERA
+    """V names, as the world shows them."""
     tokens_NLD: Tensor | None = None
     """int64 token ids, for policies that decide in tokens."""
-    outcome: float | None = None
-    """Success in [0, 1] as the world itself knows it (simulators); None for learned worlds."""
-    finish_step: int | None = None
-    """Number of actions until the first success, when known; later actions are masked out of the loss."""
+    proprio_TP: Tensor | None = None
+    """float32 readings beside each frame."""
+    outcome_S: Tensor | None = None
+    """float32 success in [0, 1] after each action as the world itself knows it, NaN where unknown."""
+    version: int = 0
+    """Gradient steps that the policy which acted had behind it."""
 
     @property
     def horizon(self) -> int:
-        """Actions taken."""
+        """Actions taken, S."""
         return self.actions_NLA.shape[0] * self.actions_NLA.shape[1]
+
+    @property
+    def outcome(self) -> float | None:
+        """The latest success that the world knew of; None if it never knew."""
+        known = [] if self.outcome_S is None else self.outcome_S[~self.outcome_S.isnan()].tolist()
+        return known[-1] if known else None
+
+    def view(self, camera: str | None = None) -> Tensor:
+        """The frames of one camera (None: the main one), uint8 (T, H, W, C)."""
+        return of_camera(self.frames_TVHWC, self.cameras, camera)
 
 
 @dataclass(frozen=True)
@@ -103,40 +260,54 @@ class Reward:
     """A judgement of one rollout. Either `value` or `error` is set: a failed judgement is never a zero."""
 
     value: float | None
-    """Success in [0, 1]."""
+    """Success in [0, 1] from a reward model of the kind "success", any finite number from one of the kind "score"."""
+    step_values_S: Tensor | None = None
+    """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
     rationale: str = ""
     error: str | None = None
     cost_usd: float = 0.0
     finish_step: int | None = None
-    """Number of actions until the first success, for judges that know; it replaces the rollout's."""
+    """Number of actions until the first success, for judges that know; actions after it are not learned from."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
             raise ValueError("A Reward has either a value or an error, never both or neither.")
-        for name in ("value", "partial"):
-            number = getattr(self, name)
-            if number is not None and not 0.0 <= number <= 1.0:
-                raise ValueError(f"Reward.{name} is {number}; it must lie in [0, 1].")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"Reward.value is {self.value}; it must be a finite number, or None with an error.")
+        if self.partial is not None and not 0.0 <= self.partial <= 1.0:
+            raise ValueError(f"Reward.partial is {self.partial}; it must lie in [0, 1].")
         if self.finish_step is not None and self.finish_step < 1:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
+        if self.step_values_S is not None and not bool(torch.isfinite(self.step_values_S).all()):
+            raise ValueError("Reward.step_values_S holds infinite or NaN rewards.")
 
 
 @dataclass(frozen=True)
-class Episode:
-    """A recorded episode: what world models, policies and rewards are fitted to."""
+class Metric:
+    """A number to log, and how it combines with the same number of other parts, processes and steps."""
 
-    id: str
-    instruction: str
-    frames_THWC: Tensor
-    """uint8 RGB."""
-    actions_TA: Tensor
-    """float32, robot units, (T-1, A): action i leads from frame i to frame i+1."""
-    success: bool | None = None
-    """Whether the instruction was fulfilled at the end; None when unknown."""
-    outcomes: Mapping[str, bool] = field(default_factory=dict)
-    """What is known of other instructions at the end (hindsight): instruction -> fulfilled."""
-    points_TJ2: Tensor | None = None
-    """float32 image coordinates (x right, y down, both in [0, 1]) of J points of interest a frame, the object that the
-    instruction names first; NaN where out of view. Auxiliary training targets; None where nobody knows them."""
+    value: float | Tensor
+    """A scalar. A tensor may stay on its device until the step is logged."""
+    weight: float | Tensor = 1.0
+    """What a mean is weighted by; of no meaning for the others."""
+    combine: Literal["mean", "sum", "max", "min"] = "mean"
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """A loss as a sum and its weight. Whoever trains divides by the weight of everything that one gradient step learns
+    from, over all its parts and processes: neither changes the step."""
+
+    total: Tensor
+    """Scalar, differentiable: the sum over what this part holds."""
+    weight: float | Tensor
+    """Scalar >= 0, not differentiable: how many trajectories, tokens, frames or pixels `total` adds up."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this part alone; 0 where nothing was weighed."""
+        weight = torch.as_tensor(self.weight, device=self.total.device, dtype=self.total.dtype)
+        return self.total / torch.where(weight > 0, weight, torch.ones_like(weight))

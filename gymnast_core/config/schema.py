@@ -31,7 +31,8 @@ class LoopConfig:
     imagine_batch_size: int = 256
     """Episodes imagined at once, at most; each batch is judged while the next is imagined."""
     micro_batch_size: int | None = None
-    """Trajectories whose gradient is computed at once (memory); None means a whole minibatch."""
+    """Trajectories whose gradient is computed at once (memory); None means a process's whole share of a minibatch. It
+    changes no update."""
     rescore: int = 1
     """How often rollouts that could not be judged are put to the reward model again."""
     drop_incomplete_groups: bool = False
@@ -71,7 +72,9 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `lightning.Trainer`."""
+    """Keyword arguments of `lightning.Trainer`; `precision` is that of the update alone."""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What hook plugins are told, by plugin: hooks.NAME.KEY."""
     seed: int = 0
     output: str | None = None
     """Run folder; None makes runs/<preset>-<timestamp>."""

@@ -1,14 +1,85 @@
-"""The registries of this process: the one place that knows both where plugins are found and what hooks add."""
+"""From names to the parts of a run: the one place that knows both what a config asks for and where plugins are."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
-from gymnast_core.plugins.hooks import call_each
-from gymnast_core.plugins.registry import Registries
+from gymnast_core.config.schema import ComponentConfig, RunConfig
+from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.events import Registering
+from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.plugins.registry import Registries, Registry
+from gymnast_core.processes import Processes
+from gymnast_core.rollouts.sight import Names, find_sight
+from gymnast_core.types import Episode, Task
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=1)
 def registries() -> Registries:
     """The registries of this process, `gymnast_register` hooks included."""
     result = Registries()
-    call_each("gymnast_register", registries=result)
+    tell("gymnast_register", Registering(result))
     return result
+
+
+def build_parts(config: RunConfig, *, left: int | None, processes: Processes) -> Parts:
+    """Build every part of a run, `left` iterations of which are to come (None: do not ask what they cost).
+
+    Everything that can be refused is refused before anything heavy is loaded. Raises `ConfigError`, `DataError`,
+    `PluginError`, `CheckpointError`.
+    """
+    known = registries()
+    check_sections(config.hooks)
+
+    def build(registry: Registry[T], key: str) -> T:
+        part: ComponentConfig = getattr(config, key)
+        return registry.build(part.name, part.args, key=key)
+
+    optimizer = build(known.optimizers, "optimizer")
+    tasks = load_tasks(config.tasks)
+    check_needs(config.policy, config.world_model, tasks[0], config.tasks.name)
+    reward_model = build(known.reward_models, "reward_model")
+    if left is not None:
+        groups = left * config.loop.tasks_per_iteration
+        reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)
+    demonstrations: Sequence[Episode] = ()
+    if optimizer.demonstrations_per_rollout:
+        if config.demonstrations is None:
+            raise ConfigError(
+                f"The optimizer {config.optimizer.name!r} mixes in demonstrations; set demonstrations.name and .args."
+            )
+        demonstrations = build(known.datasets, "demonstrations").episodes()
+        if not len(demonstrations):
+            raise DataError(f"The dataset {config.demonstrations.name!r} holds no demonstrations.")
+    policy, world_model = build(known.policies, "policy"), build(known.world_models, "world_model")
+    return Parts(policy, world_model, reward_model, optimizer, tasks, demonstrations, config, processes)
+
+
+def load_tasks(part: ComponentConfig, key: str = "tasks") -> Sequence[Task]:
+    """The tasks of a dataset. Raises `DataError` if there are none."""
+    tasks = registries().datasets.build(part.name, part.args, key=key).tasks()
+    if not len(tasks):
+        raise DataError(f"The dataset {part.name!r} holds no tasks.")
+    return tasks
+
+
+def check_needs(
+    policy: ComponentConfig,
+    world_model: ComponentConfig,
+    task: Task,
+    dataset: str,
+    *,
+    keys: tuple[str, str] = ("policy", "world_model"),
+) -> None:
+    """Raises `ConfigError` if the policy needs what the world does not offer, or the task does not begin with; neither
+    is built. `keys` are their places in the config."""
+    known = registries()
+    policy_class: Any = known.policies.load(policy.name)
+    world_class: Any = known.world_models.load(world_model.name)
+    needs = policy_class.needs(known.policies.configure(policy.name, policy.args, key=keys[0]))
+    offers = world_class.offers(known.world_models.configure(world_model.name, world_model.args, key=keys[1]))
+    names = Names(f"The policy {policy.name!r}", f"the world model {world_model.name!r}", f"the tasks of {dataset!r}")
+    find_sight(needs, offers, task, names)

@@ -1,14 +1,15 @@
-"""The plugin manager: loads hook plugins and keeps a broken one from stopping the others."""
+"""The plugin manager: loads hook plugins, calls them, and keeps a broken one from stopping the others."""
 
+import dataclasses
 import inspect
 import logging
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import pluggy
 
-from gymnast_core.errors import PluginError
+from gymnast_core.errors import ConfigError, PluginError, unknown_name
 from gymnast_core.plugins import discovery, hookspecs
 
 hookimpl = pluggy.HookimplMarker("gymnast")
@@ -45,7 +46,10 @@ class HookManager(pluggy.PluginManager):
                 self.unregister(plugin)
             reason = " ".join(str(error).split())
             known = ", ".join(hook for hook in dir(hookspecs) if hook.startswith("gymnast_"))
-            raise PluginError(f"The hook plugin {name!r} was refused: {reason}. Hooks: {known}.") from error
+            raise PluginError(
+                f"The hook plugin {name!r} was refused: {reason}. A hook takes `event` alone (plugin API 2). Hooks: "
+                f"{known}."
+            ) from error
 
     def mark_broken(self, name: str, reason: str) -> None:
         self.broken[name] = PluginError(reason)
@@ -69,25 +73,67 @@ def plugin_manager() -> HookManager:
     return manager
 
 
-def call_each(hook: str, *, passing: tuple[type[Exception], ...] = (), **arguments: Any) -> list[Any]:
-    """What a hook's plugins return, called one by one; errors not of a type `passing` are logged and stop none."""
-    manager, results = plugin_manager(), []
-    for found in reversed(getattr(manager.hook, hook).get_hookimpls()):
+def tell(hook: str, event: Any, *, passing: tuple[type[Exception], ...] = ()) -> list[Any]:
+    """What a hook's plugins return for an event, without Nones, called one by one; wrappers run around the others.
+
+    Errors of a type in `passing` pass; others are logged and stop nobody: what only listens must not cost anyone a run.
+    """
+    manager = plugin_manager()
+    implementations = list(reversed(getattr(manager.hook, hook).get_hookimpls()))
+
+    def run(function: Callable[..., Any], found: pluggy.HookImpl, *arguments: Any) -> Any:
         try:
-            results.append(found.function(**{name: arguments[name] for name in found.argnames}))
+            return function(*arguments)
         except passing:
             raise
         except (Exception, SystemExit) as error:
             manager.mark_broken(found.plugin_name, f"{hook} of the hook plugin {found.plugin_name!r} failed: {error!r}")
             logger.debug("Traceback:", exc_info=True)
+            return None
+
+    def ask(found: pluggy.HookImpl) -> Any:
+        return found.function(event) if found.argnames else found.function()
+
+    wrapping = [found for found in implementations if found.wrapper or found.hookwrapper]
+    entered = [(found, generator) for found in wrapping if (generator := run(_enter, found, ask, found)) is not None]
+    plain = [run(ask, found, found) for found in implementations if found not in wrapping]
+    results = [result for result in plain if result is not None]
+    for found, generator in reversed(entered):
+        changed = run(_leave, found, generator, results, found.hookwrapper)
+        results = results if changed is None else changed
     return results
 
 
-class Notify:
-    """`Notify().gymnast_…(…)` calls a hook that only tells: what fails in it must not cost anyone the run."""
+def _enter(ask: Callable[[Any], Any], found: Any) -> Any:
+    """Run a wrapper up to its `yield`."""
+    generator = ask(found)
+    next(generator)
+    return generator
 
-    def __init__(self, silent: bool = False) -> None:
-        self._call: Callable[..., Any] = (lambda hook, **_: None) if silent else call_each
 
-    def __getattr__(self, hook: str) -> Callable[..., None]:
-        return partial(self._call, hook)
+def _leave(generator: Any, results: list[Any], old_style: bool) -> list[Any]:
+    """Run the rest of a wrapper: it is sent the results and may return others."""
+    outcome = pluggy.Result.from_call(lambda: results)
+    try:
+        generator.send(outcome if old_style else results)
+    except StopIteration as end:
+        changed = outcome.get_result() if old_style else end.value
+        return results if changed is None else changed
+    raise RuntimeError("a wrapper yields once")
+
+
+def check_sections(hooks: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for a section `hooks.NAME` of no plugin, of one that takes none, or with wrong values."""
+    from gymnast_core.config.typed import typed
+
+    manager = plugin_manager()
+    plugins = {name: plugin for name, plugin in manager.list_name_plugin() if plugin is not None}
+    kinds = {name: getattr(plugin, "Config", None) for name, plugin in plugins.items()}
+    sections = sorted(name for name, kind in kinds.items() if dataclasses.is_dataclass(kind))
+    for name, values in hooks.items():
+        if name in manager.broken:
+            raise manager.broken[name]
+        kind: Any = kinds.get(name)
+        if name not in sections:
+            raise ConfigError(f"hooks.{name}: {unknown_name('section', name, sections)}")
+        typed(kind, values, f"hooks.{name}")

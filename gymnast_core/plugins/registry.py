@@ -89,16 +89,22 @@ class Registry(Generic[T]):
             self._loaded[name] = cls
         return self._loaded[name]
 
-    def build(self, name: str, args: Mapping[str, Any] | None = None, *, key: str | None = None) -> T:
-        """Build the plugin from `args` merged over its `Config`.
+    def configure(self, name: str, args: Mapping[str, Any] | None = None, *, key: str | None = None) -> Any:
+        """The plugin's `Config` from `args` merged over its defaults; nothing is built.
 
         `key` is the component's place in the config, for error messages ("world_model", "evaluation.world").
-        Raises `ConfigError` for arguments that do not fit, `PluginError` if it cannot be loaded or built.
+        Raises `ConfigError` for arguments that do not fit, `PluginError` if the plugin cannot be loaded.
         """
         from gymnast_core.config.typed import typed
 
         cls: Any = self.load(name)
-        config = typed(cls.Config, args or {}, f"{key or self.kind.replace(' ', '_')}.args")
+        return typed(cls.Config, args or {}, f"{key or self.kind.replace(' ', '_')}.args")
+
+    def build(self, name: str, args: Mapping[str, Any] | None = None, *, key: str | None = None) -> T:
+        """Build the plugin from `args` merged over its `Config`; errors as of `configure`, and `PluginError` that names
+        the distribution for whatever its constructor raises. Our own errors (`GymnastError`) pass as they are."""
+        cls: Any = self.load(name)
+        config = self.configure(name, args, key=key)
         try:
             return cls(config)
         except GymnastError:
@@ -106,7 +112,7 @@ class Registry(Generic[T]):
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise PluginError(
-                f"The {self.kind} {name!r} cannot be built: {type(error).__name__}: {error} "
+                f"The {self.kind} {name!r} of {self.sources(name)[0]} cannot be built: {type(error).__name__}: {error} "
                 f"({where.filename}:{where.lineno})."
             ) from error
 
@@ -117,13 +123,15 @@ class Registry(Generic[T]):
         is_component = inspect.isclass(cls) and issubclass(cls, getattr(interfaces, self.interface))
         if not is_component:
             raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
-        ours, theirs, who = interfaces.API_VERSION, cls.api_version, source.distribution
+        # A plugin that says nothing was written when nothing had to be said.
+        ours, theirs, who = interfaces.API_VERSION, getattr(cls, "api_version", 1), source.distribution
         if theirs != ours:
             is_old = isinstance(theirs, int) and theirs < ours
             update, pin = (who, f"gymnast<{__version__}") if is_old else ("gymnast", f"{who}<{source.version or 'X'}")
             raise PluginError(
                 f"{label} is written for plugin API {theirs!r}; this gymnast has {ours}. "
-                f"Try `pip install --upgrade {update}`, or an earlier release: `pip install '{pin}'`."
+                f"Try `pip install --upgrade {update}`, or an earlier release: `pip install '{pin}'`. Its author finds "
+                f"what to change in docs/api-2.md, and then says `api_version = {ours}` in the class."
             )
         config = getattr(cls, "Config", None)
         if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):

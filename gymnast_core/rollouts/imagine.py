@@ -1,14 +1,15 @@
 """Imagine: roll a policy out in a world (learned or simulated)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, WorldModel
-from gymnast_core.types import Observation, Rollout, Task
+from gymnast_core.rollouts.sight import Sight, find_sight
+from gymnast_core.types import ActionChunk, Rollout, Step, Task
 
 
 @torch.no_grad()
@@ -22,56 +23,116 @@ def imagine(
     generator: torch.Generator,
     groups: Sequence[int] | None = None,
     batch_size: int = 256,
+    version: int = 0,
 ) -> list[Rollout]:
-    """One rollout of `horizon` actions per task, in order.
+    """One rollout of `horizon` actions per task, in order; each owns its memory.
 
     `temperature` 0 takes the most likely actions. `groups[i]` labels rollout i (default: its index). At most
-    `batch_size` episodes are alive at once. All randomness comes from `generator`. Raises `ConfigError` if the horizon
-    is not a multiple of the policy's chunk length.
+    `batch_size` episodes are alive at once. All randomness comes from `generator`. `version` is the number of gradient
+    steps behind the policy. Raises `ConfigError` if the horizon is not a multiple of the policy's chunk length, or if
+    the policy needs what the world does not show.
     """
-    if horizon % policy.chunk_length:
-        raise ConfigError(
-            f"A horizon of {horizon} actions is not a multiple of the policy's chunk length {policy.chunk_length}; "
-            f"set loop.horizon={horizon // policy.chunk_length * policy.chunk_length or policy.chunk_length}."
-        )
+    check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
     rollouts: list[Rollout] = []
     for first in range(0, len(tasks), batch_size):
         batch = tasks[first : first + batch_size]
+        sight = sight_of(policy, world_model, batch)
+        episodes = _Episodes(batch, sight)
         state = world_model.reset(batch, generator=generator)
-        instructions = tuple(task.instruction for task in batch)
-        frames = [torch.stack([task.frames_THWC[-1] for task in batch])[:, None]]
-        chunks = []
         for _ in range(horizon // policy.chunk_length):
-            observation = Observation(images_BVHWC=frames[-1][:, -1:], instructions=instructions)
-            chunks.append(policy.act(observation, temperature=temperature, generator=generator))
-            frames.append(world_model.step(state, chunks[-1].actions_BLA).cpu())
-        frames_BTHWC = torch.cat(frames, dim=1)
-        actions_BNLA = torch.stack([chunk.actions_BLA.cpu() for chunk in chunks], dim=1)
-        log_prob_BNLD = torch.stack([chunk.log_prob_BLD.cpu() for chunk in chunks], dim=1)
-        tokens = [chunk.tokens_BLD.cpu() for chunk in chunks if chunk.tokens_BLD is not None]
-        tokens_BNLD = torch.stack(tokens, dim=1) if tokens else None
-        rollouts += [
-            Rollout(
-                task=task,
-                group=labels[first + i],
-                frames_THWC=frames_BTHWC[i],
-                actions_NLA=actions_BNLA[i],
-                log_prob_NLD=log_prob_BNLD[i],
-                temperature=temperature,
-                tokens_NLD=None if tokens_BNLD is None else tokens_BNLD[i],
-                outcome=outcome,
-            )
-            for i, (task, outcome) in enumerate(zip(batch, world_model.outcomes(state), strict=True))
-        ]
+            chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
+            episodes.add(chunk, world_model.step(state, chunk.actions_BLA))
+        rollouts += episodes.rollouts(labels[first : first + len(batch)], temperature, version)
     return rollouts
 
 
-def rollout_to_state(rollout: Rollout) -> dict[str, Any]:
-    """A rollout as nested dicts of tensors and plain values, for snapshots."""
-    return {**vars(rollout), "task": asdict(rollout.task)}
+def check_horizon(policy: Policy, horizon: int, key: str = "loop.horizon") -> None:
+    """Raises `ConfigError` if the horizon is not a multiple of the policy's chunk length."""
+    if horizon % policy.chunk_length:
+        raise ConfigError(
+            f"A horizon of {horizon} actions is not a multiple of the policy's chunk length {policy.chunk_length}; "
+            f"set {key}={horizon // policy.chunk_length * policy.chunk_length or policy.chunk_length}."
+        )
 
 
-def rollout_from_state(state: dict[str, Any]) -> Rollout:
-    """The inverse of `rollout_to_state`."""
-    return Rollout(**(state | {"task": Task(**state["task"])}))
+def sight_of(policy: Policy, world_model: WorldModel, tasks: Sequence[Task]) -> Sight:
+    """How the policy sees these tasks in this world. Raises `ConfigError` if they do not fit, `DataError` if the tasks
+    show different cameras."""
+    for task in tasks:
+        if task.cameras != tasks[0].cameras:
+            raise DataError(
+                f"The tasks {tasks[0].id!r} and {task.id!r} of one batch show different cameras: "
+                f"{', '.join(tasks[0].cameras)} and {', '.join(task.cameras)}."
+            )
+    return find_sight(policy.needs(policy.config), world_model.offers(world_model.config), tasks[0])
+
+
+@dataclass
+class _Episodes:
+    """B episodes under way: what was shown and done, and what the policy still remembers of it."""
+
+    tasks: Sequence[Task]
+    sight: Sight
+    chunks: list[ActionChunk] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        starts = [self.sight.start(task) for task in self.tasks]
+        readings = [proprio_TP for _, proprio_TP in starts if proprio_TP is not None]
+        self._frames_BTVHWC = torch.stack([frames_TVHWC for frames_TVHWC, _ in starts])
+        self._proprio_BTP = torch.stack(readings) if len(readings) == len(starts) else None
+        self._start_BVHWC = self._frames_BTVHWC[:, -1]
+        self._start_BP = None if self._proprio_BTP is None else self._proprio_BTP[:, -1]
+        self._instructions = tuple(task.instruction for task in self.tasks)
+
+    def observe(self):  # type: ignore[no-untyped-def]
+        return self.sight.observe(self._frames_BTVHWC, self._proprio_BTP, self._instructions)
+
+    def add(self, chunk: ActionChunk, step: Step) -> None:
+        """One decision and what the world showed after it."""
+        step = Step(step.frames_BLVHWC.cpu(), _cpu(step.proprio_BLP), _cpu(step.outcome_BL))
+        self.chunks.append(chunk)
+        self.steps.append(step)
+        history = self.sight.history
+        self._frames_BTVHWC = torch.cat([self._frames_BTVHWC, step.frames_BLVHWC], dim=1)[:, -history:]
+        if self._proprio_BTP is None or step.proprio_BLP is None:
+            self._proprio_BTP = None
+        else:
+            self._proprio_BTP = torch.cat([self._proprio_BTP, step.proprio_BLP], dim=1)[:, -history:]
+
+    def rollouts(self, labels: Sequence[int], temperature: float, version: int) -> list[Rollout]:
+        """Each episode, cut out of the batch."""
+        actions_BNLA = torch.stack([chunk.actions_BLA.cpu() for chunk in self.chunks], dim=1)
+        log_prob_BNLD = torch.stack([chunk.log_prob_BLD.cpu() for chunk in self.chunks], dim=1)
+        tokens = [chunk.tokens_BLD.cpu() for chunk in self.chunks if chunk.tokens_BLD is not None]
+        tokens_BNLD = torch.stack(tokens, dim=1) if tokens else None
+        return [
+            Rollout(
+                task=task,
+                group=labels[row],
+                frames_TVHWC=torch.cat([self._start_BVHWC[row, None], *(s.frames_BLVHWC[row] for s in self.steps)]),
+                actions_NLA=actions_BNLA[row].clone(),
+                log_prob_NLD=log_prob_BNLD[row].clone(),
+                temperature=temperature,
+                cameras=self.sight.cameras,
+                tokens_NLD=None if tokens_BNLD is None else tokens_BNLD[row].clone(),
+                proprio_TP=self._proprio(row),
+                outcome_S=_joined([None if s.outcome_BL is None else s.outcome_BL[row] for s in self.steps]),
+                version=version,
+            )
+            for row, task in enumerate(self.tasks)
+        ]
+
+    def _proprio(self, row: int) -> Tensor | None:
+        start_1P = None if self._start_BP is None else self._start_BP[row, None]
+        return _joined([start_1P, *(None if s.proprio_BLP is None else s.proprio_BLP[row] for s in self.steps)])
+
+
+def _cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
+
+
+def _joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
+    known = [piece for piece in pieces if piece is not None]
+    return torch.cat(known) if known and len(known) == len(pieces) else None

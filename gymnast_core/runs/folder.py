@@ -1,26 +1,154 @@
-"""The folder of a run: who owns it, and what stands in it first."""
+"""The folder of a run: who owns it, what stands in it first, and what was asked for when it was resumed."""
 
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.config.load import to_yaml
-from gymnast_core.errors import ConfigError
-from gymnast_core.runs.atomic import write_text
+from omegaconf import OmegaConf
+
+from gymnast_core.config.load import load_config, to_yaml
+from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.runs.atomic import storing, write_json, write_text
+from gymnast_core.runs.snapshot import clean_snapshots
+
+LOCK = ".lock"
+RESUMED = "resumed.json"
+"""What each resume changed: [{"time": …, "changes": {key: [before, after]}}]."""
+_DONE = ("snapshots/step-*", "metrics.csv", "results.jsonl", "checkpoint", "summary.json")
+"""What shows that a run has come further than its start."""
+
+
+@contextmanager
+def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[tuple[Any, Path]]:
+    """The config with `output` set, and that folder, which belongs to this process until the block ends.
+
+    The folder is `resume`, or a new one at `output` or runs/NAME-DATE-TIME. A new folder begins with the resolved
+    config; a resumed one takes the config over and notes what changed. Raises `ConfigError` if the folder holds another
+    run, or if another process works in it; `StorageError` if it cannot be written.
+    """
+    path = resume or _new_folder(config.output, name)
+    config = replace(config, output=str(path))
+    with storing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with _owned(path):
+        if resume is None:
+            if any(next(path.glob(pattern), None) for pattern in _DONE):
+                raise ConfigError(
+                    f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with "
+                    "output=…"
+                )
+            write_text(path / "config.yaml", to_yaml(config))
+        else:
+            clean_snapshots(path / "snapshots")
+            _take_over(config, path)
+        yield config, path
 
 
 def open_run_folder(config: Any, name: str, resume: Path | None = None) -> tuple[Any, Path]:
-    """The config with `output` set, and that folder: `resume`, or a new one at `output` or runs/NAME-DATE-TIME.
+    """`run_folder` for the rest of this process's life."""
+    keeper = run_folder(config, name, resume)
+    opened = keeper.__enter__()
+    _KEPT.append(keeper)
+    return opened
 
-    A new folder begins with the resolved config. Raises `ConfigError` if a run is there already.
-    """
-    path = resume or Path(config.output or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    config = replace(config, output=str(path))
-    if resume is None:
-        if (path / "config.yaml").exists():
-            raise ConfigError(
-                f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with output=…"
-            )
+
+_KEPT: list[Any] = []
+"""Folders that this process owns until it ends."""
+
+
+def config_changes(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (before, after) of what differs between two configs of one kind, `output` left out."""
+    old, new = _flat(before), _flat(after)
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def refuse_changes(before: Any, after: Any, fixed: Sequence[str], free: Sequence[str] = ()) -> None:
+    """Raises `ConfigError` that names every key under `fixed`, but not under `free`, in which the configs differ."""
+    changed = config_changes(before, after)
+    refused = [key for key in changed if _under(key, fixed) and not _under(key, free)]
+    if refused:
+        said = "; ".join(f"{key} was {changed[key][0]!r} and would become {changed[key][1]!r}" for key in refused)
+        raise ConfigError(
+            f"A resumed run cannot change {', '.join(refused)}: {said}. Leave that as it was, or start a new run."
+        )
+
+
+def read_resumes(path: Path) -> list[dict[str, Any]]:
+    """What each resume of a run changed. Raises `DataError` if that record is damaged."""
+    file = path / RESUMED
+    if not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return [{"time": str(item["time"]), "changes": dict(item["changes"])} for item in content]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({error!r}). Delete it; the run goes on without that record.") from error
+
+
+def _take_over(config: Any, path: Path) -> None:
+    before = load_config(type(config), str(path / "config.yaml"))
+    changes = config_changes(before, config)
+    resumes = read_resumes(path)
+    resumes.append({"time": datetime.now(UTC).isoformat(timespec="seconds"), "changes": changes})
+    write_json(path / RESUMED, resumes)
+    if changes or before.output != config.output:
         write_text(path / "config.yaml", to_yaml(config))
-    return config, path
+
+
+def _new_folder(output: str | None, name: str) -> Path:
+    """The folder that was asked for, or one of our own that no other run has."""
+    if output is not None:
+        return Path(output)
+    stem = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in range(1, 1000):
+        path = Path(stem if number == 1 else f"{stem}-{number}")
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+        return path
+    raise ConfigError(f"{stem} and 998 more of that name exist. Give output=FOLDER.")
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """Hold the folder's lock; the kernel releases it when this process dies, however it dies."""
+    with storing(path):
+        handle = (path / LOCK).open("a")
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"Another process works in {path}. Wait until it ends, or choose another folder with output=…"
+            ) from None
+        yield
+    finally:
+        handle.close()
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(OmegaConf.structured(config))
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, item in value.items():
+                walk(item, f"{key}.{name}".lstrip("."))
+        else:
+            flat[key] = value
+
+    walk(values, "")
+    return flat
+
+
+def _under(key: str, places: Sequence[str]) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in places)

@@ -1,12 +1,15 @@
 """Snapshots: everything a run needs to continue bit for bit, as safetensors + JSON, written atomically.
 
-A snapshot is a folder `step-000000012` with `state.json` (the structure) and `state.safetensors` (the tensors).
-It is written under a temporary name, flushed to disk and renamed, so a folder of the final name is always complete.
+A snapshot is a folder `step-000000012` with `state.json` (the structure) and `state.safetensors` (the tensors), and one
+such pair `process-0000` a process for what each of them keeps to itself. It is written under a temporary name, flushed
+to disk and renamed, so a folder of the final name is always complete.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,35 +19,103 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
-from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.processes import Processes
+from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing
 
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
 
 
-def save_snapshot(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
-    """Write `state`: nested dicts and lists of tensors, numbers, strings, None. The newest `keep` snapshots remain."""
-    tensors: dict[str, Tensor] = {}
-    structure = _flatten(state, "", tensors)
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot holds."""
+
+    state: dict[str, Any]
+    processes: list[dict[str, Any]]
+    """What each of the processes that wrote it kept to itself."""
+
+
+def save_snapshot(
+    directory: Path,
+    step: int,
+    state: Mapping[str, Any],
+    *,
+    own: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write nested dicts and lists of tensors, numbers, strings, None. The newest `keep` snapshots remain.
+
+    `state` is the leader's; `own` is what this process keeps to itself. Of several processes, all must call this; they
+    write into one folder. Raises `StorageError`.
+    """
+    processes = processes or Processes()
     target = directory / f"step-{step:09d}"
-    with atomic_directory(target) as temporary:
-        save_file(tensors, str(temporary / "state.safetensors"))
-        (temporary / "state.json").write_text(json.dumps(structure))
-    for old in sorted(directory.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    with _shared(target, processes) as temporary:
+        if processes.leads:
+            _write(temporary / "state", state)
+        if own is not None:
+            _write(temporary / f"process-{processes.rank:04d}", own)
+    if processes.leads:
+        for old in sorted(directory.glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
     return target
 
 
-def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
-    """The state of a folder's newest snapshot; None if there is none. Raises `CheckpointError` if it is damaged."""
+@contextmanager
+def _shared(target: Path, processes: Processes) -> Iterator[Path]:
+    """The leader's temporary folder, in all processes; it takes its name when all have written."""
+    if processes.count == 1:
+        with atomic_directory(target) as temporary:
+            yield temporary
+        return
+    if not processes.leads:
+        yield Path(processes.broadcast(""))
+        processes.wait()
+        return
+    with atomic_directory(target) as temporary:
+        processes.broadcast(str(temporary.resolve()))
+        yield temporary
+        processes.wait()
+
+
+def load_snapshot(directory: Path) -> Snapshot | None:
+    """A folder's newest snapshot; None if there is none. Raises `CheckpointError` if it is damaged."""
     newest = max(directory.glob("step-*"), default=None)
     if newest is None:
         return None
+    own = sorted(path.with_suffix("") for path in newest.glob("process-*.json"))
+    return Snapshot(_read(newest / "state"), [_read(path) for path in own])
+
+
+def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
+    """The leader's state in a folder's newest snapshot; None if there is none. Raises `CheckpointError` if damaged."""
+    found = load_snapshot(directory)
+    return None if found is None else found.state
+
+
+def clean_snapshots(directory: Path) -> None:
+    """Remove what a killed process left of a snapshot that it was writing."""
+    if directory.is_dir():
+        remove_leftovers(directory)
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    tensors: dict[str, Tensor] = {}
+    structure = _flatten(state, "", tensors)
+    with storing(path):
+        save_file(tensors, str(path.with_suffix(".safetensors")))
+        path.with_suffix(".json").write_text(json.dumps(structure))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        tensors = load_file(str(newest / "state.safetensors"))
-        return json.loads((newest / "state.json").read_text(), object_hook=partial(_unflatten, tensors=tensors))
-    except (OSError, ValueError, SafetensorError) as error:
+        tensors = load_file(str(path.with_suffix(".safetensors")))
+        structure = path.with_suffix(".json").read_text()
+        return json.loads(structure, object_hook=partial(_unflatten, tensors=tensors))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
-            f"Snapshot {newest} is damaged ({error}). Delete that folder to continue from the one before it."
+            f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}). Delete that folder to continue from "
+            "the one before it."
         ) from error
 
 
@@ -58,7 +129,9 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {_KEYED: flat} if any(isinstance(key, int) for key in value) else flat
     if isinstance(value, list | tuple):
         return [_flatten(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
-    return value
+    if isinstance(value, str | int | float) or value is None:
+        return value
+    raise TypeError(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r}")
 
 
 def _unflatten(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:

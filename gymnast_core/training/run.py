@@ -1,53 +1,39 @@
-"""`gymnast train`: config -> components -> lightning.Trainer -> run folder."""
+"""`gymnast train`: config -> parts -> lightning.Trainer -> run folder."""
 
-import time
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning import Trainer
 
-from gymnast_core.config import ComponentConfig, RunConfig, load_config
-from gymnast_core.errors import ConfigError, DataError, GymnastError
-from gymnast_core.plugins.compose import registries
-from gymnast_core.plugins.hooks import Notify, call_each, plugin_manager
-from gymnast_core.plugins.registry import Registry
+from gymnast_core.config import RunConfig, load_config
+from gymnast_core.errors import GymnastError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins import events
+from gymnast_core.plugins.compose import build_parts
+from gymnast_core.plugins.hooks import tell
+from gymnast_core.processes import Processes
+from gymnast_core.rollouts.deal import check_deal
+from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
-from gymnast_core.runs.folder import open_run_folder
-from gymnast_core.runs.snapshot import load_latest_snapshot
-from gymnast_core.training.loop import Components, ReinforcementLoop
-from gymnast_core.training.processes import together
-from gymnast_core.training.trainer import build_trainer
-from gymnast_core.types import Episode
+from gymnast_core.runs.folder import refuse_changes, run_folder
+from gymnast_core.runs.snapshot import Snapshot, load_snapshot
+from gymnast_core.training.loop import ReinforcementLoop
+from gymnast_core.training.record import RunRecord
+from gymnast_core.training.signals import terminating
+from gymnast_core.training.together import together
+from gymnast_core.training.trainer import build_trainer, precision_of
 
-T = TypeVar("T")
 _ADVICE = "set loop.micro_batch_size lower. Go on from the last snapshot with gymnast train --resume RUN."
 
-
-def build_components(config: RunConfig, done: int | None = 0) -> Components:
-    """Build every part of a run, `done` iterations of which are behind (None: do not ask what the rest costs)."""
-    known = registries()
-
-    def build(registry: Registry[T], key: str) -> T:
-        part: ComponentConfig = getattr(config, key)
-        return registry.build(part.name, part.args, key=key)
-
-    optimizer, reward_model = build(known.optimizers, "optimizer"), build(known.reward_models, "reward_model")
-    if done is not None:
-        groups = (config.loop.iterations - done) * config.loop.tasks_per_iteration
-        reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)
-    demonstrations: Sequence[Episode] = ()
-    if optimizer.demonstrations_per_rollout:
-        if config.demonstrations is None:
-            raise ConfigError(
-                f"The optimizer {config.optimizer.name!r} mixes in demonstrations; set demonstrations.name and .args."
-            )
-        demonstrations = build(known.datasets, "demonstrations").episodes()
-    tasks = build(known.datasets, "tasks").tasks()
-    if not len(tasks):
-        raise DataError(f"The dataset {config.tasks.name!r} holds no tasks.")
-    policy, world_model = build(known.policies, "policy"), build(known.world_models, "world_model")
-    return Components(policy, world_model, reward_model, optimizer, tasks, demonstrations)
+FIXED = (
+    "world_model", "policy", "reward_model.name", "optimizer.name", "optimizer.args.group_size", "tasks",
+    "demonstrations", "loop.horizon", "evaluation.world", "evaluation.reward_model", "evaluation.tasks",
+    "evaluation.temperature", "seed",
+)  # fmt: skip
+"""Keys that say what a run is; a resumed run keeps them."""
+FREE = ("world_model.args.device", "policy.args.device", "evaluation.world.args.device")
+"""Keys under those that only say where it runs."""
 
 
 def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, Any]:
@@ -55,48 +41,90 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
 
     With `resume` and no `config`, the run folder's own config is used. The result is the same, bit for bit, as that of
     a run that was never interrupted (same machine, same number of threads and processes). Of several processes, the
-    leader alone evaluates, tells and writes; the others return {}.
+    leader alone tells and writes; the others return {}.
     """
-    state = load_latest_snapshot(resume / "snapshots") if resume else None
-    config = config or load_config(RunConfig, f"{resume}/config.yaml")
-    found = call_each("gymnast_callbacks", passing=(GymnastError,), config=config)
-    callbacks = [callback for part in found for callback in part or ()]
-    trainer = build_trainer(config.trainer, callbacks)
-    with together(trainer, _ADVICE):
-        if trainer.is_global_zero:
-            return _lead(config, trainer, state, resume)
-        parts = build_components(config, None)
-        ReinforcementLoop(config, parts, Path(), Notify(silent=True), lambda *_: None).run(trainer, state)
-        return {}
+    snapshot = None
+    if resume is not None:
+        stored = load_config(RunConfig, f"{resume}/config.yaml")
+        config = config or stored
+        refuse_changes(stored, config, FIXED, FREE)
+        snapshot = load_snapshot(resume / "snapshots")
+    assert config is not None
+    precision = precision_of(config.trainer)
+    options = {key: value for key, value in config.trainer.items() if key != "precision"}
+    wanted = events.CallbacksWanted(config, Path(config.output or ""))
+    callbacks = [c for found in tell("gymnast_callbacks", wanted, passing=(GymnastError,)) for c in found]
+    trainer = build_trainer(options, callbacks)
+    with terminating(), together(trainer, _ADVICE):
+        done = 0 if snapshot is None else snapshot.state["iteration"]
+        left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
+        parts = build_parts(config, left=left, processes=Processes())
+        try:
+            parts.attach()
+            loop = ReinforcementLoop(config, parts, precision)
+            _check(config, parts, loop, trainer.world_size)
+            if not trainer.is_global_zero:
+                _run(config, parts, loop, trainer, snapshot, None)
+                return {}
+            with run_folder(config, config.policy.name, resume) as (config, folder):
+                return _lead(config, parts, loop, trainer, snapshot, folder)
+        finally:
+            for component in parts.components().values():
+                component.close()
 
 
-def _lead(config: RunConfig, trainer: Trainer, state: dict[str, Any] | None, resume: Path | None) -> dict[str, Any]:
-    began = time.monotonic()
-    done, hook, tell = state["iteration"] if state else 0, plugin_manager().hook, Notify()
-    parts = build_components(config, done)
-    config, folder = open_run_folder(config, config.policy.name, resume)
+def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, processes: int) -> None:
+    """Refuse what would only show after the run began: raises `ConfigError`."""
+    policy, optimizer = parts.policy, parts.optimizer
+    assert policy is not None and optimizer is not None
+    check_horizon(policy, config.loop.horizon)
+    check_deal(config.loop.tasks_per_iteration, optimizer.group_size, config.loop.imagine_batch_size, processes)
+    if config.loop.iterations:
+        loop.configure_optimizers()
 
-    def evaluate(label: str, iteration: int) -> dict[str, Any]:
-        found = hook.gymnast_evaluate(config=config, policy=parts.policy, label=label, iteration=iteration)
-        return {key: value for part in found for key, value in part.items()}
 
-    loop = ReinforcementLoop(config, parts, folder, tell, evaluate)
-    tell.gymnast_run_started(config=config, title="Training", step=done, total=config.loop.iterations, unit="iteration")
-    loop.check(trainer.world_size)
+def _lead(
+    config: RunConfig,
+    parts: Parts,
+    loop: ReinforcementLoop,
+    trainer: Trainer,
+    snapshot: Snapshot | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """The run in the process that speaks and writes."""
+    print(f"Run folder: {folder}", file=sys.stderr, flush=True)
     try:
-        before = evaluate("before", 0)
-        loop.run(trainer, state)
-        parts.policy.eval().cpu()
-        parts.policy.save(folder / "policy")
-        after = evaluate("after", loop.iteration)
+        record = _run(config, parts, loop, trainer, snapshot, folder)
+    except BaseException:
+        print(f"Stopped. Go on with: gymnast train --resume {folder}", file=sys.stderr, flush=True)
+        raise
+    write_json(folder / "summary.json", record.summary)
+    record.tell("gymnast_run_done", events.RunDone, summary=record.summary)
+    return record.summary
+
+
+def _run(
+    config: RunConfig,
+    parts: Parts,
+    loop: ReinforcementLoop,
+    trainer: Trainer,
+    snapshot: Snapshot | None,
+    folder: Path | None,
+) -> RunRecord:
+    """The iterations that are left, in this process."""
+    done = 0 if snapshot is None else snapshot.state["iteration"]
+    loop.record = RunRecord(config, parts, folder, done, None if snapshot is None else snapshot.state["record"])
+    if snapshot is not None:
+        loop.restore(snapshot.state, snapshot.processes)
+    if folder is None:
+        trainer.fit(loop, loop.steps)
+        return loop.record
+    total = config.loop.iterations
+    loop.record.tell(
+        "gymnast_run_started", events.RunStarted, title="Training", step=done, total=total, unit="iteration"
+    )
+    try:
+        trainer.fit(loop, loop.steps)
     finally:
-        tell.gymnast_run_stopped(config=config)
-        parts.world_model.close()
-        parts.reward_model.close()
-    summary: dict[str, Any] = {"output": str(folder), "iterations": loop.iteration, "updates": loop.updates}
-    summary["seconds"] = time.monotonic() - began
-    if after:
-        summary |= {"before": before, "after": after, "difference": after.pop("difference")}
-    write_json(folder / "summary.json", summary)
-    tell.gymnast_run_done(config=config, summary=summary)
-    return summary
+        loop.record.tell("gymnast_run_stopped", events.RunStopped)
+    return loop.record

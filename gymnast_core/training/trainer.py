@@ -7,24 +7,47 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, distributed
 
 from gymnast_core.errors import ConfigError
 
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-"""Lightning's names of those under which a step means the same in one process and in several."""
+STRATEGIES = ("auto", "ddp")
+"""Those under which every process holds whole weights."""
 
 SHARDED = "fsdp2"
 """Our name of Lightning's ModelParallelStrategy over all processes, for loops that can gather what they save."""
+
+PRECISIONS = {"32-true": "32-true", "32": "32-true", 32: "32-true", "bf16-mixed": "bf16-mixed"}
+"""What `trainer.precision` may be: anything else scales losses or changes the weights' own dtype."""
 
 _OURS = {
     "logger": "metrics go to metrics.csv and tensorboard/ of the run folder",
     "enable_checkpointing": "snapshots are written every checkpoint_every steps",
     "gradient_clip_val": "set optimizer.args.max_grad_norm (train) or fit.max_grad_norm (fit)",
+    "accumulate_grad_batches": "set loop.micro_batch_size (train) or fit.microbatches (fit)",
     "max_steps": "set loop.iterations (train) or fit.steps (fit)",
     "max_epochs": "set loop.iterations (train) or fit.steps (fit)",
     "callbacks": "return them from the hook gymnast_callbacks",
 }
+
+
+class WholeWeightsStrategy(DDPStrategy):
+    """Every process holds whole weights, and the loop itself adds gradients up once a step (`Processes.sum_gradients`).
+
+    Not DistributedDataParallel, which averages over processes in every backward pass: a loss that is a sum over unequal
+    shares is no average, and processes may have different numbers of passes.
+    """
+
+    def configure_ddp(self) -> None:
+        """Begin with the leader's weights everywhere."""
+        assert self.model is not None
+        for tensor in self.model.state_dict().values():
+            if isinstance(tensor, Tensor):
+                distributed.broadcast(tensor.data, src=0)
+
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        """Nothing to prepare."""
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -35,10 +58,21 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
 
+def precision_of(options: Mapping[str, Any]) -> str:
+    """What `trainer.precision` says: "32-true" or "bf16-mixed". Raises `ConfigError` for anything else."""
+    wanted = options.get("precision", "32-true")
+    if wanted not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={wanted} would scale the loss or change the weights' own dtype; use bf16-mixed or "
+            "32-true."
+        )
+    return PRECISIONS[wanted]
+
+
 def build_trainer(
     options: Mapping[str, Any], callbacks: Sequence[lightning.Callback] = (), *, shards: bool = False
 ) -> lightning.Trainer:
-    """A Trainer with our loop's fixed settings and the user's `options`, which are Trainer's own arguments.
+    """A Trainer with our loops' fixed settings and the user's `options`, which are Trainer's own arguments.
 
     `shards` says that the loop can do with a part of the weights in each process (strategy "fsdp2"). Raises
     `ConfigError` for an option that Trainer does not know or that the loop has to set itself.
@@ -46,19 +80,13 @@ def build_trainer(
     for key in options:
         if key in _OURS:
             raise ConfigError(f"trainer.{key} cannot be set: {_OURS[key]}.")
-    strategy = options.get("strategy", "auto")
-    if strategy == SHARDED and shards:
-        options = {**options, "strategy": ShardedStrategy()}
-    elif strategy not in STRATEGIES:
-        known = f"{', '.join(STRATEGIES)} (the last one if a loss leaves parameters out)"
-        whole = f"{known}; {SHARDED} shares them out" if shards else known
-        raise ConfigError(f"trainer.strategy={strategy}: the weights are whole in every process. Choose {whole}.")
     # Lightning's hints on workers, loggers and checkpoints concern choices that this loop makes itself.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.*")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    arguments = {"accelerator": "auto", "devices": 1, "max_epochs": 1, **dict.fromkeys(off, False), **options}
+    arguments: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, **dict.fromkeys(off, False)}
+    arguments |= {**options, "strategy": _strategy(options, shards)}
     try:
         trainer = lightning.Trainer(callbacks=list(callbacks), **arguments)
     except TypeError as error:
@@ -68,3 +96,14 @@ def build_trainer(
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.set_device(trainer.strategy.root_device)  # "cuda" means this one to whatever is built after this
     return trainer
+
+
+def _strategy(options: Mapping[str, Any], shards: bool) -> Any:
+    wanted = options.get("strategy", "auto")
+    if wanted == SHARDED and shards:
+        return ShardedStrategy()
+    if wanted not in STRATEGIES:
+        known = ", ".join(STRATEGIES) + (f"; {SHARDED} shares them out" if shards else "")
+        raise ConfigError(f"trainer.strategy={wanted}: the weights are whole in every process. Choose {known}.")
+    several = options.get("devices", 1) not in (1, "1") or options.get("num_nodes", 1) not in (1, "1")
+    return WholeWeightsStrategy() if several or wanted == "ddp" else "auto"

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.types import ActionChunk, Observation, Reward, Rollout, Task
+from gymnast_core.types import ActionChunk, Evaluation, Observation, Reward, Rollout, Step, Task, one_camera
 
 WIDTH = 16
 
 
 def line_task(position: int, name: str = "task") -> Task:
-    return Task(id=f"{name}-{position}", instruction="go right", frames_THWC=picture(torch.tensor([position])))
+    frames = one_camera(picture(torch.tensor([position])))
+    return Task(id=f"{name}-{position}", instruction="go right", frames_TVHWC=frames)
 
 
 def picture(positions_B: Tensor) -> Tensor:
@@ -29,28 +30,32 @@ def place(frame_HWC: Tensor) -> int:
 
 
 class LineWorld(WorldModel):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         pass
 
     device = torch.device("cpu")
 
-    def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        return {"positions": torch.tensor([place(task.frames_THWC[-1]) for task in tasks])}
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
 
-    def step(self, state: dict[str, Tensor], actions_BLA: Tensor) -> Tensor:
+    def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"positions": torch.tensor([place(task.view()[-1]) for task in tasks])}
+
+    def step(self, state: dict[str, Tensor], actions_BLA: Tensor) -> Step:
         frames = []
         for action_BA in actions_BLA.unbind(1):
             state["positions"] = (state["positions"] + action_BA[:, 0].round().long()).clamp(0, WIDTH - 1)
             frames.append(picture(state["positions"]))
-        return torch.stack(frames, dim=1)
-
-    def outcomes(self, state: dict[str, Tensor]) -> list[None]:
-        return [None] * len(state["positions"])
+        return Step(torch.stack(frames, dim=1)[:, :, None])
 
 
 class LinePolicy(Policy):
     """Chooses left or right with one logit pair that sees nothing."""
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -58,11 +63,14 @@ class LinePolicy(Policy):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.config = config
         self.chunk_length, self.action_dim = config.chunk_length, 1
         self.logits = nn.Parameter(torch.zeros(2))
 
-    def _log_probs(self, batch: int, temperature: float) -> Tensor:
-        return (self.logits / (temperature or 1.0)).log_softmax(0).expand(batch, self.chunk_length, 1, 2)
+    def _log_probs(self, batch: int, temperature: float | Tensor) -> Tensor:
+        heat_B = torch.as_tensor(temperature).expand(batch)
+        logits = self.logits / torch.where(heat_B > 0, heat_B, 1.0)[:, None, None, None]
+        return logits.log_softmax(-1).expand(batch, self.chunk_length, 1, 2)
 
     @torch.no_grad()
     def act(
@@ -78,11 +86,12 @@ class LinePolicy(Policy):
         return ActionChunk((2.0 * tokens - 1.0).float(), chosen, tokens)
 
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
         log_probs = self._log_probs(len(observation.instructions), temperature)
         assert chunk.tokens_BLD is not None
-        return log_probs.gather(-1, chunk.tokens_BLD[..., None])[..., 0], -(log_probs.exp() * log_probs).sum(-1)
+        chosen = log_probs.gather(-1, chunk.tokens_BLD[..., None])[..., 0]
+        return Evaluation(chosen, -(log_probs.exp() * log_probs).sum(-1))
 
     def save(self, directory) -> None:
         from safetensors.torch import save_file
@@ -95,6 +104,8 @@ class LinePolicy(Policy):
 class RightReward(RewardModel):
     """1 if the dot ended right of where it started; every `fail_every`-th rollout cannot be judged."""
 
+    api_version = 2
+
     fail_every: int = 0
     calls: list[int] = field(default_factory=list)
 
@@ -105,6 +116,6 @@ class RightReward(RewardModel):
             if self.fail_every and index % self.fail_every == 0:
                 rewards.append(Reward(None, error="the judge is asleep", cost_usd=0.25))
             else:
-                moved = place(rollout.frames_THWC[-1]) - place(rollout.frames_THWC[0])
+                moved = place(rollout.view()[-1]) - place(rollout.view()[0])
                 rewards.append(Reward(float(moved > 0), cost_usd=0.25))
         return rewards

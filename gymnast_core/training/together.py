@@ -4,8 +4,6 @@ Lightning starts the others by running the command again, or a launcher (torchru
 leads: it alone logs, evaluates and writes.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
@@ -31,31 +29,19 @@ def together(trainer: lightning.Trainer, advice: str) -> Iterator[None]:
     """Around the training of this process. `advice` says what to do when a process was killed."""
     if not trainer.is_global_zero:
         follow()
-    with ending_together(trainer, advice) if trainer.is_global_zero else led(), _finite():
+    with ending_together(trainer, advice) if trainer.is_global_zero else led():
         yield
 
 
 def follow() -> None:
-    """Let the leader end this process: Ctrl-C reaches all processes of a terminal, and one decides."""
+    """Let the leader end this process: Ctrl-C, and a scheduler's SIGTERM, reach all processes, and one decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not _started_by_lightning():
         return
     # A leader that is killed cannot stop anyone, and a peer that waits for it on a GPU waits for long.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-@contextmanager
-def _finite() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if "non-finite" not in str(error):
-            raise
-        raise GymnastError(
-            "A gradient of the policy became infinite or NaN; no step was taken with it. Go on from the last snapshot "
-            "with gymnast train --resume RUN optimizer.args.learning_rate=LOWER."
-        ) from error
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""What an optimizer learns from: judged groups of rollouts, their advantages, and the minibatches of its loss.
+
+Shapes and units are those of `gymnast_core.types`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gymnast_core.types import ActionChunk, Observation, Reward, Rollout
+
+
+@dataclass(frozen=True)
+class Judged:
+    """G groups of K rollouts with their rewards: what an optimizer learns from. Row g·K + k is rollout k of group g."""
+
+    rollouts: tuple[Rollout, ...]
+    rewards: tuple[Reward, ...]
+    group_size: int
+    """K."""
+
+    @property
+    def values_GK(self) -> Tensor:
+        """float32 reward of each rollout, NaN where it could not be judged."""
+        values = [float("nan") if reward.value is None else reward.value for reward in self.rewards]
+        return torch.tensor(values).reshape(-1, self.group_size)
+
+    @property
+    def valid_GK(self) -> Tensor:
+        """bool: whether the rollout was judged."""
+        return ~self.values_GK.isnan()
+
+    @property
+    def mask_BS(self) -> Tensor:
+        """bool: whether an action counts, which those after the first success do not."""
+        return finished_mask(self.rollouts, self.rewards)
+
+    @property
+    def step_rewards_BS(self) -> Tensor:
+        """float32 reward of each action: what the judge gave it, or the whole value at the last action that counts;
+        0 for unjudged rollouts."""
+        mask_BS = self.mask_BS
+        rewards_BS = torch.zeros(mask_BS.shape)
+        for row, reward in enumerate(self.rewards):
+            if reward.step_values_S is not None:
+                rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S, 0.0)
+            elif reward.value is not None:
+                rewards_BS[row, int(mask_BS[row].sum()) - 1] = reward.value
+        return rewards_BS
+
+
+def finished_mask(rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> Tensor:
+    """bool (B, S): True for actions up to the first success that the judge saw (all of them when it saw none)."""
+    horizon = rollouts[0].horizon if rollouts else 0
+    finish = torch.tensor([horizon if reward.finish_step is None else reward.finish_step for reward in rewards])
+    return torch.arange(horizon)[None] < finish[:, None]
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """How much better than expected each action was, and what else the loss is told about it. Rows as in `Judged`."""
+
+    advantages_BS: Tensor
+    """float32; 0 in rows that were not judged, whatever their rewards hold."""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further tensors with a row for each rollout, e.g. a critic's returns; the loss finds its part of them."""
+
+    @classmethod
+    def of_trajectories(cls, advantages_GK: Tensor, judged: Judged) -> Self:
+        """One advantage for all actions of a rollout; 0 where the rollout was not judged, whatever stands there."""
+        advantages_GK = torch.where(judged.valid_GK, advantages_GK.float(), 0.0)
+        horizon = judged.mask_BS.shape[1]
+        return cls(advantages_GK.reshape(-1, 1).expand(-1, horizon))
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """B trajectories that one backward pass learns from: a whole minibatch or a part of one."""
+
+    rollouts: tuple[Rollout, ...]
+    observation: Observation
+    """The B·N decisions' observations, as the policy saw them."""
+    chunk: ActionChunk
+    """The B·N decisions."""
+    log_prob_BSD: Tensor
+    """float32, under the current weights at each rollout's own temperature; differentiable."""
+    entropy_BSD: Tensor
+    """float32, nats; differentiable."""
+    old_log_prob_BSD: Tensor
+    """float32, under the policy that acted."""
+    advantages_BS: Tensor
+    mask_BS: Tensor
+    """bool: the actions that count. Others influence neither value nor gradient."""
+    reference_log_prob_BSD: Tensor | None = None
+    """float32, under the frozen initial policy; None unless the optimizer `needs_reference`."""
+    features_BNF: Tensor | None = None
+    """What the policy knows of each decision's observation; differentiable; None if it shows nothing."""
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """The rows of `Advantages.targets`."""

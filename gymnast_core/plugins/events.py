@@ -1,0 +1,121 @@
+"""What hooks are told: one frozen dataclass an event. Fields may be added; none is taken away within an API version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gymnast_core.interfaces import Parts
+    from gymnast_core.plugins.registry import Registries
+    from gymnast_core.types import Reward, Rollout
+
+
+def _no_parts() -> Parts:
+    from gymnast_core.interfaces import Parts  # torch, which listing plugins can do without
+
+    return Parts()
+
+
+@dataclass(frozen=True)
+class Registering:
+    """Components made at run time can be added."""
+
+    registries: Registries
+    """E.g. `event.registries.reward_models.register("judge-b", JudgeB)`."""
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """What all events of a run say."""
+
+    config: Any
+    """The command's config (`RunConfig` of `gymnast train`), `output` set."""
+    folder: Path
+    """The run's folder."""
+    step: int = 0
+    """Steps of the run that are done: iterations of `gymnast train`, gradient steps of `gymnast fit`."""
+    parts: Parts = field(default_factory=_no_parts)
+    """The parts of the run, as far as the command has them."""
+
+    def section(self, name: str, kind: type) -> Any:
+        """What the config's `hooks.NAME` says, as an instance of the dataclass `kind`, defaults included."""
+        from gymnast_core.config.typed import typed
+
+        return typed(kind, getattr(self.config, "hooks", {}).get(name, {}), f"hooks.{name}")
+
+
+@dataclass(frozen=True)
+class CallbacksWanted(RunEvent):
+    """A trainer is about to be built."""
+
+
+@dataclass(frozen=True)
+class RunStarted(RunEvent):
+    """A run begins, or goes on after `step` of its `total` steps."""
+
+    title: str = ""
+    total: int = 0
+    unit: str = "step"
+    """What a step is called, e.g. "iteration"."""
+
+
+@dataclass(frozen=True)
+class StepDone(RunEvent):
+    """Step `step` (from 1) is complete."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Its numbers by name."""
+
+
+@dataclass(frozen=True)
+class RolloutsImagined(RunEvent):
+    """Rollouts were imagined in the iteration after `step`; their judgement is under way. Do not modify them."""
+
+    rollouts: Sequence[Rollout] = ()
+    """Those of this process."""
+
+
+@dataclass(frozen=True)
+class RewardsScored(RunEvent):
+    """Rollouts of the iteration after `step` were judged. Do not modify them."""
+
+    rollouts: Sequence[Rollout] = ()
+    """Those of this process."""
+    rewards: Sequence[Reward] = ()
+    """`rewards[i]` judges `rollouts[i]`."""
+
+
+@dataclass(frozen=True)
+class EvaluationWanted(RunEvent):
+    """The policy is to be measured after `step` iterations."""
+
+    label: str = ""
+    """"before", "after", or "iteration-000005"."""
+
+
+@dataclass(frozen=True)
+class EvaluationDone(RunEvent):
+    """Rollouts of an evaluation were judged, maybe in batches."""
+
+    label: str = ""
+    world: str = ""
+    """The world's label."""
+    rollouts: Sequence[Rollout] = ()
+    rewards: Sequence[Reward] = ()
+    """`rewards[i]` judges `rollouts[i]`."""
+
+
+@dataclass(frozen=True)
+class RunStopped(RunEvent):
+    """The run's steps ended or failed; also on Ctrl-C and SIGTERM."""
+
+
+@dataclass(frozen=True)
+class RunDone(RunEvent):
+    """The run is complete."""
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """What the command prints: numbers and paths by name."""

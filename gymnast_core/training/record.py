@@ -1,0 +1,151 @@
+"""What becomes of a run while it works: evaluations, metrics, snapshots, what hooks are told, and its end."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from gymnast_core.config.schema import RunConfig
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins import events
+from gymnast_core.plugins.hooks import tell
+from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.runs.snapshot import save_snapshot
+from gymnast_core.types import Reward, Rollout
+
+if TYPE_CHECKING:
+    from gymnast_core.training.loop import ReinforcementLoop
+
+TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
+"""Sums that a summary gives over the whole run."""
+
+
+class RunRecord:
+    """Keeps the record of one run. Of several processes, the leader alone writes and speaks."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        parts: Parts,
+        folder: Path | None,
+        done: int = 0,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`done` iterations are behind the run, of which `before` is what the snapshot knows (`state_dict`)."""
+        self._config, self._parts, self._folder, self._done = config, parts, folder, done
+        self._began = time.monotonic()
+        self._seconds_before = before["seconds"] if before else 0.0
+        self._totals: dict[str, float] = dict(before["totals"]) if before else {}
+        self._measured: dict[str, dict[str, Any]] = {}
+        self.summary: dict[str, Any] = {}
+        """What the command prints; filled by `finish`."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; of a follower, known once `join` was called."""
+        assert self._folder is not None
+        return self._folder
+
+    def join(self) -> None:
+        """Called in every process once they can talk: the followers learn where the leader works."""
+        folder = Path(self._parts.processes.broadcast(str(self._folder)))
+        self._folder = folder
+        self._config = replace(self._config, output=str(folder))
+
+    def event(self, kind: Any, **fields: Any) -> Any:
+        """An event of this run."""
+        given = {"step": self._done, **fields}
+        return kind(config=self._config, folder=self.folder, parts=self._parts, **given)
+
+    def tell(self, hook: str, kind: Any, **fields: Any) -> None:
+        """Tell the hooks of the leader."""
+        if self._parts.processes.leads:
+            tell(hook, self.event(kind, **fields))
+
+    def listener(self, iteration: int) -> "_Listener":
+        """Who is told what iteration `iteration` (from 0) imagined."""
+        return _Listener(self, iteration)
+
+    def evaluate(self, label: str, step: int) -> dict[str, Any]:
+        """What the hooks measure of the policy, in all processes; an error there ends the run."""
+        event = self.event(events.EvaluationWanted, step=step, label=label)
+        results = tell("gymnast_evaluate", event, passing=(Exception,))
+        found = {key: value for part in results for key, value in part.items()}
+        self._measured[label] = found
+        return found
+
+    def iteration_done(self, loop: "ReinforcementLoop", numbers: dict[str, float]) -> None:
+        """An iteration is complete: its numbers, an evaluation and a snapshot if they are due."""
+        self._done = loop.iteration
+        for name in TOTALS:
+            numbers.setdefault(name, 0.0)
+            self._totals[name] = self._totals.get(name, 0.0) + numbers[name]
+        numbers["rollouts_per_second"] = numbers["rollouts"] / max(numbers["seconds_imagining"], 1e-9)
+        self.tell("gymnast_metrics", events.StepDone, metrics=numbers)
+        # Evaluated first: a run that is killed in between repeats the iteration, evaluation included.
+        every = self._config.evaluation.every
+        if every and self._done % every == 0:
+            self.evaluate(f"iteration-{self._done:06d}", self._done)
+        if self._done % self._config.checkpoint_every == 0 or self._done == self._config.loop.iterations:
+            self.snapshot(loop)
+
+    def snapshot(self, loop: "ReinforcementLoop") -> Path:
+        """Write everything that the next iteration depends on; all processes take part."""
+        state = {**loop.state_dict_of_run(), "record": self.state_dict()} if self._parts.processes.leads else {}
+        return save_snapshot(
+            self.folder / "snapshots",
+            self._done,
+            state,
+            own=loop.collector.state_dict(),
+            processes=self._parts.processes,
+        )
+
+    def finish(self, loop: "ReinforcementLoop") -> None:
+        """The last iteration is done: save the policy, measure it, sum up."""
+        if self._parts.processes.leads:
+            self._save(loop)
+        self._parts.processes.wait()
+        after = self.evaluate("after", loop.iteration)
+        summary: dict[str, Any] = {"output": str(self.folder), "iterations": loop.iteration}
+        summary |= {"updates": loop.updater.updates, "seconds": self.seconds, **self._totals}
+        before = self._measured.get("before", {})
+        if before or after:
+            difference = after.pop("difference", None)
+            summary |= {"before": before, "after": after}
+            summary |= {} if difference is None else {"difference": difference}
+        self.summary = summary
+
+    def _save(self, loop: "ReinforcementLoop") -> None:
+        """The trained policy, and beside it what the optimizer trained with it."""
+        loop.policy.save(self.folder / "policy")
+        if loop.extra:
+            with atomic_directory(self.folder / "optimizer") as folder:
+                for name, module in loop.extra.items():
+                    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+                    save_file(tensors, str(folder / f"{name}.safetensors"))
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the whole run, over all its processes' lives as far as snapshots know them."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "totals": dict(self._totals)}
+
+
+class _Listener:
+    """Tells the hooks of every process what it imagined."""
+
+    def __init__(self, record: RunRecord, iteration: int) -> None:
+        self._record, self._iteration = record, iteration
+
+    def imagined(self, rollouts: Sequence[Rollout]) -> None:
+        event = self._record.event(events.RolloutsImagined, step=self._iteration, rollouts=rollouts)
+        tell("gymnast_rollouts_imagined", event)
+
+    def judged(self, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
+        event = self._record.event(events.RewardsScored, step=self._iteration, rollouts=rollouts, rewards=rewards)
+        tell("gymnast_rewards_scored", event)

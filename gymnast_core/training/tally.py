@@ -1,0 +1,63 @@
+"""Numbers of many parts, steps and processes, combined as what they are: means by weight, sums, extremes."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gymnast_core.processes import Processes
+from gymnast_core.types import Metric
+
+_EXTREMES = {"max": max, "min": min}
+
+
+class Tally:
+    """Collects metrics; tensors stay where they are until the numbers are asked for."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Metric]] = {}
+
+    def add(self, metrics: Mapping[str, Metric]) -> None:
+        for name, metric in metrics.items():
+            self._found.setdefault(name, []).append(metric)
+
+    def total(self, **sums: float) -> None:
+        """Add to sums."""
+        self.add({name: Metric(value, combine="sum") for name, value in sums.items()})
+
+    def combined(self, processes: Processes | None = None) -> dict[str, Metric]:
+        """One metric a name, of this process or of all of them."""
+        mine = {name: _combine(metrics) for name, metrics in self._found.items()}
+        if processes is None or processes.count == 1:
+            return mine
+        every: dict[str, list[Metric]] = {}
+        for theirs in processes.gather(mine):
+            for name, metric in theirs.items():
+                every.setdefault(name, []).append(metric)
+        return {name: _combine(metrics) for name, metrics in every.items()}
+
+    def numbers(self, processes: Processes | None = None) -> dict[str, float]:
+        """The combined values. A mean of which nothing was weighed is left out."""
+        found = self.combined(processes).items()
+        return {name: float(m.value) for name, m in found if m.combine != "mean" or float(m.weight) > 0}
+
+
+def _combine(metrics: list[Metric]) -> Metric:
+    how = metrics[0].combine
+    values = _floats([metric.value for metric in metrics])
+    if how == "sum":
+        return Metric(sum(values), combine="sum")
+    if how != "mean":
+        return Metric(_EXTREMES[how](values), combine=how)
+    weights = _floats([metric.weight for metric in metrics])
+    weight = sum(weights)
+    # A part that weighs nothing may hold anything, NaN included.
+    added = sum(value * share for value, share in zip(values, weights, strict=True) if share > 0)
+    return Metric(added / weight if weight > 0 else 0.0, weight)
+
+
+def _floats(values: list[float | Tensor]) -> list[float]:
+    """Plain numbers, fetched from a device in one go."""
+    tensors = [value.detach().double().reshape(()) for value in values if isinstance(value, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(fetched) if isinstance(value, Tensor) else float(value) for value in values]

@@ -1,0 +1,239 @@
+"""The update: minibatches of judged rollouts, in parts if memory wants it, one clipped gradient step each.
+
+A loss is a sum and a weight (`LossSum`). Here the sums of all parts and processes are added up and divided by the
+weight of the whole minibatch, so that neither changes the step. Autocast is here and nowhere else.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gymnast_core.errors import GymnastError
+from gymnast_core.interfaces import Optimizer, Policy
+from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.processes import Processes
+from gymnast_core.rollouts.batch import decisions, temperatures
+from gymnast_core.rollouts.deal import Group
+from gymnast_core.seeds import seeded_generator
+from gymnast_core.training.tally import Tally
+from gymnast_core.types import Episode, LossSum, Metric
+
+
+class NonFiniteGradient(GymnastError):
+    """A gradient became infinite or NaN; no step was taken with it."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the loss that is averaged on its own: its share of the whole, and what computes its parts here."""
+
+    name: str
+    share: float
+    parts: Sequence[Callable[[], LossSum]]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What this process holds of an iteration's rollouts."""
+
+    judged: Judged
+    advantages: Advantages
+    row: Mapping[tuple[int, int], int]
+    """(label of the group, place in it) -> row of `judged`; judged rollouts only."""
+
+
+class Updater:
+    """Takes gradient steps on the policy and the optimizer's extra modules."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        extra: Mapping[str, nn.Module],
+        optimizer: Optimizer,
+        demonstrations: Sequence[Episode],
+        *,
+        seed: int,
+        micro_batch_size: int | None,
+        precision: str,
+        processes: Processes,
+    ) -> None:
+        self._policy, self._extra, self._optimizer = policy, extra, optimizer
+        self._demonstrations, self._seed, self._micro = demonstrations, seed, micro_batch_size
+        self._precision, self._processes = precision, processes
+        self.reference: Policy | None = None
+        """The frozen initial policy, if the optimizer needs it."""
+        self.torch_optimizer: torch.optim.Optimizer | None = None
+        self.updates = 0
+        """Gradient steps taken, over the whole run."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        modules: list[nn.Module] = [self._policy, *self._extra.values()]
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+
+    def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> None:
+        """Learn from the kept groups of all processes, of which these are this one's."""
+        batch = self._prepare(groups)
+        everyone = sorted(key for theirs in self._processes.gather(list(batch.row)) for key in theirs)
+        for epoch in range(self._optimizer.epochs):
+            generator = seeded_generator(self._seed, "update", iteration, epoch)
+            order = [everyone[index] for index in torch.randperm(len(everyone), generator=generator).tolist()]
+            for first in range(0, len(order), self._optimizer.minibatch_size):
+                chosen = order[first : first + self._optimizer.minibatch_size]
+                if not self._gradient_step(batch, chosen, (iteration, epoch, first), tally):
+                    return
+
+    def _prepare(self, groups: Sequence[Group]) -> _Batch:
+        rollouts = tuple(rollout for group in groups for rollout in group.rollouts)
+        rewards = tuple(reward for group in groups for reward in group.rewards)
+        judged = Judged(rollouts, rewards, self._optimizer.group_size)
+        keys = [(group.label, place) for group in groups for place in range(len(group.rollouts))]
+        row = {key: index for index, key in enumerate(keys) if rewards[index].value is not None}
+        return _Batch(judged, self._optimizer.advantages(judged), row)
+
+    def _gradient_step(
+        self, batch: _Batch, chosen: Sequence[tuple[int, int]], place: tuple[int, int, int], tally: Tally
+    ) -> bool:
+        """One clipped update; False if the optimizer wants to stop working on this batch (no step is taken then)."""
+        assert self.torch_optimizer is not None
+        self.torch_optimizer.zero_grad(set_to_none=True)
+        metrics = Tally()
+        mine = [batch.row[key] for key in chosen if key in batch.row]
+        self._accumulate(list(self._terms(batch, mine, len(chosen), place)), metrics)
+        combined = metrics.combined(self._processes)
+        if self._optimizer.should_stop({name: float(metric.value) for name, metric in combined.items()}):
+            tally.add({"stopped_early": Metric(1.0)})
+            return False
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._optimizer.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise NonFiniteGradient(
+                f"A gradient of the policy became infinite or NaN in gradient step {self.updates + 1}; no step was "
+                "taken with it. Go on from the last snapshot with a lower optimizer.args.learning_rate."
+            )
+        rate = self._optimizer.learning_rate(self.updates)
+        for group in self.torch_optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        self.torch_optimizer.step()
+        self.updates += 1
+        # The numbers are of all processes already; they are counted once.
+        if self._processes.leads:
+            tally.add(combined)
+            tally.add({"grad_norm": Metric(norm), "learning_rate": Metric(rate), "stopped_early": Metric(0.0)})
+        return True
+
+    def _terms(self, batch: _Batch, mine: Sequence[int], count: int, place: tuple[int, int, int]) -> Iterator[Term]:
+        """What the step's loss is made of: the policy's loss and, for algorithms that want it, imitation."""
+        ratio = self._optimizer.demonstrations_per_rollout
+        micro = self._micro or max(len(mine), 1)
+        rows = [mine[first : first + micro] for first in range(0, len(mine), micro)]
+        losses = [partial(self._policy_loss, batch, part) for part in rows]
+        yield Term("policy_loss", 1 / (1 + ratio), losses)
+        if ratio:
+            drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
+            own = drawn[self._processes.rank :: self._processes.count]
+            micro = self._micro or max(len(own), 1)
+            shown = [own[first : first + micro] for first in range(0, len(own), micro)]
+            losses = [partial(self._demonstration_loss, part) for part in shown]
+            yield Term("demonstration_loss", ratio / (1 + ratio), losses)
+
+    def _accumulate(self, terms: Sequence[Term], metrics: Tally) -> None:
+        """Leave the gradient of the weighed sum of the terms' means, over all processes, in the parameters."""
+        added: list[Tensor | None] = [None for _ in self.parameters]
+        for term in terms:
+            weight = torch.zeros((), dtype=torch.float64)
+            for part in term.parts:
+                with self.autocast():
+                    loss = part()
+                if loss.total.requires_grad:
+                    loss.total.backward()
+                weight += torch.as_tensor(loss.weight).detach().to(weight)
+                metrics.add(loss.metrics)
+                metrics.add({term.name: Metric(loss.mean.detach(), torch.as_tensor(loss.weight).detach())})
+            total = float(self._sum(weight))
+            scale = term.share / total if total > 0 else 0.0
+            for index, parameter in enumerate(self.parameters):
+                if parameter.grad is None:
+                    continue
+                scaled = parameter.grad.mul_(scale)
+                earlier = added[index]
+                added[index] = scaled if earlier is None else earlier.add_(scaled)
+                parameter.grad = None
+        for parameter, gradient in zip(self.parameters, added, strict=True):
+            parameter.grad = gradient
+        self._processes.sum_gradients(self.parameters)
+
+    def _sum(self, weight: Tensor) -> Tensor:
+        if self._processes.count == 1:
+            return weight
+        return torch.tensor(sum(self._processes.gather(float(weight))), dtype=torch.float64)
+
+    def _policy_loss(self, batch: _Batch, rows: Sequence[int]) -> LossSum:
+        """The optimizer's loss of some trajectories, at the temperature that each was sampled with."""
+        device = next(self._policy.parameters()).device
+        rollouts = tuple(batch.judged.rollouts[row] for row in rows)
+        observation, chunk = decisions(rollouts, self._policy.needs(self._policy.config), device)
+        temperature_B = temperatures(rollouts, device)
+        count, horizon = len(rollouts), rollouts[0].horizon
+        found = self._policy.evaluate(observation, chunk, temperature=temperature_B)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference.evaluate(observation, chunk, temperature=temperature_B).log_prob_BLD
+        chosen = torch.tensor(rows)
+        mask_BS = batch.judged.mask_BS[chosen].to(device)
+        minibatch = Minibatch(
+            rollouts=rollouts,
+            observation=observation,
+            chunk=chunk,
+            log_prob_BSD=found.log_prob_BLD.reshape(count, horizon, -1),
+            entropy_BSD=found.entropy_BLD.reshape(count, horizon, -1),
+            old_log_prob_BSD=chunk.log_prob_BLD.reshape(count, horizon, -1),
+            advantages_BS=batch.advantages.advantages_BS[chosen].to(device),
+            mask_BS=mask_BS,
+            reference_log_prob_BSD=None if reference is None else reference.reshape(count, horizon, -1),
+            features_BNF=None
+            if found.features_BF is None
+            else found.features_BF.reshape(count, -1, found.features_BF.shape[-1]),
+            targets={name: target[chosen].to(device) for name, target in batch.advantages.targets.items()},
+        )
+        loss = self._optimizer.loss(minibatch)
+        counted_BSD = minibatch.entropy_BSD.detach() * mask_BS[..., None]
+        factors = mask_BS.sum() * counted_BSD.shape[-1]
+        entropy = Metric(counted_BSD.sum() / factors.clamp(min=1), factors)
+        return LossSum(loss.total, loss.weight, {"entropy": entropy, **loss.metrics})
+
+    def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[tuple[int, torch.Generator]]:
+        """Indices of demonstrations, each with the generator of its randomness: the same in all processes."""
+        generator = seeded_generator(self._seed, "demonstrations", *place)
+        indices = torch.randint(len(self._demonstrations), (count,), generator=generator).tolist()
+        return [
+            (index, seeded_generator(self._seed, "demonstration", *place, number))
+            for number, index in enumerate(indices)
+        ]
+
+    def _demonstration_loss(self, drawn: Sequence[tuple[int, torch.Generator]]) -> LossSum:
+        episodes = [self._demonstrations[index] for index, _ in drawn]
+        return self._policy.imitation_loss(episodes, generators=[generator for _, generator in drawn])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What `trainer.precision` says, around a loss."""
+        if self._precision != "bf16-mixed":
+            return nullcontext()
+        return torch.autocast(next(self._policy.parameters()).device.type, dtype=torch.bfloat16)
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.torch_optimizer is not None
+        return {"updates": self.updates, "torch_optimizer": self.torch_optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """After `torch_optimizer` is there."""
+        assert self.torch_optimizer is not None
+        self.updates = state["updates"]
+        self.torch_optimizer.load_state_dict(state["torch_optimizer"])
