@@ -13,3 +13,12 @@ def seeded_generator(seed: int, *labels: str | int) -> torch.Generator:
     """
     digest = hashlib.sha256(json.dumps([seed, *labels]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
+
+
+def episode_generators(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """A generator for each of `count` episodes, seeded by the next `count` numbers of `generator`, one each.
+
+    Episodes that come in several calls get the same streams as in one call.
+    """
+    seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(count)]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,28 +1,18 @@
 """From names to the parts of a run: the one place that knows both what a config asks for and where plugins are."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from gymnast_core.config.schema import ComponentConfig, RunConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts
-from gymnast_core.plugins.events import Registering
-from gymnast_core.plugins.hooks import check_sections, tell
-from gymnast_core.plugins.registry import Registries, Registry
+from gymnast_core.plugins.hooks import check_sections
+from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.sight import Names, find_sight
 from gymnast_core.types import Episode, Task
 
 T = TypeVar("T")
-
-
-@lru_cache(maxsize=1)
-def registries() -> Registries:
-    """The registries of this process, `gymnast_register` hooks included."""
-    result = Registries()
-    tell("gymnast_register", Registering(result))
-    return result
 
 
 def build_parts(config: RunConfig, *, left: int | None, processes: Processes) -> Parts:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Parts
-    from gymnast_core.plugins.registry import Registries
     from gymnast_core.types import Reward, Rollout
 
 
@@ -23,8 +22,8 @@ def _no_parts() -> Parts:
 class Registering:
     """Components made at run time can be added."""
 
-    registries: Registries
-    """E.g. `event.registries.reward_models.register("judge-b", JudgeB)`."""
+    registries: Any
+    """The `Registries` of this process. E.g. `event.registries.reward_models.register("judge-b", JudgeB)`."""
 
 
 @dataclass(frozen=True)

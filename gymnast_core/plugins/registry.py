@@ -5,6 +5,7 @@ import inspect
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gymnast_core import __version__
@@ -164,3 +165,14 @@ class Registries:
 
     def __iter__(self) -> Iterator[Registry[Any]]:
         return iter(vars(self).values())
+
+
+@lru_cache(maxsize=1)
+def registries() -> Registries:
+    """The registries of this process, `gymnast_register` hooks included."""
+    from gymnast_core.plugins.events import Registering
+    from gymnast_core.plugins.hooks import tell
+
+    result = Registries()
+    tell("gymnast_register", Registering(result))
+    return result

@@ -29,6 +29,7 @@ _TENSOR, _KEYED = "__tensor__", "__int_keys__"
 class Snapshot:
     """What a snapshot holds."""
 
+    path: Path
     state: dict[str, Any]
     processes: list[dict[str, Any]]
     """What each of the processes that wrote it kept to itself."""
@@ -80,17 +81,33 @@ def _shared(target: Path, processes: Processes) -> Iterator[Path]:
 
 def load_snapshot(directory: Path) -> Snapshot | None:
     """A folder's newest snapshot; None if there is none. Raises `CheckpointError` if it is damaged."""
+    if directory.exists() and not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a folder of snapshots. Move it away to start from the beginning.")
     newest = max(directory.glob("step-*"), default=None)
     if newest is None:
         return None
     own = sorted(path.with_suffix("") for path in newest.glob("process-*.json"))
-    return Snapshot(_read(newest / "state"), [_read(path) for path in own])
+    return Snapshot(newest, _read(newest / "state"), [_read(path) for path in own])
 
 
 def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
     """The leader's state in a folder's newest snapshot; None if there is none. Raises `CheckpointError` if damaged."""
     found = load_snapshot(directory)
     return None if found is None else found.state
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Around whatever takes a snapshot's state over: a state that does not fit is one `CheckpointError`."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"Snapshot {path} does not fit this run: {type(error).__name__}: {reason}. Resume with the parts and "
+            "options that the run began with; if the snapshot is damaged, delete that folder to continue from the one "
+            "before it."
+        ) from error
 
 
 def clean_snapshots(directory: Path) -> None:
@@ -111,7 +128,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tensors = load_file(str(path.with_suffix(".safetensors")))
         structure = path.with_suffix(".json").read_text()
-        return json.loads(structure, object_hook=partial(_unflatten, tensors=tensors))
+        state = json.loads(structure, object_hook=partial(_unflatten, tensors=tensors))
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+        return state
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
             f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}). Delete that folder to continue from "

@@ -7,7 +7,6 @@ of the module, so that Lightning neither moves nor trains them.
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -16,6 +15,7 @@ from torch import nn
 
 from gymnast_core.config.schema import RunConfig
 from gymnast_core.interfaces import Parts
+from gymnast_core.runs.snapshot import Snapshot, fitting
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import listen
@@ -52,36 +52,34 @@ class ReinforcementLoop(lightning.LightningModule):
         )  # fmt: skip
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(policy).eval()] if optimizer.needs_reference else []
-        self._updater_state: Mapping[str, Any] | None = None
-        self._waiting: Sequence[Mapping[str, Any]] = ()
+        self._snapshot: Snapshot | None = None
 
     @property
     def steps(self) -> range:
         """What is left to do: the iterations, then the end."""
-        return range(self.iteration, self._config.loop.iterations + 1)
+        return range(self.iteration, max(self.iteration, self._config.loop.iterations) + 1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
         optimizer = self._parts.optimizer
         assert optimizer is not None
+        if not self._config.loop.iterations:
+            return None  # a policy that is only measured need not be able to learn
         return optimizer.torch_optimizer(self.updater.parameters)
 
     def on_fit_start(self) -> None:
         processes = self._parts.processes
         listen(processes.leads)  # Lightning has its own idea of what SIGTERM means
         self.record.join()
-        self.collector.load_state_dict(self._waiting)
         self.eval()  # `evaluate` must see what `act` saw: no dropout in either
         for reference in self._reference:
             self.updater.reference = reference.to(self.device)
         found = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(found, torch.optim.Optimizer)
-        self.updater.torch_optimizer = found
-        if self._updater_state is not None:
-            self.updater.load_state_dict(self._updater_state)
+        self.updater.torch_optimizer = found if isinstance(found, torch.optim.Optimizer) else None
+        self._restore_the_rest()
         self.record.evaluate("before", 0)
 
     def training_step(self, iteration: int, batch_idx: int) -> None:
-        if iteration == self._config.loop.iterations:
+        if iteration >= self._config.loop.iterations:
             self.record.finish(self)
             return
         began = time.monotonic()
@@ -110,15 +108,26 @@ class ReinforcementLoop(lightning.LightningModule):
             },
         }
 
-    def restore(self, state: Mapping[str, Any], waiting: Sequence[Mapping[str, Any]]) -> None:
-        """Continue after the iteration of a snapshot; `waiting` is what the collectors of its processes held."""
-        self.policy.load_state_dict(state["policy"])
-        for name, module in self.extra.items():
-            module.load_state_dict(state["extra"][name])
-        self.order.load_state_dict(state["order"])
-        # These two need the processes, and the gradient optimizer, which there are once the trainer fits.
-        self._waiting, self._updater_state = waiting, state["updater"]
-        for name, component in self._parts.components().items():
-            if name != "policy":
-                component.load_state_dict(state["components"][name])
-        self.iteration = state["iteration"]
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue after the iteration of a snapshot. Raises `CheckpointError` if it does not fit."""
+        state = snapshot.state
+        with fitting(snapshot.path):
+            self.policy.load_state_dict(state["policy"])
+            for name, module in self.extra.items():
+                module.load_state_dict(state["extra"][name])
+            self.order.load_state_dict(state["order"])
+            for name, component in self._parts.components().items():
+                if name != "policy":
+                    component.load_state_dict(state["components"][name])
+            self.record.load_state_dict(state["record"])
+            self.iteration = state["iteration"]
+        # The gradient optimizer, and the other processes, are there once the trainer fits.
+        self._snapshot = snapshot
+
+    def _restore_the_rest(self) -> None:
+        if self._snapshot is None:
+            return
+        with fitting(self._snapshot.path):
+            self.collector.load_state_dict(self._snapshot.processes)
+            self.updater.load_state_dict(self._snapshot.state["updater"])
+        self._snapshot = None

@@ -12,7 +12,7 @@ from gymnast_core.config.schema import RunConfig
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
-from gymnast_core.runs.atomic import atomic_directory
+from gymnast_core.runs.atomic import atomic_directory, storing
 from gymnast_core.runs.snapshot import save_snapshot
 from gymnast_core.types import Reward, Rollout
 
@@ -26,19 +26,12 @@ TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
 class RunRecord:
     """Keeps the record of one run. Of several processes, the leader alone writes and speaks."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        parts: Parts,
-        folder: Path | None,
-        done: int = 0,
-        before: Mapping[str, Any] | None = None,
-    ) -> None:
-        """`done` iterations are behind the run, of which `before` is what the snapshot knows (`state_dict`)."""
+    def __init__(self, config: RunConfig, parts: Parts, folder: Path | None, done: int = 0) -> None:
+        """`done` iterations are behind the run; a follower does not know the `folder` yet."""
         self._config, self._parts, self._folder, self._done = config, parts, folder, done
         self._began = time.monotonic()
-        self._seconds_before = before["seconds"] if before else 0.0
-        self._totals: dict[str, float] = dict(before["totals"]) if before else {}
+        self._seconds_before = 0.0
+        self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
         self.summary: dict[str, Any] = {}
         """What the command prints; filled by `finish`."""
@@ -120,7 +113,8 @@ class RunRecord:
 
     def _save(self, loop: "ReinforcementLoop") -> None:
         """The trained policy, and beside it what the optimizer trained with it."""
-        loop.policy.save(self.folder / "policy")
+        with storing(self.folder / "policy"):
+            loop.policy.save(self.folder / "policy")
         if loop.extra:
             with atomic_directory(self.folder / "optimizer") as folder:
                 for name, module in loop.extra.items():
@@ -134,6 +128,9 @@ class RunRecord:
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "totals": dict(self._totals)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._seconds_before, self._totals = float(state["seconds"]), dict(state["totals"])
 
 
 class _Listener:

@@ -17,7 +17,7 @@ from gymnast_core.rollouts.deal import check_deal
 from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
-from gymnast_core.runs.snapshot import Snapshot, load_snapshot
+from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import terminating
@@ -32,6 +32,8 @@ FIXED = (
     "evaluation.temperature", "seed",
 )  # fmt: skip
 """Keys that say what a run is; a resumed run keeps them."""
+MOST_ITERATIONS = 10**9
+"""What no run reaches; a snapshot that claims more is damaged."""
 FREE = ("world_model.args.device", "policy.args.device", "evaluation.world.args.device")
 """Keys under those that only say where it runs."""
 
@@ -56,7 +58,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     callbacks = [c for found in tell("gymnast_callbacks", wanted, passing=(GymnastError,)) for c in found]
     trainer = build_trainer(options, callbacks)
     with terminating(), together(trainer, _ADVICE):
-        done = 0 if snapshot is None else snapshot.state["iteration"]
+        done = _done(snapshot)
         left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
         parts = build_parts(config, left=left, processes=Processes())
         try:
@@ -73,14 +75,24 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
                 component.close()
 
 
+def _done(snapshot: Snapshot | None) -> int:
+    """Iterations behind a run. Raises `CheckpointError` if the snapshot does not know."""
+    if snapshot is None:
+        return 0
+    with fitting(snapshot.path):
+        done = snapshot.state["iteration"]
+        if not isinstance(done, int) or not 0 <= done <= MOST_ITERATIONS:
+            raise ValueError(f"it says that {str(done)[:40]} iterations are done")
+    return done
+
+
 def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, processes: int) -> None:
     """Refuse what would only show after the run began: raises `ConfigError`."""
     policy, optimizer = parts.policy, parts.optimizer
     assert policy is not None and optimizer is not None
     check_horizon(policy, config.loop.horizon)
     check_deal(config.loop.tasks_per_iteration, optimizer.group_size, config.loop.imagine_batch_size, processes)
-    if config.loop.iterations:
-        loop.configure_optimizers()
+    loop.configure_optimizers()
 
 
 def _lead(
@@ -112,10 +124,10 @@ def _run(
     folder: Path | None,
 ) -> RunRecord:
     """The iterations that are left, in this process."""
-    done = 0 if snapshot is None else snapshot.state["iteration"]
-    loop.record = RunRecord(config, parts, folder, done, None if snapshot is None else snapshot.state["record"])
+    done = _done(snapshot)
+    loop.record = RunRecord(config, parts, folder, done)
     if snapshot is not None:
-        loop.restore(snapshot.state, snapshot.processes)
+        loop.restore(snapshot)
     if folder is None:
         trainer.fit(loop, loop.steps)
         return loop.record

@@ -63,7 +63,8 @@ class Updater:
         precision: str,
         processes: Processes,
     ) -> None:
-        self._policy, self._extra, self._optimizer = policy, extra, optimizer
+        self._policy, self._optimizer = policy, optimizer
+        self._trained: list[nn.Module] = [policy, *extra.values()]
         self._demonstrations, self._seed, self._micro = demonstrations, seed, micro_batch_size
         self._precision, self._processes = precision, processes
         self.reference: Policy | None = None
@@ -75,8 +76,7 @@ class Updater:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
-        modules: list[nn.Module] = [self._policy, *self._extra.values()]
-        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+        return [parameter for module in self._trained for parameter in module.parameters() if parameter.requires_grad]
 
     def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> None:
         """Learn from the kept groups of all processes, of which these are this one's."""
@@ -145,7 +145,8 @@ class Updater:
 
     def _accumulate(self, terms: Sequence[Term], metrics: Tally) -> None:
         """Leave the gradient of the weighed sum of the terms' means, over all processes, in the parameters."""
-        added: list[Tensor | None] = [None for _ in self.parameters]
+        parameters = self.parameters
+        added: list[Tensor | None] = [None for _ in parameters]
         for term in terms:
             weight = torch.zeros((), dtype=torch.float64)
             for part in term.parts:
@@ -158,16 +159,16 @@ class Updater:
                 metrics.add({term.name: Metric(loss.mean.detach(), torch.as_tensor(loss.weight).detach())})
             total = float(self._sum(weight))
             scale = term.share / total if total > 0 else 0.0
-            for index, parameter in enumerate(self.parameters):
+            for index, parameter in enumerate(parameters):
                 if parameter.grad is None:
                     continue
                 scaled = parameter.grad.mul_(scale)
                 earlier = added[index]
                 added[index] = scaled if earlier is None else earlier.add_(scaled)
                 parameter.grad = None
-        for parameter, gradient in zip(self.parameters, added, strict=True):
+        for parameter, gradient in zip(parameters, added, strict=True):
             parameter.grad = gradient
-        self._processes.sum_gradients(self.parameters)
+        self._processes.sum_gradients(parameters)
 
     def _sum(self, weight: Tensor) -> Tensor:
         if self._processes.count == 1:
@@ -229,11 +230,11 @@ class Updater:
         return torch.autocast(next(self._policy.parameters()).device.type, dtype=torch.bfloat16)
 
     def state_dict(self) -> dict[str, Any]:
-        assert self.torch_optimizer is not None
-        return {"updates": self.updates, "torch_optimizer": self.torch_optimizer.state_dict()}
+        optimizer = self.torch_optimizer
+        return {"updates": self.updates, "torch_optimizer": None if optimizer is None else optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """After `torch_optimizer` is there."""
-        assert self.torch_optimizer is not None
         self.updates = state["updates"]
-        self.torch_optimizer.load_state_dict(state["torch_optimizer"])
+        if self.torch_optimizer is not None:
+            self.torch_optimizer.load_state_dict(state["torch_optimizer"])
