@@ -1,0 +1,183 @@
+"""A gradient step: the sum over everything it learns from, divided by the weight of all of it, once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learner import Learner, loop_config, parts_of, train
+from seeing import SeeingPolicy, UpReward, task
+from torch import Tensor
+
+from gymnast_core.learning import Minibatch
+from gymnast_core.training.update import NonFiniteGradient
+from gymnast_core.types import Episode, LossSum, Metric
+
+
+class Imitating(SeeingPolicy):
+    """Pushes its first bias by what each episode names; an episode weighs its length."""
+
+    def imitation_loss(self, episodes: Sequence[Episode], *, generators: Any = None, generator: Any = None) -> LossSum:
+        lengths = [len(episode.actions_TA) for episode in episodes]
+        wanted = [float(episode.actions_TA[0, 0]) for episode in episodes]
+        pairs = zip(lengths, wanted, strict=True)
+        total = sum((length * -number * self.bias[0] for length, number in pairs), torch.zeros(()))
+        return LossSum(total, float(sum(lengths)))
+
+
+def demonstrations(push: float | None = None) -> list[Episode]:
+    """Episodes of different lengths; each pushes by its own number, or all by `push`."""
+    frames = task("a", 1).frames_TVHWC[:1]
+    found = []
+    for n in range(5):
+        actions = torch.full((n + 1, 1), float(n) if push is None else push)
+        found.append(Episode(f"demo-{n}", "go", frames.repeat(n + 2, 1, 1, 1, 1), actions, ("a", "b", "c")))
+    return found
+
+
+@dataclass
+class TokenMean(Learner):
+    """Every action that counts weighs the same; finish steps differ, so parts weigh unequally."""
+
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        found = super().loss(minibatch)
+        loudest = minibatch.log_prob_BSD.detach().abs().max()
+        return LossSum(found.total, found.weight, {"loudest": Metric(loudest, combine="max")})
+
+
+@dataclass
+class TrajectoryMean(Learner):
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        self.seen.append(minibatch)
+        gain_BS = minibatch.log_prob_BSD.mean(-1) * minibatch.advantages_BS * minibatch.mask_BS
+        return LossSum(-(gain_BS.sum(1) / minibatch.mask_BS.sum(1)).sum(), len(gain_BS))
+
+
+@dataclass
+class SuccessesOnly(Learner):
+    """Parts without a success weigh nothing."""
+
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        self.seen.append(minibatch)
+        success_B = (minibatch.advantages_BS[:, 0] > 0).float()
+        return LossSum(-(minibatch.log_prob_BSD.mean((1, 2)) * success_B).sum(), success_B.sum())
+
+
+def gradients(
+    folder: Path, kind: type[Learner], micro: int | None, ratio: float = 0.0, push: float | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """The gradient of one step on a whole iteration, and the step's numbers."""
+    config = loop_config(micro_batch_size=micro)
+    learner = kind(minibatch_size=99, demonstrations_per_rollout=ratio, rate=1.0)
+    policy = Imitating()
+    before = torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+    parts = replace(parts_of(policy, config, learner, UpReward()), demonstrations=demonstrations(push))
+    numbers: dict[str, float] = {}
+    loop = train_noting(folder, parts, config, numbers)
+    assert loop.updater.updates == 1
+    return before - torch.cat([parameter.detach().flatten() for parameter in policy.parameters()]), numbers
+
+
+def train_noting(folder: Path, parts: Any, config: Any, numbers: dict[str, float]) -> Any:
+    from gymnast_core.training.record import RunRecord
+
+    original = RunRecord.iteration_done
+
+    def noting(self: RunRecord, loop: Any, found: dict[str, float]) -> None:
+        numbers.update(found)
+        original(self, loop, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecord, "iteration_done", noting)
+        return train(folder, parts, config)
+
+
+@pytest.mark.parametrize("kind", [TokenMean, TrajectoryMean, SuccessesOnly])
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_parts_do_not_change_the_step(kind: type[Learner], ratio: float, tmp_path: Path) -> None:
+    whole, numbers = gradients(tmp_path / "whole", kind, None, ratio)
+    assert whole.abs().max() > 1e-3
+    for micro in (1, 2, 4):
+        split, found = gradients(tmp_path / str(micro), kind, micro, ratio)
+        torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-7)
+        compared = {"policy_loss", "entropy", "loudest", "grad_norm", "demonstration_loss"} & numbers.keys()
+        assert compared >= {"policy_loss", "entropy", "grad_norm"}
+        for name in compared:
+            assert found[name] == pytest.approx(numbers[name], rel=1e-5, abs=1e-6), name
+
+
+def test_the_step_is_the_mean_over_what_weighs(tmp_path: Path) -> None:
+    """The same numbers by hand, from what the loss was shown."""
+    config = loop_config()
+    learner = TokenMean(minibatch_size=99, rate=1.0)
+    policy = SeeingPolicy()
+    start = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
+    train(tmp_path, parts_of(policy, config, learner), config)
+    (seen,) = learner.seen
+    again = SeeingPolicy()
+    again.load_state_dict(start)
+    found = again.evaluate(seen.observation, seen.chunk, temperature=0.7)
+    log_prob_BS = found.log_prob_BLD.reshape(seen.advantages_BS.shape)
+    ratio_BS = (log_prob_BS - seen.old_log_prob_BSD[..., 0]).exp()
+    counted = [
+        -ratio_BS[b, s] * seen.advantages_BS[b, s]
+        for b in range(ratio_BS.shape[0])
+        for s in range(ratio_BS.shape[1])
+        if seen.mask_BS[b, s]
+    ]
+    (sum(counted) / len(counted)).backward()
+    for name, parameter in again.named_parameters():
+        moved = start[name] - dict(policy.named_parameters())[name].detach()
+        torch.testing.assert_close(moved, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_demonstrations_have_their_share_and_no_more(tmp_path: Path) -> None:
+    """With a demonstration a rollout, each mean counts one half; with three, the policy's counts one quarter."""
+    policy_part, _ = gradients(tmp_path / "alone", TrajectoryMean, None, 0.0)
+    for ratio, share in ((1.0, 0.5), (3.0, 0.25)):
+        mixed, _ = gradients(tmp_path / f"mixed-{ratio}", TrajectoryMean, 2, ratio, push=1.0)
+        # The mean gradient of imitation is -1 in the first bias and 0 elsewhere, whichever episodes are drawn.
+        pushed = torch.tensor([0.0, -1.0, 0.0])
+        torch.testing.assert_close(mixed, share * policy_part + (1 - share) * pushed, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_that_nothing_weighs_in_changes_nothing(tmp_path: Path) -> None:
+    @dataclass
+    class Nothing(Learner):
+        def loss(self, minibatch: Minibatch) -> LossSum:
+            return LossSum((minibatch.log_prob_BSD * 0).sum(), 0.0, {"odd": Metric(math.nan, 0.0)})
+
+    config = loop_config()
+    policy = SeeingPolicy()
+    numbers: dict[str, float] = {}
+    train_noting(tmp_path, parts_of(policy, config, Nothing()), config, numbers)
+    assert policy.scale.item() == pytest.approx(0.3)
+    assert "odd" not in numbers and "policy_loss" not in numbers
+
+
+def test_no_step_is_taken_with_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    config = loop_config()
+    policy = SeeingPolicy()
+    policy.scale.register_hook(lambda gradient: gradient / 0.0)
+    with pytest.raises(NonFiniteGradient, match=r"gradient step 1; no step was taken.*learning_rate"):
+        train(tmp_path, parts_of(policy, config, Learner()), config)
+    assert policy.scale.item() == pytest.approx(0.3)
+
+
+def test_an_optimizer_that_wants_to_stop_is_asked_before_the_step(tmp_path: Path) -> None:
+    @dataclass
+    class Careful(Learner):
+        def should_stop(self, metrics: Any) -> bool:
+            return metrics["ratio_max"] > 1.0001
+
+    config = loop_config(tasks_per_iteration=6)
+    policy, learner = SeeingPolicy(), Careful(minibatch_size=4, rate=3.0)
+    numbers: dict[str, float] = {}
+    loop = train_noting(tmp_path, parts_of(policy, config, learner), config, numbers)
+    assert loop.updater.updates == 1  # the first step moved the policy, so that the second is not taken
+    assert 0 < numbers["stopped_early"] < 1
