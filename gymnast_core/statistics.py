@@ -76,6 +76,15 @@ def bootstrap_interval(
     return (float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
+def score_interval(values: ArrayLike, clusters: ArrayLike | None = None, *, seed: int = 0) -> Interval | None:
+    """`bootstrap_interval` of the mean of values without bounds; None where all clusters have the same mean, which says
+    nothing of the spread of others."""
+    sums, counts = _cluster_sums(np.asarray(values, dtype=float), clusters)
+    if not len(sums) or np.ptp(sums / counts) < 1e-12:
+        return None
+    return bootstrap_interval(values, clusters, bounds=(-np.inf, np.inf), seed=seed)
+
+
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """Exact McNemar test (Psychometrika 12, 1947) of two policies' 0/1 outcomes on the same trials.
 

@@ -118,3 +118,11 @@ class RunDone(RunEvent):
 
     summary: Mapping[str, Any] = field(default_factory=dict)
     """What the command prints: numbers and paths by name."""
+
+
+@dataclass(frozen=True)
+class PageWanted:
+    """Somebody wants to see a folder whose page is missing or old (`gymnast view`)."""
+
+    folder: Path
+    """What a command has left; its config.yaml says in the first line which one ("kind: evaluate")."""

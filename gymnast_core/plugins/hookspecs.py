@@ -12,6 +12,7 @@ it has itself (`event.parts.processes` says which one it is); everything else is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,3 +58,7 @@ def gymnast_run_stopped(event: events.RunStopped) -> None:
 
 def gymnast_run_done(event: events.RunDone) -> None:
     """A run is complete."""
+
+
+def gymnast_build_page(event: events.PageWanted) -> Path | None:
+    """Write the page of `event.folder` and return its path; None if the folder is another plugin's."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.folder import read_resumes
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Scored:
     task: str
     instruction: str
     value: float | None
-    """Success in [0, 1]; None when unscored."""
+    """Success in [0, 1], or a score of another kind; None when unscored."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Evaluation:
     world: str
     reward_model: str
     rate: float | None
-    """Mean success of the scored episodes; None when none was scored."""
+    """Mean success, or mean reward, of the scored episodes; None when none was scored."""
     interval: tuple[float, float] | None
     """95 % confidence interval of `rate`."""
     n: int
@@ -41,6 +42,8 @@ class Evaluation:
     episodes: Sequence[Scored] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Temperature, horizon (control steps), seed."""
+    reward_kind: str = "success"
+    """The reward model's kind: "success" or "score"."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,19 @@ class Run:
     metrics: Sequence[Mapping[str, float | None]]
     """One row an iteration, in order; None where a column was not logged."""
     evaluations: Mapping[str, Evaluation]
+    resumes: Sequence[Mapping[str, Any]] = ()
+    """What each resume changed: {"time": …, "changes": {key: [before, after]}}."""
 
     @property
     def kind(self) -> str:
         """The command that made the run: "train", "fit" or "evaluate"."""
-        first = self.config.partition("\n")[0]
-        return first.removeprefix("kind: ") if first.startswith("kind: ") else "train"
+        return _kind(self.config)
+
+
+def read_kind(path: Path) -> str | None:
+    """The command that made a folder; None if it holds no config."""
+    file = path / "config.yaml"
+    return _kind(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def position(row: Mapping[str, float | None]) -> float | None:
@@ -81,7 +91,13 @@ def read_run(path: Path) -> Run:
         summary=_json(path / "summary.json"),
         metrics=_metrics(path / "metrics.csv"),
         evaluations={evaluation.label: evaluation for evaluation in sorted(evaluations, key=_order)},
+        resumes=read_resumes(path),
     )
+
+
+def _kind(config: str) -> str:
+    first = config.partition("\n")[0]
+    return first.removeprefix("kind: ") if first.startswith("kind: ") else "train"
 
 
 def _order(evaluation: Evaluation) -> tuple[bool, bool, int]:
@@ -120,6 +136,7 @@ def _evaluation(path: Path) -> Evaluation:
                 for episode in content.get("episodes", [])
             ],
             settings={key: content[key] for key in ("temperature", "horizon", "seed") if key in content},
+            reward_kind=content.get("reward_kind", "success"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not an evaluation ({error!r}). Delete it or evaluate again.") from error
