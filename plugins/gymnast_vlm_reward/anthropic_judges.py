@@ -117,6 +117,8 @@ def _usage(counted: Any) -> Usage | None:
 class Claude(ServiceReward):
     """A model of Anthropic's as a judge: one request a vote."""
 
+    api_version = 2
+
     vendor = "anthropic"
 
     @dataclass(frozen=True)

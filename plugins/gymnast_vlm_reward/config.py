@@ -23,6 +23,8 @@ class JudgeConfig:
     """What the judge is asked: "binary-v1" (0 or 1) or "partial-v1" (0, 0.5 or 1, with the task's own criteria)."""
     rubrics: dict[str, str] = field(default_factory=dict)
     """Rubrics that replace the prompt's own, by task id or instruction; {criteria} stands for the task's criteria."""
+    camera: str | None = None
+    """Name of the camera whose frames are shown; null: the main one."""
     frames: FramesConfig = field(default_factory=FramesConfig)
     """Which frames are shown."""
     votes: int = 5

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from gymnast_core.errors import ConfigError, unknown_name
-from gymnast_core.interfaces import RewardModel
-from gymnast_core.plugins.compose import registries
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_vlm_reward.config import KEY
 from gymnast_vlm_reward.votes import TIES, decide
@@ -33,8 +33,10 @@ class Ensemble(RewardModel):
 
     `partial` is the mean of the members' values; the rationale lists what each said and the share that agrees with the
     verdict. A member that could not judge is a missing vote: it must not be able to change the verdict, else there is
-    none.
+    none. Members judge success: scores of other scales are no votes.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -57,9 +59,27 @@ class Ensemble(RewardModel):
         self.judges = [
             build(member.name, member.args, key=f"{KEY}.judges[{i}]") for i, member in enumerate(config.judges)
         ]
+        if scoring := [
+            part.name for part, judge in zip(config.judges, self.judges, strict=True) if judge.kind != "success"
+        ]:
+            raise ConfigError(
+                f"{KEY}.judges: {scoring[0]!r} does not say how successful a rollout is but gives it a score, which is "
+                "no vote. Leave it out, or use it alone."
+            )
         # Members may be of one kind: what tells them apart is their model or their place.
         self.labels = [f"{member.name} #{i + 1}" for i, member in enumerate(config.judges)]
         self._threads: dict[int, ThreadPoolExecutor] = {}
+
+    def attach(self, parts: Parts) -> None:
+        for judge in self.judges:
+            judge.attach(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"judges": [judge.state_dict() for judge in self.judges]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for judge, part in zip(self.judges, state["judges"], strict=True):
+            judge.load_state_dict(part)
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         future = self.submit(rollouts)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gymnast_core.plugins.events import RunStarted
 
 FILE = "judges.json"
 
 
-def gymnast_run_started(config: Any) -> None:
+def gymnast_run_started(event: RunStarted) -> None:
     """Write RUN/judges.json: of every VLM judge the whole config, defaults included, and the text of its prompt."""
     from dataclasses import asdict
-    from pathlib import Path
 
     from gymnast_core.config.typed import typed
-    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.registry import registries
     from gymnast_core.runs.atomic import write_json
     from gymnast_vlm_reward.config import JudgeConfig
     from gymnast_vlm_reward.prompts import load_prompt
 
     found, known = {}, registries().reward_models
-    for place, name, args in _judges(config):
+    for place, name, args in _judges(event.config):
         if name not in known.names():
             continue  # run from Python with a judge of its own
         schema: Any = known.load(name).Config
         if issubclass(schema, JudgeConfig):
             judge = typed(schema, args, f"{place}.args")
             found[place] = {"name": name, "config": asdict(judge), "prompt": asdict(load_prompt(judge.prompt))}
-    if found and config.output is not None:
-        write_json(Path(config.output) / FILE, found)
+    if found:
+        write_json(event.folder / FILE, found)
 
 
 def _judges(config: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -31,6 +31,8 @@ _A_DAY = 86400.0
 class LocalVLM(VLMReward):
     """An image-text-to-text model of transformers, loaded from safetensors only, never with code of its own."""
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config(JudgeConfig):
         model: str = ""

@@ -124,6 +124,8 @@ def _answer(choice: Any, api_key: str | None) -> Answer:
 class GPT4o(ServiceReward):
     """A model of OpenAI's as a judge: all votes in one request."""
 
+    api_version = 2
+
     vendor = "openai"
 
     @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class GPT4o(ServiceReward):
 
 class OpenAICompatible(ServiceReward):
     """Any server that speaks OpenAI's chat completions (vLLM, `transformers serve`, …) as a judge."""
+
+    api_version = 2
 
     vendor = "openai-compatible"
 

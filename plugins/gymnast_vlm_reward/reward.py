@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import RewardModel
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.types import ONE_CAMERA, Reward, Rollout, Task, one_camera
 from gymnast_vlm_reward.background import Background
 from gymnast_vlm_reward.config import KEY
 from gymnast_vlm_reward.engine import Batch, Engine, Votes
@@ -84,6 +84,16 @@ class VLMReward(RewardModel):
         """Whether answers are asked for as structured output."""
         return False
 
+    def attach(self, parts: Parts) -> None:
+        """Raises `ConfigError` if the run shows no such camera."""
+        camera, world = self.base_config.camera, parts.world_model
+        if camera is None or world is None or not len(parts.tasks):
+            return
+        offered = world.offers(world.config).cameras
+        shown = parts.tasks[0].cameras if isinstance(offered, int) else offered
+        if camera not in shown:
+            raise ConfigError(f"{KEY}.camera: {unknown_name('camera', camera, shown)}")
+
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         future = self.submit(rollouts)
         try:
@@ -94,14 +104,17 @@ class VLMReward(RewardModel):
 
     def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
         """Begin to score and return at once; `cancel()` of the future stops all requests."""
-        questions = [self.question(rollout) for rollout in rollouts]
+        questions = [self._question_or_fault(rollout) for rollout in rollouts]
         return self._background.start(lambda: self._score(questions))
 
     def question(self, rollout: Rollout) -> Question:
-        """What the judge is asked about a rollout; its `key` is the name of the answers in the cache."""
+        """What the judge is asked about a rollout; its `key` is the name of the answers in the cache.
+
+        Raises `DataError` if the rollout does not show the camera.
+        """
         return Question(
             task=rollout.task,
-            frames_THWC=rollout.frames_THWC,
+            frames_THWC=rollout.view(self.base_config.camera),
             frames=self.base_config.frames,
             prompt=self.prompt,
             rubrics=self.base_config.rubrics,
@@ -109,14 +122,24 @@ class VLMReward(RewardModel):
             asked_of=self.asked_of,
         )
 
+    def _question_or_fault(self, rollout: Rollout) -> Question | str:
+        """The question, or why there is none."""
+        try:
+            question = self.question(rollout)
+        except DataError as error:
+            return str(error)
+        return question if question.fault is None else question.fault
+
     def estimate(self, rollouts: int, frames: int, size: int | tuple[int, int] = 256) -> Estimate:
         """What that many rollouts of `frames` frames of `size` pixels (a side, or height and width) would take."""
         height, width = (size, size) if isinstance(size, int) else size
         engine = self.engine
         blank = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(frames, height, width, 3)
         # As long as instructions get; the rest of the prompt is known.
-        task = Task("estimate", "x" * 200, blank[:1])
-        rollout = Rollout(task, 0, blank, torch.zeros(1, max(frames - 1, 1), 1), torch.zeros(1, 1, 1), 1.0)
+        cameras = ONE_CAMERA if self.base_config.camera is None else (self.base_config.camera,)
+        task = Task("estimate", "x" * 200, one_camera(blank[:1]), cameras)
+        actions_NLA = torch.zeros(1, max(frames - 1, 1), 1)
+        rollout = Rollout(task, 0, one_camera(blank), actions_NLA, torch.zeros(1, 1, 1), 1.0, cameras)
         requests = math.ceil(engine.votes / engine.provider.answers_per_request) * rollouts
         sent = engine.input_tokens(self.question(rollout)) * requests
         answers = engine.votes * rollouts
@@ -151,15 +174,15 @@ class VLMReward(RewardModel):
         self.engine.reset()
         self.engine.store.close()
 
-    async def _score(self, questions: Sequence[Question]) -> list[Reward]:
+    async def _score(self, questions: Sequence[Question | str]) -> list[Reward]:
         batch, began = Batch(), time.monotonic()
         # Twice the slots: the next questions are ready when a request ends, and the rest cost no memory.
         places = asyncio.Semaphore(2 * self.engine.concurrency)
         rewards: dict[int, Reward] = {}
 
-        async def judge(position: int, question: Question) -> None:
-            if question.fault is not None:
-                rewards[position] = Reward(None, error=question.fault)
+        async def judge(position: int, question: Question | str) -> None:
+            if isinstance(question, str):
+                rewards[position] = Reward(None, error=question)
                 return
             async with places:
                 rewards[position] = self.reward(question, await self.engine.collect(question, batch))

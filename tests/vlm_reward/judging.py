@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gymnast_core.types import Rollout, Task
+from gymnast_core.types import Rollout, Task, one_camera
 from gymnast_vlm_reward.anthropic_judges import Claude
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.frames import FramesConfig
@@ -27,7 +27,8 @@ def make_rollout(number: int, success: bool, **task: Any) -> Rollout:
     frames_THWC[-1] = 255 if success else 0
     fields = {"id": f"task-{number}", "instruction": "push the red block to the left"} | task
     actions = torch.zeros(2, 3, 7)
-    return Rollout(Task(frames_THWC=frames_THWC[:1], **fields), 0, frames_THWC, actions, actions, 1.0)
+    frames_TVHWC = one_camera(frames_THWC)
+    return Rollout(Task(frames_TVHWC=frames_TVHWC[:1], **fields), 0, frames_TVHWC, actions, actions, 1.0)
 
 
 def make_rollouts(count: int) -> tuple[list[Rollout], list[float]]:

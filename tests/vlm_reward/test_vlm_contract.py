@@ -14,9 +14,10 @@ from judging import MAKERS
 from gymnast_conformance.command import check
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.compose import build_parts
+from gymnast_core.plugins.registry import registries
+from gymnast_core.processes import Processes
 from gymnast_core.testing import check_reward_model
-from gymnast_core.training.run import build_components
 from gymnast_vlm_reward.loopback import LoopbackServer
 
 
@@ -51,13 +52,13 @@ def test_a_run_that_cannot_be_judged_stops_before_any_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.delenv("OPENAI_API_KEY")
-    for registry in (registries().policies, registries().world_models, registries().datasets):
+    for registry in (registries().policies, registries().world_models):
         monkeypatch.setattr(registry, "build", load)
     config = load_config(RunConfig, "tabletop", ["reward_model.name=gpt-4o"])
     config.reward_model.args.clear()
     config.reward_model.args.update(args | {"cache": str(tmp_path / "c.sqlite")})
     with pytest.raises(ConfigError, match=words):
-        build_components(config)
+        build_parts(config, left=100, processes=Processes())
 
 
 def test_listing_plugins_imports_no_client_library() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from judging import make_rollout, make_rollouts
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.plugins.registry import registries
 from gymnast_core.testing import check_reward_model
-from gymnast_core.types import Reward
+from gymnast_core.types import Reward, Rollout
 from gymnast_vlm_reward.ensemble import Ensemble, MemberConfig
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
 
@@ -121,3 +124,64 @@ def test_a_judge_that_raises_is_heard() -> None:
     with pytest.raises(TypeError):
         judge.score(make_rollouts(1)[0])
     judge.close()
+
+
+class Counting(RewardModel):
+    """Succeeds every so many rollouts: a judge with a state."""
+
+    api_version = 2
+
+    @dataclass(frozen=True)
+    class Config:
+        every: int = 2
+        kind: str = "success"
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.kind = config, config.kind  # type: ignore[assignment]
+        self.count, self.parts, self.closed = 0, None, 0
+
+    def attach(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.count = state["count"]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        self.count += len(rollouts)
+        return [Reward(float(self.count % self.config.every == 0)) for _ in rollouts]
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = registries().reward_models
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+    registry.register("counting", Counting)
+
+
+@pytest.mark.usefixtures("counting")
+def test_members_are_introduced_kept_in_snapshots_and_closed() -> None:
+    members = [{"name": "counting", "args": {"every": every}} for every in (2, 3)]
+    judge, parts = _ensemble([*members, _chance(1.0)]), Parts()
+    judge.attach(parts)
+    assert [member.parts for member in judge.judges[:2]] == [parts, parts]
+    judge.score(make_rollouts(3)[0])
+    resumed = _ensemble([*members, _chance(1.0)])
+    resumed.load_state_dict(judge.state_dict())
+    assert [member.count for member in resumed.judges[:2]] == [3, 3]
+    with pytest.raises(ValueError, match="zip"):
+        _ensemble(members).load_state_dict(judge.state_dict())
+    judge.close()
+    assert [member.closed for member in judge.judges[:2]] == [1, 1]
+
+
+@pytest.mark.usefixtures("counting")
+def test_scores_are_no_votes() -> None:
+    with pytest.raises(ConfigError, match="'counting' does not say how successful a rollout is"):
+        _ensemble([_chance(1.0), {"name": "counting", "args": {"kind": "score"}}])

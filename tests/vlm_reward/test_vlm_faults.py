@@ -244,7 +244,7 @@ def _png() -> str:
 
     from judging import SMALL
 
-    return base64.b64encode(SMALL.encode(make_rollout(0, True).frames_THWC, [6])[0]).decode()
+    return base64.b64encode(SMALL.encode(make_rollout(0, True).view(), [6])[0]).decode()
 
 
 def test_the_requests_carry_what_was_configured(tmp_path: Path) -> None:
@@ -270,9 +270,9 @@ def test_the_requests_carry_what_was_configured(tmp_path: Path) -> None:
 def test_a_rollout_that_shows_or_asks_nothing_is_an_error_and_is_not_sent(tmp_path: Path) -> None:
     sound = make_rollout(0, True)
     hopeless = [
-        replace(sound, frames_THWC=sound.frames_THWC[:0]),
-        replace(sound, frames_THWC=sound.frames_THWC.float()),
-        replace(sound, frames_THWC=sound.frames_THWC[..., :1]),
+        replace(sound, frames_TVHWC=sound.frames_TVHWC[:0]),
+        replace(sound, frames_TVHWC=sound.frames_TVHWC.float()),
+        replace(sound, frames_TVHWC=sound.frames_TVHWC[..., :1]),
         replace(sound, task=replace(sound.task, instruction=" ")),
     ]
     with LoopbackServer() as server:

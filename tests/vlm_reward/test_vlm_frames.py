@@ -12,10 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from judging import compatible_judge, make_rollout
+from judging import compatible_judge, make_rollout, openai_judge
 from PIL import Image
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts
+from gymnast_core.types import Offers
 from gymnast_vlm_reward.frames import FramesConfig
 from gymnast_vlm_reward.loopback import LoopbackServer
 from gymnast_vlm_reward.prompts import load_prompt
@@ -91,11 +93,11 @@ def test_whatever_an_answer_depends_on_is_in_the_key() -> None:
         def key(judged=rollout, **args) -> str:
             return compatible_judge(server, Path("unused"), **args).question(judged).key
 
-        other_frames = rollout.frames_THWC.clone()
+        other_frames = rollout.frames_TVHWC.clone()
         other_frames[3, 0, 0, 0] += 1
         keys = [
             key(),
-            key(replace(rollout, frames_THWC=other_frames)),
+            key(replace(rollout, frames_TVHWC=other_frames)),
             key(replace(rollout, task=replace(rollout.task, instruction="push the blue block"))),
             key(prompt="partial-v1"),
             key(model="another"),
@@ -110,11 +112,45 @@ def test_whatever_an_answer_depends_on_is_in_the_key() -> None:
         ]
         assert len(set(keys)) == len(keys)
         # Neither frames that are not shown, nor how votes are counted, nor who the task is change the question.
-        unseen = rollout.frames_THWC.clone()
+        unseen = rollout.frames_TVHWC.clone()
         unseen[1] += 1
         same = [
-            key(replace(rollout, frames_THWC=unseen)),
+            key(replace(rollout, frames_TVHWC=unseen)),
             key(votes=9, tie="failure", seed=4, concurrency=2),
             key(replace(rollout, task=replace(rollout.task, id="x"))),
         ]
         assert set(same) == {keys[0]}
+
+
+def test_a_judge_looks_at_the_camera_that_it_is_told_to(tmp_path: Path) -> None:
+    """The last frame is bright (a success) for one of two cameras alone."""
+    bright, dark = make_rollout(0, True), make_rollout(0, False)
+    cameras = ("front", "wrist")
+    task = replace(bright.task, frames_TVHWC=torch.cat([bright.task.frames_TVHWC] * 2, 1), cameras=cameras)
+    both = torch.cat([bright.frames_TVHWC, dark.frames_TVHWC], 1)
+    rollout = replace(bright, task=task, frames_TVHWC=both, cameras=cameras)
+    with LoopbackServer() as server:
+        values = {}
+        for camera in (None, "front", "wrist", "wrst"):
+            judge = openai_judge(server, tmp_path, camera=camera)
+            (reward,) = judge.score([rollout])
+            values[camera] = reward.value if reward.error is None else reward.error
+            judge.close()
+        assert len(server.log) == 2  # the main camera is the front one: nobody asks twice
+        main = openai_judge(server, tmp_path).question(rollout)
+        assert main.key == openai_judge(server, tmp_path).question(bright).key
+        misled = openai_judge(server, tmp_path, camera="wrst")
+    assert (values[None], values["front"], values["wrist"]) == (1.0, 1.0, 0.0)
+    assert values["wrst"] == "No camera 'wrst'. Did you mean 'wrist'? Known: front, wrist."
+    assert misled.estimate(1, 7).requests == 1
+
+    class World:
+        config = None
+
+        @staticmethod
+        def offers(config: object) -> Offers:
+            return Offers(cameras=2)
+
+    with pytest.raises(ConfigError, match=r"reward_model.args.camera: No camera 'wrst'. Did you mean 'wrist'"):
+        misled.attach(Parts(world_model=World(), tasks=[task]))  # type: ignore[arg-type]
+    openai_judge(server, tmp_path, camera="wrist").attach(Parts(world_model=World(), tasks=[task]))  # type: ignore[arg-type]

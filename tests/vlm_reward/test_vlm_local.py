@@ -16,7 +16,7 @@ import torch
 from judging import SMALL, make_rollout, make_rollouts
 
 from gymnast_core.errors import CheckpointError, ConfigError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.registry import registries
 from gymnast_core.testing import check_reward_model
 from gymnast_vlm_reward.local_judge import GumbelNoise, LocalVLM
 from gymnast_vlm_reward.openai_judges import OpenAICompatible

@@ -12,7 +12,7 @@ import pytest
 from judging import KEY, MAKERS, PATIENT, claude_judge, compatible_judge, make_rollout, make_rollouts, openai_judge
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.registry import registries
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.loopback import TOKENS_IN, TOKENS_OUT, Behaviour, LoopbackServer

@@ -108,7 +108,7 @@ def teach(model: LlavaForConditionalGeneration, processor: LlavaProcessor, steps
 
 
 def ask_about(rollout) -> Question:
-    return Question(rollout.task, rollout.frames_THWC, SMALL, load_prompt("binary-v1"), {}, False, {})
+    return Question(rollout.task, rollout.view(), SMALL, load_prompt("binary-v1"), {}, False, {})
 
 
 def save(folder: Path) -> float:
