@@ -132,7 +132,7 @@ def timed(seconds: list[float], run: Callable[[], Any]) -> Any:
 def observations(size: Size) -> list[Observation]:
     """What the trajectories of a group see, decision by decision."""
     generator = torch.Generator().manual_seed(1)
-    shape = (size.decisions, size.trajectories, 1, 224, 224, 3)
+    shape = (size.decisions, size.trajectories, 1, 1, 224, 224, 3)
     frames = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     frames[0] = frames[0, :1]
     return [
@@ -161,7 +161,7 @@ def compare(size: Size, mode: str) -> dict[str, Any]:
             policy.store.clear()  # that was to warm up
     del kept[0], plain.act_seconds[0], ours.act_seconds[0]
     plain.kept_bytes = sum(inputs.pixels_BVCHW.nbytes for _, _, inputs, _ in kept if inputs.pixels_BVCHW is not None)
-    ours.kept_bytes = sum(seen.images_BVHWC.nbytes for seen, *_ in kept)
+    ours.kept_bytes = sum(seen.images_BTVHWC.nbytes for seen, *_ in kept)
     ours.feature_bytes = policy.store.nbytes
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=0.0)
     difference = 0.0
@@ -169,13 +169,13 @@ def compare(size: Size, mode: str) -> dict[str, Any]:
         for seen, chunk, inputs, classes in kept if epoch else [kept[0], *kept]:
             for first in range(0, len(classes), size.minibatch):
                 rows = slice(first, first + size.minibatch)
-                part = Observation(seen.images_BVHWC[rows], seen.instructions[rows])
+                part = Observation(seen.images_BTVHWC[rows], seen.instructions[rows])
                 tokens = chunk.tokens_BLD[rows]  # type: ignore[index]
                 given = tokens.flatten(1).to(DEVICE) - policy.codec.first_token
                 few = replace(chunk, actions_BLA=chunk.actions_BLA[rows], tokens_BLD=tokens)
                 old = Inputs(inputs.pixels_BVCHW[rows].to(DEVICE), policy.prompts(part.instructions, DEVICE))  # type: ignore[index]
                 a = step(plain, optimizer, lambda o=old, g=given: log_prob(policy, o, g))
-                b = step(ours, optimizer, lambda p=part, f=few: policy.evaluate(p, f)[0].flatten(1))
+                b = step(ours, optimizer, lambda p=part, f=few: policy.evaluate(p, f).log_prob_BLD.flatten(1))
                 difference = max(difference, (a - b).abs().max().item())
     for way in (ours, plain):
         del way.update_seconds[: len(range(0, size.act_batch, size.minibatch))]
@@ -184,7 +184,7 @@ def compare(size: Size, mode: str) -> dict[str, Any]:
 
 def plain_act(policy: OpenVLAOFT, seen: Observation, count: int) -> tuple[Inputs, Tensor]:
     with torch.no_grad():
-        pixels = policy.images(seen.images_BVHWC.to(DEVICE))
+        pixels = policy.images(seen.latest_BVHWC.to(DEVICE))
         inputs = Inputs(pixels, policy.prompts(seen.instructions, DEVICE))
         logits = policy.model.action_logits(policy.model(inputs, count).actions_BKE)
         classes, _ = choose(logits, 1.0, torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gymnast_core.types import Rollout, Task
+from gymnast_core.types import Rollout, Task, one_camera
 from gymnast_vlm_reward.anthropic_judges import Claude
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.frames import FramesConfig
@@ -38,9 +38,9 @@ def make_rollout(number: int) -> tuple[Rollout, float]:
     frames_THWC = torch.zeros(7, 16, 16, 3, dtype=torch.uint8)
     frames_THWC[0] = torch.randint(0, 256, (16, 16, 3), generator=torch.Generator().manual_seed(number))
     frames_THWC[-1] = 255 * success
-    task = Task(f"task-{number}", "push the red block to the left", frames_THWC[:1])
+    task = Task(f"task-{number}", "push the red block to the left", one_camera(frames_THWC[:1]))
     actions = torch.zeros(2, 3, 7)
-    return Rollout(task, 0, frames_THWC, actions, actions, 1.0), float(success)
+    return Rollout(task, 0, one_camera(frames_THWC), actions, actions, 1.0), float(success)
 
 
 def build(name: str, server: LoopbackServer, folder: str) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gymnast_core.types import Rollout, Task
+from gymnast_core.types import Rollout, Task, one_camera
 from gymnast_vlm_reward.anthropic_judges import Claude
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
 from gymnast_vlm_reward.openai_judges import GPT4o, OpenAIProvider
@@ -37,8 +37,8 @@ def make_rollout(number: int) -> Rollout:
     for index in range(FRAMES):
         frames_THWC[index, row : row + 30, 4 * index : 4 * index + 30] = torch.tensor([220, number // 200, 30])
     actions = torch.zeros(8, 5, 7)
-    task = Task(f"task-{number}", "push the red block to the right", frames_THWC[:1])
-    return Rollout(task, 0, frames_THWC, actions, actions, 1.0)
+    task = Task(f"task-{number}", "push the red block to the right", one_camera(frames_THWC[:1]))
+    return Rollout(task, 0, one_camera(frames_THWC), actions, actions, 1.0)
 
 
 def sequential(server: LoopbackServer, rollouts: Sequence[Rollout], folder: str) -> float:

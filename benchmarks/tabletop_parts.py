@@ -46,12 +46,13 @@ def end_states(rollouts: Sequence[Rollout]) -> list[tuple[tuple[str, ...], np.nd
     found = []
     for rollout in rollouts:
         task = rollout.task
-        key = str(sorted(task.environment_args.items()))
+        begin = task.start
+        assert begin is not None
+        key = str(sorted(begin.args.items()))
         if key not in environments:
-            assert task.environment is not None
-            environments[key] = gymnasium.make(task.environment, **task.environment_args).unwrapped
+            environments[key] = gymnasium.make(begin.id, **begin.args).unwrapped
         environment = environments[key]
-        environment.reset(seed=task.seed, options=dict(task.environment_options))
+        environment.reset(seed=begin.seed, options=dict(begin.options))
         start = environment.scene.state
         for action in rollout.actions_NLA.flatten(0, 1).numpy():
             environment.step(action)

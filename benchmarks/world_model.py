@@ -103,13 +103,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         episodes = recorded(options.episodes, folder)
         quality = world.validate(episodes, generator=seeded_generator(0, "quality"))
-        tasks = [Task(e.id, e.instruction, e.frames_THWC[:1]) for e in episodes]
+        tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in episodes]
         actions = torch.stack([e.actions_TA[:20] for e in episodes])
         began = time.monotonic()
         state = world.reset(tasks, generator=seeded_generator(0, "quality"))
-        imagined = torch.cat([world.step(state, chunk) for chunk in actions.split(4, dim=1)], dim=1).numpy()
+        steps = [world.step(state, chunk).frames_BLVHWC[:, :, 0] for chunk in actions.split(4, dim=1)]
+        imagined = torch.cat(steps, dim=1).numpy()
         seconds = time.monotonic() - began
-        real = torch.stack([e.frames_THWC[1:21] for e in episodes]).numpy()
+        real = torch.stack([e.view()[1:21] for e in episodes]).numpy()
         mse = ((imagined.astype(float) - real) ** 2).mean((1, 2, 3, 4))
         # Not the best ones: the lower quartile, the median and the upper quartile of fidelity among those that move.
         moving = np.flatnonzero(np.abs(real[:, -1].astype(int) - real[:, 0]).sum((1, 2, 3)) > MOVING)
@@ -117,7 +118,7 @@ def main() -> None:
         rows, captions = [], []
         for label, share in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75)):
             index = order[int(share * len(order))]
-            start = episodes[index].frames_THWC[:1].numpy()
+            start = episodes[index].view()[:1].numpy()
             rows += [np.concatenate([start, imagined[index]]), np.concatenate([start, real[index]])]
             captions += [f"imagined by the world model ({label} of fidelity)", "simulated, the same actions"]
         target = ROOT / "docs" / "images" / "imagined_and_real.png"

@@ -276,14 +276,15 @@ def streaming_quality(episodes: int) -> dict[str, Any]:
     part = preset().world_model
     with tempfile.TemporaryDirectory() as folder:
         found = recorded(episodes, folder)
-        tasks = [Task(e.id, e.instruction, e.frames_THWC[:1]) for e in found]
+        tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in found]
         actions = torch.stack([e.actions_TA[:20] for e in found])
-        real = torch.stack([e.frames_THWC[1:21] for e in found])
+        real = torch.stack([e.view()[1:21] for e in found])
     imagined = {}
     for streaming in (False, True):
         world = build("world_models", ComponentConfig(part.name, {**part.args, "streaming": streaming}))
         state = world.reset(tasks, generator=seeded_generator(0, "speed"))
-        imagined[streaming] = torch.cat([world.step(state, chunk) for chunk in actions.split(4, dim=1)], dim=1)
+        steps = [world.step(state, chunk).frames_BLVHWC for chunk in actions.split(4, dim=1)]
+        imagined[streaming] = torch.cat(steps, dim=1)[:, :, 0]
 
     def psnr(a: Tensor, b: Tensor) -> dict[str, float]:
         mse = (a.double() - b.double()).square().mean((0, 2, 3, 4))

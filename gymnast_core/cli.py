@@ -12,6 +12,7 @@ import click
 from gymnast_core import __version__
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins import discovery
+from gymnast_core.training.signals import TERMINATED, Terminated
 
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
 RESUME = click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to continue.")
@@ -73,7 +74,7 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130."""
+    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130, SIGTERM with 143."""
     # Idle OpenMP threads must sleep rather than spin; OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -89,6 +90,9 @@ def main() -> None:
             raise  # Lightning turns Ctrl-C into an exit of its own
         click.echo("Interrupted. A run goes on from its last checkpoint with --resume RUN.", err=True)
         sys.exit(130)
+    except Terminated:
+        click.echo("Ended by SIGTERM. A run goes on from its last checkpoint with --resume RUN.", err=True)
+        sys.exit(TERMINATED)
 
 
 def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STATUS = 128 + signal.SIGTERM
+TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that SIGTERM ended, as shells have it."""
 
 
