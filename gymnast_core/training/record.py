@@ -4,23 +4,37 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from safetensors.torch import save_file
+from torch import nn
 
 from gymnast_core.config.schema import RunConfig
-from gymnast_core.interfaces import Parts
+from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
 from gymnast_core.runs.snapshot import save_snapshot
+from gymnast_core.training.collect import Collector
+from gymnast_core.training.update import Updater
 from gymnast_core.types import Reward, Rollout
-
-if TYPE_CHECKING:
-    from gymnast_core.training.loop import ReinforcementLoop
 
 TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
 """Sums that a summary gives over the whole run."""
+
+
+class Running(Protocol):
+    """What the record asks a loop."""
+
+    iteration: int
+    """Iterations done."""
+    policy: Policy
+    extra: nn.ModuleDict
+    """What the optimizer trains beside it."""
+    collector: Collector
+    updater: Updater
+
+    def state_dict_of_run(self) -> dict[str, Any]: ...
 
 
 class RunRecord:
@@ -70,7 +84,7 @@ class RunRecord:
         self._measured[label] = found
         return found
 
-    def iteration_done(self, loop: "ReinforcementLoop", numbers: dict[str, float]) -> None:
+    def iteration_done(self, loop: Running, numbers: dict[str, float]) -> None:
         """An iteration is complete: its numbers, an evaluation and a snapshot if they are due."""
         self._done = loop.iteration
         for name in TOTALS:
@@ -85,7 +99,7 @@ class RunRecord:
         if self._done % self._config.checkpoint_every == 0 or self._done == self._config.loop.iterations:
             self.snapshot(loop)
 
-    def snapshot(self, loop: "ReinforcementLoop") -> Path:
+    def snapshot(self, loop: Running) -> Path:
         """Write everything that the next iteration depends on; all processes take part."""
         state = {**loop.state_dict_of_run(), "record": self.state_dict()} if self._parts.processes.leads else {}
         return save_snapshot(
@@ -96,7 +110,7 @@ class RunRecord:
             processes=self._parts.processes,
         )
 
-    def finish(self, loop: "ReinforcementLoop") -> None:
+    def finish(self, loop: Running) -> None:
         """The last iteration is done: save the policy, measure it, sum up."""
         if self._parts.processes.leads:
             self._save(loop)
@@ -111,7 +125,7 @@ class RunRecord:
             summary |= {} if difference is None else {"difference": difference}
         self.summary = summary
 
-    def _save(self, loop: "ReinforcementLoop") -> None:
+    def _save(self, loop: Running) -> None:
         """The trained policy, and beside it what the optimizer trained with it."""
         with storing(self.folder / "policy"):
             loop.policy.save(self.folder / "policy")

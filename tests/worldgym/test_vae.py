@@ -44,7 +44,7 @@ def test_batches_change_nothing_but_rounding() -> None:
     frames = autoencoders.images(5)
     whole, parts = autoencoders.codec(), autoencoders.codec(batch=2)
     latents = whole.encode(frames, noise())
-    golden.close(parts.encode(frames, noise()), latents)
+    golden.close(parts.encode(frames, noise()), latents, atol=5e-5)
     golden.close(parts.pixels(latents), whole.pixels(latents), atol=1e-4)
 
 

@@ -1,0 +1,369 @@
+"""`train`, in this process, with parts that note what happens to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from learner import Learner
+from safetensors.torch import load_file
+from seeing import CountingWorld, SeeingPolicy, UpReward, task
+from torch import nn
+
+from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, load_config
+from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.interfaces import Dataset, Parts
+from gymnast_core.learning import Minibatch
+from gymnast_core.plugins.hooks import plugin_manager
+from gymnast_core.plugins.registry import registries
+from gymnast_core.runs.folder import read_resumes
+from gymnast_core.training.judge import RewardsFailing
+from gymnast_core.training.run import train
+from gymnast_core.types import LossSum, Reward
+
+SAID: list[str] = []
+"""What the parts of the run at hand were told, in order."""
+
+
+class World(CountingWorld):
+    """Counts its steps, and remembers them."""
+
+    steps = 0
+
+    def attach(self, parts: Parts) -> None:
+        self.judge = parts.reward_model
+
+    def step(self, state: Any, actions_BLA: Any) -> Any:
+        self.steps += 1
+        return super().step(state, actions_BLA)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+    def close(self) -> None:
+        SAID.append(f"world closed after {self.steps}")
+
+
+class Judge(UpReward):
+    @dataclass(frozen=True)
+    class Config:
+        fails: bool = False
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config=config or self.Config())
+
+    def preflight(self, rollouts: int, frames: int) -> None:
+        SAID.append(f"asked to judge {rollouts} of {frames}")
+
+    def score(self, rollouts: Any) -> list[Reward]:
+        if self.config.fails:  # type: ignore[attr-defined]
+            return [Reward(None, error="no idea", cost_usd=0.5)] * len(rollouts)
+        return super().score(rollouts)
+
+    def close(self) -> None:
+        SAID.append("judge closed")
+
+
+class Critic(Learner):
+    """Has a module of its own, which learns, and a number beside it."""
+
+    @dataclass(frozen=True)
+    class Config:
+        rate: float = 0.1
+        demonstrations: float = 0.0
+
+    def __init__(self, config: Config | None = None) -> None:
+        config = config or self.Config()
+        super().__init__(config, rate=config.rate, demonstrations_per_rollout=config.demonstrations)
+        self.critic, self.steps = nn.Linear(2, 1), 0
+        with torch.no_grad():
+            for parameter in self.critic.parameters():
+                parameter.fill_(0.1)
+
+    def extra_modules(self, policy: Any) -> Mapping[str, nn.Module]:
+        SAID.append("critic asked for")
+        return {"critic": self.critic}
+
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        self.steps += 1
+        found = super().loss(minibatch)
+        assert minibatch.features_BNF is not None
+        error = (self.critic(minibatch.features_BNF) - 1.0).square().mean()
+        return LossSum(found.total + error * found.weight, found.weight, found.metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+class Tasks(Dataset):
+    api_version = 2
+
+    @dataclass(frozen=True)
+    class Config:
+        count: int = 4
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def tasks(self) -> list[Any]:
+        return [task(f"task-{place}", place) for place in (3, 8, 20, 31)[: self.config.count]]
+
+    def episodes(self) -> list[Any]:
+        return []
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    SAID.clear()
+    known = registries()
+    given = {
+        "world_models": World,
+        "policies": SeeingPolicy,
+        "reward_models": Judge,
+        "optimizers": Critic,
+        "datasets": Tasks,
+    }
+    before = {kind: dict(vars(getattr(known, kind))["_registered"]) for kind in given}
+    for kind, cls in given.items():
+        getattr(known, kind).register("noting", cls)
+    yield
+    for kind, registered in before.items():
+        registry = getattr(known, kind)
+        registry._registered = registered
+        registry._loaded.pop("noting", None)
+
+
+class Listener:
+    """A hook plugin that notes every event."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.kill_after: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+
+def listening(listener: Listener) -> SimpleNamespace:
+    hooks = ("run_started", "metrics", "rollouts_imagined", "rewards_scored", "run_stopped", "run_done")
+
+    def note(name: str) -> Any:
+        def hook(event: Any) -> None:
+            listener.events.append((name, event))
+
+        return hook
+
+    def evaluate(event: Any) -> dict[str, Any]:
+        listener.events.append(("evaluate", event))
+        found: dict[str, Any] = {"score": event.step}
+        return found | ({"difference": {"mean": 1.0}} if event.label == "after" else {})
+
+    return SimpleNamespace(**{f"gymnast_{name}": note(name) for name in hooks}, gymnast_evaluate=evaluate)
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    found = Listener()
+    plugin = listening(found)
+    plugin_manager().add(plugin, "listener")
+    yield found
+    plugin_manager().unregister(plugin)
+
+
+def config(**changes: Any) -> RunConfig:
+    part = ComponentConfig("noting")
+    loop = {"iterations": 2, "tasks_per_iteration": 4, "horizon": 4, "temperature": 0.7, **changes.pop("loop", {})}
+    given = {"loop": LoopConfig(**loop), "trainer": {"accelerator": "cpu"}, "output": "run", "seed": 3, **changes}
+    parts = dict.fromkeys(("world_model", "policy", "reward_model", "optimizer", "tasks"), part)
+    return RunConfig(**{**parts, **given})
+
+
+def test_a_run_leaves_its_config_its_policy_its_critic_and_its_summary(listener: Listener) -> None:
+    summary = train(config())
+    assert json.loads(Path("run/summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert load_config(RunConfig, "run/config.yaml").loop.iterations == 2
+    assert load_file("run/policy/model.safetensors")["scale"] != 0.3
+    assert set(load_file("run/optimizer/critic.safetensors")) == {"weight", "bias"}
+    assert not torch.equal(load_file("run/optimizer/critic.safetensors")["bias"], torch.full((1,), 0.1))
+    assert summary["output"] == "run"
+    assert summary["iterations"] == 2
+    assert summary["updates"] >= 2
+    assert summary["rollouts"] >= 2 * 16
+    assert summary["groups_kept"] + summary["groups_dropped"] == summary["rollouts"] / 4
+    assert summary["before"] == {"score": 0}
+    assert summary["after"] == {"score": 2}
+    assert summary["difference"] == {"mean": 1.0}
+    assert 0 < summary["seconds"] < 100
+
+
+def test_hooks_are_told_in_order_with_the_run_and_its_parts(listener: Listener) -> None:
+    train(config(evaluation=EvaluationConfig(every=1), loop={"max_draws": 1}))
+    assert listener.names() == [
+        "run_started", "evaluate",
+        "rollouts_imagined", "rewards_scored", "metrics", "evaluate",
+        "rollouts_imagined", "rewards_scored", "metrics", "evaluate",
+        "evaluate", "run_stopped", "run_done",
+    ]  # fmt: skip
+    found = [event for _, event in listener.events]
+    assert all(event.folder == Path("run") and event.config.output == "run" for event in found)
+    assert all(isinstance(event.parts.world_model, World) for event in found)
+    started = found[0]
+    assert (started.title, started.step, started.total, started.unit) == ("Training", 0, 2, "iteration")
+    labels = [(event.label, event.step) for name, event in listener.events if name == "evaluate"]
+    assert labels == [("before", 0), ("iteration-000001", 1), ("iteration-000002", 2), ("after", 2)]
+    steps = [event.step for name, event in listener.events if name in ("rollouts_imagined", "rewards_scored")]
+    assert steps == [0, 0, 1, 1]
+    for name, event in listener.events:
+        if name == "rewards_scored":
+            assert len(event.rewards) == len(event.rollouts) == 16
+        if name == "metrics":
+            assert event.metrics["rollouts"] == 16
+            assert (
+                event.metrics["imagined_success"] == pytest.approx(event.metrics["imagined_success"])
+                and 0 <= event.metrics["imagined_success"] <= 1
+            )
+            assert event.metrics["rollouts_per_second"] == pytest.approx(16 / event.metrics["seconds_imagining"])
+            assert event.metrics["seconds_updating"] >= 0
+    assert found[-1].summary["iterations"] == 2
+
+
+def test_parts_are_asked_introduced_and_closed() -> None:
+    train(config(loop={"max_draws": 1}))
+    # 2 iterations of 4 groups of 4, of a start frame and one an action.
+    assert SAID[0] == "asked to judge 32 of 5"
+    assert SAID.count("critic asked for") == 1
+    assert "judge closed" in SAID and "world closed after 4" in SAID
+
+
+def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_path: Path) -> None:
+    longer = {"loop": {"iterations": 3, "groups_per_update": 2}}
+    whole = train(config(output="whole", **longer))
+    train(config(output="part", loop={"iterations": 1, "groups_per_update": 2}))
+    first = json.loads(Path("part/summary.json").read_text())
+    stored = load_config(RunConfig, "part/config.yaml")
+    asked = replace(stored, loop=replace(stored.loop, iterations=3))
+    SAID.clear()
+    listener.events.clear()
+    resumed = train(asked, resume=Path("part"))
+    assert SAID[0] == "asked to judge 32 of 5"
+    assert (listener.events[0][1].step, listener.events[0][1].total) == (1, 3)
+    for file in ("policy/model.safetensors", "optimizer/critic.safetensors"):
+        expected, found = load_file(f"whole/{file}"), load_file(f"part/{file}")
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    for key in ("rollouts", "groups_kept", "groups_dropped", "updates", "iterations"):
+        assert resumed[key] == whole[key]
+    assert resumed["seconds"] > first["seconds"] * 0.9
+    (noted,) = read_resumes(Path("part"))
+    assert noted["changes"] == {"loop.iterations": [1, 3]}
+    # What parts remember went on, too: the world has taken the steps of a whole run.
+    assert [line for line in SAID if line.startswith("world")] == [
+        f"world closed after {whole['rollouts'] // 16 * 2:.0f}"
+    ]
+
+
+def test_a_finished_run_is_only_measured_again(listener: Listener) -> None:
+    train(config())
+    listener.events.clear()
+    summary = train(None, resume=Path("run"))
+    assert summary["iterations"] == 2
+    assert listener.names() == ["run_started", "evaluate", "evaluate", "run_stopped", "run_done"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"loop": {"horizon": 5}}, ConfigError, "horizon of 5 .* chunk length 2; set loop.horizon=4"),
+        ({"hooks": {"nobody": {}}}, ConfigError, "hooks.nobody: No section 'nobody'"),
+        ({"trainer": {"precision": "16-mixed"}}, ConfigError, "precision=16-mixed .* use bf16-mixed or 32-true"),
+        ({"trainer": {"strategy": "magic"}}, ConfigError, "trainer.strategy=magic.*Choose auto, ddp"),
+        ({"trainer": {"max_epochs": 2}}, ConfigError, "trainer.max_epochs cannot be set: set loop.iterations"),
+        ({"trainer": {"nonsense": 2}}, ConfigError, "trainer: .*nonsense.*lightning.Trainer"),
+        ({"tasks": ComponentConfig("noting", {"count": 0})}, DataError, "'noting' holds no tasks"),
+        (
+            {"optimizer": ComponentConfig("noting", {"demonstrations": 1.0})},
+            ConfigError,
+            "mixes in demonstrations; set demonstrations.name",
+        ),
+        (
+            {
+                "optimizer": ComponentConfig("noting", {"demonstrations": 1.0}),
+                "demonstrations": ComponentConfig("noting"),
+            },
+            DataError,
+            "'noting' holds no demonstrations",
+        ),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_there_is_a_folder(change: Any, kind: Any, said: str) -> None:
+    with pytest.raises(kind, match=said):
+        train(config(**change))
+    assert not Path("run").exists()
+
+
+def test_a_judge_that_fails_ends_the_run_and_everything_is_closed(
+    listener: Listener, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RewardsFailing, match=r"16 of 16 rollouts could not be judged .*First error: no idea"):
+        train(config(reward_model=ComponentConfig("noting", {"fails": True})))
+    assert listener.names()[-1] == "run_stopped"
+    assert "judge closed" in SAID
+    said = capsys.readouterr().err
+    assert "Run folder: run" in said and "gymnast train --resume run" in said
+    assert not Path("run/summary.json").exists()
+
+
+def test_a_policy_for_evaluation_only_can_be_measured(listener: Listener) -> None:
+    summary = train(config(loop={"iterations": 0}))
+    assert (summary["iterations"], summary["updates"]) == (0, 0)
+    assert listener.names() == ["run_started", "evaluate", "evaluate", "run_stopped", "run_done"]
+
+
+def test_snapshots_are_written_when_they_are_due() -> None:
+    train(config(loop={"iterations": 5}, checkpoint_every=2))
+    found = sorted(path.name for path in Path("run/snapshots").iterdir())
+    assert found == ["step-000000004", "step-000000005"]
+
+
+def test_a_snapshot_of_other_parts_is_one_error() -> None:
+    train(config())
+    stored = load_config(RunConfig, "run/config.yaml")
+    file = Path("run/snapshots/step-000000002/state.json")
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "extra": {}}))
+    with pytest.raises(CheckpointError, match=r"step-000000002 does not fit this run: KeyError: 'critic'"):
+        train(stored, resume=Path("run"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_autocast_is_in_the_update_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[bool]] = {"act": set(), "step": set(), "score": set(), "loss": set()}
+
+    def spy(cls: type, name: str) -> None:
+        original = getattr(cls, name)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            seen[name].add(torch.is_autocast_enabled("cpu"))
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, name, call)
+
+    for cls, name in ((SeeingPolicy, "act"), (World, "step"), (Judge, "score"), (Critic, "loss")):
+        spy(cls, name)
+    train(config(trainer={"accelerator": "cpu", "precision": precision}))
+    assert seen == {"act": {False}, "step": {False}, "score": {False}, "loss": {precision == "bf16-mixed"}}
