@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.types import Reward
+from gymnast_core.plugins.events import RewardsScored
 from gymnast_judging.rows import RowFile
 from gymnast_judging.votes import pair_agreement, votes_of
 
@@ -39,21 +39,40 @@ class Alarm:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What an alarm looks at of one judged rollout."""
+
+    group: int
+    """Label of its group: the order of rollouts, however many processes share them."""
+    value: float | None
+    agreement: float | None
+    """Share of agreeing pairs of votes; None where fewer than two are known."""
+
+
+def entries_of(event: RewardsScored) -> list[Entry]:
+    """Of the process's own rollouts; errors that tell of no votes say nothing about agreement and are left out."""
+    entries = []
+    for rollout, reward in zip(event.rollouts, event.rewards, strict=True):
+        votes = votes_of(reward)
+        agreement = pair_agreement(votes) if len(votes) > 1 else None
+        if reward.value is not None or agreement is not None:
+            entries.append(Entry(rollout.group, reward.value, agreement))
+    return entries
+
+
 class Window:
     """The latest `size` judged rollouts of a training."""
 
-    def __init__(self, size: int, max_disagreement: float) -> None:
-        self._size, self._max_disagreement = size, max_disagreement
-        # Each entry: iteration, value, share of agreeing pairs of votes (None where fewer than two are known).
+    def __init__(self, size: int, max_disagreement: float, *, judges_success: bool = True) -> None:
+        """`judges_success` says that the rewards are success in [0, 1]."""
+        self._size, self._max_disagreement, self._judges_success = size, max_disagreement, judges_success
+        # Each entry: iteration, value, share of agreeing pairs of votes.
         self.entries: deque[tuple[int, float | None, float | None]] = deque(maxlen=size)
 
-    def add(self, iteration: int, rewards: Iterable[Reward]) -> None:
-        """Rewards of an iteration; errors that tell of no votes say nothing about agreement and are left out."""
-        for reward in rewards:
-            votes = votes_of(reward)
-            agreement = pair_agreement(votes) if len(votes) > 1 else None
-            if reward.value is not None or agreement is not None:
-                self.entries.append((iteration, reward.value, agreement))
+    def add(self, iteration: int, entries: Iterable[Entry]) -> None:
+        """What was judged in an iteration."""
+        self.entries.extend((iteration, entry.value, entry.agreement) for entry in entries)
 
     @property
     def is_full(self) -> bool:
@@ -72,10 +91,12 @@ class Window:
         if len(values) != 1 or count < self._size / 2:
             return None
         (value,) = values
-        meaning = {
+        known = {
             0.0: "The policy never succeeds, or the judge never sees it.",
             1.0: "The policy always succeeds, or it has found what the judge mistakes for success.",
-        }.get(value, "A judge that never differs tells nothing.")
+        }
+        meaning = known.get(value) if self._judges_success else None
+        meaning = meaning or "A judge that never differs tells nothing."
         return Finding(
             "constant",
             f"The last {count} judged rollouts all got the reward {value:g}, so nothing can be learned from them. "

@@ -2,7 +2,7 @@
 
 A canary cannot see that: its clips never change, while the policy looks for what the judge, or the world model, gets
 wrong. Where the tasks have a simulator, executing the imagined actions in it is the truth
-(`audit=environment audit.args.always_replay=true`).
+(`hooks.judging.audit.name=environment hooks.judging.audit.args.always_replay=true`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from pathlib import Path
 
 from scipy import stats
 
-from gymnast_core.plugins.compose import registries
+from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts
+from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
-from gymnast_judging.options import JudgingOptions
+from gymnast_judging.options import Config
 from gymnast_judging.rows import RowFile
-from gymnast_judging.scoring import JudgeFailing
+from gymnast_judging.scoring import JudgeFailing, built, judge_label
+from gymnast_judging.stored import kind_of
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,26 @@ class Denials:
     denied: int
     """How many of them are no successes to the auditor."""
     cost_usd: float
+    auditor: str = ""
+    """Who said so: a resumed run may ask another one."""
 
 
 class Audit:
     """What the auditor said so far."""
 
-    def __init__(self, options: JudgingOptions, folder: Path, *, done: int, iterations: int) -> None:
-        """Raises `PluginError` if there is no such reward model."""
+    def __init__(self, options: Config, folder: Path, *, done: int, iterations: int, parts: Parts) -> None:
+        """Raises `PluginError` if there is no such reward model, `ConfigError` if it does not judge success."""
         assert options.audit is not None
-        self._part, self._count = options.audit, options.audit_rollouts
+        self._part, self._count, self._parts = options.audit, options.audit_rollouts, parts
+        self._threshold = options.threshold
+        if kind_of(self._part) != "success":
+            raise ConfigError(
+                f"hooks.judging.audit: {self._part.name!r} gives scores; an auditor must say what is a success."
+            )
+        scores = parts.reward_model is not None and parts.reward_model.kind == "score"
+        self._called = f"rollouts with a reward above {self._threshold:g}" if scores else "judged successes"
         # The false alarms of all audits of a run together stay below the significance (Bonferroni).
         self._alpha = options.audit_significance / max(1, iterations // options.audit_every)
-        registries().reward_models.load(self._part.name)
         self.file = RowFile(folder / "judging" / "audit.jsonl", Denials)
         kept = [row for row in self.file.rows if row.iteration <= done]
         if len(kept) < len(self.file.rows):
@@ -50,33 +61,36 @@ class Audit:
 
     def measure(self, iteration: int, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> list[Finding]:
         """Put judged successes to the auditor. Raises `JudgeFailing` if it can judge none of them."""
-        successes = [r for r, reward in zip(rollouts, rewards, strict=True) if (reward.value or 0.0) > 0.5]
+        successes = [
+            rollout
+            for rollout, reward in zip(rollouts, rewards, strict=True)
+            if reward.value is not None and reward.value > self._threshold
+        ]
         shown = min(self._count, len(successes))
         if not shown:
             return self.findings()
         chosen = [successes[i * len(successes) // shown] for i in range(shown)]
-        auditor = registries().reward_models.build(self._part.name, self._part.args, key="audit")
-        try:
-            auditor.preflight(shown, len(chosen[0].frames_THWC))
-            found = auditor.score(chosen)
-        finally:
-            auditor.close()
+        with built(self._part, "hooks.judging.audit", self._parts) as auditor:
+            auditor.preflight(shown, len(chosen[0].frames_TVHWC))
+            found = judge(auditor, chosen)
         values = [reward.value for reward in found if reward.value is not None]
         if not values:
             raise JudgeFailing(f"{self._part.name!r} could judge none of {shown} rollouts: {found[0].error}")
         denied = sum(value <= 0.5 for value in values)
-        self.file.append([Denials(iteration, len(values), denied, sum(reward.cost_usd for reward in found))])
+        cost = sum(reward.cost_usd for reward in found)
+        self.file.append([Denials(iteration, len(values), denied, cost, judge_label(self._part))])
         return self.findings()
 
     def findings(self) -> list[Finding]:
-        """What the last audit says, by itself and beside the first one."""
-        if not self.file.rows:
+        """What the last audit says, by itself and beside this auditor's first one."""
+        rows = [row for row in self.file.rows if row.auditor == judge_label(self._part)]
+        if not rows:
             return []
-        found = fooled(self.file.rows[0], self.file.rows[-1], self._alpha)
+        found = fooled(rows[0], rows[-1], self._alpha, self._called)
         return [] if found is None else [found]
 
 
-def fooled(first: Denials, last: Denials, significance: float) -> Finding | None:
+def fooled(first: Denials, last: Denials, significance: float, called: str = "judged successes") -> Finding | None:
     """A finding if more judged successes are denied than at first, or more than half of them.
 
     One-sided tests, half of the significance each: Fisher's exact test between the two audits, which share no rollouts,
@@ -89,7 +103,7 @@ def fooled(first: Denials, last: Denials, significance: float) -> Finding | None
         return None
     return Finding(
         "audit",
-        f"The auditor denies {last.denied} of {last.n} judged successes, {first.denied} of {first.n} in iteration "
+        f"The auditor denies {last.denied} of {last.n} {called}, {first.denied} of {first.n} in iteration "
         f"{first.iteration} (p = {min(more, most):.2g}): the policy is rewarded for what is no success. Look at "
         "the videos, refit the judge or the world model on such rollouts, or stop at an earlier checkpoint.",
         {"denied": last.denied, "n": last.n, "first_denied": first.denied, "first_n": first.n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,14 +12,15 @@ from scipy import stats
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.registry import registries
+from gymnast_core.training.judge import judge
 from gymnast_core.types import Rollout
-from gymnast_evaluation.evaluate import judge_again
 from gymnast_judging.alarms import Finding
 from gymnast_judging.clips import clip_rollout
-from gymnast_judging.options import JudgingOptions
+from gymnast_judging.options import Config
 from gymnast_judging.rows import RowFile
-from gymnast_judging.scoring import JudgeFailing
+from gymnast_judging.scoring import JudgeFailing, built
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,40 @@ class Measurement:
     right: list[bool | None]
     """Whether each clip was judged rightly; None where it was not judged."""
     cost_usd: float
+    clips: str = ""
+    """Which clips they were: a resumed run may be measured on others."""
 
 
 class Canary:
     """The clips and how the judge did on them so far."""
 
     def __init__(
-        self, options: JudgingOptions, judge: ComponentConfig, folder: Path, *, done: int, iterations: int
+        self,
+        options: Config,
+        judge: ComponentConfig,
+        folder: Path,
+        *,
+        done: int,
+        iterations: int,
+        parts: Parts | None = None,
     ) -> None:
         """Reads the clips. Raises `DataError` if none is labelled, and what a dataset raises."""
         assert options.canary is not None
-        self._judge, self._folder = judge, folder
+        self._part, self._folder, self._parts = judge, folder, parts
+        self._threshold = options.threshold
         # The false alarms of all measurements of a run together stay below the significance (Bonferroni).
         self._alpha = options.canary_significance / max(1, iterations // options.canary_every)
-        dataset = registries().datasets.build(options.canary.name, options.canary.args, key="canary").episodes()
+        dataset = (
+            registries().datasets.build(options.canary.name, options.canary.args, key="hooks.judging.canary").episodes()
+        )
         episodes = [dataset[i] for i in range(min(options.canary_clips, len(dataset)))]
         labelled = [episode for episode in episodes if episode.success is not None]
         if not labelled:
             raise DataError(f"No episode of the canary {options.canary.name!r} says whether it is a success.")
         self._truth = [bool(episode.success) for episode in labelled]
         self._rollouts: list[Rollout] = [clip_rollout(episode, i) for i, episode in enumerate(labelled)]
+        names = repr([(episode.id, episode.success) for episode in labelled])
+        self._clips = hashlib.sha256(names.encode()).hexdigest()[:12]
         self.file = RowFile(folder / "judging" / "canary.jsonl", Measurement)
         kept = [row for row in self.file.rows if row.iteration <= done]
         if len(kept) < len(self.file.rows):
@@ -60,31 +76,38 @@ class Canary:
 
         Raises `JudgeFailing` if more than half of the clips could not be judged, and what building the judge raises.
         """
-        args = forgetful(self._judge, f"canary/{self._folder}/{iteration}")
-        judge = registries().reward_models.build(self._judge.name, args, key="reward_model")
-        try:
-            judge.preflight(len(self._rollouts), len(self._rollouts[0].frames_THWC))
-            rewards = judge_again(judge, self._rollouts, judge.score(self._rollouts), 1)
-        finally:
-            judge.close()
+        part = ComponentConfig(self._part.name, forgetful(self._part, f"canary/{self._folder}/{iteration}"))
+        with built(part, "reward_model", self._parts) as reward_model:
+            reward_model.preflight(len(self._rollouts), len(self._rollouts[0].frames_TVHWC))
+            rewards = judge(reward_model, self._rollouts, again=1)
         errors = [reward.error for reward in rewards if reward.error is not None]
         if len(errors) > len(rewards) / 2:
             raise JudgeFailing(
-                f"{self._judge.name!r} could not judge {len(errors)} of {len(rewards)} canary clips. First error: "
+                f"{self._part.name!r} could not judge {len(errors)} of {len(rewards)} canary clips. First error: "
                 f"{errors[0]}"
             )
         right = [
-            None if reward.value is None else (reward.value > 0.5) == truth
+            None if reward.value is None else (reward.value > self._threshold) == truth
             for reward, truth in zip(rewards, self._truth, strict=True)
         ]
-        self.file.append([Measurement(iteration, right, sum(reward.cost_usd for reward in rewards))])
+        cost = sum(reward.cost_usd for reward in rewards)
+        self.file.append([Measurement(iteration, right, cost, self._clips)])
         return self.findings()
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the judge was never measured on these clips."""
+        return not self._rows
+
+    @property
+    def _rows(self) -> list[Measurement]:
+        return [row for row in self.file.rows if row.clips == self._clips]
+
     def findings(self) -> list[Finding]:
-        """What the last measurement says, by itself and beside the first one."""
-        if not self.file.rows:
+        """What the last measurement says, by itself and beside the first one on these clips."""
+        if self.is_new:
             return []
-        first, last = self.file.rows[0], self.file.rows[-1]
+        first, last = self._rows[0], self._rows[-1]
         found = [blind(last.right, self._truth)]
         if last is not first:
             found.append(drift(first.right, last.right, self._alpha))

@@ -17,7 +17,7 @@ def judge(arguments: tuple[str, ...], resume: Path | None) -> None:
 
     \b
     who judges        reward_model=NAME reward_model.args.KEY=VALUE
-    what              clips=DATASET (recorded episodes with `success`) episodes=N (from the first)
+    what              clips=DATASET (recorded episodes with `success`) episodes=N (from the first) camera=NAME
     how               threshold=X (value above which it is a success) rescore=N batch_size=N max_error_rate=X
     what is shown     bins=N (reliability diagram) videos=N (of each case) output=FOLDER
 
@@ -28,12 +28,12 @@ def judge(arguments: tuple[str, ...], resume: Path | None) -> None:
     --resume asks about the clips that have no verdict yet.
 
     During a training, rewards are watched: RUN/alarms.jsonl and report.html say when they become constant or votes
-    contradict each other. The variable GYMNAST_JUDGING adds labelled clips that the judge is measured on again and
-    again (canary), and a judge that knows better and looks at judged successes (audit):
+    contradict each other. hooks.judging adds labelled clips that the judge is measured on again and again (canary), and
+    a judge that knows better and looks at judged successes (audit):
 
     \b
-    GYMNAST_JUDGING="canary=tabletop-clips canary_every=2" gymnast train tabletop
-    GYMNAST_JUDGING="audit=environment audit.args.always_replay=true" gymnast train tabletop
+    gymnast train tabletop hooks.judging.canary.name=tabletop-clips hooks.judging.canary_every=2
+    gymnast train tabletop hooks.judging.audit.name=environment hooks.judging.audit.args.always_replay=true
 
     The tabletop makes labelled clips from seeds, no recording and no key needed:
 
@@ -64,7 +64,7 @@ def rescore(run: Path, overrides: tuple[str, ...], all_rollouts: bool, max_error
     RUN is a folder of `gymnast train` or `gymnast evaluate`: it keeps the rollouts that could not be judged, and of its
     newest iterations the others, too (--all). They are put to the judge that the run had, or to another one; what the
     first judge said is never changed. Writes RUN/rescored/JUDGE: results.jsonl (a row a rollout) and summary.json
-    (success, agreement with the first judgement, cost).
+    (success, or the mean reward of a judge that gives scores; agreement with the first judgement; cost).
 
     The same command goes on where it stopped, and asks again about what could not be judged.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,10 +19,14 @@ class JudgeConfig:
     """The judge."""
     clips: ComponentConfig
     """Dataset of recorded episodes with `success`; those without are left out."""
+    camera: str | None = None
+    """The only camera of the clips that the judge is shown, and that is filmed. None shows it all of them, and films
+    the main one."""
     episodes: int | None = None
     """Episodes used, from the first; None uses all."""
     threshold: float = 0.5
-    """Value above which a judgement counts as a success; half a success is none."""
+    """Value above which a judgement counts as a success; half a success is none. Of a judge that gives scores, on its
+    own scale."""
     bins: int = 10
     """Bins of the reliability diagram."""
     batch_size: int = 64
@@ -41,7 +46,7 @@ class JudgeConfig:
             number = getattr(self, name)
             if number is not None and number < least:
                 raise ConfigError(f"{name} is {number}; it must be at least {least}.")
-        if not 0.0 <= self.threshold < 1.0:
-            raise ConfigError(f"threshold is {self.threshold}; it must lie in [0, 1).")
+        if not math.isfinite(self.threshold):
+            raise ConfigError(f"threshold is {self.threshold}; it must be a finite number.")
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must lie in [0, 1].")

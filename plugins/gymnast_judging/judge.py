@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.config import load_config, to_yaml
+from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.plugins.registry import registries
 from gymnast_core.runs.atomic import write_json, write_text
-from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
 from gymnast_core.types import Episode
@@ -20,27 +21,30 @@ from gymnast_judging.clips import clip_rollout
 from gymnast_judging.config import JudgeConfig
 from gymnast_judging.page import build_confusion_page, chosen_films, video_path
 from gymnast_judging.rows import RowFile
-from gymnast_judging.scoring import Asked, ErrorLimit, judged
+from gymnast_judging.scoring import Asked, ErrorLimit, built, judged
 from gymnast_judging.summary import brief, summarise
 from gymnast_judging.verdicts import Verdict
 from gymnast_judging.votes import votes_of
 from gymnast_pages.video import write_poster, write_video
 
-_FIXED = ("reward_model", "clips", "threshold")
+_FIXED = ("reward_model", "clips", "camera", "threshold")
 """Keys that say what a verdict is; a resumed measurement keeps them."""
 
 
 def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or resume a measurement; writes the folder and returns what the command prints."""
     if resume is not None:
-        _check_resumable(config, resume)
+        refuse_changes(load_config(JudgeConfig, str(resume / "config.yaml")), config, _FIXED)
     clips = _clips(config)
-    config, folder = open_run_folder(config, "judge", resume)
-    if resume is not None:
-        write_text(folder / "config.yaml", to_yaml(config))
+    with run_folder(config, "judge", resume) as (config, folder):
+        return _judge(config, folder, clips)
+
+
+def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[str, Any]:
     write_text(folder / "versions.json", json.dumps(versions(), indent=1))
     file = RowFile(folder / "results.jsonl", Verdict)
-    missing = _Missing(clips, {row.index for row in file.rows if row.error is None and row.index < len(clips)})
+    done = {row.index for row in file.rows if row.error is None and row.index < len(clips)}
+    missing = _Missing(clips, done, config.camera)
     _ask(config, folder, missing, file)
     rows = _latest(file.rows, len(clips))
     if not rows:
@@ -62,6 +66,7 @@ class _Missing:
 
     clips: Sequence[Episode]
     done: set[int]
+    camera: str | None
 
     def __len__(self) -> int:
         return len(self.clips) - len(self.done)
@@ -74,7 +79,7 @@ class _Missing:
             episode = self.clips[number]
             if episode.success is not None:
                 items.append((number, episode.success))
-                rollouts.append(clip_rollout(episode, number))
+                rollouts.append(clip_rollout(episode, number, self.camera))
             if len(items) == size:
                 yield Asked(items, rollouts)
                 items, rollouts = [], []
@@ -86,9 +91,9 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
     if not len(missing):
         return
     part, done = config.reward_model, len(missing.done)
-    judge = registries().reward_models.build(part.name, part.args, key="reward_model")
-    try:
-        judge.preflight(len(missing), len(missing.clips[0].frames_THWC))
+    with built(part, "reward_model", Parts(config=config)) as judge:
+        _check_threshold(config, judge)
+        judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
         limit = ErrorLimit(config.max_error_rate, part.name, f"gymnast judge --resume {folder}")
         with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
             for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):
@@ -96,7 +101,7 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
                     Verdict(
                         index=index, clip=rollout.task.id, instruction=rollout.task.instruction, success=success,
                         value=reward.value, partial=reward.partial, votes=list(votes_of(reward)), error=reward.error,
-                        rationale=reward.rationale, cost_usd=reward.cost_usd,
+                        rationale=reward.rationale, cost_usd=reward.cost_usd, reward_kind=judge.kind,
                     )
                     for (index, success), rollout, reward in zip(asked.items, asked.rollouts, rewards, strict=True)
                 ]  # fmt: skip
@@ -104,8 +109,11 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
                 done += len(rows)
                 progress.update(done, _numbers(config, _latest(file.rows, len(missing.clips)), file.rows))
                 limit.add(rewards)
-    finally:
-        judge.close()
+
+
+def _check_threshold(config: JudgeConfig, judge: RewardModel) -> None:
+    if judge.kind == "success" and not 0.0 <= config.threshold < 1.0:
+        raise ConfigError(f"threshold is {config.threshold}; it must lie in [0, 1).")
 
 
 def _numbers(config: JudgeConfig, rows: Sequence[Verdict], asked: Sequence[Verdict]) -> dict[str, float]:
@@ -125,7 +133,7 @@ def _film(config: JudgeConfig, folder: Path, rows: Sequence[Verdict], clips: Seq
     for row in chosen_films(rows, config.threshold, config.videos):
         path = video_path(folder, row.index)
         if not path.exists():
-            frames_THWC = clips[row.index].frames_THWC
+            frames_THWC = clips[row.index].view(config.camera)
             write_poster(frames_THWC, path.with_suffix(".jpg"))
             write_video(frames_THWC, path)
 
@@ -149,13 +157,3 @@ class _First(Sequence[Episode]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._episodes[range(self._length)[index]]
-
-
-def _check_resumable(config: JudgeConfig, folder: Path) -> None:
-    stored = load_config(JudgeConfig, str(folder / "config.yaml"))
-    changed = [key for key in _FIXED if asdict(config)[key] != asdict(stored)[key]]
-    if changed:
-        raise ConfigError(
-            f"{folder} was measured with another {', '.join(changed)}. Leave that as it was to resume, or start anew "
-            "with output=FOLDER."
-        )

@@ -16,6 +16,7 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import write_text
 from gymnast_judging.rows import RowFile
+from gymnast_judging.summary import mean_key
 from gymnast_judging.verdicts import CASES, Verdict
 from gymnast_pages.charts import Chart, Point, Series
 from gymnast_pages.templates import templates
@@ -55,7 +56,7 @@ def chosen_films(rows: Sequence[Verdict], threshold: float, count: int) -> list[
     for case in CASES:
         mine = [row for row in rows if row.case(threshold) == case]
         if case.startswith("false"):
-            mine = sorted(mine, key=lambda row: abs(_score(row) - row.success), reverse=True)[:count]
+            mine = sorted(mine, key=lambda row: _sureness(row, threshold), reverse=True)[:count]
         else:
             shown = min(count, len(mine))
             mine = [mine[i * len(mine) // shown] for i in range(shown)]
@@ -79,6 +80,8 @@ def build_confusion_page(folder: Path) -> Path:
     context = {
         "title": folder.resolve().name,
         "summary": summary,
+        "mean_rewards": summary.get(mean_key(summary["reward_model"])),
+        "judged": _judged(summary),
         "cases": CASES,
         "counts": {case: sum(row.case(summary["threshold"]) == case for row in rows.values()) for case in CASES},
         "films": films,
@@ -98,7 +101,7 @@ def _films(folder: Path, rows: Sequence[Verdict], threshold: float) -> list[Film
     found: list[tuple[int, int, Verdict, Path]] = []
     for place, case in enumerate(CASES):
         mine = [row for row in rows if row.case(threshold) == case and video_path(folder, row.index).exists()]
-        mine.sort(key=lambda row: (-abs(_score(row) - row.success), row.index) if place < 2 else (0.0, row.index))
+        mine.sort(key=lambda row: (-_sureness(row, threshold), row.index) if place < 2 else (0.0, row.index))
         found += [(rank, place, row, video_path(folder, row.index)) for rank, row in enumerate(mine)]
     left, films = EMBEDDED_BYTES, []
     for rank, place, row, file in sorted(found, key=lambda item: item[:2]):
@@ -111,10 +114,20 @@ def _films(folder: Path, rows: Sequence[Verdict], threshold: float) -> list[Film
     return [film for _, _, film in sorted(films, key=lambda item: item[:2])]
 
 
-def _score(row: Verdict) -> float:
-    """The graded score, or the value of a judge that gives none; in the middle when unscored."""
-    score = row.value if row.partial is None else row.partial
-    return 0.5 if score is None else score
+def _judged(summary: dict[str, Any]) -> tuple[str, str]:
+    """What the judge said of clips above the threshold and of the others; only judges of success speak of success."""
+    if summary["reward_kind"] == "success":
+        return "success", "failure"
+    return f"above {summary['threshold']:g}", f"at most {summary['threshold']:g}"
+
+
+def _sureness(row: Verdict, threshold: float) -> float:
+    """How far a mistaken judgement is from the truth, or a score from the threshold that it should not have passed."""
+    if row.value is None:
+        return 0.0
+    if row.reward_kind == "score":
+        return abs(row.value - threshold)
+    return abs((row.value if row.partial is None else row.partial) - row.success)
 
 
 def _reliability(calibration: dict[str, Any] | None) -> Chart | None:

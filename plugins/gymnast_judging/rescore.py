@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,14 +10,15 @@ from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig, parse_overrides
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.plugins.compose import registries
+from gymnast_core.interfaces import Parts
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.progress import Progress
-from gymnast_core.statistics import bootstrap_interval, success_interval, wilson_interval
+from gymnast_core.statistics import bootstrap_interval, score_interval, success_interval, wilson_interval
 from gymnast_core.types import Reward
 from gymnast_judging.rows import RowFile
-from gymnast_judging.scoring import Asked, ErrorLimit, judged
+from gymnast_judging.scoring import Asked, ErrorLimit, built, judge_label, judged
 from gymnast_judging.stored import Place, stored_places
+from gymnast_judging.summary import mean_key
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Rescored:
     error: str | None
     rationale: str
     cost_usd: float
+    first_kind: str = "success"
+    """What `first_value` is: success in [0, 1], or a "score"."""
+    reward_kind: str = "success"
+    """What `value` is."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def rescore_command(
     by_judge: dict[str, tuple[ComponentConfig, list[Place]]] = {}
     for place in places:
         judge = _changed(place.judge, change)
-        by_judge.setdefault(_label(judge), (judge, []))[1].append(place)
+        by_judge.setdefault(judge_label(judge), (judge, []))[1].append(place)
     again = " ".join(["gymnast rescore", str(run), *(["--all"] if all_rollouts else []), *overrides])
     return [
         _rescore(run / "rescored" / label, judge, mine, ErrorLimit(max_error_rate, judge.name, again))
@@ -74,26 +77,31 @@ def _rescore(folder: Path, part: ComponentConfig, places: Sequence[Place], limit
     total = sum(len(place.ids) for place in places)
     missing = sum(id not in done for place in places for id in place.ids)
     if missing:
-        judge = registries().reward_models.build(part.name, part.args, key="reward_model")
-        try:
+        with built(part, "reward_model", Parts()) as judge:
             judge.preflight(missing, max(place.frames for place in places))
             write_json(folder / "judge.json", asdict(part))
             with Progress(f"Rescoring with {part.name}", total, unit="rollout", start=total - missing) as progress:
                 number = total - missing
                 for asked, rewards in judged(judge, _batches(places, done), rescore=1):
-                    file.append([_row(*item, reward) for item, reward in zip(asked.items, rewards, strict=True)])
+                    answers = zip(asked.items, rewards, strict=True)
+                    file.append([_row(item, reward, judge.kind) for item, reward in answers])
                     number += len(rewards)
                     progress.update(number, _numbers(file.rows))
                     limit.add(rewards)
-        finally:
-            judge.close()
-    summary = {"output": str(folder), "reward_model": part.name, **summarise(file.rows)}
+    summary = {"output": str(folder), "reward_model": part.name, **summarise(file.rows, part.name)}
     write_json(folder / "summary.json", summary)
     return summary
 
 
-Item = tuple[str, str, str, Reward]
-"""Id, task, instruction and first reward of a rollout."""
+@dataclass(frozen=True)
+class Item:
+    """A kept rollout, without its frames."""
+
+    id: str
+    task: str
+    instruction: str
+    first: Reward
+    first_kind: str
 
 
 def _batches(places: Sequence[Place], done: set[str]) -> Iterator[Asked[Item]]:
@@ -103,38 +111,56 @@ def _batches(places: Sequence[Place], done: set[str]) -> Iterator[Asked[Item]]:
         rollouts, rewards = place.load()
         wanted = [i for i, id in enumerate(place.ids) if id not in done]
         yield Asked(
-            [(place.ids[i], rollouts[i].task.id, rollouts[i].task.instruction, rewards[i]) for i in wanted],
+            [
+                Item(place.ids[i], rollouts[i].task.id, rollouts[i].task.instruction, rewards[i], place.reward_kind)
+                for i in wanted
+            ],
             [rollouts[i] for i in wanted],
         )
 
 
-def _row(id: str, task: str, instruction: str, first: Reward, reward: Reward) -> Rescored:
+def _row(item: Item, reward: Reward, kind: str) -> Rescored:
     return Rescored(
-        id=id, task=task, instruction=instruction, first_value=first.value, first_error=first.error,
-        value=reward.value, partial=reward.partial, error=reward.error, rationale=reward.rationale,
-        cost_usd=reward.cost_usd,
+        id=item.id, task=item.task, instruction=item.instruction, first_value=item.first.value,
+        first_error=item.first.error, value=reward.value, partial=reward.partial, error=reward.error,
+        rationale=reward.rationale, cost_usd=reward.cost_usd, first_kind=item.first_kind, reward_kind=kind,
     )  # fmt: skip
 
 
-def summarise(rows: Sequence[Rescored]) -> dict[str, Any]:
-    """Success by both judges, and their agreement on what both judged. The last row of each rollout counts."""
+def summarise(rows: Sequence[Rescored], judge: str) -> dict[str, Any]:
+    """What the judge says, and its agreement with the first one on what both judged. The last row of each rollout
+    counts. Success is what judges of success give; of one that gives scores it is a mean reward by that judge, which
+    agrees with nothing but scores."""
     latest = list({row.id: row for row in rows}.values())
     values = [row.value for row in latest if row.value is not None]
     errors = [row.error for row in latest if row.error is not None]
-    both = [(row.first_value, row.value) for row in latest if row.first_value is not None and row.value is not None]
+    kinds = {row.reward_kind for row in latest}
+    both = [
+        (row.first_value, row.value)
+        for row in latest
+        if row.first_value is not None and row.value is not None and row.first_kind == row.reward_kind
+    ]
     return {
         "rollouts": len(latest),
         "scored": len(values),
         "newly_scored": sum(row.first_value is None and row.value is not None for row in latest),
         "unscored": len(errors),
         "first_error": errors[0] if errors else None,
-        "success": {"mean": sum(values) / len(values), "interval": success_interval(values)} if values else None,
-        "agreement": _agreement(both) if both else None,
+        **_mean(values, judge, is_success=kinds <= {"success"}),
+        "agreement": _agreement(both, is_success=kinds <= {"success"}) if both else None,
         "cost_usd": sum(row.cost_usd for row in rows),
     }
 
 
-def _agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def _mean(values: Sequence[float], judge: str, *, is_success: bool) -> dict[str, Any]:
+    if is_success:
+        success = {"mean": sum(values) / len(values), "interval": success_interval(values)} if values else None
+        return {"success": success}
+    reward = {"mean": sum(values) / len(values), "interval": score_interval(values)} if values else None
+    return {mean_key(judge): reward}
+
+
+def _agreement(pairs: Sequence[tuple[float, float]], *, is_success: bool) -> dict[str, Any]:
     same = sum(first == now for first, now in pairs)
     differences = [now - first for first, now in pairs]
     return {
@@ -142,7 +168,9 @@ def _agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
         "same": same / len(pairs),
         "same_interval": wilson_interval(same, len(pairs)),
         "mean_difference": sum(differences) / len(pairs),
-        "mean_difference_interval": bootstrap_interval(differences, bounds=(-1.0, 1.0)),
+        "mean_difference_interval": (
+            bootstrap_interval(differences, bounds=(-1.0, 1.0)) if is_success else score_interval(differences)
+        ),
         "table": [
             {"first": first, "now": now, "n": len(list(found))} for (first, now), found in groupby(sorted(pairs))
         ],
@@ -150,10 +178,11 @@ def _agreement(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _numbers(rows: Sequence[Rescored]) -> dict[str, float]:
-    latest = {row.id: row for row in rows}.values()
+    latest = list({row.id: row for row in rows}.values())
     values = [row.value for row in latest if row.value is not None]
+    name = "success" if all(row.reward_kind == "success" for row in latest) else "reward"
     numbers = {
-        "success": sum(values) / max(len(values), 1),
+        name: sum(values) / max(len(values), 1),
         "unscored": len(latest) - len(values),
         "dollars": sum(row.cost_usd for row in rows),
     }
@@ -176,9 +205,3 @@ def _changed(judge: ComponentConfig, change: dict[str, Any]) -> ComponentConfig:
     name = change.get("name", judge.name)
     args = OmegaConf.merge(judge.args if name == judge.name else {}, change.get("args", {}))
     return ComponentConfig(name, OmegaConf.to_container(args))  # type: ignore[arg-type]
-
-
-def _label(judge: ComponentConfig) -> str:
-    """Name of the judge's folder: other arguments, other judgements."""
-    digest = hashlib.sha256(json.dumps(judge.args, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{judge.name}-{digest[:8]}"

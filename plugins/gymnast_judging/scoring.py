@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import GymnastError
-from gymnast_core.interfaces import RewardModel
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.plugins.registry import registries
+from gymnast_core.training.judge import judge as ask
 from gymnast_core.types import Reward, Rollout
-from gymnast_evaluation.evaluate import judge_again
 
 Item = TypeVar("Item")
 
@@ -25,6 +30,23 @@ class Asked(Generic[Item]):
 
     items: Sequence[Item]
     rollouts: Sequence[Rollout]
+
+
+@contextmanager
+def built(part: ComponentConfig, key: str, parts: Parts | None = None) -> Iterator[RewardModel]:
+    """A reward model of its own, introduced to the `parts` of a run, and closed in the end."""
+    judge = registries().reward_models.build(part.name, part.args, key=key)
+    try:
+        judge.attach(replace(parts or Parts(), reward_model=judge))
+        yield judge
+    finally:
+        judge.close()
+
+
+def judge_label(judge: ComponentConfig) -> str:
+    """A name for a judge with its arguments: other arguments, other judgements."""
+    digest = hashlib.sha256(json.dumps(judge.args, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{judge.name}-{digest[:8]}"
 
 
 def judged(
@@ -44,7 +66,7 @@ def judged(
 def _finished(
     judge: RewardModel, asked: Asked[Item], scored: Future[list[Reward]], rescore: int
 ) -> tuple[Asked[Item], list[Reward]]:
-    return asked, judge_again(judge, asked.rollouts, scored.result(), rescore)
+    return asked, ask(judge, asked.rollouts, scored, again=rescore)
 
 
 class ErrorLimit:

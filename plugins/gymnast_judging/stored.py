@@ -1,7 +1,8 @@
 """Rollouts on disk, bit for bit, with their first judgement: RUN/rollouts/{unscored,scored}/PLACE/.
 
 Each place holds up to `PART` rollouts of one draw as a snapshot (safetensors + JSON, written atomically). A place is
-named after the draw's label and first group, so an iteration that is repeated after a kill replaces its own files.
+named after the draw's label and first group, so a draw that is repeated after a kill replaces its own files, and each
+of several processes writes its own. What a resumed run repeats is removed when it starts: its processes may be others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
-from gymnast_core.rollouts.imagine import rollout_from_state, rollout_to_state
+from gymnast_core.plugins.registry import registries
+from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.types import Reward, Rollout
 
@@ -36,6 +38,8 @@ class Place:
     path: Path
     judge: ComponentConfig
     """Who judged them first."""
+    reward_kind: str
+    """What its rewards are: "success" or "score"."""
     ids: tuple[str, ...]
     """One a rollout: its draw, its number there, and a digest of what happened in it."""
     frames: int
@@ -46,7 +50,8 @@ class Place:
         state = load_latest_snapshot(self.path)
         if state is None:
             raise DataError(f"{self.path} is gone: another process removed it. Run the command again.")
-        return [rollout_from_state(item) for item in state["rollouts"]], [Reward(**item) for item in state["rewards"]]
+        rewards = [reward_from_state(item) for item in state["rewards"]]
+        return [rollout_from_state(item) for item in state["rollouts"]], rewards
 
 
 def store(
@@ -56,20 +61,23 @@ def store(
     rewards: Sequence[Reward],
     judge: ComponentConfig,
     *,
+    reward_kind: str = "success",
     scored_bytes: int = 0,
-) -> None:
+) -> int:
     """Keep a draw's rollouts: all that could not be judged, and the first others that fit into `scored_bytes`.
 
-    `label` is "iteration-000003" or that of an evaluation.
+    `label` is "iteration-000003" or that of an evaluation. Returns the bytes that judged rollouts take.
     """
     if not rollouts:
-        return
+        return 0
     stem = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', label).lstrip('.')}-group-{rollouts[0].group:06d}"
     unscored = [i for i, reward in enumerate(rewards) if reward.error is not None]
-    scored, room = [], scored_bytes
+    scored, used = [], 0
     for i, reward in enumerate(rewards):
-        if reward.error is None and (room := room - _size(rollouts[i])) >= 0:
+        size = _size(rollouts[i])
+        if reward.error is None and used + size <= scored_bytes:
             scored.append(i)
+            used += size
     for kind, chosen in zip(KINDS, (unscored, scored), strict=True):
         directory = folder / "rollouts" / kind
         for old in directory.glob(f"{stem}-*"):
@@ -78,11 +86,27 @@ def store(
             indices = chosen[first : first + PART]
             state = {
                 "judge": asdict(judge),
+                "reward_kind": reward_kind,
                 "ids": [f"{stem}/{i:04d}-{_digest(rollouts[i])}" for i in indices],
-                "rollouts": [rollout_to_state(rollouts[i]) for i in indices],
-                "rewards": [asdict(rewards[i]) for i in indices],
+                "rollouts": [to_state(rollouts[i]) for i in indices],
+                "rewards": [to_state(rewards[i]) for i in indices],
             }
             save_snapshot(directory / f"{stem}-{part:02d}", 0, state, keep=1)
+    return used
+
+
+def kind_of(judge: ComponentConfig) -> str:
+    """What a judge's rewards are, "success" or "score", as far as its class says."""
+    return registries().reward_models.load(judge.name).kind
+
+
+def remove_later(folder: Path, done: int) -> None:
+    """Remove what was kept of iterations after `done`, which a resumed run repeats."""
+    for kind in KINDS:
+        for path in (folder / "rollouts" / kind).glob("iteration-*"):
+            found = _ITERATION.match(path.name)
+            if found and int(found[1]) > done:
+                shutil.rmtree(path)
 
 
 def prune_scored(folder: Path, iteration: int, *, keep_iterations: int, keep_bytes: int) -> None:
@@ -123,7 +147,8 @@ def _place(path: Path) -> Place | None:
     try:
         content = json.loads(header.read_text(encoding="utf-8"))
         frames = _frames(header.with_suffix(".safetensors"), content["rollouts"][0])
-        return Place(path, ComponentConfig(**content["judge"]), tuple(content["ids"]), frames)
+        judge = ComponentConfig(**content["judge"])
+        return Place(path, judge, content["reward_kind"], tuple(content["ids"]), frames)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{header} is damaged ({error!r}). Delete {path} to go on without it.") from error
 
@@ -133,18 +158,22 @@ def _frames(tensors: Path, rollout: dict[str, Any]) -> int:
 
     try:
         with safe_open(str(tensors), framework="pt") as file:
-            return file.get_slice(rollout["frames_THWC"]["__tensor__"]).get_shape()[0]
+            return file.get_slice(rollout["frames_TVHWC"]["__tensor__"]).get_shape()[0]
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
 
 def _digest(rollout: Rollout) -> str:
     hasher = hashlib.sha256()
-    for tensor in (rollout.frames_THWC, rollout.actions_NLA):
+    for tensor in (rollout.frames_TVHWC, rollout.actions_NLA):
         hasher.update(tensor.cpu().contiguous().numpy().data)
     return hasher.hexdigest()[:12]
 
 
 def _size(rollout: Rollout) -> int:
-    tensors = [value for part in (rollout, rollout.task) for value in vars(part).values() if isinstance(value, Tensor)]
-    return sum(tensor.nbytes for tensor in tensors)
+    def size(value: Any) -> int:
+        if isinstance(value, Tensor):
+            return value.nbytes
+        return sum(map(size, value.values())) if isinstance(value, dict) else 0
+
+    return size(to_state(rollout))

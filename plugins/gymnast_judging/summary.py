@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gymnast_core.statistics import bootstrap_interval
+from gymnast_core.statistics import bootstrap_interval, score_interval
 from gymnast_judging.statistics import Confusion, Share, calibration
 from gymnast_judging.verdicts import Verdict
 from gymnast_judging.votes import abstained, vote_agreement
@@ -37,12 +37,15 @@ def summarise(
         for text in sorted({row.instruction for row in scored})
         for mine in [[row for row in scored if row.instruction == text]]
     }
+    is_success = all(row.reward_kind == "success" for row in rows)
     return {
         "reward_model": reward_model,
+        "reward_kind": "success" if is_success else "score",
         "clips": clips,
         "threshold": threshold,
         "n": len(scored),
         "successes": sum(row.success for row in scored),
+        **({} if is_success else {mean_key(reward_model): _mean_rewards(scored)}),
         "confusion": asdict(confusion),
         "rates": {name: _share(getattr(confusion, name)) for name in RATES},
         "accuracy_of_guessing": confusion.guessing,
@@ -54,6 +57,11 @@ def summarise(
         "cost_usd": cost_usd,
         "cost_per_clip_usd": cost_usd / len(rows),
     }
+
+
+def mean_key(judge: str) -> str:
+    """What the mean of a judge's scores is called."""
+    return f"mean reward by {judge}"
 
 
 def brief(summary: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +78,21 @@ def brief(summary: dict[str, Any]) -> dict[str, Any]:
         "votes",
     )
     found = {key: summary[key] for key in kept}
+    name = mean_key(summary["reward_model"])
+    found |= {name: summary[name]} if name in summary else {}
     if summary["calibration"]:
         found["calibration"] = {key: value for key, value in summary["calibration"].items() if key != "bins"}
     return found | {"cost_usd": summary["cost_usd"]}
+
+
+def _mean_rewards(scored: Sequence[Verdict]) -> dict[str, Any]:
+    """The scores of clips that are successes, and of those that are none."""
+    found = {}
+    for name, outcome in (("successes", True), ("failures", False)):
+        values = [row.value for row in scored if row.success == outcome and row.value is not None]
+        mean = sum(values) / len(values) if values else None
+        found[name] = {"mean": mean, "interval": score_interval(values), "n": len(values)}
+    return found
 
 
 def _share(share: Share) -> dict[str, Any]:

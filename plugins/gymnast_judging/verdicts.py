@@ -28,6 +28,8 @@ class Verdict:
     """Why there is no value."""
     rationale: str
     cost_usd: float
+    reward_kind: str = "success"
+    """What `value` is: success in [0, 1], or a "score"."""
 
     def judged(self, threshold: float) -> bool | None:
         """Whether the judge saw a success; None when unscored."""

@@ -1,21 +1,20 @@
-"""What this plugin does during one training: keep rollouts, watch rewards, measure the judge."""
+"""What the leader of a training does: watch the rewards of all processes, measure the judge, make room on the disk."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from gymnast_core.config import RunConfig
 from gymnast_core.errors import GymnastError
+from gymnast_core.plugins.events import RewardsScored, RunEvent
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.types import Reward, Rollout
-from gymnast_judging.alarms import AlarmFile, Finding, Window, entries_from_json, entries_to_json
+from gymnast_judging.alarms import AlarmFile, Entry, Finding, Window, entries_from_json, entries_to_json
 from gymnast_judging.audit import Audit
 from gymnast_judging.canary import Canary
-from gymnast_judging.options import load_options
-from gymnast_judging.stored import prune_scored, store
+from gymnast_judging.options import Config
+from gymnast_judging.stored import prune_scored
 
 log = logging.getLogger(__name__)
 _WINDOW, _CANARY, _AUDIT = ("constant", "disagreement"), ("canary-blind", "canary-drift"), ("audit",)
@@ -24,45 +23,45 @@ _WINDOW, _CANARY, _AUDIT = ("constant", "disagreement"), ("canary-blind", "canar
 class Watch:
     """Over one run, `done` iterations of which are behind."""
 
-    def __init__(self, config: RunConfig, folder: Path, done: int) -> None:
+    def __init__(self, event: RunEvent, options: Config, done: int) -> None:
         """Raises `ConfigError` for options that cannot be used, and what the canary's dataset and the judge raise."""
-        self.options = options = load_options(folder)
-        self._folder, self._judge = folder, config.reward_model
-        self._alarms = AlarmFile(folder, done)
-        self._window = Window(options.window, options.max_disagreement)
-        self._entries = folder / "judging" / "window.json"
+        self.options, self._folder = options, event.folder
+        judge, iterations = event.parts.reward_model, event.config.loop.iterations
+        self._alarms = AlarmFile(event.folder, done)
+        self._window = Window(
+            options.window, options.max_disagreement, judges_success=judge is None or judge.kind == "success"
+        )
+        self._entries = event.folder / "judging" / "window.json"
         if self._entries.exists():
             entries_from_json(self._window, json.loads(self._entries.read_text(encoding="utf-8")), done)
         self._canary: Canary | None = None
         if options.canary is not None:
-            self._canary = Canary(options, self._judge, folder, done=done, iterations=config.loop.iterations)
-            if not self._canary.file.rows:
+            part, parts = event.config.reward_model, event.parts
+            self._canary = Canary(options, part, event.folder, done=done, iterations=iterations, parts=parts)
+            if self._canary.is_new:
                 self._alarms.update(done, self._canary.measure(done), _CANARY)
-        self._audit = Audit(options, folder, done=done, iterations=config.loop.iterations) if options.audit else None
+        self._audit: Audit | None = None
+        if options.audit is not None:
+            self._audit = Audit(options, event.folder, done=done, iterations=iterations, parts=event.parts)
         self._last_draw: tuple[Sequence[Rollout], Sequence[Reward]] = ((), ())
 
-    def scored(self, iteration: int, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
-        """Rollouts of an iteration (from 1) were judged."""
-        self._window.add(iteration, rewards)
+    def scored(self, iteration: int, entries: Sequence[Entry], event: RewardsScored) -> None:
+        """Rollouts of an iteration (from 1) were judged: `entries` by all processes, those of the event by this one."""
+        self._window.add(iteration, entries)
         if self._window.is_full:
             self._alarms.update(iteration, self._window.findings(), _WINDOW)
         if self._audit is not None:
-            self._last_draw = (rollouts, rewards)
-        options = self.options
-        store(
-            self._folder, f"iteration-{iteration:06d}", rollouts, rewards, self._judge,
-            scored_bytes=options.keep_bytes if options.keep_iterations else 0,
-        )  # fmt: skip
-        prune_scored(self._folder, iteration, keep_iterations=options.keep_iterations, keep_bytes=options.keep_bytes)
+            self._last_draw = (event.rollouts, event.rewards)
 
     def completed(self, iteration: int) -> None:
-        """An iteration (from 1) ended."""
+        """An iteration (from 1) ended; no process keeps rollouts before this one takes part in the next."""
+        options, audit, canary = self.options, self._audit, self._canary
+        prune_scored(self._folder, iteration, keep_iterations=options.keep_iterations, keep_bytes=options.keep_bytes)
         write_json(self._entries, entries_to_json(self._window))
-        audit, canary = self._audit, self._canary
-        if audit is not None and iteration % self.options.audit_every == 0:
+        if audit is not None and iteration % options.audit_every == 0:
             self._update(iteration, _AUDIT, lambda: audit.measure(iteration, *self._last_draw))
         self._last_draw = ((), ())  # an iteration that waiting groups fill imagines nothing to be audited
-        if canary is not None and iteration % self.options.canary_every == 0:
+        if canary is not None and iteration % options.canary_every == 0:
             self._update(iteration, _CANARY, lambda: canary.measure(iteration))
 
     def _update(self, iteration: int, kinds: Sequence[str], measure: Callable[[], list[Finding]]) -> None:

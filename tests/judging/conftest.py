@@ -34,8 +34,7 @@ def gymnast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(autouse=True)
-def _no_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GYMNAST_JUDGING", raising=False)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789-secret")
 
 
@@ -44,7 +43,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parts of `line_parts`, registered for one test."""
     import line_parts
 
-    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.registry import registries
 
     known = registries()
     for registry in known:

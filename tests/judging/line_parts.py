@@ -11,7 +11,7 @@ from bandit import WIDTH, LineWorld, line_task, picture, place
 from bandit import LinePolicy as BanditPolicy
 
 from gymnast_core.interfaces import Dataset, RewardModel
-from gymnast_core.types import Episode, Reward, Rollout, Task
+from gymnast_core.types import Episode, Reward, Rollout, Task, one_camera
 
 __all__ = ["Clips", "Command", "Judge", "LinePolicy", "Tasks", "World", "training"]
 
@@ -21,11 +21,15 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 class World(LineWorld):
+    api_version = 2
+
     def __init__(self, config: LineWorld.Config) -> None:
         self.config = config
 
 
 class LinePolicy(BanditPolicy):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         chunk_length: int = 2
@@ -33,11 +37,13 @@ class LinePolicy(BanditPolicy):
         """Logit of going right at the beginning, over going left."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(BanditPolicy.Config(config.chunk_length))
+        super().__init__(config)  # type: ignore[arg-type]
         self.logits.data[1] = config.lean
 
 
 class Tasks(Dataset):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         pass
@@ -51,6 +57,8 @@ class Tasks(Dataset):
 
 class Clips(Dataset):
     """Dots that move by one a step; "go right" is fulfilled if they end right of where they began."""
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -72,11 +80,15 @@ class Clips(Dataset):
         frames_THWC[:, 0, 0, 1] = index
         frames_THWC[:, 0, WIDTH - 1, 2] = 1
         label = None if index < self.config.unlabelled else step > 0
-        return Episode(f"clip-{index}", "go right", frames_THWC, torch.full((3, 1), float(step)), success=label)
+        return Episode(
+            f"clip-{index}", "go right", one_camera(frames_THWC), torch.full((3, 1), float(step)), success=label
+        )
 
 
 class Judge(RewardModel):
     """Right about the dot, unless told otherwise; half a dollar a rollout."""
+
+    api_version = 2
 
     calls: ClassVar[list[int]] = []
     announced: ClassVar[list[tuple[int, int]]] = []
@@ -85,10 +97,12 @@ class Judge(RewardModel):
     @dataclass(frozen=True)
     class Config:
         rule: str = "right"
-        """Which way is a success: right, left, or any."""
+        """Which way is a success: right, left, or any; "distance" gives a score, the steps to the right."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        if config.rule == "distance":
+            self.kind = "score"
 
     def preflight(self, rollouts: int, frames: int) -> None:
         self.announced.append((rollouts, frames))
@@ -101,7 +115,9 @@ class Judge(RewardModel):
         assert rollout.outcome is None, "a judge must not see the truth"
         if type(self).fail(rollout):
             return Reward(None, error="the judge is asleep", cost_usd=0.5)
-        moved = place(rollout.frames_THWC[-1]) - place(rollout.frames_THWC[0])
+        moved = place(rollout.view()[-1]) - place(rollout.view()[0])
+        if self.config.rule == "distance":
+            return Reward(float(moved), rationale="measured it", cost_usd=0.5)
         success = {"right": moved > 0, "left": moved < 0, "any": moved != 0}[self.config.rule]
         return Reward(float(success), partial=0.5 + max(-4, min(4, moved)) / 8, rationale="saw it", cost_usd=0.5)
 

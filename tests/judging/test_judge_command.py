@@ -101,7 +101,7 @@ def test_users_mistakes_are_one_clear_message(gymnast: Command, tmp_path: Path, 
     run = tmp_path / "run"
     assert gymnast(*line(run))[0] == 0
     code, _, err = gymnast("judge", "--resume", str(run), "reward_model.args.rule=left")
-    assert code == 2 and "was measured with another reward_model" in err
+    assert code == 2 and "A resumed run cannot change" in err and "reward_model.args.rule was None" in err
     for change, message in (
         ("clips=line-tasks", "Tasks holds no episodes"),
         ("clips.args.unlabelled=20", "None of the 20 clips of 'line-clips' says whether it is a success"),

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import judging
 import pytest
 import torch
 from line_parts import Command
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
-from gymnast_core.types import Episode, Reward
-from gymnast_judging.alarms import Alarm, AlarmFile, Finding, Window
+from gymnast_core.plugins.events import RewardsScored
+from gymnast_core.types import Episode, Reward, one_camera
+from gymnast_judging.alarms import Alarm, AlarmFile, Entry, Finding, Window, entries_of
 from gymnast_judging.audit import Denials, fooled
 from gymnast_judging.canary import Canary, Measurement, blind, drift, forgetful
-from gymnast_judging.options import JudgingOptions, load_options
+from gymnast_judging.hooks import Config
 from gymnast_judging.rows import RowFile
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
 
 
 def alarms(run: Path) -> list[Alarm]:
     return RowFile(run / "alarms.jsonl", Alarm).rows
+
+
+def told(rewards: Sequence[Reward]) -> list[Entry]:
+    """What a window is told of rewards."""
+    rollouts = [judging.make_rollout(0, True)] * len(rewards)
+    return entries_of(RewardsScored(None, Path(), rollouts=rollouts, rewards=rewards))
 
 
 def voted(*votes: int) -> Reward:
@@ -33,30 +43,30 @@ def voted(*votes: int) -> Reward:
 
 def test_a_window_of_one_value_is_an_alarm_only_when_it_is_full() -> None:
     window = Window(10, 0.3)
-    window.add(1, [Reward(0.0)] * 9)
+    window.add(1, told([Reward(0.0)] * 9))
     assert window.findings() == []
-    window.add(1, [Reward(None, error="503")])  # an error is no zero
+    window.add(1, told([Reward(None, error="503")]))  # an error is no zero
     assert window.findings() == []
-    window.add(2, [Reward(0.0)])
+    window.add(2, told([Reward(0.0)]))
     (found,) = window.findings()
     assert found.kind == "constant" and found.numbers == {"value": 0.0, "rollouts": 10}
     assert "never succeeds, or the judge never sees it" in found.message
-    window.add(2, [Reward(1.0)])
+    window.add(2, told([Reward(1.0)]))
     assert window.findings() == []
-    window.add(3, [Reward(1.0)] * 9)
+    window.add(3, told([Reward(1.0)] * 9))
     assert "mistakes for success" in window.findings()[0].message
-    window.add(4, [Reward(0.5)] * 10)
+    window.add(4, told([Reward(0.5)] * 10))
     assert "never differs tells nothing" in window.findings()[0].message
 
 
 def test_votes_that_contradict_each_other() -> None:
     window = Window(10, 0.3)
-    window.add(1, [voted(1, 1, 0), voted(0, 0, 1)] * 5)  # two of three pairs contradict
+    window.add(1, told([voted(1, 1, 0), voted(0, 0, 1)] * 5))  # two of three pairs contradict
     (found,) = window.findings()
     assert found.kind == "disagreement" and found.numbers["disagreement"] == pytest.approx(2 / 3)
-    window.add(2, [voted(1, 1, 1), voted(0, 0, 0)] * 5)
+    window.add(2, told([voted(1, 1, 1), voted(0, 0, 0)] * 5))
     assert window.findings() == []
-    window.add(3, [voted(1, 1, 0, 0, 1), Reward(None, error="m: tie: votes 1 0")] * 5)  # ties are votes, too
+    window.add(3, told([voted(1, 1, 0, 0, 1), Reward(None, error="m: tie: votes 1 0")] * 5))  # ties are votes, too
     found = window.findings()[-1]
     assert found.kind == "disagreement" and found.numbers["disagreement"] == pytest.approx((0.6 + 1.0) / 2)
 
@@ -124,13 +134,16 @@ def bright_clips(count: int) -> list[Episode]:
     for i in range(count):
         frames[i, 0] = i
         frames[i, -1] = 255 * (i % 2)
-    return [Episode(f"c{i}", "light up", frames[i], torch.zeros(2, 1), success=bool(i % 2)) for i in range(count)]
+    return [
+        Episode(f"c{i}", "light up", one_camera(frames[i]), torch.zeros(2, 1), success=bool(i % 2))
+        for i in range(count)
+    ]
 
 
 def test_a_model_that_changes_behind_its_name_is_seen(tmp_path: Path, parts: Any, monkeypatch: Any) -> None:
     """Answers that are remembered cannot drift; the canary asks the server itself, once a measurement."""
     monkeypatch.setattr(parts.Clips, "episodes", lambda self: bright_clips(self.config.count))
-    options = JudgingOptions(canary=ComponentConfig("line-clips"), canary_every=5)
+    options = Config(canary=ComponentConfig("line-clips"), canary_every=5)
     with LoopbackServer() as server:
         args = {"model": "m", "base_url": server.openai_url, "cache": str(tmp_path / "vlm.sqlite"), "votes": 1}
         canary = Canary(options, ComponentConfig("openai-compatible", args), tmp_path, done=0, iterations=10)
@@ -145,30 +158,26 @@ def test_a_model_that_changes_behind_its_name_is_seen(tmp_path: Path, parts: Any
     assert [row.iteration for row in rows] == [0, 5, 10] and rows[0].right == [True] * 20
 
 
-def test_options_come_from_the_environment_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_options(tmp_path / "a") == JudgingOptions()
-    monkeypatch.setenv("GYMNAST_JUDGING", "window=32 canary=tabletop-clips canary.args.count=40")
-    found = load_options(tmp_path / "b")
-    assert found.window == 32 and found.canary == ComponentConfig("tabletop-clips", {"count": 40})
-    (tmp_path / "mine.yaml").write_text("window: 16\nkeep_bytes: 1\n")
-    monkeypatch.setenv("GYMNAST_JUDGING", f"{tmp_path / 'mine.yaml'} window=8")
-    assert load_options(tmp_path / "b") == found  # the run keeps those it began with
-    assert load_options(tmp_path / "c") == JudgingOptions(window=8, keep_bytes=1)
-    for value, message in (("windw=3", "Did you mean 'window'"), ("window=1", "at least 2"), ("a b", "one file")):
-        monkeypatch.setenv("GYMNAST_JUDGING", value)
-        with pytest.raises(ConfigError, match=f"GYMNAST_JUDGING cannot be used: .*{message}"):
-            load_options(tmp_path / "d")
+def test_options_are_a_section_of_the_config() -> None:
+    canary = {"name": "tabletop-clips", "args": {"count": 40}}
+    found = typed(Config, {"window": 32, "canary": canary}, "hooks.judging")
+    assert found == Config(window=32, canary=ComponentConfig("tabletop-clips", {"count": 40}))
+    for values, message in (
+        ({"windw": 3}, "hooks.judging.windw: .*Did you mean 'window'"),
+        ({"window": 1}, "hooks.judging: window is 1; it must be at least 2"),
+        ({"audit_significance": 1.0}, "audit_significance is 1.0; it must lie between 0 and 1"),
+        ({"audit": "environment"}, r"hooks.judging.audit takes keys \(name, args\), not the value 'environment'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            typed(Config, values, "hooks.judging")
 
 
-def test_a_policy_that_exploits_its_judge(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_that_exploits_its_judge(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     """The judge takes the wrong way for success: the canary says so at once, the window when the policy has learned."""
-    monkeypatch.setenv("GYMNAST_JUDGING", "window=24 canary=line-clips canary_every=4")
     run = tmp_path / "run"
-    code, _, err = gymnast(
-        *parts.training(run, "reward_model.args.rule=left", "loop.iterations=8", "optimizer.args.learning_rate=1.0")
-    )
+    options = ("hooks.judging.window=24", "hooks.judging.canary.name=line-clips", "hooks.judging.canary_every=4")
+    changes = ("reward_model.args.rule=left", "loop.iterations=8", "optimizer.args.learning_rate=1.0")
+    code, _, err = gymnast(*parts.training(run, *changes, *options))
     assert code == 0, err
     found = {row.kind: row for row in reversed(alarms(run)) if row.event == "raised"}
     assert found["canary-blind"].iteration == 0 and found["canary-blind"].numbers["right"] == 0
@@ -196,17 +205,14 @@ def test_denials_that_chance_does_not_explain() -> None:
     assert fooled(first, first, 0.5) is None
 
 
-def test_an_audit_sees_what_a_canary_cannot(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_sees_what_a_canary_cannot(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     """Any movement is a success to this judge. The clips that it knows all go right; the policy is free to go left."""
-    monkeypatch.setenv(
-        "GYMNAST_JUDGING", "window=500 audit=line audit.args.rule=right audit_rollouts=12 audit_significance=0.05"
-    )
+    audit = "{window: 500, audit: {name: line, args: {rule: right}}, audit_rollouts: 12, audit_significance: 0.05}"
     run = tmp_path / "run"
     code, _, err = gymnast(
         *parts.training(
             run,
+            f"hooks.judging={audit}",
             "policy.args.lean=-0.5",
             "reward_model.args.rule=any",
             "loop.iterations=10",
@@ -221,34 +227,28 @@ def test_an_audit_sees_what_a_canary_cannot(
     assert {row.kind for row in raised} == {"audit"} and "rewarded for what is no success" in raised[0].message
 
 
-def test_a_judge_whose_votes_are_noise(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GYMNAST_JUDGING", "window=8")
+def test_a_judge_whose_votes_are_noise(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     with LoopbackServer(Behaviour(dissent=2)) as server:
         args = {"model": "m", "base_url": server.openai_url, "cache": str(tmp_path / "vlm.sqlite"), "votes": 5}
         judge = f"reward_model={json.dumps({'name': 'openai-compatible', 'args': args})}"
-        code, _, err = gymnast(*parts.training(tmp_path / "run", judge, "loop.iterations=1"))
+        code, _, err = gymnast(*parts.training(tmp_path / "run", judge, "loop.iterations=1", "hooks.judging.window=8"))
     assert code == 0, err
     found = {row.kind: row for row in alarms(tmp_path / "run")}
     assert found["disagreement"].numbers["disagreement"] == pytest.approx(0.6)
     assert "Votes on the last 8 rollouts contradict each other in 60 % of pairs" in found["disagreement"].message
 
 
-def test_a_resumed_training_goes_on_watching(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GYMNAST_JUDGING", "window=60 canary=line-clips canary_every=2")
+def test_a_resumed_training_goes_on_watching(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     run = tmp_path / "run"
 
     def train(*line: str) -> None:
         code, _, err = gymnast(*line)
         assert code == 0, err
 
-    slow = ("optimizer.args.learning_rate=1.0e-6",)
-    train(*parts.training(run, *slow, "loop.iterations=2"))
+    slow = ("optimizer.args.learning_rate=1.0e-6", "hooks.judging={window: 60, canary: {name: line-clips}}")
+    train(*parts.training(run, *slow, "loop.iterations=2", "hooks.judging.canary_every=2"))
     assert alarms(run) == []
-    monkeypatch.delenv("GYMNAST_JUDGING")
+    assert not (run / "judging/options.yaml").exists() and "canary_every: 2" in (run / "config.yaml").read_text()
     train("train", "--resume", str(run), "loop.iterations=4")
     assert [row.iteration for row in RowFile(run / "judging/canary.jsonl", Measurement).rows] == [0, 2, 4]
     entries = json.loads((run / "judging/window.json").read_text())
@@ -257,12 +257,11 @@ def test_a_resumed_training_goes_on_watching(
     assert alarms(run) == []
 
 
-def test_an_alarm_lasts_until_a_full_window_says_otherwise(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GYMNAST_JUDGING", "window=24")
+def test_an_alarm_lasts_until_a_full_window_says_otherwise(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     run = tmp_path / "run"
-    always = ("reward_model={name: random, args: {probability: 1.0}}", "loop.iterations=1")
+    always = (
+        "reward_model={name: random, args: {probability: 1.0}}", "loop.iterations=1", "hooks.judging.window=24",
+    )  # fmt: skip
     assert gymnast(*parts.training(run, *always))[0] == 0
     assert [(row.kind, row.event) for row in alarms(run)] == [("constant", "raised")]
     (run / "judging/window.json").unlink()  # what the first process saw is lost
@@ -277,14 +276,16 @@ def test_an_alarm_lasts_until_a_full_window_says_otherwise(
 
 
 def test_a_canary_that_cannot_be_judged_stops_the_run_before_it_trains(
-    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+    gymnast: Command, tmp_path: Path, parts: Any
 ) -> None:
     parts.Judge.fail = lambda rollout: rollout.task.id.startswith("clip")
-    monkeypatch.setenv("GYMNAST_JUDGING", "canary=line-clips")
-    code, _, err = gymnast(*parts.training(tmp_path / "run"))
+    code, _, err = gymnast(*parts.training(tmp_path / "run", "hooks.judging.canary.name=line-clips"))
     assert code == 2 and "'line' could not judge 20 of 20 canary clips" in err and "Traceback" not in err
-    for value, message in (("canary=line-clisp", "Did you mean 'line-clips'?"), ("windw=3", "Did you mean 'window'?")):
-        monkeypatch.setenv("GYMNAST_JUDGING", value)
-        code, _, err = gymnast(*parts.training(tmp_path / value))
+    for value, message in (
+        ("canary.name=line-clisp", "Did you mean 'line-clips'?"),
+        ("windw=3", "Did you mean 'window'?"),
+        ("audit={name: line, args: {rule: distance}}", "an auditor must say what is a success"),
+    ):
+        code, _, err = gymnast(*parts.training(tmp_path / value[:8], f"hooks.judging.{value}"))
         assert code == 2 and message in err and "Traceback" not in err
     assert not (tmp_path / "windw=3").exists()  # refused before anything was built

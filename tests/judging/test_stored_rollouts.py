@@ -17,7 +17,7 @@ from line_parts import Command
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import CheckpointError, DataError
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.types import EnvironmentStart, Episode, Reward, Rollout, Task
 from gymnast_judging.rescore import Rescored
 from gymnast_judging.rows import RowFile
 from gymnast_judging.stored import PART, prune_scored, store, stored_places
@@ -28,27 +28,41 @@ ASLEEP = Reward(None, error="the judge is asleep", cost_usd=0.25)
 
 def rollout(number: int, **fields: Any) -> Rollout:
     generator = torch.Generator().manual_seed(number)
-    context_THWC = torch.randint(0, 256, (2, 4, 6, 3), generator=generator).to(torch.uint8)
+
+    def pictures(length: int) -> torch.Tensor:
+        return torch.randint(0, 256, (length, 2, 4, 6, 3), generator=generator).to(torch.uint8)
+
+    cameras = ("front", "wrist")
+    expert = Episode("demo", "go right", pictures(2), torch.randn(1, 2, generator=generator), cameras, fps=5.0)
+    start = EnvironmentStart(
+        id="gymnast/Tabletop-v0",
+        seed=2**31 - 2 - number,
+        options={"instruction": "go right"},
+        args={"image_size": 32, "nested": {"a": [1, 2.5, None]}},
+    )
     task = Task(
         id=f"task-{number}",
         instruction="go right",
-        frames_THWC=context_THWC,
+        frames_TVHWC=pictures(2),
+        cameras=cameras,
         actions_TA=torch.randn(1, 2, generator=generator),
-        seed=2**31 - 2 - number,
-        environment="gymnast/Tabletop-v0",
-        environment_options={"instruction": "go right"},
-        environment_args={"image_size": 32, "nested": {"a": [1, 2.5, None]}},
+        proprio_TP=torch.randn(2, 3, generator=generator),
+        start=start,
+        expert=expert,
         partial_credit_criteria="half way",
     )
     made = Rollout(
         task=task,
         group=number // 4,
-        frames_THWC=torch.randint(0, 256, (5, 4, 6, 3), generator=generator).to(torch.uint8),
+        frames_TVHWC=pictures(5),
         actions_NLA=torch.randn(2, 2, 2, generator=generator),
         log_prob_NLD=torch.randn(2, 2, 2, generator=generator),
         temperature=0.7,
+        cameras=cameras,
         tokens_NLD=torch.randint(0, 2**40, (2, 2, 2), generator=generator),
-        finish_step=3,
+        proprio_TP=torch.randn(5, 3, generator=generator),
+        outcome_S=torch.tensor([0.0, float("nan"), 0.5, float("nan")]),
+        version=7,
     )
     return replace(made, **fields)
 
@@ -61,24 +75,27 @@ def folder_of_a_run(path: Path) -> Path:
 
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, Task | Rollout):
+        return a.dtype == b.dtype and torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))
+    if isinstance(a, Task | Rollout | Episode | Reward | EnvironmentStart):
         return type(a) is type(b) and all(same(value, vars(b)[key]) for key, value in vars(a).items())
     return type(a) is type(b) and a == b
 
 
 def test_what_is_stored_comes_back_bit_for_bit(tmp_path: Path) -> None:
     run = folder_of_a_run(tmp_path / "run")
-    rollouts = [rollout(0), rollout(1, tokens_NLD=None, finish_step=None), rollout(2, outcome=1.0)]
-    rewards = [ASLEEP, Reward(0.5, partial=0.25, rationale="half", cost_usd=0.1), ASLEEP]
-    store(run, "iteration-000003", rollouts, rewards, JUDGE, scored_bytes=10**6)
+    rollouts = [rollout(0), rollout(1, tokens_NLD=None, proprio_TP=None), rollout(2, outcome_S=None)]
+    steps_S = torch.tensor([0.0, -1.5, 0.0, 2.0])
+    rewards = [ASLEEP, Reward(0.5, steps_S, partial=0.25, rationale="half", cost_usd=0.1, finish_step=3), ASLEEP]
+    store(run, "iteration-000003", rollouts, rewards, JUDGE, reward_kind="score", scored_bytes=10**6)
     (unscored,) = stored_places(run)
-    assert unscored.judge == JUDGE and len(unscored.ids) == 2 and unscored.frames == 5
+    assert (
+        unscored.judge == JUDGE and unscored.reward_kind == "score" and len(unscored.ids) == 2 and unscored.frames == 5
+    )
     kept, first = unscored.load()
     assert same(kept[0], rollouts[0]) and same(kept[1], rollouts[2]) and first == [ASLEEP, ASLEEP]
     _, scored = stored_places(run, all_rollouts=True)
     kept, first = scored.load()
-    assert same(kept[0], rollouts[1]) and first == rewards[1:2]
+    assert same(kept[0], rollouts[1]) and same(first[0], rewards[1])
     assert len({*unscored.ids, *scored.ids}) == 3
     suffixes = {path.suffix for path in (run / "rollouts").rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json"}
@@ -102,10 +119,11 @@ def test_a_repeated_draw_replaces_its_own_files(tmp_path: Path) -> None:
 def test_judged_rollouts_are_kept_up_to_a_limit(tmp_path: Path) -> None:
     run = folder_of_a_run(tmp_path / "run")
     rewards = [Reward(1.0)] * 4
-    size = 5 * 4 * 6 * 3 + 2 * 4 * 6 * 3 + 8 * (4 + 4 + 8) + 2 * 4
+    frames, actions = (5 + 2 + 2) * 2 * 4 * 6 * 3, 8 * (4 + 4 + 8) + 4 * (2 + 2)
+    size = frames + actions + 4 * (2 * 3 + 5 * 3) + 4 * 4
     for iteration in (1, 2, 3):
         rollouts = [rollout(10 * iteration + i) for i in range(4)]
-        store(run, f"iteration-{iteration:06d}", rollouts, rewards, JUDGE, scored_bytes=3 * size)
+        assert store(run, f"iteration-{iteration:06d}", rollouts, rewards, JUDGE, scored_bytes=3 * size) == 3 * size
         prune_scored(run, iteration, keep_iterations=2, keep_bytes=10**6)
     kept = stored_places(run, all_rollouts=True)
     assert [place.path.name[:16] for place in kept] == ["iteration-000002", "iteration-000003"]
@@ -244,8 +262,11 @@ def test_imagined_rollouts_meet_reality_in_a_process_of_its_own(tmp_path: Path) 
 
     (task,) = TabletopTasks(TabletopTasks.Config(split="reporting", count=1, image_size=32)).tasks()
     clips = TabletopClips(TabletopClips.Config(count=1, image_size=32, success_share=1.0)).episodes()
-    assert clips[0].id.rpartition("/")[2] == str(task.seed)  # the expert's first attempt
-    made = rollout(0, task=task, frames_THWC=clips[0].frames_THWC, actions_NLA=clips[0].actions_TA.reshape(4, 4, 2))
+    assert clips[0].id.rpartition("/")[2] == str(task.start.seed)  # the expert's first attempt
+    made = rollout(
+        0, task=task, frames_TVHWC=clips[0].frames_TVHWC, cameras=clips[0].cameras, outcome_S=None, proprio_TP=None,
+        actions_NLA=clips[0].actions_TA.reshape(4, 4, 2),
+    )  # fmt: skip
     run = folder_of_a_run(tmp_path / "run")
     store(run, "iteration-000001", [made], [Reward(0.0)], JUDGE, scored_bytes=10**6)
     command = [sys.executable, "-m", "gymnast_core.cli", "rescore", str(run), "--all", "reward_model=environment"]

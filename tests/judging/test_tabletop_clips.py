@@ -22,8 +22,8 @@ def test_outcomes_are_balanced_and_true_of_what_the_environment_does() -> None:
     for episode in episodes[:6]:
         seed = int(episode.id.rpartition("/")[2])
         first, info = environment.reset(seed=seed, options={"instruction": episode.instruction})
-        assert np.array_equal(first["image"], episode.frames_THWC[0].numpy())
-        for action, frame in zip(episode.actions_TA.numpy(), episode.frames_THWC[1:].numpy(), strict=True):
+        assert np.array_equal(first["image"], episode.view()[0].numpy())
+        for action, frame in zip(episode.actions_TA.numpy(), episode.view()[1:].numpy(), strict=True):
             seen, _, _, _, info = environment.step(action)
             assert np.array_equal(seen["image"], frame)
         assert info["success"] == episode.success
@@ -32,7 +32,7 @@ def test_outcomes_are_balanced_and_true_of_what_the_environment_does() -> None:
 
 def test_the_same_seed_gives_the_same_clips_and_another_gives_others() -> None:
     first, again, other = (clips(count=4, seed=seed).episodes() for seed in (0, 0, 1))
-    assert all((a.frames_THWC == b.frames_THWC).all() and a.id == b.id for a, b in zip(first, again, strict=True))
+    assert all((a.frames_TVHWC == b.frames_TVHWC).all() and a.id == b.id for a, b in zip(first, again, strict=True))
     assert not {episode.id for episode in first} & {episode.id for episode in other}
 
 
