@@ -71,10 +71,12 @@ class Agreement:
     """Over policy x task cells; None for a single task."""
     spearman_by_task: Correlation | None
     mean_maximum_rank_violation: Estimate
-    mean_difference: Estimate
-    """Imagined minus reference."""
-    table: dict[str, dict[str, int]]
-    """Outcome imagined -> outcome in the reference -> trials; a success is a score of at least 0.5."""
+    """In units of the reference's reward."""
+    mean_difference: Estimate | None
+    """Imagined minus reference; None unless both judges tell success."""
+    table: dict[str, dict[str, int]] | None
+    """Outcome imagined -> outcome in the reference -> trials, where both judges tell success: a value of 0.5 or more
+    is one."""
     same_outcome: float | None
     """Share of the trials judged in both worlds that have one outcome in both."""
     kappa: float | None
@@ -88,11 +90,13 @@ def agreement(
     clusters_U: NDArray[Any],
     tasks_U: NDArray[Any],
     *,
+    kinds: tuple[str, str] = ("success", "success"),
     seed: int = 0,
 ) -> Agreement | None:
-    """Compare scores in [0, 1] (NaN is unjudged) of the same trials in two worlds; None if no trial was judged in both.
+    """Compare rewards (NaN is unjudged) of the same trials in two worlds; None if no trial was judged in both.
 
-    Policies without a trial judged in both worlds are left out.
+    `kinds` are those of the two reward models: only what tells success is compared trial by trial. Policies without a
+    trial judged in both worlds are left out.
     """
     both_PU = ~np.isnan(imagined_PU) & ~np.isnan(reference_PU)
     kept = np.flatnonzero(both_PU.any(axis=1))
@@ -104,8 +108,8 @@ def agreement(
     worlds = [np.where(both, scores[kept], 0.0) for scores in (imagined_PU, reference_PU)]
     overall = _Rates(worlds, both, clusters, np.zeros(len(task_U), dtype=int), task_U, seed)
     cells = _Rates(worlds, both, clusters, task_U, task_U, seed) if len(tasks) > 1 else overall
-    differences_PU = worlds[0] - worlds[1]
-    table = outcome_table(imagined_PU, reference_PU)
+    alike = kinds == ("success", "success")
+    table = outcome_table(imagined_PU, reference_PU) if alike else None
     return Agreement(
         policies=tuple(names[int(index)] for index in kept),
         imagined=tuple(map(float, overall.imagined_M)),
@@ -120,17 +124,12 @@ def agreement(
         spearman_by_task=cells.correlation(spearman=True, independent=False) if len(tasks) > 1 else None,
         mean_maximum_rank_violation=Estimate(
             overall.rank_violation(),
-            overall.rank_violation_interval(),
+            overall.rank_violation_interval(1.0 if kinds[1] == "success" else math.inf),
         ),
-        mean_difference=Estimate(
-            float(differences_PU[both].mean()),
-            bootstrap_interval(
-                differences_PU[both], np.tile(clusters, (len(kept), 1))[both], bounds=(-1.0, 1.0), seed=seed
-            ),
-        ),
+        mean_difference=_mean_difference(worlds[0] - worlds[1], both, clusters, seed) if alike else None,
         table=table,
-        same_outcome=_same_outcome(table),
-        kappa=cohens_kappa(table),
+        same_outcome=None if table is None else _same_outcome(table),
+        kappa=None if table is None else cohens_kappa(table),
     )
 
 
@@ -252,9 +251,17 @@ class _Rates:
     def rank_violation(self) -> float:
         return mean_maximum_rank_violation(self.imagined_M, self.reference_M)
 
-    def rank_violation_interval(self) -> Interval:
+    def rank_violation_interval(self, largest: float) -> Interval:
         samples = mean_maximum_rank_violations(self.imagined_RM, self.reference_RM)
-        return biased_interval(self.rank_violation(), samples, (0.0, 1.0))
+        return biased_interval(self.rank_violation(), samples, (0.0, largest))
+
+
+def _mean_difference(
+    differences_PU: NDArray[Any], both_PU: NDArray[Any], clusters_U: NDArray[Any], seed: int
+) -> Estimate:
+    differences, clusters = differences_PU[both_PU], np.tile(clusters_U, (len(both_PU), 1))[both_PU]
+    interval = bootstrap_interval(differences, clusters, bounds=(-1.0, 1.0), seed=seed)
+    return Estimate(float(differences.mean()), interval)
 
 
 def _outcome(scores: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, unknown_name
@@ -57,6 +57,8 @@ class EvaluateConfig:
     """Trials filmed of every policy in every world: the same ones, spread evenly, whatever their outcome."""
     device: str = "auto"
     """torch device of the policies; auto: cuda where there is one. World and reward models have their own."""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What hook plugins are told, by plugin: hooks.NAME.KEY."""
     seed: int = 0
     output: str | None = None
     """Folder of the results; None makes runs/evaluate-<date>-<time>."""

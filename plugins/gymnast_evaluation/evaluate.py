@@ -1,10 +1,10 @@
-"""Monte-Carlo evaluation: roll a policy out in a world and judge every episode."""
+"""Monte-Carlo evaluation: roll a policy out in a world and judge every episode, in one process or shared by several."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins import compose
+from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.statistics import success_interval
+from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout, Task
-from gymnast_evaluation.results import EpisodeResult, Evaluation
+from gymnast_evaluation.results import EpisodeResult, Evaluation, mean_interval
 
 
 def roll_out(
@@ -35,7 +36,7 @@ def roll_out(
     All noise comes from `seed` and `first`: the batch is the same whatever was rolled out before it, and two policies
     meet the same noise.
     """
-    was_training = policy.training
+    modes = [(module, module.training) for module in policy.modules()]
     policy.eval()
     try:
         return imagine(
@@ -43,20 +44,22 @@ def roll_out(
             generator=seeded_generator(seed, "evaluate", first), groups=range(first, first + len(tasks)),
         )  # fmt: skip
     finally:
-        policy.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
-def judge_again(
-    reward_model: RewardModel, rollouts: Sequence[Rollout], rewards: Sequence[Reward], times: int
-) -> list[Reward]:
-    """The rewards, with those that are errors asked for anew up to `times` times; costs add up."""
-    rewards = list(rewards)
-    for _ in range(times):
-        unknown = [i for i, reward in enumerate(rewards) if reward.error is not None]
-        again = reward_model.score([rollouts[i] for i in unknown]) if unknown else []
-        for i, reward in zip(unknown, again, strict=True):
-            rewards[i] = replace(reward, cost_usd=reward.cost_usd + rewards[i].cost_usd)
-    return rewards
+def share(size: int, batch_size: int, *, processes: Processes, leads_below: int = 0) -> list[int]:
+    """First trials of the batches that this process rolls out, of `size` trials in batches that the number of processes
+    has no part in.
+
+    The trials below `leads_below` are the leader's, who films; the others are dealt to who has least.
+    """
+    firsts = list(range(0, size, batch_size))
+    dealt: list[list[int]] = [[first for first in firsts if first < leads_below]]
+    dealt += [[] for _ in range(processes.count - 1)]
+    for first in firsts[len(dealt[0]) :]:
+        min(dealt, key=len).append(first)
+    return dealt[processes.rank]
 
 
 def evaluate(
@@ -72,23 +75,27 @@ def evaluate(
     seed: int = 0,
     iteration: int = 0,
     batch_size: int = 256,
+    again: int = 0,
+    processes: Processes | None = None,
+    leads_below: int = 0,
 ) -> tuple[Evaluation, list[Rollout], list[Reward]]:
-    """Roll the policy out once per task and judge every episode. `names` are the world's and the judge's names.
+    """Roll the policy out once per task and judge every episode; what cannot be judged is asked for `again`.
 
-    Raises `DataError` if no episode could be judged.
+    `names` are the world's and the judge's names. Of several processes, each rolls out its `share` and returns that,
+    with the result over all of them. Raises `DataError` if no episode could be judged.
     """
-    began = time.monotonic()
-    rollouts: list[Rollout] = []
-    for first in range(0, len(tasks), batch_size):
-        rollouts += roll_out(
+    began, processes = time.monotonic(), processes or Processes()
+    waiting: list[tuple[list[Rollout], Future[list[Reward]]]] = []
+    for first in share(len(tasks), batch_size, processes=processes, leads_below=leads_below):
+        batch = roll_out(
             policy, world, tasks[first : first + batch_size], first=first, horizon=horizon, temperature=temperature,
             seed=seed,
         )  # fmt: skip
-    rewards = reward_model.score(rollouts)
-    episodes = tuple(
-        EpisodeResult(r.task.id, r.task.instruction, reward.value, reward.partial, reward.error)
-        for r, reward in zip(rollouts, rewards, strict=True)
-    )
+        # A judge that answers slowly works on this batch while the next one is rolled out.
+        waiting.append((batch, reward_model.submit(batch)))
+    rollouts = [rollout for batch, _ in waiting for rollout in batch]
+    rewards = [reward for batch, scored in waiting for reward in judge(reward_model, batch, scored, again)]
+    episodes = _of_all(rollouts, rewards, processes)
     values = [episode.value for episode in episodes if episode.value is not None]
     if not values:
         raise DataError(
@@ -106,18 +113,28 @@ def evaluate(
         n=len(values),
         unscored=len(episodes) - len(values),
         rate=float(np.mean(values)),
-        interval=success_interval(values, seed=seed),
+        interval=mean_interval(values, reward_model.kind, seed=seed),
         seconds=time.monotonic() - began,
         episodes=episodes,
+        reward_kind=reward_model.kind,
+        batch_size=batch_size,
     )
     return result, rollouts, rewards
 
 
+def _of_all(rollouts: Sequence[Rollout], rewards: Sequence[Reward], processes: Processes) -> tuple[EpisodeResult, ...]:
+    """The judgements of all processes in the order of the trials: numbers and words travel, frames do not."""
+    mine = [
+        (r.group, EpisodeResult(r.task.id, r.task.instruction, reward.value, reward.partial, reward.error))
+        for r, reward in zip(rollouts, rewards, strict=True)
+    ]
+    everyone = sorted((row for theirs in processes.gather(mine) for row in theirs), key=lambda row: row[0])
+    return tuple(episode for _, episode in everyone)
+
+
 def load_tasks(config: ComponentConfig, limit: int | None = None) -> Sequence[Task]:
     """The tasks of a dataset component, at most `limit` of them. Raises `DataError` if there are none."""
-    tasks = registries().datasets.build(config.name, config.args, key="tasks").tasks()
-    if not len(tasks):
-        raise DataError(f"The dataset {config.name!r} holds no tasks.")
+    tasks = compose.load_tasks(config)
     return tasks if limit is None else _First(tasks, limit)
 
 

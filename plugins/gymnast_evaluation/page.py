@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import jinja2
 
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import write_text
-from gymnast_evaluation.scatter import policy_scatter, task_scatter
+from gymnast_evaluation.scatter import measure_of, policy_scatter, task_scatter
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_evaluation.videos import video_path
+from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import interval, p_value, percent, points, verdict
+from gymnast_pages.wording import interval, p_value, percent, points
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""
@@ -31,7 +33,7 @@ MATRIX_FROM = 3
 
 @dataclass(frozen=True)
 class Contrast:
-    """A cell of the matrix: the row's success minus the column's."""
+    """A cell of the matrix: the row's mean minus the column's."""
 
     difference: float
     proven: bool
@@ -48,10 +50,7 @@ class Film:
     video: str | None
     """Data URI; None when the page has no room for it."""
     poster: str | None
-
-    @property
-    def verdict(self) -> str:
-        return verdict(self.trial.value)
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def build_evaluation_page(path: Path) -> Path:
 def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Trial]]) -> dict[str, Any]:
     policies = list(summary["results"])
     worlds = list(next(iter(summary["results"].values())))
+    measures = {world: measure_of(summary, world) for world in worlds}
     reference = summary["reference"] or worlds[0]
     agreements = {world: found for world, found in summary["agreement"].items() if found is not None}
     folder = shlex.quote(str(path))
@@ -89,6 +89,8 @@ def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str,
         "policies": policies,
         "worlds": worlds,
         "reference": reference,
+        "measures": measures,
+        "all_success": all(measure.is_success for measure in measures.values()),
         "graded": [world for world in worlds if any(row[world]["partial"] for row in summary["results"].values())],
         "ranking": summary["rankings"].get(reference),
         "tasks": sorted(
@@ -101,8 +103,8 @@ def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str,
             + ([task_scatter(summary, world)] if len(found["tasks"]) > 1 else [])
             for world, found in agreements.items()
         },
-        "filmed": _filmed(path, rows, worlds),
-        "data": _data(rows, policies, worlds),
+        "filmed": _filmed(path, rows, measures),
+        "data": _data(rows, policies, measures),
         "config": (path / "config.yaml").read_text(encoding="utf-8"),
         "commands": [
             ("Add a policy, or go on after a stop", f"gymnast evaluate --resume {folder} policies.LABEL=..."),
@@ -120,17 +122,20 @@ def _matrix(summary: Mapping[str, Any], world: str) -> list[tuple[str, list[Cont
             found[row["second"], row["first"]] = Contrast(row["difference"], proven)
             found[row["first"], row["second"]] = Contrast(-row["difference"], proven)
     rates = {policy: cells[world]["rate"] for policy, cells in summary["results"].items()}
-    order = sorted(rates, key=lambda policy: -1.0 if rates[policy] is None else rates[policy], reverse=True)
+    order = sorted(rates, key=lambda policy: -math.inf if rates[policy] is None else rates[policy], reverse=True)
     return [(policy, [found.get((policy, other)) for other in order]) for policy in order]
 
 
-def _data(rows: Sequence[Mapping[str, Trial]], policies: Sequence[str], worlds: Sequence[str]) -> dict[str, Any]:
+def _data(
+    rows: Sequence[Mapping[str, Trial]], policies: Sequence[str], worlds: Mapping[str, Measure]
+) -> dict[str, Any]:
     """What the script filters and shows: texts once, rows as short as they can be."""
     instructions = sorted({trial.instruction for row in rows for trial in row.values()})
     place = {text: index for index, text in enumerate(instructions)}
     return {
         "policies": list(policies),
         "worlds": list(worlds),
+        "success": [measure.is_success for measure in worlds.values()],
         "instructions": instructions,
         "rows": [
             [
@@ -157,7 +162,7 @@ def _rows(trials: Sequence[Trial]) -> list[dict[str, Trial]]:
     return list(joined.values())
 
 
-def _filmed(path: Path, rows: Sequence[Mapping[str, Trial]], worlds: Sequence[str]) -> list[FilmedTrial]:
+def _filmed(path: Path, rows: Sequence[Mapping[str, Trial]], worlds: Mapping[str, Measure]) -> list[FilmedTrial]:
     """Trials with videos; all policies' first trial first, so that a full page leaves none of them out."""
     shown = []
     for number, row in enumerate(rows):
@@ -182,6 +187,7 @@ def _filmed(path: Path, rows: Sequence[Mapping[str, Trial]], worlds: Sequence[st
                     str(file.relative_to(path)),
                     _data_uri(file, "video/mp4") if fits else None,
                     _data_uri(poster, "image/jpeg") if fits and poster.exists() else None,
+                    worlds[world].verdict(row[world].value),
                 )
             )
         filmed.append(FilmedTrial(number, first, films))
@@ -194,7 +200,10 @@ def _data_uri(path: Path, mime: str) -> str:
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        worlds = next(iter(found["results"].values()), {})
+        # Summaries of earlier versions know success alone.
+        return {"judges": {world: {"name": "", "kind": "success"} for world in worlds}, **found}
     except FileNotFoundError as error:
         raise DataError(
             f"{path.parent} holds no {path.name}: the evaluation has not ended. gymnast evaluate --resume {path.parent}"

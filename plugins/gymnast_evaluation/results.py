@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gymnast_core.errors import DataError
-from gymnast_core.statistics import bootstrap_interval
+from gymnast_core.statistics import Interval, bootstrap_interval, score_interval, success_interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Success of one policy in one world."""
+    """Success, or mean reward, of one policy in one world."""
 
     label: str
     iteration: int
@@ -39,20 +39,25 @@ class Evaluation:
     unscored: int
     """Episodes whose judgement failed; they are in neither numerator nor denominator."""
     rate: float
-    """Mean success over the `n` episodes."""
-    interval: tuple[float, float]
-    """95 % Wilson score interval of the success rate (bootstrap of the mean if judgements are fractional)."""
+    """Mean over the `n` episodes: of success, or of what a reward model of the kind "score" gave."""
+    interval: Interval | None
+    """95 % Wilson score interval of the success rate (bootstrap of the mean if judgements are fractional, or scores;
+    None where scores that are all equal tell nothing of others)."""
     seconds: float
     episodes: tuple[EpisodeResult, ...]
+    reward_kind: str = "success"
+    """The reward model's kind: "success" or "score"."""
+    batch_size: int | None = None
+    """Rollouts at once: with the seed it says which noise they met; None where it was not noted."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Success of one policy minus that of another on the same tasks and seeds."""
+    """The mean of one policy minus that of another on the same tasks and seeds."""
 
     mean: float
-    interval: tuple[float, float]
-    """95 % confidence interval."""
+    interval: Interval | None
+    """95 % confidence interval; None where scores differ by the same everywhere, which tells nothing of others."""
     n: int
     method: str
 
@@ -69,15 +74,21 @@ def paired_difference(before: Evaluation, after: Evaluation, *, seed: int = 0) -
     if not shared:
         raise DataError(f"The evaluations {before.label!r} and {after.label!r} have no judged task in common.")
     differences = np.array([second[task] - first[task] for task in shared])
-    return Difference(
-        float(differences.mean()),
-        bootstrap_interval(differences, bounds=(-1.0, 1.0), seed=seed),
-        len(shared),
-        "paired BCa bootstrap over episodes",
-    )
+    interval: Interval | None
+    if after.reward_kind == "success":
+        interval = bootstrap_interval(differences, bounds=(-1.0, 1.0), seed=seed)
+    else:
+        interval = score_interval(differences, seed=seed)
+    return Difference(float(differences.mean()), interval, len(shared), "paired BCa bootstrap over episodes")
+
+
+def mean_interval(values: Sequence[float], kind: str, *, seed: int = 0) -> Interval | None:
+    """95 % interval of the mean of what a reward model of that kind gave."""
+    return success_interval(values, seed=seed) if kind == "success" else score_interval(values, seed=seed)
 
 
 def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `dataclasses.asdict` after a trip through JSON."""
     episodes = tuple(EpisodeResult(**episode) for episode in data["episodes"])
-    return Evaluation(**{**data, "interval": tuple(data["interval"]), "episodes": episodes})
+    interval = None if data["interval"] is None else tuple(data["interval"])
+    return Evaluation(**{**data, "interval": interval, "episodes": episodes})

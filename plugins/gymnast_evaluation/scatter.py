@@ -1,4 +1,4 @@
-"""Scatter plots of one world's success against another's: policies with intervals, or policy x task cells."""
+"""Scatter plots of one world's rates against another's: policies with intervals, or policy x task cells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
+
+from gymnast_pages.charts import ticks
+from gymnast_pages.measure import Measure
 
 SIZE, LEFT, TOP, RIGHT, BOTTOM = 420, 72, 12, 24, 50
 """SVG units."""
@@ -19,7 +22,7 @@ _STANDALONE = (
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """One pair of rates in [0, 1]."""
+    """One pair of means."""
 
     name: str
     x: float
@@ -32,16 +35,26 @@ class ScatterPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A square plot of rates with the line on which both worlds agree."""
+    """A square plot; where both sides measure the same, with the line on which they agree."""
 
     title: str
     x_label: str
     y_label: str
     points: Sequence[ScatterPoint]
+    x_measure: Measure = Measure()
+    y_measure: Measure = Measure()
+
+    @property
+    def x_range(self) -> tuple[float, float]:
+        return _range(self.x_measure, [(p.x, *(p.x_interval or ())) for p in self.points])
+
+    @property
+    def y_range(self) -> tuple[float, float]:
+        return _range(self.y_measure, [(p.y, *(p.y_interval or ())) for p in self.points])
 
     def description(self) -> str:
         """What a screen reader says instead of the drawing."""
-        shown = "; ".join(f"{p.name}: {_percent(p.x)}, {_percent(p.y)}" for p in self.points[:12])
+        shown = "; ".join(f"{p.name}: {self.x_measure.value(p.x)}, {self.y_measure.value(p.y)}" for p in self.points[:12])
         more = f"; and {len(self.points) - 12} more" if len(self.points) > 12 else ""
         return f"{self.title}. {self.x_label} and {self.y_label} of {len(self.points)} points. {shown}{more}."
 
@@ -66,7 +79,8 @@ def policy_scatter(summary: Mapping[str, Any], world: str) -> Scatter:
         ScatterPoint(name, x, y, cells[name][reference]["interval"], cells[name][world]["interval"], number)
         for number, (name, x, y) in enumerate(rows, start=1)
     ]
-    return Scatter("Policies", f"success in {reference}", f"success in {world}", points)
+    x, y = measure_of(summary, reference), measure_of(summary, world)
+    return Scatter("Policies", f"{x.name} in {reference}", f"{y.name} in {world}", points, x, y)
 
 
 def task_scatter(summary: Mapping[str, Any], world: str) -> Scatter:
@@ -78,40 +92,71 @@ def task_scatter(summary: Mapping[str, Any], world: str) -> Scatter:
         for task, x, y in zip(found["tasks"], xs, ys, strict=True)
         if x is not None and y is not None
     ]
-    return Scatter(
-        "Policies by task", f"success in {summary['reference']}, by task", f"success in {world}, by task", points
-    )
+    reference = summary["reference"]
+    x, y = measure_of(summary, reference), measure_of(summary, world)
+    names = (f"{x.name} in {reference}, by task", f"{y.name} in {world}, by task")
+    return Scatter("Policies by task", *names, points, x, y)
 
 
-def _x(value: float) -> float:
-    return LEFT + value * (SIZE - LEFT - RIGHT)
+def measure_of(summary: Mapping[str, Any], world: str) -> Measure:
+    """What the numbers of a world are."""
+    judge = summary["judges"][world]
+    return Measure(judge["kind"], judge["name"])
 
 
-def _y(value: float) -> float:
-    return SIZE - BOTTOM - value * (SIZE - BOTTOM - TOP)
+def _range(measure: Measure, values: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """All of success; of other rewards, what there is and a margin."""
+    if measure.is_success:
+        return (0.0, 1.0)
+    known = [value for row in values for value in row]
+    low, high = min(known), max(known)
+    margin = 0.06 * (high - low) or 1.0
+    return (low - margin, high + margin)
+
+
+def _x(value: float, chart: Scatter) -> float:
+    low, high = chart.x_range
+    return LEFT + (value - low) / (high - low) * (SIZE - LEFT - RIGHT)
+
+
+def _y(value: float, chart: Scatter) -> float:
+    low, high = chart.y_range
+    return SIZE - BOTTOM - (value - low) / (high - low) * (SIZE - BOTTOM - TOP)
+
+
+def _ticks(measure: Measure, bounds: tuple[float, float]) -> list[tuple[float, str]]:
+    if measure.is_success:
+        return [(tick, f"{100 * tick:g} %") for tick in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return [(tick, measure.value(tick)) for tick in ticks(*bounds)]
 
 
 def _axes(chart: Scatter) -> Markup:
     parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y, text = _x(tick), _y(tick), f"{100 * tick:g} %"
-        parts.append(
-            Markup('<path class="grid" d="M{:.1f} {}V{}M{} {:.1f}H{}"/>').format(
-                x, TOP, SIZE - BOTTOM, LEFT, y, SIZE - RIGHT
-            )
-        )
+    for tick, text in _ticks(chart.x_measure, chart.x_range):
+        x = _x(tick, chart)
+        parts.append(Markup('<path class="grid" d="M{:.1f} {}V{}"/>').format(x, TOP, SIZE - BOTTOM))
         parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
                 x, SIZE - BOTTOM + 18, text
             )
         )
+    for tick, text in _ticks(chart.y_measure, chart.y_range):
+        y = _y(tick, chart)
+        parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y, SIZE - RIGHT))
         parts.append(
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text)
         )
-    corner = (_x(0), _y(0), _x(1), _y(1))
-    parts.append(Markup('<path class="axis" d="M{0} {3}V{1}H{2}"/>').format(*corner))
-    parts.append(Markup('<line class="same" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(*corner))
-    middle = (_x(0.5), _y(0.5))
+    left, bottom, right, top = LEFT, SIZE - BOTTOM, SIZE - RIGHT, TOP
+    parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(left, top, bottom, right))
+    if chart.x_measure == chart.y_measure or (chart.x_measure.is_success and chart.y_measure.is_success):
+        low = max(chart.x_range[0], chart.y_range[0])
+        high = min(chart.x_range[1], chart.y_range[1])
+        if low < high:
+            ends = (_x(low, chart), _y(low, chart), _x(high, chart), _y(high, chart))
+            parts.append(
+                Markup('<line class="same" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(*ends)
+            )
+    middle = ((left + right) / 2, (top + bottom) / 2)
     parts.append(
         Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
             middle[0], SIZE - 10, chart.x_label
@@ -126,14 +171,15 @@ def _axes(chart: Scatter) -> Markup:
 
 
 def _point(point: ScatterPoint, chart: Scatter) -> Markup:
-    x, y = _x(point.x), _y(point.y)
+    x, y = _x(point.x, chart), _y(point.y, chart)
     bars = Markup("")
     if point.x_interval and point.y_interval:
         (left, right), (low, high) = point.x_interval, point.y_interval
         bars = Markup('<path class="interval" d="M{:.1f} {:.1f}H{:.1f}M{:.1f} {:.1f}V{:.1f}"/>').format(
-            _x(left), y, _x(right), x, _y(low), _y(high)
+            _x(left, chart), y, _x(right, chart), x, _y(low, chart), _y(high, chart)
         )
-    tooltip = f"{point.name}: {chart.x_label} {_percent(point.x)}, {chart.y_label} {_percent(point.y)}"
+    shown = (chart.x_measure.value(point.x), chart.y_measure.value(point.y))
+    tooltip = f"{point.name}: {chart.x_label} {shown[0]}, {chart.y_label} {shown[1]}"
     kind, radius = ("cell", 4) if point.number is None else ("policy", 4.5)
     dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}</title></circle>').format(
         kind, x, y, radius, tooltip
@@ -143,7 +189,3 @@ def _point(point: ScatterPoint, chart: Scatter) -> Markup:
     return (
         bars + dot + Markup('<text class="number" x="{:.1f}" y="{:.1f}">{}</text>').format(x + 6, y - 6, point.number)
     )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

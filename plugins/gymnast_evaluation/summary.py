@@ -20,6 +20,7 @@ from gymnast_core.statistics import (
     holm,
     is_binary,
     mcnemar,
+    score_interval,
     sign_flip_test,
     wilson_interval,
 )
@@ -40,9 +41,12 @@ class Scores:
         shape = (len(self.worlds), len(self.policies), self.size)
         self.values_WPU, self.partial_WPU = np.full(shape, np.nan), np.full(shape, np.nan)
         self.done_WPU = np.zeros(shape, dtype=bool)
+        self.kinds = {world: "success" for world in self.worlds}
+        """The kind of each world's reward model: "success" or "score"."""
         for trial in self.trials:
             place = (self.worlds.index(trial.world), self.policies.index(trial.policy), trial.index)
             self.done_WPU[place] = True
+            self.kinds[trial.world] = trial.kind
             self.values_WPU[place] = math.nan if trial.value is None else trial.value
             self.partial_WPU[place] = math.nan if trial.partial is None else trial.partial
             self.starts_U[trial.index] = trial.task
@@ -55,8 +59,13 @@ class Scores:
         return wanted or next((world for world in self.worlds if world in knowing), self.worlds[-1])
 
 
-def summarise(scores: Scores, *, reference: str | None = None, seed: int = 0) -> dict[str, Any]:
-    """What summary.json holds; only finite numbers, strings and None. Policies without a trial are left out."""
+def summarise(
+    scores: Scores, judges: Mapping[str, str] | None = None, *, reference: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """What summary.json holds; only finite numbers, strings and None. Policies without a trial are left out.
+
+    `judges` names the reward model of each world.
+    """
     worlds = [world for w, world in enumerate(scores.worlds) if scores.done_WPU[w].any()]
     truth = scores.reference(reference)
     summary = {
@@ -65,6 +74,7 @@ def summarise(scores: Scores, *, reference: str | None = None, seed: int = 0) ->
         "unscored": int((scores.done_WPU & np.isnan(scores.values_WPU)).sum()),
         "cost_usd": math.fsum(trial.cost_usd for trial in scores.trials),
         "reference": truth if len(worlds) > 1 else None,
+        "judges": {world: {"name": (judges or {}).get(world, ""), "kind": scores.kinds[world]} for world in worlds},
         "results": {
             policy: {world: _cell(scores, policy, world, seed) for world in worlds} for policy in scores.policies
         },
@@ -80,6 +90,7 @@ def brief(summary: Mapping[str, Any]) -> dict[str, Any]:
     cells = ("rate", "interval", "n", "unscored")
     agreements = ("policies", "trials", "pearson", "spearman", "mean_maximum_rank_violation", "mean_difference")
     return {
+        "judges": summary["judges"],
         "results": {
             policy: {world: {key: cell[key] for key in cells} for world, cell in row.items()}
             for policy, row in summary["results"].items()
@@ -98,37 +109,38 @@ def brief(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cell(scores: Scores, policy: str, world: str, seed: int) -> dict[str, Any]:
     """Mean score of a policy in a world, overall and by task, and its mean partial credit where there is any."""
-    w, p = scores.worlds.index(world), scores.policies.index(policy)
+    w, p, kind = scores.worlds.index(world), scores.policies.index(policy), scores.kinds[world]
     done_U, values_U, partial_U = scores.done_WPU[w, p], scores.values_WPU[w, p], scores.partial_WPU[w, p]
     judged_U, graded_U = done_U & ~np.isnan(values_U), ~np.isnan(partial_U)
     values = values_U[judged_U]
     tasks = {}
     for task in sorted(set(scores.tasks_U[done_U])):
         of_task = done_U & (scores.tasks_U == task)
-        tasks[str(task)] = _rate(values_U[of_task], scores.starts_U[of_task], seed)
-    graded = _bootstrap(partial_U[graded_U], scores.starts_U[graded_U], seed)
+        tasks[str(task)] = _rate(values_U[of_task], scores.starts_U[of_task], kind, seed)
+    graded = _bootstrap(partial_U[graded_U], scores.starts_U[graded_U], "success", seed)
+    binary = kind == "success" and len(values) and is_binary(values)
     return {
-        **_rate(values_U[done_U], scores.starts_U[done_U], seed),
-        "wilson": wilson_interval(int(values.sum()), len(values)) if len(values) and is_binary(values) else None,
-        "bootstrap": _bootstrap(values, scores.starts_U[judged_U], seed),
+        **_rate(values_U[done_U], scores.starts_U[done_U], kind, seed),
+        "wilson": wilson_interval(int(values.sum()), len(values)) if binary else None,
+        "bootstrap": _bootstrap(values, scores.starts_U[judged_U], kind, seed),
         "partial": graded and {"mean": float(partial_U[graded_U].mean()), "interval": graded, "n": int(graded_U.sum())},
         "tasks": tasks,
     }
 
 
-def _rate(values: NDArray[Any], starts: NDArray[Any], seed: int) -> dict[str, Any]:
-    """Mean score, its interval and counts; NaN is unscored.
+def _rate(values: NDArray[Any], starts: NDArray[Any], kind: str, seed: int) -> dict[str, Any]:
+    """Mean, its interval and counts; NaN is unscored.
 
-    The interval is Wilson's for 0/1 scores of different starts. Graded scores, and repeated trials of several starts,
+    The interval is Wilson's for 0/1 success of different starts. What is graded, and repeated trials of several starts,
     which tell less of other starts than as many different ones, have a bootstrap interval over starts.
     """
     judged = ~np.isnan(values)
     scored, clusters = values[judged], starts[judged]
     count = len(set(clusters))
-    if len(scored) and is_binary(scored) and count in (1, len(scored)):
+    if kind == "success" and len(scored) and is_binary(scored) and count in (1, len(scored)):
         interval: Interval | None = wilson_interval(int(scored.sum()), len(scored))
     else:
-        interval = _bootstrap(scored, clusters, seed)
+        interval = _bootstrap(scored, clusters, kind, seed)
     return {
         "rate": float(scored.mean()) if len(scored) else None,
         "interval": interval,
@@ -138,8 +150,15 @@ def _rate(values: NDArray[Any], starts: NDArray[Any], seed: int) -> dict[str, An
     }
 
 
-def _bootstrap(values: NDArray[Any], starts: NDArray[Any], seed: int) -> Interval | None:
-    return bootstrap_interval(values, starts, bounds=(0.0, 1.0), seed=seed) if len(values) else None
+def _bootstrap(
+    values: NDArray[Any], starts: NDArray[Any], kind: str, seed: int, bounds: Interval = (0.0, 1.0)
+) -> Interval | None:
+    """None where nothing was judged, or where scores, which have no bounds, are all alike."""
+    if not len(values):
+        return None
+    if kind != "success":
+        return score_interval(values, starts, seed=seed)
+    return bootstrap_interval(values, starts, bounds=bounds, seed=seed)
 
 
 def _comparisons(scores: Scores, world: str, seed: int) -> list[dict[str, Any]]:
@@ -148,8 +167,9 @@ def _comparisons(scores: Scores, world: str, seed: int) -> list[dict[str, Any]]:
     rows = []
     for first, second in combinations(range(len(scores.policies)), 2):
         pair = (scores.policies[first], scores.policies[second])
-        success = _paired(scores.values_WPU[w, first], scores.values_WPU[w, second], scores.starts_U, seed)
-        partial = _paired(scores.partial_WPU[w, first], scores.partial_WPU[w, second], scores.starts_U, seed)
+        values, partials, starts = scores.values_WPU[w], scores.partial_WPU[w], scores.starts_U
+        success = _paired(values[first], values[second], starts, scores.kinds[world], seed)
+        partial = _paired(partials[first], partials[second], starts, "success", seed)
         if success is not None:
             rows.append({"world": world, "first": pair[0], "second": pair[1], **success, "partial": partial})
     for measured in (rows, [row["partial"] for row in rows if row["partial"] is not None]):
@@ -158,8 +178,10 @@ def _comparisons(scores: Scores, world: str, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _paired(first_U: NDArray[Any], second_U: NDArray[Any], starts_U: NDArray[Any], seed: int) -> dict[str, Any] | None:
-    """Second minus first: mean, interval and test (McNemar's where both are 0 or 1, else sign flips)."""
+def _paired(
+    first_U: NDArray[Any], second_U: NDArray[Any], starts_U: NDArray[Any], kind: str, seed: int
+) -> dict[str, Any] | None:
+    """Second minus first: mean, interval and test (McNemar's where both are 0/1 success, else sign flips)."""
     both = ~np.isnan(first_U) & ~np.isnan(second_U)
     if not both.any():
         return None
@@ -167,9 +189,9 @@ def _paired(first_U: NDArray[Any], second_U: NDArray[Any], starts_U: NDArray[Any
     found: dict[str, Any] = {
         "n": int(both.sum()),
         "difference": float((b - a).mean()),
-        "interval": bootstrap_interval(b - a, clusters, bounds=(-1.0, 1.0), seed=seed),
+        "interval": _bootstrap(b - a, clusters, kind, seed, bounds=(-1.0, 1.0)),
     }
-    if is_binary(a) and is_binary(b):
+    if kind == "success" and is_binary(a) and is_binary(b):
         return {**found, "test": "exact McNemar", **asdict(mcnemar(a, b))}
     return {**found, "test": "paired permutation", "p_value": sign_flip_test(b - a, clusters, seed=seed)}
 
@@ -181,7 +203,10 @@ def _ranking(scores: Scores, world: str, seed: int) -> dict[str, Any] | None:
 
 def _agreement(scores: Scores, world: str, truth: str, seed: int) -> dict[str, Any] | None:
     imagined_PU, reference_PU = (scores.values_WPU[scores.worlds.index(label)] for label in (world, truth))
-    found = agreement(scores.policies, imagined_PU, reference_PU, scores.starts_U, scores.tasks_U, seed=seed)
+    kinds = (scores.kinds[world], scores.kinds[truth])
+    found = agreement(
+        scores.policies, imagined_PU, reference_PU, scores.starts_U, scores.tasks_U, kinds=kinds, seed=seed
+    )
     return None if found is None else asdict(found)
 
 

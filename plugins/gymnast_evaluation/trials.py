@@ -30,7 +30,7 @@ class Trial:
     batch: int
     """Index of the first trial of the batch that it was rolled out in."""
     value: float | None
-    """Success in [0, 1]; None when unscored."""
+    """Success in [0, 1], or a score (see `kind`); None when unscored."""
     partial: float | None
     """Partial credit in [0, 1], where the judge gives any."""
     outcome: float | None
@@ -39,6 +39,8 @@ class Trial:
     """Why it could not be judged."""
     rationale: str
     cost_usd: float
+    kind: str = "success"
+    """The reward model's kind: "success" or "score"."""
 
 
 class TrialFile:

@@ -21,10 +21,11 @@ def video_path(folder: Path, policy: str, world: str, index: int) -> Path:
 
 def film(folder: Path, policy: str, world: str, rollouts: Sequence[Rollout], wanted: set[int]) -> None:
     """Write the videos of those rollouts whose group, the trial's number, is wanted."""
-    from gymnast_pages.video import write_poster, write_video
+    from gymnast_pages.video import side_by_side, write_poster, write_video
 
     for rollout in rollouts:
         if rollout.group in wanted:
             path = video_path(folder, policy, world, rollout.group)
-            write_video(rollout.frames_THWC, path)
-            write_poster(rollout.frames_THWC, path.with_suffix(".jpg"))
+            picture_THWC = side_by_side(rollout.frames_TVHWC)
+            write_video(picture_THWC, path)
+            write_poster(picture_THWC, path.with_suffix(".jpg"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -22,6 +23,11 @@ FRAMES_PER_SECOND = 10
 """Control steps shown a second."""
 MIN_PIXELS = 256
 """Shorter side of a written video, below which browsers blur the frames when they scale them."""
+
+
+def side_by_side(frames_TVHWC: Tensor) -> Tensor:
+    """The frames of all cameras in one picture, the main camera leftmost: uint8 (T, H, V·W, C)."""
+    return torch.cat(frames_TVHWC.unbind(dim=1), dim=2)
 
 
 def write_video(frames_THWC: Frames, path: Path, *, fps: int = FRAMES_PER_SECOND, min_pixels: int = MIN_PIXELS) -> Path:

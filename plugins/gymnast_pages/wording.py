@@ -15,6 +15,11 @@ def points(value: float, unit: str = " points") -> str:
     return f"{100 * value:+.1f}{unit}".replace("-", "−")
 
 
+def number(value: float, sign: str = "") -> str:
+    """-1.23456 -> "−1.235"; with sign "+", 0.12 -> "+0.12"."""
+    return f"{value:{sign}.4g}".replace("-", "−")
+
+
 def interval(bounds: Sequence[float] | None) -> str:
     """(0.1, 0.25) -> "10.0 % to 25.0 %"."""
     return "" if bounds is None else f"{100 * bounds[0]:.1f} % to {100 * bounds[1]:.1f} %".replace("-", "−")

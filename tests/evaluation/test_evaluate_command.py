@@ -33,6 +33,8 @@ CELLS = [(p, w) for p in ("first", "second") for w in ("simulator", "imagination
 class Judge(RewardModel):
     """Judges by a list of what to answer: a value, or None for an error; a dollar each."""
 
+    api_version = 2
+
     answers: ClassVar[list[float | None]] = []
     announced: ClassVar[list[tuple[int, int]]] = []
 

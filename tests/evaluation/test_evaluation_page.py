@@ -42,7 +42,7 @@ def trial(policy: str, world: str, index: int) -> Trial:
 
 
 def rollout(index: int) -> Rollout:
-    frames = torch.full((6, 16, 16, 3), 40 * (index % 6), dtype=torch.uint8)
+    frames = torch.full((6, 1, 16, 16, 3), 40 * (index % 6), dtype=torch.uint8)
     task = Task(f"task-{index}", INSTRUCTIONS[index % 2], frames[:1])
     return Rollout(task, index, frames, torch.zeros(1, 5, 2), torch.zeros(1, 5, 2), 0.0)
 

@@ -1,0 +1,119 @@
+"""What a training run measures of its policy: success on held-out tasks, shared by all of its processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gymnast_core.config import EvaluationConfig, RunConfig
+from gymnast_core.errors import DataError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.compose import check_needs, load_tasks, registries
+from gymnast_core.plugins.events import EvaluationDone, EvaluationWanted
+from gymnast_core.plugins.hooks import tell
+from gymnast_core.runs.atomic import write_json
+from gymnast_evaluation.evaluate import evaluate
+from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
+from gymnast_pages.measure import Measure
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what would only show at the first evaluation. Raises `ConfigError`, `DataError`, `PluginError`."""
+    part, known = config.evaluation, registries()
+    if part.tasks is None:
+        return
+    known.reward_models.configure(part.reward_model.name, part.reward_model.args, key="evaluation.reward_model")
+    task = load_tasks(part.tasks, "evaluation.tasks")[0]
+    check_needs(config.policy, part.world, task, part.tasks.name, keys=("policy", "evaluation.world"))
+
+
+def measure(event: EvaluationWanted) -> dict[str, Any]:
+    """The summary of the evaluation `event.label`, the same in every process.
+
+    The leader decides whether it is there already (a resumed run does not repeat it), and writes it.
+    """
+    processes, folder = event.parts.processes, event.folder / "evaluations"
+    known, leads_below = processes.broadcast(_plan(event, folder) if processes.leads else (False, 0))
+    if not known:
+        _measure_together(event, folder, leads_below)
+    return processes.broadcast(_summary(folder, event.label) if processes.leads else {})
+
+
+def sentence(folder: Path) -> str | None:
+    """What a training changed, from the run's folder; None if it was not measured before and after."""
+    before, after = (_read(folder / "evaluations" / f"{label}.json") for label in ("before", "after"))
+    if before is None or after is None:
+        return None
+    shown, difference = Measure(after.reward_kind, after.reward_model), paired_difference(before, after)
+    interval = shown.changes(difference.interval)
+    return (
+        f"{shown.title} in {after.world!r}: {shown.value(before.rate)} before, {shown.value(after.rate)} after: "
+        f"{shown.change(difference.mean)} [95 % interval {interval}], {difference.n} paired episodes."
+    )
+
+
+def _plan(event: EvaluationWanted, folder: Path) -> tuple[bool, int]:
+    """Whether the result is there, and below which trial all are the leader's, who alone films.
+
+    Videos show the same tasks before and after, so that stays as it was, whatever batches and processes there are now.
+    """
+    found, before = _read(folder / f"{event.label}.json"), _read(folder / "before.json")
+    known = found is not None and found.iteration == event.step
+    earlier = None if before is None else before.batch_size
+    return known, earlier or event.config.loop.imagine_batch_size
+
+
+def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -> None:
+    part: EvaluationConfig = event.config.evaluation
+    policy, processes, known = event.parts.policy, event.parts.processes, registries()
+    assert part.tasks is not None and policy is not None
+    tasks = load_tasks(part.tasks, "evaluation.tasks")
+    judge = known.reward_models.build(part.reward_model.name, part.reward_model.args, key="evaluation.reward_model")
+    world = None
+    try:
+        world = known.world_models.build(part.world.name, part.world.args, key="evaluation.world")
+        parts = Parts(
+            policy=policy, world_model=world, reward_model=judge, tasks=tasks, config=event.config, processes=processes
+        )
+        # The policy knows the parts of the run that it is trained in.
+        for component in (world, judge):
+            component.attach(parts)
+        result, rollouts, rewards = evaluate(
+            policy, world, judge, tasks, label=event.label, names=(part.world.name, part.reward_model.name),
+            horizon=event.config.loop.horizon, temperature=part.temperature, seed=event.config.seed,
+            iteration=event.step, batch_size=event.config.loop.imagine_batch_size, again=event.config.loop.rescore,
+            processes=processes, leads_below=leads_below,
+        )  # fmt: skip
+    finally:
+        judge.close()
+        if world is not None:
+            world.close()
+    if processes.leads:
+        done = EvaluationDone(
+            event.config, event.folder, event.step, parts, event.label, part.world.name, rollouts, rewards
+        )
+        tell("gymnast_evaluation_done", done)
+        # Written last: it says that everything else is there.
+        write_json(folder / f"{event.label}.json", asdict(result))
+
+
+def _summary(folder: Path, label: str) -> dict[str, Any]:
+    found, before = _read(folder / f"{label}.json"), _read(folder / "before.json")
+    assert found is not None
+    keys = ("rate", "interval", "n", "unscored", "world", "reward_model", "reward_kind")
+    summary = {key: getattr(found, key) for key in keys}
+    if label != "before" and before is not None:
+        summary["difference"] = asdict(paired_difference(before, found))
+    return summary
+
+
+def _read(path: Path) -> Evaluation | None:
+    """The evaluation in a file; None if there is none. Raises `DataError` if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return evaluation_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not an evaluation ({error!r}). Delete it to evaluate again.") from error

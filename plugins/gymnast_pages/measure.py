@@ -1,0 +1,54 @@
+"""What a reward model's numbers are called and how they read: success in per cent, or a mean reward as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gymnast_pages import wording
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Of one reward model. Only that of the kind "success" is ever called success."""
+
+    kind: str = "success"
+    """The reward model's kind: "success" or "score"."""
+    judge: str = ""
+    """Its name."""
+
+    @property
+    def is_success(self) -> bool:
+        return self.kind == "success"
+
+    @property
+    def name(self) -> str:
+        """ "success", or "mean reward by JUDGE"."""
+        return "success" if self.is_success else f"mean reward by {self.judge or 'the judge'}"
+
+    @property
+    def title(self) -> str:
+        """The name as it begins a line."""
+        return self.name[0].upper() + self.name[1:]
+
+    def value(self, mean: float | None) -> str:
+        """0.325 -> "32.5 %", or "0.325"; None -> "unscored"."""
+        return wording.percent(mean) if self.is_success or mean is None else wording.number(mean)
+
+    def interval(self, bounds: Sequence[float] | None) -> str:
+        """(0.1, 0.25) -> "10.0 % to 25.0 %", or "0.1 to 0.25"."""
+        if self.is_success or bounds is None:
+            return wording.interval(bounds)
+        return f"{wording.number(bounds[0])} to {wording.number(bounds[1])}"
+
+    def change(self, difference: float, unit: str = " points") -> str:
+        """0.12 -> "+12.0 points", or "+0.12"."""
+        return wording.points(difference, unit) if self.is_success else wording.number(difference, sign="+")
+
+    def changes(self, bounds: Sequence[float] | None) -> str:
+        """(-0.1, 0.3) -> "−10.0 to +30.0 points", or "−0.1 to +0.3"; None -> "unknown"."""
+        return "unknown" if bounds is None else f"{self.change(bounds[0], unit='')} to {self.change(bounds[1])}"
+
+    def verdict(self, value: float | None) -> str:
+        """The word for one judgement: "success", "failure", "partial", "unscored", or "reward 1.25"."""
+        return wording.verdict(value) if self.is_success or value is None else f"reward {wording.number(value)}"
