@@ -54,7 +54,8 @@ def prepare(folder: Path) -> None:
 
 
 def run(folder: Path, only: list[str], workers: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    paths = {"PYTHONPATH": str(folder.resolve() / "mutants" / "plugins")}
+    environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(workers), *only]
     subprocess.run(command, cwd=folder, env=environment, check=True)
 

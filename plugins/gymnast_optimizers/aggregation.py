@@ -1,27 +1,45 @@
-"""Averages over masked entries that are safe against whatever stands in the masked ones."""
+"""Sums and means over masked entries that are safe against whatever stands in the masked ones."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from gymnast_core.types import Metric
 
-def masked(values_BS: Tensor, mask_BS: Tensor) -> Tensor:
-    """`values_BS` in float32, zero where the mask is False; no gradient flows there, not even from NaN."""
-    return torch.where(mask_BS, values_BS.float(), values_BS.new_zeros((), dtype=torch.float32))
-
-
-def trajectory_means(values_BS: Tensor, mask_BS: Tensor) -> Tensor:
-    """Mean over each trajectory's unmasked entries, (B,); 0 for a trajectory that has none."""
-    return masked(values_BS, mask_BS).sum(1) / mask_BS.sum(1).clamp(min=1)
+AVERAGES = ("trajectory", "token")
+"""How factors are averaged: "trajectory": every trajectory weighs the same (the mean over its entries, then over
+trajectories); "token": every unmasked entry weighs the same (DAPO, arXiv 2503.14476)."""
 
 
-def masked_mean(values_BS: Tensor, mask_BS: Tensor, *, by: str) -> Tensor:
-    """Scalar mean over B trajectories of S entries.
+def masked(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` in float32 or better, zero where the mask is False; no gradient flows there, not even from NaN."""
+    values = values if values.dtype == torch.float64 else values.float()
+    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
-    `by="trajectory"`: every trajectory weighs the same (mean over its entries, then over trajectories).
-    `by="token"`: every unmasked entry of the minibatch weighs the same.
-    """
+
+def factors_mask(mask_BS: Tensor, values_BSD: Tensor) -> Tensor:
+    """The mask of actions as one of their factors, bool (B, S, D)."""
+    return mask_BS.bool()[..., None].expand_as(values_BSD)
+
+
+def trajectory_means(values_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+    """Mean over each trajectory's unmasked factors, (B,); 0 for a trajectory that has none."""
+    mask_BSD = factors_mask(mask_BS, values_BSD)
+    return masked(values_BSD, mask_BSD).sum((1, 2)) / mask_BSD.sum((1, 2)).clamp(min=1)
+
+
+def masked_sum(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> tuple[Tensor, Tensor]:
+    """A sum and its weight, both scalars, such that their quotient over any parts together is the mean `by`
+    "trajectory" or "token"."""
     if by == "token":
-        return masked(values_BS, mask_BS).sum() / mask_BS.sum().clamp(min=1)
-    return trajectory_means(values_BS, mask_BS).sum() / max(len(values_BS), 1)
+        mask_BSD = factors_mask(mask_BS, values_BSD)
+        return masked(values_BSD, mask_BSD).sum(), mask_BSD.sum()
+    means_B = trajectory_means(values_BSD, mask_BS)
+    return means_B.sum(), torch.tensor(len(means_B), device=means_B.device)
+
+
+def masked_metric(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> Metric:
+    """The mean of `masked_sum`, to be logged."""
+    total, weight = masked_sum(values_BSD.detach(), mask_BS, by=by)
+    return Metric(total / weight.clamp(min=1), weight)

@@ -1,4 +1,4 @@
-"""What both algorithms share: how gradient steps are taken, whatever the loss."""
+"""What the algorithms share: how gradient steps are taken, whatever the loss."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class GradientConfig:
 
 class GradientSteps(Optimizer):
     """The part of an `Optimizer` that turns a `GradientConfig` into AdamW and a schedule."""
+
+    api_version = 2
 
     def __init__(self, config: GradientConfig):
         _check(config)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Loss
-from gymnast_optimizers.aggregation import masked, masked_mean
+from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.types import LossSum, Metric
+from gymnast_optimizers.aggregation import AVERAGES, factors_mask, masked, masked_metric, masked_sum
 from gymnast_optimizers.gradient_steps import GradientConfig, GradientSteps
 
 # exp() of a larger log-ratio overflows float32 long before it says anything about the policy.
@@ -35,7 +36,8 @@ class GRPO(GradientSteps):
         normalise_std: bool = True
         """Divide advantages by the group's standard deviation; False: Dr. GRPO (arXiv 2503.20783)."""
         accuracy_bounds: list[float] = field(default_factory=lambda: [0.1, 0.9])
-        """Groups whose mean reward lies outside these bounds (inclusive) are dropped."""
+        """Groups whose mean reward lies outside these bounds (inclusive) are dropped: of a reward that is a success,
+        those that (almost) always or never succeed. Scores want bounds of their own, e.g. [-.inf, .inf]."""
         reward_scale: float = 1.0
         """Factor on rewards before advantages. Matters only through epsilon, or without normalise_std."""
         kl_coefficient: float = 0.0
@@ -52,22 +54,27 @@ class GRPO(GradientSteps):
         self.config: GRPO.Config = config
         self.needs_reference = config.kl_coefficient > 0
 
-    def keep(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        rewards_GK, valid_GK = _clean(rewards_GK, valid_GK)
-        count_G = valid_GK.sum(1)
+    def keep(self, judged: Judged) -> Tensor:
+        """Groups whose rewards differ, and whose mean lies within `accuracy_bounds`."""
+        rewards_GK, valid_GK = _clean(judged)
         low, high = self.config.accuracy_bounds
         if self.group_size == 1:
             # Without neighbours there is no baseline: the signal is the reward itself.
             return (rewards_GK != 0).any(1)
+        count_G = valid_GK.sum(1)
         mean_G = rewards_GK.sum(1) / count_G.clamp(min=1)
         return (count_G > 1) & _varies(rewards_GK, valid_GK) & (mean_G >= low) & (mean_G <= high)
 
-    def advantages(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        """(R - mean) / (std + epsilon) over the scored members of each group; std unbiased.
+    def advantages(self, judged: Judged) -> Advantages:
+        """(R - mean) / (std + epsilon) over the scored members of each group; std unbiased; one for all actions.
 
         Equal rewards give 0. A group with a single scored member keeps its scaled reward (mean 0, std 1).
         """
-        rewards_GK, valid_GK = _clean(rewards_GK, valid_GK)
+        return Advantages.of_trajectories(self.group_advantages(judged), judged)
+
+    def group_advantages(self, judged: Judged) -> Tensor:
+        """The advantage of each rollout, float32 (G, K)."""
+        rewards_GK, valid_GK = _clean(judged)
         rewards_GK = rewards_GK * self.config.reward_scale
         count_G1 = valid_GK.sum(1, keepdim=True)
         alone_G1 = count_G1 == 1
@@ -81,65 +88,62 @@ class GRPO(GradientSteps):
         alone_scale = 1.0 + self.config.epsilon if self.config.normalise_std else 1.0
         return torch.where(alone_G1, rewards_GK / alone_scale, advantages_GK).float()
 
-    def loss(
-        self,
-        log_prob_BS: Tensor,
-        old_log_prob_BS: Tensor,
-        advantages_B: Tensor,
-        mask_BS: Tensor,
-        reference_log_prob_BS: Tensor | None = None,
-    ) -> Loss:
-        """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), plus the KL penalty when there is one."""
-        config = self.config
-        mask_BS = mask_BS.bool()
-        log_ratio_BS = masked(log_prob_BS - old_log_prob_BS, mask_BS).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        ratio_BS = log_ratio_BS.exp()
-        advantages_B1 = advantages_B.float()[:, None]
-        plain_BS = -advantages_B1 * ratio_BS
-        clipped_BS = -advantages_B1 * ratio_BS.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
-        value = self._mean(torch.maximum(plain_BS, clipped_BS), mask_BS)
-        metrics = self._describe(log_ratio_BS.detach(), (clipped_BS > plain_BS).float(), mask_BS)
-        metrics["policy_loss"] = float(value.detach())
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), plus the KL penalty when there is one; summed with the
+        weight that `loss_average` gives."""
+        config, by = self.config, self.config.loss_average
+        mask_BS = minibatch.mask_BS.bool()
+        mask_BSD = factors_mask(mask_BS, minibatch.log_prob_BSD)
+        log_ratio_BSD = masked(minibatch.log_prob_BSD - minibatch.old_log_prob_BSD, mask_BSD)
+        log_ratio_BSD = log_ratio_BSD.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        ratio_BSD = log_ratio_BSD.exp()
+        advantages_BS1 = minibatch.advantages_BS.to(ratio_BSD.dtype)[..., None]
+        plain_BSD = -advantages_BS1 * ratio_BSD
+        clipped_BSD = -advantages_BS1 * ratio_BSD.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
+        total, weight = masked_sum(torch.maximum(plain_BSD, clipped_BSD), mask_BS, by=by)
+        metrics = self._describe(log_ratio_BSD.detach(), (clipped_BSD > plain_BSD).float(), mask_BS)
         if self.needs_reference:
-            if reference_log_prob_BS is None:
+            reference_BSD = minibatch.reference_log_prob_BSD
+            if reference_BSD is None:
                 raise ConfigError(
                     "optimizer.args.kl_coefficient is above 0, so the loss needs the log-probabilities under "
                     "the initial policy, but got none. Set kl_coefficient to 0 or hold a reference policy."
                 )
-            divergence = self._mean(k3(log_prob_BS, reference_log_prob_BS.detach(), mask_BS), mask_BS)
-            metrics["reference_kl"] = float(divergence.detach())
-            value = value + config.kl_coefficient * divergence
-        return Loss(value, metrics)
+            divergence_BSD = k3(minibatch.log_prob_BSD, reference_BSD.detach(), mask_BSD)
+            metrics["reference_kl"] = masked_metric(divergence_BSD, mask_BS, by=by)
+            total = total + config.kl_coefficient * masked_sum(divergence_BSD, mask_BS, by=by)[0]
+        return LossSum(total, weight, metrics)
 
     def should_stop(self, metrics: Mapping[str, float]) -> bool:
         return self.config.kl_stop is not None and not metrics["approx_kl"] <= self.config.kl_stop
 
-    def _mean(self, values_BS: Tensor, mask_BS: Tensor) -> Tensor:
-        return masked_mean(values_BS, mask_BS, by=self.config.loss_average)
-
-    def _describe(self, log_ratio_BS: Tensor, is_clipped_BS: Tensor, mask_BS: Tensor) -> dict[str, float]:
+    def _describe(self, log_ratio_BSD: Tensor, is_clipped_BSD: Tensor, mask_BS: Tensor) -> dict[str, Metric]:
         """What the step does to the policy. `approx_kl` is never negative; `log_ratio` is the signed mean."""
-        counted = log_ratio_BS[mask_BS]
-        extremes = counted if counted.numel() else torch.zeros(1)
+        by = self.config.loss_average
+        # Masked entries hold 0, the log-ratio of no change, which is no extreme of anything.
+        highest, lowest = (
+            (log_ratio_BSD.amax().exp(), log_ratio_BSD.amin().exp()) if log_ratio_BSD.numel() else (1.0, 1.0)
+        )
+        kl_BSD = log_ratio_BSD.exp() - 1.0 - log_ratio_BSD
         return {
-            "clip_fraction": float(self._mean(is_clipped_BS, mask_BS)),
-            "approx_kl": float(self._mean(log_ratio_BS.exp() - 1.0 - log_ratio_BS, mask_BS)),
-            "log_ratio": float(self._mean(log_ratio_BS, mask_BS)),
-            "ratio_max": float(extremes.max().exp()),
-            "ratio_min": float(extremes.min().exp()),
+            "clip_fraction": masked_metric(is_clipped_BSD, mask_BS, by=by),
+            "approx_kl": masked_metric(kl_BSD, mask_BS, by=by),
+            "log_ratio": masked_metric(log_ratio_BSD, mask_BS, by=by),
+            "ratio_max": Metric(highest, combine="max"),
+            "ratio_min": Metric(lowest, combine="min"),
         }
 
 
-def k3(log_prob_BS: Tensor, reference_log_prob_BS: Tensor, mask_BS: Tensor) -> Tensor:
+def k3(log_prob: Tensor, reference_log_prob: Tensor, mask: Tensor) -> Tensor:
     """Unbiased, never negative estimate of KL(policy || reference) in nats (arXiv 2402.03300, eq. 4)."""
-    difference_BS = masked(reference_log_prob_BS - log_prob_BS, mask_BS).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return difference_BS.exp() - 1.0 - difference_BS
+    difference = masked(reference_log_prob - log_prob, mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return difference.exp() - 1.0 - difference
 
 
-def _clean(rewards_GK: Tensor, valid_GK: Tensor) -> tuple[Tensor, Tensor]:
-    """Float64 rewards with zeros where unscored: an unscored entry may hold anything, NaN included."""
-    valid_GK = valid_GK.bool()
-    return torch.where(valid_GK, rewards_GK.double(), 0.0), valid_GK
+def _clean(judged: Judged) -> tuple[Tensor, Tensor]:
+    """Float64 rewards with zeros where unscored, and where they are scored."""
+    valid_GK = judged.valid_GK
+    return torch.where(valid_GK, judged.values_GK.double(), 0.0), valid_GK
 
 
 def _varies(rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
@@ -164,7 +168,7 @@ def _check(config: GRPO.Config) -> None:
             raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must not be negative.")
     if not config.reward_scale > 0:
         raise ConfigError(f"optimizer.args.reward_scale is {config.reward_scale}; it must be above 0.")
-    if config.loss_average not in ("trajectory", "token"):
+    if config.loss_average not in AVERAGES:
         raise ConfigError(
             f"optimizer.args.loss_average is {config.loss_average!r}; it is either 'trajectory' or 'token'."
         )

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Loss
-from gymnast_optimizers.aggregation import masked, trajectory_means
+from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.types import LossSum, Metric
+from gymnast_optimizers.aggregation import trajectory_means
 from gymnast_optimizers.gradient_steps import GradientConfig, GradientSteps
 
 
@@ -37,36 +37,26 @@ class IterSFT(GradientSteps):
         self.config: IterSFT.Config = config
         self.demonstrations_per_rollout = config.demonstrations_per_rollout
 
-    def keep(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        return self._succeeded(rewards_GK, valid_GK).any(1)
+    def keep(self, judged: Judged) -> Tensor:
+        """Groups with a success."""
+        return self._succeeded(judged).any(1)
 
-    def advantages(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
+    def advantages(self, judged: Judged) -> Advantages:
         """1 for a success, 0 for anything else."""
-        return self._succeeded(rewards_GK, valid_GK).float()
+        return Advantages.of_trajectories(self._succeeded(judged).float(), judged)
 
-    def loss(
-        self,
-        log_prob_BS: Tensor,
-        old_log_prob_BS: Tensor,
-        advantages_B: Tensor,
-        mask_BS: Tensor,
-        reference_log_prob_BS: Tensor | None = None,
-    ) -> Loss:
-        """-log p, averaged over each success's unmasked factors, then over the successes."""
-        mask_BS = mask_BS.bool()
-        weights_B = (advantages_B > 0).float() * mask_BS.any(1)
-        counted_BS = mask_BS & (weights_B > 0)[:, None]
-        mean_log_prob_B = trajectory_means(log_prob_BS, counted_BS)
-        successes = weights_B.sum()
-        value = -mean_log_prob_B.sum() / successes.clamp(min=1)
-        drift_BS = masked((log_prob_BS - old_log_prob_BS).detach(), counted_BS)
-        drift = trajectory_means(drift_BS, counted_BS).sum() / successes.clamp(min=1)
-        metrics = {
-            "policy_loss": float(value.detach()),
-            "success_fraction": float(successes / max(len(weights_B), 1)),
-            "log_ratio": float(drift),
-        }
-        return Loss(value, metrics)
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        """-log p, averaged over each success's unmasked factors; their sum over the successes, which it weighs."""
+        mask_BS = minibatch.mask_BS.bool()
+        success_B = (minibatch.advantages_BS > 0).any(1) & mask_BS.any(1)
+        counted_BS = mask_BS & success_B[:, None]
+        total = -trajectory_means(minibatch.log_prob_BSD, counted_BS).sum()
+        successes = success_B.sum()
+        drift_BSD = (minibatch.log_prob_BSD - minibatch.old_log_prob_BSD).detach()
+        drift = trajectory_means(drift_BSD, counted_BS).sum() / successes.clamp(min=1)
+        share = success_B.float().mean() if len(success_B) else 0.0
+        metrics = {"success_fraction": Metric(share, float(len(success_B))), "log_ratio": Metric(drift, successes)}
+        return LossSum(total, successes, metrics)
 
-    def _succeeded(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
-        return valid_GK.bool() & (torch.nan_to_num(rewards_GK) > self.config.success_threshold)
+    def _succeeded(self, judged: Judged) -> Tensor:
+        return judged.valid_GK & (judged.values_GK.nan_to_num() > self.config.success_threshold)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Loss
-from gymnast_optimizers.aggregation import masked, trajectory_means
+from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.types import LossSum
+from gymnast_optimizers.aggregation import factors_mask, masked, masked_metric
 from gymnast_optimizers.gradient_steps import GradientConfig, GradientSteps
 
 
@@ -31,14 +32,18 @@ class RLOO(GradientSteps):
             raise ConfigError(f"optimizer.args.group_size is {config.group_size}; leave-one-out needs at least 2.")
         self.config: RLOO.Config = config
 
-    def keep(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
+    def keep(self, judged: Judged) -> Tensor:
         """Groups whose scored rewards differ; equal ones give no gradient."""
-        return (self.advantages(rewards_GK, valid_GK) != 0).any(1)
+        return (self.group_advantages(judged) != 0).any(1)
 
-    def advantages(self, rewards_GK: Tensor, valid_GK: Tensor) -> Tensor:
+    def advantages(self, judged: Judged) -> Advantages:
         """R_i - mean of R_j, j != i, over the scored members; 0 for one that has no other to be compared with."""
-        valid_GK = valid_GK.bool()
-        rewards_GK = torch.where(valid_GK, rewards_GK.double(), 0.0)
+        return Advantages.of_trajectories(self.group_advantages(judged), judged)
+
+    def group_advantages(self, judged: Judged) -> Tensor:
+        """The advantage of each rollout, float32 (G, K)."""
+        valid_GK = judged.valid_GK
+        rewards_GK = torch.where(valid_GK, judged.values_GK.double(), 0.0)
         others_G1 = (valid_GK.sum(1, keepdim=True) - 1).clamp(min=1)
         baseline_GK = (rewards_GK.sum(1, keepdim=True) - rewards_GK) / others_G1
         compared_GK = valid_GK & (valid_GK.sum(1, keepdim=True) > 1)
@@ -46,21 +51,11 @@ class RLOO(GradientSteps):
         # Rewards that are equal up to rounding are no signal.
         return torch.where(advantages_GK.abs() < 1e-9, 0.0, advantages_GK).float()
 
-    def loss(
-        self,
-        log_prob_BS: Tensor,
-        old_log_prob_BS: Tensor,
-        advantages_B: Tensor,
-        mask_BS: Tensor,
-        reference_log_prob_BS: Tensor | None = None,
-    ) -> Loss:
-        """-A log p(trajectory), averaged over the trajectories."""
-        mask_BS = mask_BS.bool()
-        log_prob_B = masked(log_prob_BS, mask_BS).sum(1)
-        value = -(advantages_B.float() * log_prob_B).sum() / max(len(log_prob_B), 1)
-        drift_BS = masked((log_prob_BS - old_log_prob_BS).detach(), mask_BS)
-        metrics = {
-            "policy_loss": float(value.detach()),
-            "log_ratio": float(trajectory_means(drift_BS, mask_BS).sum() / max(len(drift_BS), 1)),
-        }
-        return Loss(value, metrics)
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        """-A log p(trajectory), summed over the trajectories."""
+        mask_BSD = factors_mask(minibatch.mask_BS, minibatch.log_prob_BSD)
+        log_prob_BS = masked(minibatch.log_prob_BSD, mask_BSD).sum(2)
+        total = -(minibatch.advantages_BS.to(log_prob_BS.dtype) * log_prob_BS).sum()
+        drift_BSD = minibatch.log_prob_BSD - minibatch.old_log_prob_BSD
+        metrics = {"log_ratio": masked_metric(drift_BSD, minibatch.mask_BS, by="trajectory")}
+        return LossSum(total, len(log_prob_BS), metrics)
