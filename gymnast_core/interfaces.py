@@ -71,9 +71,13 @@ class Trainable:
         """The network whose parameters are trained; its `train()`/`eval()` mode is set by the caller."""
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define module().")
 
-    def training_loss(self, episodes: Sequence[Episode], *, generators: Sequence[torch.Generator]) -> LossSum:
-        """The loss on recorded episodes, as a sum and its weight. `generators[i]` is where all randomness of
-        `episodes[i]` (crops, noise, dropout) comes from: an episode adds the same whichever others are in the call."""
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        """The loss on recorded episodes, as a sum and its weight: an episode adds the same whichever others come along.
+
+        All randomness (crops, noise, dropout) comes from `generator`, of which each episode takes one number, in order:
+        begin with `generators = gymnast_core.seeds.episode_generators(generator, len(episodes))`, and draw what episode
+        i needs from `generators[i]`.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define training_loss().")
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
@@ -155,9 +159,9 @@ class Policy(nn.Module, Component, Trainable, ABC):
     def module(self) -> nn.Module:
         return self
 
-    def imitation_loss(self, episodes: Sequence[Episode], *, generators: Sequence[torch.Generator]) -> LossSum:
+    def imitation_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """Supervised loss on recorded episodes (behaviour cloning), as of `training_loss`."""
-        return self.training_loss(episodes, generators=generators)
+        return self.training_loss(episodes, generator=generator)
 
 
 class RewardModel(Component, Trainable, ABC):

@@ -20,5 +20,15 @@ def episode_generators(generator: torch.Generator, count: int) -> list[torch.Gen
 
     Episodes that come in several calls get the same streams as in one call.
     """
-    seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(count)]
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [torch.Generator().manual_seed(seed) for seed in _episode_seeds(generator, count)]
+
+
+def skip_episodes(generator: torch.Generator, count: int) -> torch.Generator:
+    """The generator, as it is after `episode_generators` made streams for `count` episodes that others work on."""
+    _episode_seeds(generator, count)
+    return generator
+
+
+def _episode_seeds(generator: torch.Generator, count: int) -> list[int]:
+    # One call a number: the stream of a longer draw need not begin like that of a shorter one.
+    return [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(count)]

@@ -85,6 +85,11 @@ def score_interval(values: ArrayLike, clusters: ArrayLike | None = None, *, seed
     return bootstrap_interval(values, clusters, bounds=(-np.inf, np.inf), seed=seed)
 
 
+def mean_interval(values: Sequence[float], kind: str, *, seed: int = 0) -> Interval | None:
+    """95 % interval of the mean of what a reward model of that kind ("success" or "score") gave."""
+    return success_interval(values, seed=seed) if kind == "success" else score_interval(values, seed=seed)
+
+
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """Exact McNemar test (Psychometrika 12, 1947) of two policies' 0/1 outcomes on the same trials.
 

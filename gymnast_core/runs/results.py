@@ -47,6 +47,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """The evaluation after a run minus the one before it, on the same tasks."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    """95 % confidence interval."""
+    n: int
+    """Tasks judged both times."""
+    method: str
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything the report shows."""
 
@@ -60,6 +72,22 @@ class Run:
     evaluations: Mapping[str, Evaluation]
     resumes: Sequence[Mapping[str, Any]] = ()
     """What each resume changed: {"time": …, "changes": {key: [before, after]}}."""
+
+    @property
+    def difference(self) -> Difference | None:
+        """What the run changed, by its summary; None where that says nothing of the kind."""
+        found = self.summary.get("difference")
+        if not isinstance(found, Mapping) or _number(found.get("mean")) is None:
+            return None
+        interval = found.get("interval")
+        bounds = [_number(bound) for bound in interval] if isinstance(interval, list | tuple) else []
+        known = len(bounds) == 2 and None not in bounds
+        return Difference(
+            mean=float(found["mean"]),
+            interval=(bounds[0], bounds[1]) if known else None,  # type: ignore[arg-type]
+            n=int(_number(found.get("n")) or 0),
+            method=str(found.get("method", "")),
+        )
 
     @property
     def kind(self) -> str:

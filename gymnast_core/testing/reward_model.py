@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gymnast_core.interfaces import RewardModel
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import can_save, check_component, reloaded
 from gymnast_core.testing.contract import Contract, close, instance
-from gymnast_core.testing.making import make_rollouts, make_tasks
+from gymnast_core.testing.making import make_tasks, uniform
 from gymnast_core.types import Reward, Rollout, Task
 
 PATIENCE_S = 600.0
 """Seconds that `submit` may take."""
+CHUNKS, CHUNK = 2, 3
+"""Decisions a rollout, and actions a decision."""
+COURSES = {"still": 0.0, "half-done": 0.5, "finished": 1.0, "noise": None}
+"""What happens in made-up rollouts: how much of the way they go; None shows noise."""
 
 
 def check_reward_model(
@@ -31,52 +38,104 @@ def check_reward_model(
     tolerance: float = 1e-3,
     unjudgeable: Sequence[Rollout] | None = None,
     reload: Callable[[Path], RewardModel] | None = None,
+    parts: Parts | None = None,
 ) -> list[str]:
-    """Check `score`, `submit` and, where it exists, `save`.
+    """Check `score`, `submit`, `state_dict` and, where it exists, `save`. Lines that begin with "not shown" say what
+    could not be seen of this reward model.
 
-    `deterministic=False` skips comparing calls, for judges that sample their answers. `unjudgeable` are rollouts that
-    must come back as errors; without them some are made up that show and ask nothing (no frame, no instruction), which
-    may be judged (by chance, by the actions), but not all as the same failure. `reload` builds the judge from a saved
-    folder; by default its `Config` is given `checkpoint=FOLDER`.
+    Of each task four rollouts are made up: still, half-done, finished, and noise; the world knows of the first three
+    whether they succeeded. At least one must be judged: give `tasks` that the judge can work with, and the `parts` of a
+    run if it needs its world model or policy. `deterministic=False` skips comparing calls, for judges that sample their
+    answers. `unjudgeable` are rollouts that must come back as errors; without them some are made up that show and ask
+    nothing (no frame, no instruction), which may be judged (by chance, by the actions), but not all as the same
+    failure. `reload` builds the judge from a saved folder; by default its `Config` is given `checkpoint=FOLDER`.
     """
     judge = instance(reward_model)
     contract = Contract(judge, RewardModel)
-    rollouts = make_rollouts(tasks or make_tasks(4, image_size), action_dim)
+    contract.expect(judge.kind in ("success", "score"), "kind", '"success" or "score"', repr(judge.kind))
+    tasks = tasks or make_tasks(2, image_size)
+    judge.attach(replace(parts or Parts(tasks=tasks), reward_model=judge))
+    rollouts = [rollout for index, task in enumerate(tasks) for rollout in _courses(task, index, action_dim)]
     with contract.untouched("score", rollouts=rollouts):
         rewards = judge.score(rollouts)
     contract.verified.append("rollouts are not modified")
     _expect_rewards(contract, rewards, len(rollouts))
-    for rollout, reward in zip(rollouts, rewards, strict=True):
-        within = reward.finish_step is None or reward.finish_step <= rollout.horizon
-        contract.expect(within, "score", f"a finish_step of at most {rollout.horizon}, the rollout's actions", reward)
+    _expect_values(contract, judge.kind, rollouts, rewards)
     _expect_rewards(contract, judge.score([]), 0)
     contract.verified.append("one Reward per rollout, with a value or an error")
-
-    def expect_same(found: Sequence[Reward], method: str, what: str) -> None:
-        same = all(close(a.value, b.value, tolerance) for a, b in zip(rewards, found, strict=True))
-        contract.expect(same, method, what, (rewards, found))
-
     if deterministic:
-        expect_same([judge.score([rollout])[0] for rollout in rollouts], "score", "the same reward on its own")
-        backwards = judge.score(rollouts[::-1])[::-1]
-        expect_same(backwards, "score", "the same reward in reverse order as in the batch")
-        contract.verified += ["rewards are in order", "a reward does not depend on the other rollouts"]
+        _check_neighbours(contract, judge, rollouts, rewards, tolerance)
+    else:
+        contract.verified.append("not shown: order and independence, of a judge whose answers are samples")
     with contract.working("submit", "a Future of the rewards"):
         submitted = judge.submit(rollouts).result(timeout=PATIENCE_S)
     _expect_rewards(contract, submitted, len(rollouts), "submit")
     if deterministic:
-        expect_same(submitted, "submit", "the rewards of `score`")
+        _expect_same(contract, rewards, submitted, tolerance, "submit", "the rewards of `score`")
         contract.verified.append("submit agrees with score")
     _check_errors(contract, judge, rollouts, rewards, unjudgeable)
+    _check_state(contract, judge, rollouts, rewards if deterministic else None, tolerance)
     if can_save(judge):
         with tempfile.TemporaryDirectory() as folder:
             judge.save(Path(folder))
             again = reloaded(contract, judge, Path(folder), reload)
             if again is not None:
-                expect_same(again.score(rollouts), "save", "the same reward model when loaded")
+                wanted = "the same reward model when loaded"
+                _expect_same(contract, rewards, again.score(rollouts), tolerance, "save", wanted)
                 contract.verified.append("a saved reward model loads as the same reward model")
     check_component(contract, judge)
     return contract.verified
+
+
+def _courses(task: Task, group: int, action_dim: int) -> list[Rollout]:
+    """One rollout of each of `COURSES`, all of one group."""
+    return [_rollout(task, group, share, action_dim) for share in COURSES.values()]
+
+
+def _rollout(task: Task, group: int, share: float | None, action_dim: int) -> Rollout:
+    """The first `share` of the way to the goal, at an even pace, and no further; None: noise."""
+    horizon = CHUNKS * CHUNK
+    place_T = torch.linspace(0, 1, horizon + 1).clamp(max=1.0 if share is None else share)
+    moving_S = (place_T[1:] > place_T[:-1]).float()
+    if share is None:
+        actions_SA = uniform((horizon, action_dim), group) * 0.1
+    else:
+        actions_SA = moving_S[:, None].expand(-1, action_dim) * 0.1
+    outcome_S = (place_T[1:] >= 1.0).float()
+    proprio_TP = None if task.proprio_TP is None else task.proprio_TP[-1] + 0.1 * place_T[:, None]
+    return Rollout(
+        task=task,
+        group=group,
+        frames_TVHWC=_noise(task, horizon, group) if share is None else _way(task, place_T),
+        actions_NLA=actions_SA.reshape(CHUNKS, CHUNK, action_dim),
+        log_prob_NLD=torch.full((CHUNKS, CHUNK, action_dim), -1.0),
+        temperature=1.0,
+        cameras=task.cameras,
+        proprio_TP=proprio_TP,
+        outcome_S=torch.full((horizon,), float("nan")) if share is None else outcome_S,
+    )
+
+
+def _way(task: Task, place_T: Tensor) -> Tensor:
+    """Frames at these places between the start (0) and the goal (1): where the expert was, if there is one, else a
+    scene that moves to the right and becomes brighter."""
+    start_VHWC = task.frames_TVHWC[-1]
+    if task.expert is not None and task.expert.frames_TVHWC.shape[1:] == start_VHWC.shape:
+        shown_TVHWC = task.expert.frames_TVHWC
+        indices = (place_T * (len(shown_TVHWC) - 1)).round().long()
+        return torch.cat([start_VHWC[None], shown_TVHWC[indices[1:]]])
+    frames = []
+    for place in place_T.tolist():
+        moved_VHWC = start_VHWC.roll(round(place * start_VHWC.shape[2] / 4), dims=2).int()
+        frames.append((moved_VHWC + round(64 * place)).clamp(max=255).to(torch.uint8))
+    return torch.stack(frames)
+
+
+def _noise(task: Task, horizon: int, seed: int) -> Tensor:
+    """Dark for even seeds, bright for odd ones."""
+    start_1VHWC = task.frames_TVHWC[-1:]
+    noise = uniform((horizon, *start_1VHWC.shape[1:]), seed) * 63.5 + (63.5, 191.5)[seed % 2]
+    return torch.cat([start_1VHWC, noise.to(torch.uint8)])
 
 
 def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "score") -> None:
@@ -88,6 +147,64 @@ def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "s
         contract.expect(math.isfinite(reward.cost_usd) and reward.cost_usd >= 0, method, "a cost in USD", reward)
 
 
+def _expect_values(contract: Contract, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
+    """That something was judged at all, and what the values must be."""
+    values = [reward.value for reward in rewards if reward.value is not None]
+    if not values:
+        wanted = (
+            f"at least one of {len(rewards)} made-up rollouts to be judged; without that nothing can be shown (give "
+            "tasks that it can judge: gymnast check … --tasks DATASET, or tasks=… and parts=… in Python)"
+        )
+        contract.expect(False, "score", wanted, f"errors only, the first one: {rewards[0].error}")
+    for rollout, reward in zip(rollouts, rewards, strict=True):
+        within = reward.value is None or kind != "success" or 0.0 <= reward.value <= 1.0
+        contract.expect(within, "kind", 'success in [0, 1], or kind = "score"', reward)
+        within = reward.finish_step is None or reward.finish_step <= rollout.horizon
+        contract.expect(within, "score", f"a finish_step of at most {rollout.horizon}, the rollout's actions", reward)
+        if reward.step_values_S is not None:
+            contract.tensor(reward.step_values_S, "score", "step_values_S", (rollout.horizon,), torch.float32)
+    contract.verified.append(f"{len(values)} of {len(rewards)} rollouts judged, values of the kind {kind!r}")
+    if any(reward.step_values_S is not None for reward in rewards):
+        contract.verified.append("step_values_S rewards each action")
+
+
+def _expect_same(
+    contract: Contract, rewards: Sequence[Reward], found: Sequence[Reward], tolerance: float, method: str, what: str
+) -> None:
+    same = all(close(a.value, b.value, tolerance) for a, b in zip(rewards, found, strict=True))
+    contract.expect(same, method, what, (rewards, found))
+    for a, b in zip(rewards, found, strict=True):
+        if a.step_values_S is None or b.step_values_S is None:
+            same = a.step_values_S is b.step_values_S
+        else:
+            same = torch.allclose(a.step_values_S, b.step_values_S, rtol=0.0, atol=tolerance)
+        contract.expect(same, method, f"{what}, step_values_S included", (a, b))
+
+
+def _check_neighbours(
+    contract: Contract, judge: RewardModel, rollouts: Sequence[Rollout], rewards: Sequence[Reward], tolerance: float
+) -> None:
+    """A reward is the same alone, in another order, and beside others of its own course only."""
+    alone = [judge.score([rollout])[0] for rollout in rollouts]
+    _expect_same(contract, rewards, alone, tolerance, "score", "the same reward on its own")
+    backwards = judge.score(rollouts[::-1])[::-1]
+    wanted = "the same reward in reverse order as in the batch"
+    _expect_same(contract, rewards, backwards, tolerance, "score", wanted)
+    for course, name in enumerate(COURSES):
+        mine = slice(course, None, len(COURSES))
+        beside = judge.score(rollouts[mine])
+        wanted = f"the same reward beside {name} rollouts only"
+        _expect_same(contract, rewards[mine], beside, tolerance, "score", wanted)
+    values = Counter(reward.value for reward in rewards if reward.value is not None)
+    if len(values) > 1:
+        contract.verified += ["rewards are in order", "a reward does not depend on the other rollouts"]
+    else:
+        (value,) = values
+        contract.verified.append(
+            f"not shown: order and independence, since all judged rollouts got the reward {value:g}"
+        )
+
+
 def _check_errors(
     contract: Contract,
     judge: RewardModel,
@@ -95,10 +212,11 @@ def _check_errors(
     rewards: Sequence[Reward],
     unjudgeable: Sequence[Rollout] | None,
 ) -> None:
-    hopeless = list(unjudgeable or [_blank(rollout, i) for rollout in rollouts for i in range(2)])
+    hopeless = list(unjudgeable or [_blank(rollout, i) for rollout in rollouts[:4] for i in range(2)])
+    sound = next(index for index, reward in enumerate(rewards) if reward.value is not None)
     with contract.working("score", "a Reward with `error` set for a rollout without a frame or an instruction"):
         # Beside a sound rollout: one that cannot be judged must not cost the others their reward.
-        found = judge.score([*hopeless, rollouts[0]])
+        found = judge.score([*hopeless, rollouts[sound]])
     _expect_rewards(contract, found, len(hopeless) + 1)
     errors = [reward.error for reward in found[:-1]]
     if unjudgeable:
@@ -108,12 +226,50 @@ def _check_errors(
     all_zero = all(failures[: len(hopeless)]) and not all(failures)
     wanted = "an error for what cannot be judged (no frame, no instruction), never a zero"
     contract.expect(not all_zero, "score", wanted, "the value 0 for each")
-    lost = rewards[0].error is None and found[-1].error is not None
-    contract.expect(not lost, "score", "the reward of a sound rollout beside one that cannot be judged", found[-1])
-    contract.verified.append("a judgement that failed is not a zero, and costs no other")
+    wanted = "the reward of a sound rollout beside one that cannot be judged"
+    contract.expect(found[-1].error is None, "score", wanted, found[-1])
+    if all(failures):
+        contract.verified.append("not shown: that a failed judgement is not a zero, since every reward was 0")
+    elif not any(errors):
+        contract.verified.append("not shown: that a failed judgement is not a zero, since even a blank was judged")
+    else:
+        contract.verified.append("a judgement that failed is not a zero, and costs no other")
 
 
 def _blank(rollout: Rollout, index: int) -> Rollout:
-    frames_THWC = rollout.frames_THWC[:0]
-    task = Task(f"blank-{rollout.task.id}-{index}", "", frames_THWC)
-    return replace(rollout, task=task, frames_THWC=frames_THWC, actions_NLA=torch.full_like(rollout.actions_NLA, index))
+    frames_TVHWC = rollout.frames_TVHWC[:0]
+    task = Task(f"blank-{rollout.task.id}-{index}", "", frames_TVHWC, rollout.cameras)
+    actions_NLA = torch.full_like(rollout.actions_NLA, index)
+    return replace(rollout, task=task, frames_TVHWC=frames_TVHWC, actions_NLA=actions_NLA, outcome_S=None)
+
+
+def _check_state(
+    contract: Contract,
+    judge: RewardModel,
+    rollouts: Sequence[Rollout],
+    rewards: Sequence[Reward] | None,
+    tolerance: float,
+) -> None:
+    """What `state_dict` returns goes through a snapshot and back."""
+    with tempfile.TemporaryDirectory() as folder:
+        with contract.working("state_dict", "nested dicts and lists of tensors, numbers, strings and None"):
+            state = judge.state_dict()
+            save_snapshot(Path(folder), 0, {"state": state})
+        stored = (load_latest_snapshot(Path(folder)) or {})["state"]
+    with contract.working("load_state_dict", "to take over what a snapshot holds of state_dict()"):
+        judge.load_state_dict(stored)
+    contract.expect(_equal(judge.state_dict(), state), "load_state_dict", f"the state {state}", judge.state_dict())
+    if rewards is not None:
+        wanted = "the same rewards as before"
+        _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", wanted)
+    contract.verified.append("its state goes through a snapshot and back")
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool(torch.equal(first.cpu(), second.cpu()))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return first == second

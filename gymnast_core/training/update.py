@@ -20,7 +20,7 @@ from gymnast_core.learning import Advantages, Judged, Minibatch
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
-from gymnast_core.seeds import seeded_generator
+from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, LossSum, Metric
 
@@ -137,10 +137,13 @@ class Updater:
         yield Term("policy_loss", 1 / (1 + ratio), losses)
         if ratio:
             drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
-            own = drawn[self._processes.rank :: self._processes.count]
+            rank, processes = self._processes.rank, self._processes.count
+            own = range(len(drawn) * rank // processes, len(drawn) * (rank + 1) // processes)
             micro = self._micro or max(len(own), 1)
-            shown = [own[first : first + micro] for first in range(0, len(own), micro)]
-            losses = [partial(self._demonstration_loss, part) for part in shown]
+            parts = [own[first : first + micro] for first in range(0, len(own), micro)]
+            losses = [
+                partial(self._demonstration_loss, drawn[part.start : part.stop], part.start, place) for part in parts
+            ]
             yield Term("demonstration_loss", ratio / (1 + ratio), losses)
 
     def _accumulate(self, terms: Sequence[Term], metrics: Tally) -> None:
@@ -210,18 +213,16 @@ class Updater:
         entropy = Metric(counted_BSD.sum() / factors.clamp(min=1), factors)
         return LossSum(loss.total, loss.weight, {"entropy": entropy, **loss.metrics})
 
-    def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[tuple[int, torch.Generator]]:
-        """Indices of demonstrations, each with the generator of its randomness: the same in all processes."""
+    def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[Episode]:
+        """The same ones in all processes."""
         generator = seeded_generator(self._seed, "demonstrations", *place)
         indices = torch.randint(len(self._demonstrations), (count,), generator=generator).tolist()
-        return [
-            (index, seeded_generator(self._seed, "demonstration", *place, number))
-            for number, index in enumerate(indices)
-        ]
+        return [self._demonstrations[index] for index in indices]
 
-    def _demonstration_loss(self, drawn: Sequence[tuple[int, torch.Generator]]) -> LossSum:
-        episodes = [self._demonstrations[index] for index, _ in drawn]
-        return self._policy.imitation_loss(episodes, generators=[generator for _, generator in drawn])
+    def _demonstration_loss(self, drawn: Sequence[Episode], first: int, place: tuple[int, int, int]) -> LossSum:
+        """The imitation loss of drawn demonstrations of which `first` come before: their randomness is their own."""
+        generator = skip_episodes(seeded_generator(self._seed, "demonstration", *place), first)
+        return self._policy.imitation_loss(drawn, generator=generator)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What `trainer.precision` says, around a loss."""

@@ -15,6 +15,7 @@ from seeing import SeeingPolicy, UpReward, task
 from torch import Tensor
 
 from gymnast_core.learning import Minibatch
+from gymnast_core.seeds import episode_generators
 from gymnast_core.training.update import NonFiniteGradient
 from gymnast_core.types import Episode, LossSum, Metric
 
@@ -22,9 +23,12 @@ from gymnast_core.types import Episode, LossSum, Metric
 class Imitating(SeeingPolicy):
     """Pushes its first bias by what each episode names; an episode weighs its length."""
 
-    def imitation_loss(self, episodes: Sequence[Episode], *, generators: Any = None, generator: Any = None) -> LossSum:
+    def imitation_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         lengths = [len(episode.actions_TA) for episode in episodes]
-        wanted = [float(episode.actions_TA[0, 0]) for episode in episodes]
+        chances = [float(torch.rand(1, generator=own)) for own in episode_generators(generator, len(episodes))]
+        numbers = [float(episode.actions_TA[0, 0]) for episode in episodes]
+        # 1 is pushed by exactly, other numbers by chance.
+        wanted = [number if number == 1.0 else number * chance for number, chance in zip(numbers, chances, strict=True)]
         pairs = zip(lengths, wanted, strict=True)
         total = sum((length * -number * self.bias[0] for length, number in pairs), torch.zeros(()))
         return LossSum(total, float(sum(lengths)))
