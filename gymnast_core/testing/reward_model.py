@@ -112,7 +112,7 @@ def _rollout(task: Task, group: int, share: float | None, action_dim: int) -> Ro
         temperature=1.0,
         cameras=task.cameras,
         proprio_TP=proprio_TP,
-        outcome_S=torch.full((horizon,), float("nan")) if share is None else outcome_S,
+        outcome_S=None if share is None else outcome_S,
     )
 
 
