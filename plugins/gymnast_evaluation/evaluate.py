@@ -16,9 +16,10 @@ from gymnast_core.plugins import compose
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
+from gymnast_core.statistics import mean_interval
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout, Task
-from gymnast_evaluation.results import EpisodeResult, Evaluation, mean_interval
+from gymnast_evaluation.results import EpisodeResult, Evaluation
 
 
 def roll_out(

@@ -201,7 +201,7 @@ def _data_uri(path: Path, mime: str) -> str:
 def _summary(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        worlds = next(iter(found["results"].values()), {})
+        worlds: dict[str, Any] = next(iter(found["results"].values()), {})
         # Summaries of earlier versions know success alone.
         return {"judges": {world: {"name": "", "kind": "success"} for world in worlds}, **found}
     except FileNotFoundError as error:

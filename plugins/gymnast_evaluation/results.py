@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gymnast_core.errors import DataError
-from gymnast_core.statistics import Interval, bootstrap_interval, score_interval, success_interval
+from gymnast_core.statistics import Interval, bootstrap_interval, score_interval
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,6 @@ def paired_difference(before: Evaluation, after: Evaluation, *, seed: int = 0) -
     else:
         interval = score_interval(differences, seed=seed)
     return Difference(float(differences.mean()), interval, len(shared), "paired BCa bootstrap over episodes")
-
-
-def mean_interval(values: Sequence[float], kind: str, *, seed: int = 0) -> Interval | None:
-    """95 % interval of the mean of what a reward model of that kind gave."""
-    return success_interval(values, seed=seed) if kind == "success" else score_interval(values, seed=seed)
 
 
 def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:

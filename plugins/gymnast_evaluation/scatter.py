@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gymnast_pages.charts import ticks
-from gymnast_pages.measure import Measure
+from gymnast_pages.measure import SUCCESS, Measure
 
 SIZE, LEFT, TOP, RIGHT, BOTTOM = 420, 72, 12, 24, 50
 """SVG units."""
@@ -41,8 +41,8 @@ class Scatter:
     x_label: str
     y_label: str
     points: Sequence[ScatterPoint]
-    x_measure: Measure = Measure()
-    y_measure: Measure = Measure()
+    x_measure: Measure = SUCCESS
+    y_measure: Measure = SUCCESS
 
     @property
     def x_range(self) -> tuple[float, float]:
@@ -54,7 +54,9 @@ class Scatter:
 
     def description(self) -> str:
         """What a screen reader says instead of the drawing."""
-        shown = "; ".join(f"{p.name}: {self.x_measure.value(p.x)}, {self.y_measure.value(p.y)}" for p in self.points[:12])
+        shown = "; ".join(
+            f"{p.name}: {self.x_measure.value(p.x)}, {self.y_measure.value(p.y)}" for p in self.points[:12]
+        )
         more = f"; and {len(self.points) - 12} more" if len(self.points) > 12 else ""
         return f"{self.title}. {self.x_label} and {self.y_label} of {len(self.points)} points. {shown}{more}."
 
@@ -153,9 +155,7 @@ def _axes(chart: Scatter) -> Markup:
         high = min(chart.x_range[1], chart.y_range[1])
         if low < high:
             ends = (_x(low, chart), _y(low, chart), _x(high, chart), _y(high, chart))
-            parts.append(
-                Markup('<line class="same" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(*ends)
-            )
+            parts.append(Markup('<line class="same" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(*ends))
     middle = ((left + right) / 2, (top + bottom) / 2)
     parts.append(
         Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(

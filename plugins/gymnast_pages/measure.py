@@ -52,3 +52,7 @@ class Measure:
     def verdict(self, value: float | None) -> str:
         """The word for one judgement: "success", "failure", "partial", "unscored", or "reward 1.25"."""
         return wording.verdict(value) if self.is_success or value is None else f"reward {wording.number(value)}"
+
+
+SUCCESS = Measure()
+"""Success by whichever judge."""

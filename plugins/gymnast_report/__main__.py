@@ -1,4 +1,4 @@
-"""`python -m gymnast_report RUN` writes RUN/report.html again, or RUN/evaluation.html of an evaluation."""
+"""`python -m gymnast_report RUN` writes the page of a run folder again: RUN/report.html, RUN/evaluation.html, …"""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 
 from gymnast_core.errors import GymnastError
-from gymnast_evaluation.page import build_evaluation_page
-from gymnast_report.report import build_report
+from gymnast_report.view import build_page
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gymnast_report", description="Rebuild a run's page.")
     parser.add_argument("run", type=Path, help="run folder, as written by `gymnast train`, `fit` or `evaluate`")
     run = parser.parse_args(arguments).run
-    build = build_evaluation_page if (run / "results.jsonl").exists() else build_report
     try:
-        print(build(run))
+        print(build_page(run))
     except GymnastError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

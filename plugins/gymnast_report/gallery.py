@@ -11,7 +11,8 @@ from pathlib import Path
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.types import Reward, Rollout
-from gymnast_pages.video import write_poster, write_video
+from gymnast_pages.measure import SUCCESS, Measure
+from gymnast_pages.video import side_by_side, write_poster, write_video
 
 IMAGINED = "imagined"
 ENVIRONMENT = "environment"
@@ -34,11 +35,19 @@ class Clip:
     """Task id; before/after pairs join on it."""
     instruction: str
     value: float | None
-    """Success in [0, 1]; None when unscored."""
+    """Success in [0, 1], or a score (see `reward_kind`); None when unscored."""
     partial: float | None
     rationale: str
     error: str | None
     """Why the rollout could not be scored."""
+    reward_kind: str = "success"
+    """The reward model's kind: "success" or "score"."""
+    judge: str = ""
+    """The reward model's name."""
+
+    @property
+    def measure(self) -> Measure:
+        return Measure(self.reward_kind, self.judge)
 
 
 def read_clips(videos: Path) -> list[Clip]:
@@ -55,7 +64,14 @@ def read_clips(videos: Path) -> list[Clip]:
     return [clip for clip in clips if (videos / clip.file).exists()]
 
 
-def record(videos: Path, phase: str, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> list[Clip]:
+def record(
+    videos: Path,
+    phase: str,
+    kind: str,
+    rollouts: Sequence[Rollout],
+    rewards: Sequence[Reward],
+    measure: Measure = SUCCESS,
+) -> list[Clip]:
     """Write the rollouts' videos as the only ones of that phase and kind, and update the index.
 
     Repeating a phase (a second batch in the same iteration, a resumed run) replaces its videos.
@@ -67,9 +83,10 @@ def record(videos: Path, phase: str, kind: str, rollouts: Sequence[Rollout], rew
     clips = []
     for number, (rollout, reward) in enumerate(zip(rollouts, rewards, strict=True), start=1):
         name = f"{stem}-{number:02d}"
-        write_video(rollout.frames_THWC, videos / f"{name}.mp4")
-        write_poster(rollout.frames_THWC, videos / f"{name}.jpg")
-        clips.append(_clip(name, phase, kind, rollout, reward))
+        picture_THWC = side_by_side(rollout.frames_TVHWC)
+        write_video(picture_THWC, videos / f"{name}.mp4")
+        write_poster(picture_THWC, videos / f"{name}.jpg")
+        clips.append(_clip(name, phase, kind, rollout, reward, measure))
     write_text(videos / "index.json", json.dumps([asdict(clip) for clip in others + clips], indent=1))
     _remove_surplus(videos, stem, len(clips))
     return clips
@@ -80,23 +97,31 @@ def kind_of(rollouts: Sequence[Rollout]) -> str:
     return ENVIRONMENT if any(rollout.outcome is not None for rollout in rollouts) else IMAGINED
 
 
-def balanced(rollouts: Sequence[Rollout], rewards: Sequence[Reward], count: int) -> list[int]:
-    """Indices of up to `count` rollouts, half successes and half failures when there are enough of both.
+def balanced(
+    rollouts: Sequence[Rollout], rewards: Sequence[Reward], count: int, measure: Measure = SUCCESS
+) -> list[int]:
+    """Indices of up to `count` rollouts, half successes and half failures when there are enough of both; of other
+    rewards, half the highest and half the lowest.
 
     Unscored rollouts are taken only when there is nothing else to show.
     """
-    successes = [i for i, reward in enumerate(rewards) if reward.value is not None and reward.value >= 0.5]
-    failures = [i for i, reward in enumerate(rewards) if reward.value is not None and reward.value < 0.5]
-    unscored = [i for i, reward in enumerate(rewards) if reward.value is None]
-    successes, failures = (_spread(rollouts, indices) for indices in (successes, failures))
+    values = {i: reward.value for i, reward in enumerate(rewards) if reward.value is not None}
+    unscored = [i for i in range(len(rewards)) if i not in values]
+    if measure.is_success:
+        successes = _spread(rollouts, [i for i, value in values.items() if value >= 0.5])
+        failures = _spread(rollouts, [i for i, value in values.items() if value < 0.5])
+    else:
+        order = sorted(values, key=lambda i: values[i], reverse=True)
+        successes, failures = order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :][::-1]
     half = count // 2
     chosen = successes[:half] + failures[: count - half]
     rest = successes[half:] + failures[count - half :] + unscored
     return (chosen + rest)[:count]
 
 
-def same_tasks(rollouts: Sequence[Rollout], shown: Sequence[str], count: int) -> list[int]:
-    """Indices of up to `count` rollouts of different tasks: those in `shown` first, then in task order.
+def same_tasks(rollouts: Sequence[Rollout], shown: Sequence[str], count: int, below: int | None = None) -> list[int]:
+    """Indices of up to `count` rollouts of different tasks: those in `shown` first, then those of the trials below the
+    number `below`, in task order.
 
     Outcomes play no part, so the videos are a fair sample of the evaluation.
     """
@@ -104,7 +129,8 @@ def same_tasks(rollouts: Sequence[Rollout], shown: Sequence[str], count: int) ->
     for index, rollout in enumerate(rollouts):
         first_of_task.setdefault(rollout.task.id, index)
     known = [first_of_task.pop(task) for task in shown if task in first_of_task]
-    return (known + _spread(rollouts, list(first_of_task.values())))[:count]
+    others = [i for i in first_of_task.values() if below is None or rollouts[i].group < below]
+    return (known + _spread(rollouts, others))[:count]
 
 
 def _spread(rollouts: Sequence[Rollout], indices: Sequence[int]) -> list[int]:
@@ -118,7 +144,7 @@ def _spread(rollouts: Sequence[Rollout], indices: Sequence[int]) -> list[int]:
     return [index for _, index in sorted(turns)]
 
 
-def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward) -> Clip:
+def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward, measure: Measure) -> Clip:
     where = "Imagined" if kind == IMAGINED else "Environment"
     return Clip(
         file=f"{name}.mp4",
@@ -132,6 +158,8 @@ def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward) ->
         partial=reward.partial,
         rationale=reward.rationale,
         error=reward.error,
+        reward_kind=measure.kind,
+        judge=measure.judge,
     )
 
 

@@ -2,100 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 if TYPE_CHECKING:
-    from gymnast_core.config import RunConfig
-    from gymnast_core.types import Reward, Rollout
-
-hookimpl = pluggy.HookimplMarker("gymnast")
+    from gymnast_core.plugins import events
 
 TRAINING_VIDEOS = 4
 """Imagined rollouts kept of an iteration."""
 TRAINING_INTERVAL = 5
 """Iterations between those that are kept; the first and the last always are."""
+REPORTED = ("train", "fit")
+"""Commands whose runs have a report.html."""
 
-_recorders: dict[str, Any] = {}
+_recorders: dict[Path, Any] = {}
 """Recorder of every run that is going on in this process, by run folder."""
 
 
-@hookimpl
-def gymnast_run_started(config: Any, title: str, step: int, total: int, unit: str) -> None:
+def gymnast_run_started(event: events.RunStarted) -> None:
     """Begin to record metrics and to show progress."""
     from gymnast_report.recorder import Recorder
 
-    _recorders[config.output] = Recorder(Path(config.output), title, total, unit, step)
+    judge = getattr(getattr(event.config, "reward_model", None), "name", "")
+    _recorders[event.folder] = Recorder(event.folder, event.title, event.total, event.unit, event.step, judge)
 
 
-@hookimpl
-def gymnast_metrics(config: Any, step: int, metrics: Mapping[str, float]) -> None:
+def gymnast_metrics(event: events.StepDone) -> None:
     """Record a step."""
-    _recorders[config.output].log(step, metrics)
+    _recorders[event.folder].log(event.step, event.metrics)
 
 
-@hookimpl
-def gymnast_run_stopped(config: Any) -> None:
+def gymnast_run_stopped(event: events.RunStopped) -> None:
     """Close the files and the progress display, whether the run ended or failed."""
-    if config.output in _recorders:
-        _recorders.pop(config.output).close()
+    if event.folder in _recorders:
+        _recorders.pop(event.folder).close()
 
 
-@hookimpl
-def gymnast_rewards_scored(
-    config: RunConfig, rollouts: Sequence[Rollout], rewards: Sequence[Reward], step: int
-) -> None:
-    """Keep videos of a few rollouts of the iteration and how they were judged."""
-    iteration = step + 1
-    wanted = iteration in (1, config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
-    if config.output is None or not wanted:
+def gymnast_rewards_scored(event: events.RewardsScored) -> None:
+    """Keep videos of a few rollouts of the iteration and how they were judged: of several processes, the leader's."""
+    iteration = event.step + 1
+    wanted = iteration in (1, event.config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
+    if not wanted or not event.parts.processes.leads:
         return
     from gymnast_report.gallery import balanced, kind_of, record
     from gymnast_report.report import build_report
 
-    chosen = balanced(rollouts, rewards, TRAINING_VIDEOS)
+    measure = _measure(event, event.config.reward_model.name)
+    chosen = balanced(event.rollouts, event.rewards, TRAINING_VIDEOS, measure)
     record(
-        Path(config.output) / "videos",
+        event.folder / "videos",
         f"iteration-{iteration:06d}",
-        kind_of(rollouts),
-        [rollouts[i] for i in chosen],
-        [rewards[i] for i in chosen],
+        kind_of(event.rollouts),
+        [event.rollouts[i] for i in chosen],
+        [event.rewards[i] for i in chosen],
+        measure,
     )
-    build_report(Path(config.output))
+    build_report(event.folder)
 
 
-@hookimpl
-def gymnast_evaluation_done(
-    config: RunConfig, label: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]
-) -> None:
+def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     """Keep videos of the same tasks in every evaluation of a training, so that they can be shown side by side."""
-    if config.output is None or config.kind == "evaluate":  # `gymnast evaluate` films its own trials
+    if event.config.kind != "train":  # `gymnast evaluate` films its own trials
         return
-    from gymnast_core.config import EvaluationConfig
     from gymnast_report.gallery import kind_of, read_clips, record, same_tasks
     from gymnast_report.report import build_report
 
-    kind = kind_of(rollouts)
-    videos = Path(config.output) / "videos"
+    kind, videos, part = kind_of(event.rollouts), event.folder / "videos", event.config.evaluation
     shown = [clip.task for clip in read_clips(videos) if clip.kind == kind and clip.phase == "before"]
-    chosen = same_tasks(rollouts, shown, getattr(config, "evaluation", EvaluationConfig()).videos)
-    record(videos, label, kind, [rollouts[i] for i in chosen], [rewards[i] for i in chosen])
-    build_report(Path(config.output))
+    # Of several processes, the one that films has the first batch, whatever else it has.
+    chosen = same_tasks(event.rollouts, shown, part.videos, below=event.config.loop.imagine_batch_size)
+    measure = _measure(event, part.reward_model.name)
+    record(videos, event.label, kind, [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen], measure)
+    build_report(event.folder)
 
 
-@hookimpl
-def gymnast_run_done(config: RunConfig, summary: Mapping[str, Any]) -> None:
-    """Write `report.html`, or `evaluation.html` for `gymnast evaluate`."""
-    if config.output is None:
-        return
-    if config.kind == "evaluate":
-        from gymnast_evaluation.page import build_evaluation_page
-
-        build_evaluation_page(Path(config.output))
+def gymnast_run_done(event: events.RunDone) -> None:
+    """Write `report.html`."""
+    if event.config.kind not in REPORTED:
         return
     from gymnast_report.report import build_report
 
-    build_report(Path(config.output), summary=summary)
+    build_report(event.folder, summary=event.summary)
+
+
+def gymnast_build_page(event: events.PageWanted) -> Path | None:
+    """`report.html` of a folder that `gymnast train` or `gymnast fit` wrote."""
+    from gymnast_core.runs.results import read_kind
+
+    if read_kind(event.folder) not in REPORTED:
+        return None
+    from gymnast_report.report import build_report
+
+    return build_report(event.folder)
+
+
+def _measure(event: events.RunEvent, judge: str) -> Any:
+    """What the numbers of the event's reward model are."""
+    from gymnast_pages.measure import Measure
+
+    reward_model = event.parts.reward_model
+    return Measure("success" if reward_model is None else reward_model.kind, judge)

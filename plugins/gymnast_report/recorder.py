@@ -12,19 +12,24 @@ from typing import Any
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
+from gymnast_pages.measure import Measure
 
 _SHOWN = (
-    "loss", "imagined_success", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second", "unscored",
-    "cost_usd",
+    "loss", "imagined_success", "imagined_reward", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second",
+    "unscored", "cost_usd",
 )  # fmt: skip
 """Metrics on the progress line, where a run has them and they are not 0."""
 
 
 class Recorder:
-    """Records one run. `done` steps were recorded by an earlier process; rows of later steps are dropped."""
+    """Records one run. `done` steps were recorded by an earlier process; rows of later steps are dropped.
 
-    def __init__(self, path: Path, title: str, total: int, unit: str, done: int) -> None:
+    `judge` is the name of the run's reward model: what the terminal calls a mean reward that is no success.
+    """
+
+    def __init__(self, path: Path, title: str, total: int, unit: str, done: int, judge: str = "") -> None:
         self.path, self._done = path, done
+        self._names = {"imagined_reward": Measure("score", judge).name}
         self._rows = _read_rows(path / "metrics.csv", done)
         self._tensorboard: Any = None
         self._progress = Progress(title, total, unit=unit, start=done)
@@ -47,7 +52,7 @@ class Recorder:
             self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._done + 1)
         for key, value in metrics.items():
             self._tensorboard.add_scalar(key, value, step)
-        self._progress.update(step, {key: metrics[key] for key in _SHOWN if metrics.get(key)})
+        self._progress.update(step, {self._names.get(key, key): metrics[key] for key in _SHOWN if metrics.get(key)})
 
     def close(self) -> None:
         self._progress.__exit__()

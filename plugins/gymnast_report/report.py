@@ -18,10 +18,11 @@ import yaml
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
-from gymnast_core.statistics import success_interval
+from gymnast_core.statistics import mean_interval
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import duration, interval, percent, points, verdict
+from gymnast_pages.wording import duration, percent
 from gymnast_report.gallery import Clip, phase_title, read_clips
 
 EMBEDDED_BYTES = 3_900_000
@@ -30,7 +31,7 @@ EMBEDDED_BYTES = 3_900_000
 
 @dataclass(frozen=True)
 class Rate:
-    """A success rate with its 95 % interval; `value` is None when nothing was scored."""
+    """A mean with its 95 % interval; `value` is None when nothing was scored."""
 
     value: float | None
     interval: tuple[float, float] | None
@@ -48,7 +49,7 @@ class Media:
 
     @property
     def verdict(self) -> str:
-        return verdict(self.clip.value)
+        return self.clip.measure.verdict(self.clip.value)
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,15 @@ def _context(run: Run) -> dict[str, Any]:
     media = _embed(run)
     before, after = run.evaluations.get("before"), run.evaluations.get("after")
     columns = [evaluation for evaluation in run.evaluations.values() if not _during_training(evaluation.label)]
+    headline = after or before or next(iter(columns), None)
     return {
         "run": run,
         "title": run.path.resolve().name,
         "before": before,
         "after": after,
-        "difference": run.summary.get("difference"),
+        "difference": run.difference,
+        "measure": SUCCESS if headline is None else measure_of(headline),
+        "measure_of": measure_of,
         "columns": columns,
         "places": list(dict.fromkeys((column.world, column.reward_model) for column in columns)),
         "rows": _by_instruction(columns),
@@ -91,6 +95,7 @@ def _context(run: Run) -> dict[str, Any]:
         "alarms": _alarms(run.path / "alarms.jsonl"),
         "comparisons": _comparisons(media),
         "training": _by_phase(media),
+        "resumes": [resume for resume in run.resumes if resume["changes"]],
         "metric_names": list(dict.fromkeys(name for row in run.metrics for name in row)),
         "unscored": _total(run, "unscored"),
         "cost_usd": _total(run, "cost_usd"),
@@ -102,27 +107,36 @@ def _context(run: Run) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return templates(
-        "gymnast_report", percent=percent, points=points, interval=interval, phase=phase_title, duration=duration
-    )
+    return templates("gymnast_report", percent=percent, phase=phase_title, duration=duration)
+
+
+def measure_of(evaluation: Evaluation) -> Measure:
+    """What an evaluation's numbers are."""
+    return Measure(evaluation.reward_kind, evaluation.reward_model)
 
 
 def _during_training(label: str) -> bool:
     return label.startswith("iteration-")
 
 
-def _rate(values: Iterable[float | None]) -> Rate:
+def _rate(values: Iterable[float | None], kind: str) -> Rate:
     values = list(values)
     scored = [value for value in values if value is not None]
     if not scored:
         return Rate(None, None, 0, len(values))
-    return Rate(sum(scored) / len(scored), success_interval(scored), len(scored), len(values) - len(scored))
+    return Rate(sum(scored) / len(scored), mean_interval(scored, kind), len(scored), len(values) - len(scored))
 
 
 def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]]]:
     instructions = sorted({episode.instruction for column in columns for episode in column.episodes})
     return [
-        (text, [_rate(e.value for e in column.episodes if e.instruction == text) for column in columns])
+        (
+            text,
+            [
+                _rate((e.value for e in column.episodes if e.instruction == text), column.reward_kind)
+                for column in columns
+            ],
+        )
         for text in instructions
     ]
 
@@ -144,26 +158,48 @@ def _fitting_charts(run: Run) -> list[Chart]:
 
 
 def _learning_charts(run: Run) -> list[Chart]:
-    evaluated = [
-        Point(e.iteration, e.rate, *(e.interval or (None, None)))
-        for e in run.evaluations.values()
-        if e.rate is not None and (e.label in ("before", "after") or _during_training(e.label))
-    ]
-    evaluated.sort(key=lambda point: point.x)
-    learning = [
-        Series("imagined success", _points(run, "imagined_success")),
-        Series("evaluation with 95 % interval", evaluated, "dots"),
-    ]
     groups = [
         Series("kept", _points(run, "groups_kept"), "bars"),
         Series("dropped", _points(run, "groups_dropped"), "bars"),
     ]
     return [
-        Chart("Success", "success", learning, y_range=(0.0, 1.0), percent=True),
+        *_reward_charts(run),
         Chart("Groups with a training signal", "groups", groups),
         Chart("Policy change", "approximate KL (nats)", [Series("KL", _points(run, "approx_kl"))]),
         Chart("Policy entropy", "entropy (nats)", [Series("entropy", _points(run, "entropy"))]),
     ]
+
+
+def _reward_charts(run: Run) -> list[Chart]:
+    """A panel a measure: what is success is never drawn on the scale of other rewards."""
+    evaluated: dict[Measure, list[Point]] = {}
+    for one in run.evaluations.values():
+        if one.rate is not None and (one.label in ("before", "after") or _during_training(one.label)):
+            measure = SUCCESS if one.reward_kind == "success" else measure_of(one)
+            point = Point(one.iteration, one.rate, *(one.interval or (None, None)))
+            evaluated.setdefault(measure, []).append(point)
+    judge = Measure("score", _judge(run))
+    series: dict[Measure, list[Series]] = {
+        SUCCESS: [Series("imagined success", _points(run, "imagined_success"))],
+        judge: [Series("imagined", _points(run, "imagined_reward"))],
+    }
+    for measure, points in evaluated.items():
+        ordered = sorted(points, key=lambda point: point.x)
+        series.setdefault(measure, []).append(Series("evaluation with 95 % interval", ordered, "dots"))
+    return [
+        Chart(
+            measure.title, measure.name, found, y_range=(0.0, 1.0) if measure.is_success else None,
+            percent=measure.is_success,
+        )
+        for measure, found in series.items()
+    ]  # fmt: skip
+
+
+def _judge(run: Run) -> str:
+    """The name of the reward model that the run learned from."""
+    config = yaml.safe_load(run.config)
+    part = config.get("reward_model") if isinstance(config, dict) else None
+    return str(part.get("name", "")) if isinstance(part, dict) else ""
 
 
 def _points(run: Run, column: str) -> list[Point]:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, to_yaml
-from gymnast_core.statistics import success_interval
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins import events
+from gymnast_core.statistics import mean_interval
+from gymnast_core.types import Reward, Rollout, Task, one_camera
 from gymnast_report import hooks
 
 HOSTILE = '<script>alert("x")</script> & "quotes" </video>'
@@ -27,7 +29,7 @@ COLUMNS = (
 INSTRUCTIONS = ("push the red block to the left", "lift the green cube", HOSTILE)
 
 
-def run_config(output: Path | None, *, iterations: int = 7) -> RunConfig:
+def run_config(output: Path, *, iterations: int = 7) -> RunConfig:
     part = ComponentConfig
     return RunConfig(
         world_model=part("worldgym"),
@@ -37,7 +39,7 @@ def run_config(output: Path | None, *, iterations: int = 7) -> RunConfig:
         tasks=part("tabletop", {"split": "train"}),
         evaluation=EvaluationConfig(videos=6),
         loop=LoopConfig(iterations=iterations),
-        output=None if output is None else str(output),
+        output=str(output),
     )
 
 
@@ -52,22 +54,40 @@ def rollout(number: int, *, seed: int = 0, outcome: float | None = None, size: i
     for time in range(1 + horizon):
         left = max(0, x - 2 * time) if number % 2 else min(size - 8, x + 2 * time)
         frames_THWC[time, y : y + 8, left : left + 8] = colour
-    task = Task(f"task-{number:03d}", INSTRUCTIONS[number % len(INSTRUCTIONS)], frames_THWC[:1])
+    frames_TVHWC = one_camera(frames_THWC)
+    task = Task(f"task-{number:03d}", INSTRUCTIONS[number % len(INSTRUCTIONS)], frames_TVHWC[:1])
     zeros = torch.zeros(2, horizon // 2, 7)
-    return Rollout(task, number, frames_THWC, zeros, zeros, 1.0, outcome=outcome)
+    outcome_S = None if outcome is None else torch.full((horizon,), outcome)
+    return Rollout(task, number, frames_TVHWC, zeros, zeros, 1.0, outcome_S=outcome_S)
 
 
 def rewards(values: list[float | None]) -> list[Reward]:
     return [
         Reward(None, error="The judge did not answer: 503")
         if value is None
-        else Reward(value, partial=0.25 + value / 2, rationale=f"The gripper {'reached' if value else 'missed'} it.")
+        else Reward(
+            value,
+            partial=min(max(0.25 + value / 2, 0.0), 1.0),
+            rationale=f"The gripper {'reached' if value else 'missed'} it.",
+        )
         for value in values
     ]
 
 
-def evaluate(config: RunConfig, label: str, iteration: int, values: list[float | None]) -> None:
-    """What the core does after an evaluation: the JSON file, then the hook."""
+class Judge:
+    """Stands for a reward model of which only the kind matters."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def parts(kind: str) -> Any:
+    return Parts(reward_model=Judge(kind))  # type: ignore[arg-type]
+
+
+def evaluate(config: RunConfig, label: str, iteration: int, values: list[float | None], kind: str = "success") -> None:
+    """What is done after an evaluation: the JSON file, then the hook."""
+    path = Path(str(config.output))
     rollouts = [rollout(i, seed=iteration, outcome=value or 0.0) for i, value in enumerate(values)]
     scored = [value for value in values if value is not None]
     content: dict[str, Any] = {
@@ -81,22 +101,32 @@ def evaluate(config: RunConfig, label: str, iteration: int, values: list[float |
         "n": len(scored),
         "unscored": len(values) - len(scored),
         "rate": sum(scored) / len(scored) if scored else float("nan"),
-        "interval": list(success_interval(scored)),
+        "interval": mean_interval(scored, kind),
+        "reward_kind": kind,
         "seconds": 1.5,
         "episodes": [
             {"task": r.task.id, "instruction": r.task.instruction, "value": v, "partial": None, "error": None}
             for r, v in zip(rollouts, values, strict=True)
         ],
     }
-    write_json(Path(str(config.output)) / "evaluations" / f"{label}.json", content)
-    hooks.gymnast_evaluation_done(config, label, rollouts, rewards(values))
+    write_json(path / "evaluations" / f"{label}.json", content)
+    hooks.gymnast_evaluation_done(
+        events.EvaluationDone(config, path, iteration, parts(kind), label, "gymnasium", rollouts, rewards(values))
+    )
 
 
 def train(config: RunConfig, step: int) -> None:
     """What the core does in one iteration, with one unscored rollout."""
     values: list[float | None] = [1.0, 0.0, None, 1.0, 0.0, 0.0, 1.0]
-    rollouts = [rollout(i, seed=10 + step) for i in range(len(values))]
-    hooks.gymnast_rewards_scored(config, rollouts, rewards(values), step)
+    scored(config, [rollout(i, seed=10 + step) for i in range(len(values))], values, step)
+
+
+def scored(
+    config: RunConfig, rollouts: list[Rollout], values: list[float | None], step: int, kind: str = "success"
+) -> None:
+    """Rollouts of the iteration after `step` were judged."""
+    folder = Path(str(config.output))
+    hooks.gymnast_rewards_scored(events.RewardsScored(config, folder, step, parts(kind), rollouts, rewards(values)))
 
 
 def write_metrics(path: Path, iterations: int) -> None:
@@ -143,5 +173,5 @@ def make_run(path: Path, *, iterations: int = 7) -> RunConfig:
         "seconds": 3725,
     }
     write_json(path / "summary.json", summary)
-    hooks.gymnast_run_done(config, summary)
+    hooks.gymnast_run_done(events.RunDone(config, path, iterations, summary=summary))
     return config

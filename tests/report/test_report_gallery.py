@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import fake_run
 import pytest
+import torch
+from PIL import Image
 
 from gymnast_core.errors import DataError
-from gymnast_report import hooks
+from gymnast_core.processes import Processes
+from gymnast_pages.measure import Measure
 from gymnast_report.gallery import balanced, read_clips, same_tasks
 
 
@@ -36,6 +40,37 @@ def test_evaluations_show_the_same_tasks_whatever_their_order():
     assert len(set(instructions)) == 3
 
 
+def test_the_filmed_tasks_are_those_of_the_first_batch_or_those_shown_before():
+    rollouts = [fake_run.rollout(i) for i in (0, 1, 2, 3, 8)]
+    assert [rollouts[i].group for i in same_tasks(rollouts, [], 9, below=3)] == [0, 1, 2]
+    assert [rollouts[i].group for i in same_tasks(rollouts, ["task-008"], 3, below=3)] == [8, 0, 1]
+
+
+def test_of_other_rewards_the_highest_and_the_lowest_are_shown():
+    values = [-3.0, 7.5, None, 2.0, -1.0, 0.5]
+    rollouts = [fake_run.rollout(i) for i in range(len(values))]
+    chosen = balanced(rollouts, fake_run.rewards(values), 4, Measure("score", "j"))
+    assert sorted(values[i] for i in chosen) == [-3.0, -1.0, 2.0, 7.5]
+
+
+def test_of_several_processes_the_leader_alone_films(tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    monkeypatch.setattr(Processes, "leads", False)
+    fake_run.scored(fake_run.run_config(tmp_path), [fake_run.rollout(0)], [1.0], 0)
+    assert not (tmp_path / "videos").exists()
+
+
+def test_all_cameras_are_seen_in_one_video(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    one = fake_run.rollout(0)
+    frames_TVHWC = torch.cat([one.frames_TVHWC, 255 - one.frames_TVHWC], dim=1)
+    task = replace(one.task, frames_TVHWC=frames_TVHWC[:1], cameras=("front", "wrist"))
+    both = replace(one, task=task, frames_TVHWC=frames_TVHWC, cameras=("front", "wrist"))
+    fake_run.scored(fake_run.run_config(tmp_path), [both], [1.0], 0)
+    with Image.open(next((tmp_path / "videos").glob("*.jpg"))) as poster:
+        assert poster.size[0] == 2 * poster.size[1]
+
+
 def test_first_fifth_and_last_iterations_are_kept(finished_run):
     config = fake_run.run_config(finished_run)
     clips = read_clips(finished_run / "videos")
@@ -60,7 +95,7 @@ def test_repeating_an_iteration_after_a_kill_doubles_nothing(run_copy):
 def test_fewer_rollouts_than_before_leave_no_stale_video(run_copy):
     config = fake_run.run_config(run_copy)
     videos = run_copy / "videos"
-    hooks.gymnast_rewards_scored(config, [fake_run.rollout(0)], fake_run.rewards([1.0]), 4)
+    fake_run.scored(config, [fake_run.rollout(0)], [1.0], 4)
     assert [path.name for path in videos.glob("iteration-000005-imagined-*.mp4")] == [
         "iteration-000005-imagined-01.mp4"
     ]
@@ -69,24 +104,15 @@ def test_fewer_rollouts_than_before_leave_no_stale_video(run_copy):
 def test_an_unscored_rollout_keeps_its_error_and_gets_no_value(tmp_path):
     config = fake_run.run_config(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
-    hooks.gymnast_rewards_scored(config, [fake_run.rollout(0)], fake_run.rewards([None]), 0)
+    fake_run.scored(config, [fake_run.rollout(0)], [None], 0)
     (entry,) = json.loads((tmp_path / "videos" / "index.json").read_text())
     assert entry["value"] is None and "503" in entry["error"]
-
-
-def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = fake_run.run_config(None)
-    hooks.gymnast_rewards_scored(config, [fake_run.rollout(0)], fake_run.rewards([1.0]), 0)
-    hooks.gymnast_evaluation_done(config, "before", [fake_run.rollout(0)], fake_run.rewards([1.0]))
-    hooks.gymnast_run_done(config, {})
-    assert not list(tmp_path.iterdir())
 
 
 def test_training_inside_a_simulator_is_not_called_imagined(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     rollouts = [fake_run.rollout(0, outcome=1.0)]
-    hooks.gymnast_rewards_scored(fake_run.run_config(tmp_path), rollouts, fake_run.rewards([1.0]), 0)
+    fake_run.scored(fake_run.run_config(tmp_path), rollouts, [1.0], 0)
     assert [clip.kind for clip in read_clips(tmp_path / "videos")] == ["environment"]
 
 

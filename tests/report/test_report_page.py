@@ -7,12 +7,14 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
 import fake_run
 import pytest
 
+from gymnast_core.config import ComponentConfig, to_yaml
 from gymnast_core.errors import DataError
 from gymnast_core.runs.results import read_run
 from gymnast_report import report
@@ -158,6 +160,42 @@ def test_the_evaluations_of_other_policies_are_compared_by_their_labels(tmp_path
     text = Page(report.build_report(tmp_path).read_text()).text
     assert "new-in-sim: 100.0 %, old-in-sim: 50.0 %" in text
     assert "gymnast evaluate" in text and "--resume" not in text
+
+
+def test_other_rewards_are_named_after_their_judge(tmp_path):
+    config = replace(fake_run.run_config(tmp_path, iterations=2), reward_model=ComponentConfig("progress-judge"))
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    (tmp_path / "metrics.csv").write_text("step,imagined_reward,groups_kept\n1,-3.5,2\n2,12.25,2\n")
+    rollouts = [fake_run.rollout(i) for i in range(2)]
+    fake_run.scored(config, rollouts, [-3.5, 12.25], 1, kind="score")
+    fake_run.evaluate(config, "before", 0, [-3.0, -1.0], kind="score")
+    fake_run.evaluate(config, "after", 2, [2.5, 2.5], kind="score")
+    (tmp_path / "summary.json").write_text('{"difference": "a third party\'s"}')
+    page = Page(report.build_report(tmp_path).read_text())
+    assert "Mean reward by environment went from −2 to 2.5" in page.text
+    assert "Mean reward by environment by instruction" in page.text and "reward 12.25" in page.text
+    shown = page.text[: page.text.index("Repeat this run")].lower()
+    assert (
+        "success" not in shown
+        and "failure" not in shown
+        and "%" not in re.sub("partial credit [0-9.]+ %|95 %", "", shown)
+    )
+    labels = [attributes["aria-label"] for attributes in page.find("svg")]
+    assert labels[0].startswith("Mean reward by progress-judge. imagined: -3.5 at iteration 1, 12.25")
+    assert labels[1].startswith("Mean reward by environment. evaluation with 95 % interval: -2 at iteration 0")
+
+
+def test_what_resumes_changed_is_on_the_page(run_copy):
+    resumes = [
+        {"time": "2026-01-02T03:04:05+00:00", "changes": {"loop.iterations": [7, 9]}},
+        {"time": "2026-01-03T03:04:05+00:00", "changes": {}},
+    ]
+    (run_copy / "resumed.json").write_text(json.dumps(resumes))
+    text = Page(report.build_report(run_copy).read_text()).text
+    assert "Changed when it was resumed" in text and "2026-01-02T03:04:05+00:00 loop.iterations 7 9" in " ".join(
+        text.split()
+    )
+    assert "2026-01-03" not in text
 
 
 def test_a_fit_shows_each_of_its_metrics_by_step(tmp_path):
