@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ class EnvironmentReward(RewardModel):
     A rollout that already carries its world's own outcome keeps it. Any other is replayed: its actions are
     executed in the task's environment from the task's seed, and success is read there, whatever it shows.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -53,15 +56,19 @@ class EnvironmentReward(RewardModel):
             outcome = self._replay(rollout)
         except Exception as error:  # one broken environment must not cost the other rollouts their reward
             return Reward(None, error=f"{type(error).__name__}: {error}")
+        start = rollout.task.start
+        assert start is not None
         if outcome is None:
-            key = self.config.success_key
-            return Reward(None, error=f"{rollout.task.environment} reports no {key!r} in info; set success_key.")
-        return Reward(outcome, rationale=f"replayed in {rollout.task.environment}, seed {rollout.task.seed}")
+            return Reward(None, error=f"{start.id} reports no {self.config.success_key!r} in info; set success_key.")
+        return Reward(outcome, rationale=f"replayed in {start.id}, seed {start.seed}")
 
     def _replay(self, rollout: Rollout) -> float | None:
+        """The outcome after the last action; None if the environment reports none."""
         state = self._world.reset([rollout.task])
-        self._world.step(state, rollout.actions_NLA.flatten(0, 1)[None])
-        return self._world.outcomes(state)[0]
+        outcome_BL = self._world.step(state, rollout.actions_NLA.flatten(0, 1)[None]).outcome_BL
+        assert outcome_BL is not None
+        last = float(outcome_BL[0, -1])
+        return None if math.isnan(last) else last
 
 
 class RandomReward(RewardModel):
@@ -70,6 +77,8 @@ class RandomReward(RewardModel):
     The draw is a hash of the seed and of what happened in the rollout: the same rollout gets the same reward,
     in whatever order or batch it is scored.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -90,7 +99,7 @@ class RandomReward(RewardModel):
         digest = hashlib.blake2b(digest_size=8)
         for text in (str(self.config.seed), rollout.task.id, rollout.task.instruction):
             digest.update(text.encode() + b"\0")
-        for tensor in (rollout.actions_NLA, rollout.frames_THWC):
+        for tensor in (rollout.actions_NLA, rollout.frames_TVHWC):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         # 53 bits: the most that a float in [0, 1) holds, so that the draw never rounds up to 1.
         return (int.from_bytes(digest.digest(), "big") >> 11) / 2.0**53

@@ -135,7 +135,7 @@ def _records(log: Path) -> list[Record]:
 
 
 def _checked(episode: Episode) -> Episode:
-    frames, actions = episode.frames_THWC, episode.actions_TA
+    frames, actions = episode.view(), episode.actions_TA
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) < 2:
         raise DataError(
             f"Episode {episode.id!r} has frames {frames.dtype} {tuple(frames.shape)}, not uint8 (T, H, W, 3)."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, one_camera
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select
 from gymnast_episodes.lerobot_layout import Entry, choose_camera, read_entries, read_info, read_tasks
@@ -25,6 +25,8 @@ class LeRobotEpisodes(Dataset):
 
     LeRobot stores an action for every frame; the last one of an episode leads to no frame and is dropped.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Selection):
@@ -90,8 +92,9 @@ class _Recording:
         return Episode(
             id,
             self._instruction(entry, int(rows.task_N[chosen[start]])),
-            frames_tensor(frames_THWC, self._config.image_size),
+            one_camera(frames_tensor(frames_THWC, self._config.image_size)),
             torch.from_numpy(actions_TA),
+            fps=self._info.fps,
         )
 
     def _video_frames(self, entry: Entry, seconds_T: NDArray[np.float64], start: int, stop: int) -> NDArray[np.uint8]:

@@ -19,6 +19,8 @@ class EpisodeStarts(Dataset):
     Reading a first frame takes a whole episode, unless `episodes` gives crops: window: 2, crops: first.
     """
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         episodes: ComponentConfig
@@ -53,14 +55,16 @@ class EpisodeStarts(Dataset):
         return Task(
             id=episode.id if self.config.keyframe is None else f"{episode.id}@{shown[-1]}",
             instruction=episode.instruction,
-            frames_THWC=episode.frames_THWC[shown],
+            frames_TVHWC=episode.frames_TVHWC[shown],
+            cameras=episode.cameras,
+            proprio_TP=None if episode.proprio_TP is None else episode.proprio_TP[shown],
             actions_TA=actions_TA,
             partial_credit_criteria=self.config.partial_credit_criteria,
         )
 
     def _context(self, episode: Episode) -> list[int]:
         """Numbers of the context frames, the last one being where the policy starts."""
-        keyframe, frames = self.config.keyframe, len(episode.frames_THWC)
+        keyframe, frames = self.config.keyframe, len(episode.frames_TVHWC)
         if keyframe is None:
             return [0]
         last = int(keyframe) if keyframe >= 1 else round(keyframe * (frames - 1))

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import Task
+from gymnast_core.types import Task, one_camera
 from gymnast_episodes.images import resize
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class Trials(Dataset):
 
     Images are found as WorldGym's evaluation harness finds them (arXiv 2506.00613). `trials` lists them.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -89,7 +91,9 @@ class _LazyTasks(Sequence[Task]):
             return [self[i] for i in range(*index.indices(len(self)))]
         trial = self._trials[index]
         frame = _read_image(trial.image, self._image_size)
-        return Task(trial.id, trial.instruction, frame[None], partial_credit_criteria=trial.partial_credit_criteria)
+        frames_TVHWC = one_camera(frame[None])
+        criteria = trial.partial_credit_criteria
+        return Task(trial.id, trial.instruction, frames_TVHWC, partial_credit_criteria=criteria)
 
 
 def _read_trial(image: Path, root: Path) -> Trial | None:

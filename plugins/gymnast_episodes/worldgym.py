@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, one_camera
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select
 from gymnast_episodes.robots import robot
@@ -28,6 +28,8 @@ class WorldGymEpisodes(Dataset):
     The last stored action leads to no frame and is dropped. Instructions come from `NAME.json`
     ({"instruction": "..."}), `NAME.txt`, or the `instruction` option.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Selection):
@@ -85,7 +87,7 @@ class _Folder:
             except DataError as error:
                 raise DataError(f"{video.with_suffix('.npz')}: {error}") from error
         frames_THWC = frames_tensor(read_frames(video, start, stop), self._config.image_size)
-        return Episode(id, self._instruction(episode), frames_THWC, actions_TA)
+        return Episode(id, self._instruction(episode), one_camera(frames_THWC), actions_TA)
 
     def _videos(self) -> Sequence[Path]:
         return [path for path in self._root.rglob("*.mp4") if not path.name.startswith(".")]

@@ -34,11 +34,11 @@ class WorldGymWriter(EpisodeWriter):
     def write(self, index: int, episode: Episode) -> Record:
         name = f"{index:09d}"
         actions_TA, changed = self._model_units(episode)
-        encode_video(self.root / f"{name}.mp4", episode.frames_THWC, self.options.fps, self.options.pixel_format)
+        encode_video(self.root / f"{name}.mp4", episode.view(), self.options.fps, self.options.pixel_format)
         np.savez(self.root / f"{name}.npz", actions_TA.numpy())
         about = {"instruction": episode.instruction, "source": episode.id}
         (self.root / f"{name}.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-        return {"id": episode.id, "length": len(episode.frames_THWC), "changed": changed}
+        return {"id": episode.id, "length": len(episode.frames_TVHWC), "changed": changed}
 
     def finish(self, written: Sequence[Record]) -> None:
         changed = sum(record["changed"] for record in written)
@@ -73,7 +73,7 @@ class TrialsWriter(EpisodeWriter):
 
     def write(self, index: int, episode: Episode) -> Record:
         name = f"{index:06d}"
-        Image.fromarray(episode.frames_THWC[0].cpu().numpy()).save(self.root / f"{name}.png")
+        Image.fromarray(episode.view()[0].cpu().numpy()).save(self.root / f"{name}.png")
         about = {"instruction": episode.instruction, "source": episode.id}
         (self.root / f"{name}.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
         return {"id": episode.id}

@@ -43,7 +43,7 @@ class _LeRobotWriter(EpisodeWriter):
         """Parquet file and video of an episode."""
 
     def write(self, index: int, episode: Episode) -> Record:
-        length, height, width, _ = episode.frames_THWC.shape
+        length, height, width, _ = episode.view().shape
         shape = [height, width, episode.actions_TA.shape[1]]
         if self._shape not in (None, shape):
             raise DataError(
@@ -65,7 +65,7 @@ class _LeRobotWriter(EpisodeWriter):
             "task_index": np.full(length, task_index, np.int64),
         }
         _write_table(_rows(columns), data)
-        encode_video(video, episode.frames_THWC, self.options.fps, self.options.pixel_format)
+        encode_video(video, episode.view(), self.options.fps, self.options.pixel_format)
         stats = {name: column_stats(values.reshape(length, -1)) for name, values in columns.items()}
         record = {
             "id": episode.id,
@@ -74,7 +74,7 @@ class _LeRobotWriter(EpisodeWriter):
             "task": episode.instruction,
             "task_index": task_index,
             "shape": shape,
-            "stats": {CAMERA: image_stats(episode.frames_THWC.cpu()), **stats},
+            "stats": {CAMERA: image_stats(episode.view().cpu()), **stats},
         }
         self._tasks[episode.instruction], self._shape = task_index, shape
         self._frames += length

@@ -9,7 +9,7 @@ import torch
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, one_camera
 from gymnast_episodes.crops import Lazy
 from gymnast_tabletop.datasets import _table
 from gymnast_tabletop.experts import BEHAVIOURS
@@ -25,6 +25,8 @@ class TabletopClips(Dataset):
     Attempt i is a function of its seed alone and takes the behaviours in turn; kept are the first attempts of either
     outcome. Failures are therefore near misses of the experts as well as play that does something else.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -92,7 +94,7 @@ class TabletopClips(Dataset):
                 Episode(
                     id=f"tabletop-clips/{config.n_blocks}/{made.seed}",
                     instruction=made.instruction,
-                    frames_THWC=torch.from_numpy(made.frames_THWC),
+                    frames_TVHWC=one_camera(torch.from_numpy(made.frames_THWC)),
                     actions_TA=torch.from_numpy(made.actions_TA),
                     success=made.success,
                     outcomes={made.instruction: made.success},

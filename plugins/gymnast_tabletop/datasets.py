@@ -13,7 +13,7 @@ import torch
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import EnvironmentStart, Episode, Task, one_camera
 from gymnast_episodes.crops import Lazy, partition
 from gymnast_tabletop.gap import STANDARD, Gap
 from gymnast_tabletop.instructions import (
@@ -47,6 +47,8 @@ def _table(n_blocks: int, image_size: int, gap: str = "{}"):
 
 class TabletopTasks(Dataset):
     """Starts: a rendered scene, a feasible instruction, and the environment that shows it again."""
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -103,16 +105,18 @@ class TabletopTasks(Dataset):
         return Task(
             id=f"tabletop/{config.n_blocks}/{seed}/{instruction}",
             instruction=instruction,
-            frames_THWC=torch.from_numpy(table.render()[None]),
-            seed=seed,
-            environment=ENVIRONMENT,
-            environment_options={"instruction": instruction},
-            environment_args={
-                "image_size": config.image_size,
-                "n_blocks": config.n_blocks,
-                "horizon": config.horizon,
-                **({"gap": config.gap.changes()} if config.gap != STANDARD else {}),
-            },
+            frames_TVHWC=one_camera(torch.from_numpy(table.render()[None])),
+            start=EnvironmentStart(
+                ENVIRONMENT,
+                seed,
+                options={"instruction": instruction},
+                args={
+                    "image_size": config.image_size,
+                    "n_blocks": config.n_blocks,
+                    "horizon": config.horizon,
+                    **({"gap": config.gap.changes()} if config.gap != STANDARD else {}),
+                },
+            ),
             partial_credit_criteria=_PARTIAL_CREDIT,
         )
 
@@ -122,6 +126,8 @@ class TabletopEpisodes(Dataset):
 
     `points_TJ2` holds the named block, the other block(s), the end-effector.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:

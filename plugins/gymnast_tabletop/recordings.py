@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, one_camera
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import GOALS, Goal, block_index, feasible, parse, successes
 
@@ -130,7 +130,7 @@ class Crops(Sequence[Episode]):
         return Episode(
             id=f"{folder.name}/{folder.seeds[episode]}/{start}",
             instruction=goal.instruction,
-            frames_THWC=torch.from_numpy(np.array(folder.frames_NTHWC[episode, start:stop])),
+            frames_TVHWC=one_camera(torch.from_numpy(np.array(folder.frames_NTHWC[episode, start:stop]))),
             actions_TA=torch.from_numpy(folder.actions_NTA[episode, start : stop - 1].copy()),
             success=bool(fulfilled[self._goal[index]]),
             outcomes={GOALS[g].instruction: bool(fulfilled[g]) for g in np.flatnonzero(known)},

@@ -22,7 +22,7 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.runs.atomic import atomic_directory
 from gymnast_core.runs.progress import Progress
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.types import Task
+from gymnast_core.types import Task, one_camera
 from gymnast_tabletop.recordings import Folder
 
 CHUNK = 4
@@ -51,11 +51,13 @@ def replay(
                 part = slice(first, min(first + batch, count))
                 start = torch.from_numpy(np.array(source.frames_NTHWC[part, :1]))
                 state = world.reset(
-                    [Task(str(i), "", frame) for i, frame in enumerate(start)],
+                    [Task(str(i), "", one_camera(frame)) for i, frame in enumerate(start)],
                     generator=seeded_generator(seed, "replay", first),
                 )
                 taken = torch.from_numpy(source.actions_NTA[part, :actions])
-                imagined = [world.step(state, chunk).cpu() for chunk in taken.split(CHUNK, dim=1)]
+                imagined = [
+                    world.step(state, chunk).frames_BLVHWC[:, :, 0].cpu() for chunk in taken.split(CHUNK, dim=1)
+                ]
                 frames[part] = torch.cat([start, *imagined], dim=1).numpy()
                 progress.update(part.stop, {})
         frames.flush()

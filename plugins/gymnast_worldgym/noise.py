@@ -18,3 +18,13 @@ def generator_noise(generator: torch.Generator, device: torch.device) -> Noise:
         return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
     return draw
+
+
+def own_noise(generators: Sequence[torch.Generator], device: torch.device) -> Noise:
+    """Numbers for a batch, each row from a generator of its own: what a row gets does not depend on the others."""
+
+    def draw(shape: Sequence[int]) -> Tensor:
+        rows = [torch.randn(tuple(shape[1:]), generator=own, device=own.device) for own in generators]
+        return torch.stack(rows).to(device)
+
+    return draw

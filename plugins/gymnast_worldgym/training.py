@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Loss
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, LossSum, Metric
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
-from gymnast_worldgym.noise import generator_noise
+from gymnast_worldgym.noise import own_noise
 from gymnast_worldgym.schedule import NoiseProcess
 
 
@@ -29,7 +28,7 @@ class PixelWeights:
     base: float = 0.4
     """Weight of every pixel."""
     object: float = 2.5
-    """Added where a pixel differs from the background, the median over the batch."""
+    """Added where a pixel differs from the clip's background: the median over the pixels of its first frame."""
     motion: float = 6.0
     """Added where a pixel, or one nearby, differs from the previous frame."""
     threshold: int = 12
@@ -59,41 +58,49 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of windows cut from episodes."""
+    """Windows of one length, cut from episodes."""
 
     frames_BTHWC: Tensor
     """uint8 RGB."""
     actions_BTA: Tensor
     """float32 in model units, one per frame."""
+    generators: tuple[torch.Generator, ...]
+    """Where the further randomness of each comes from."""
 
 
-def draw_clips(episodes: Sequence[Episode], window: int, actions: ActionSpace, generator: torch.Generator) -> Clips:
-    """One window of each episode at a uniform random start, shortened to the shortest episode.
+def draw_clips(
+    episodes: Sequence[Episode], window: int, actions: ActionSpace, generators: Sequence[torch.Generator]
+) -> list[Clips]:
+    """One window of each episode at a uniform random start, or the whole of a shorter one, those of one length together.
 
     With alignment `same`, a window's last frame needs the action chosen at it: an episode's last frame, which has none
     recorded, is left out where the episode is longer than the window.
     """
     if not episodes:
         raise DataError("No episodes to train on.")
-    lengths = [episode.frames_THWC.shape[0] for episode in episodes]
-    shortest = min(lengths)
-    if shortest < 2:
-        raise DataError(f"Episode {episodes[lengths.index(shortest)].id!r} has {shortest} frame; training needs 2.")
-    window = min(window, shortest)
-    u = torch.rand(len(episodes), generator=generator, device=generator.device).tolist()
     unpaired = 1 if actions.alignment == "same" else 0
-    places = [max(length - window + 1 - unpaired, 1) for length in lengths]
-    starts = [int(x * count) for x, count in zip(u, places, strict=True)]
-    frames = [e.frames_THWC[s : s + window] for e, s in zip(episodes, starts, strict=True)]
-    slots = [actions.slots(e.actions_TA, s, window) for e, s in zip(episodes, starts, strict=True)]
-    return Clips(frames_BTHWC=torch.stack(frames), actions_BTA=torch.stack(slots))
+    by_length: dict[int, list[tuple[Tensor, Tensor, torch.Generator]]] = {}
+    for episode, generator in zip(episodes, generators, strict=True):
+        frames_THWC = episode.view()
+        length = len(frames_THWC)
+        if length < 2:
+            raise DataError(f"Episode {episode.id!r} has {length} frame; training needs 2.")
+        size = min(window, length)
+        u = float(torch.rand(1, generator=generator, device=generator.device))
+        start = int(u * max(length - size + 1 - unpaired, 1))
+        clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), generator)
+        by_length.setdefault(size, []).append(clip)
+    return [
+        Clips(torch.stack([f for f, _, _ in same]), torch.stack([a for _, a, _ in same]), tuple(g for _, _, g in same))
+        for same in by_length.values()
+    ]
 
 
 def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights) -> Tensor:
-    """float32 (B, T, H, W, 1) from uint8 frames."""
+    """float32 (B, T, H, W, 1) from uint8 frames; a clip's weights are its own, whatever else is in the batch."""
     frames = frames_BTHWC.to(torch.int16)
-    background = frames[:, 0].median(dim=0).values
-    objects = (frames - background).abs().amax(-1) >= config.threshold
+    background_B111C = frames[:, 0].flatten(1, 2).median(dim=1).values[:, None, None, None]
+    objects = (frames - background_B111C).abs().amax(-1) >= config.threshold
     motion = torch.zeros_like(objects)
     motion[:, 1:] = (frames[:, 1:] - frames[:, :-1]).abs().amax(-1) >= config.threshold
     reach = 2 * config.dilation + 1
@@ -108,33 +115,37 @@ def diffusion_loss(
     actions: ActionSpace,
     clips: Clips,
     config: TrainingConfig,
-    generator: torch.Generator,
-) -> Loss:
-    """Mean weighted squared error of the prediction over all frames of the clips."""
+) -> LossSum:
+    """The weighted squared error of the prediction, mean over a clip's frames and pixels, summed over the clips."""
     device = next(network.parameters()).device
+    draw = own_noise(clips.generators, device)
     frames = clips.frames_BTHWC.to(device)
-    clean = codec.encode(frames, generator_noise(generator, device))
-    batch, length = clean.shape[:2]
-    time = draw_times(process, batch, length, config, generator).to(device)
-    noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(device)
-    dropped = torch.rand(batch, 1, 1, generator=generator, device=generator.device) < config.action_dropout
-    slots = torch.where(dropped.to(device), actions.null.to(device), clips.actions_BTA.to(device))
+    clean = codec.encode(frames, draw)
+    time = draw_times(process, clean.shape[1], config, clips.generators).to(device)
+    noise = draw(clean.shape)
+    dropped = [torch.rand(1, 1, generator=own, device=own.device) < config.action_dropout for own in clips.generators]
+    null = actions.null.to(device)
+    slots = torch.where(torch.stack(dropped).to(device), null, clips.actions_BTA.to(device))
 
     inputs, timesteps = process.network_input(process.noised(clean, time, noise), time)
     error = process.squared_error(network(inputs, timesteps, slots), clean, time, noise)
-    metrics = {"mse": error.detach().mean().item()}
+    count = len(error)
+    metrics = {"mse": Metric(error.detach().mean(), count)}
     if config.pixel_weights is not None:
         error = error * pixel_weights(frames, config.pixel_weights)
-    return Loss(value=error.mean(), metrics=metrics)
+    return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
 
 
 def draw_times(
-    process: NoiseProcess, batch: int, length: int, config: TrainingConfig, generator: torch.Generator
+    process: NoiseProcess, length: int, config: TrainingConfig, generators: Sequence[torch.Generator]
 ) -> Tensor:
     """Training times (B, T), independent per frame: nearly clean, pure noise, or anything between."""
-    anything = process.draw_times(batch, length, generator)
-    u = torch.rand(batch, length, generator=generator, device=generator.device)
-    clean = process.clean_times(batch, length, generator)
-    pure = torch.full_like(anything, process.last_time())
     pure_below = config.clean_fraction + (1 - config.clean_fraction) * config.pure_noise_fraction
-    return torch.where(u < config.clean_fraction, clean, torch.where(u < pure_below, pure, anything))
+    rows = []
+    for generator in generators:
+        anything = process.draw_times(1, length, generator)
+        u = torch.rand(1, length, generator=generator, device=generator.device)
+        clean = process.clean_times(1, length, generator)
+        pure = torch.full_like(anything, process.last_time())
+        rows.append(torch.where(u < config.clean_fraction, clean, torch.where(u < pure_below, pure, anything)))
+    return torch.cat(rows)

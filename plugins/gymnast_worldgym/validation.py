@@ -95,14 +95,14 @@ def _batch(
 
 def common_steps(episodes: Sequence[Episode], most: int = MAX_STEPS) -> int:
     """Frames that can be imagined of every episode, at most `most`."""
-    steps = min(most, min((e.frames_THWC.shape[0] for e in episodes), default=1) - 1)
+    steps = min(most, min((len(e.frames_TVHWC) for e in episodes), default=1) - 1)
     if steps < 1:
         raise DataError("Validation needs episodes of at least 2 frames.")
     return steps
 
 
 def _batch_size(episodes: Sequence[Episode]) -> int:
-    return max(1, min(BATCH, BATCH_PIXELS // math.prod(episodes[0].frames_THWC.shape[1:3])))
+    return max(1, min(BATCH, BATCH_PIXELS // math.prod(episodes[0].frames_TVHWC.shape[2:4])))
 
 
 def replay(
@@ -117,9 +117,10 @@ def replay(
     actions_BLA = torch.stack([e.actions_TA[:steps] for e in episodes])
     if shuffled:
         actions_BLA = actions_BLA.roll(1, dims=0)
-    state = world_model.reset([Task(e.id, e.instruction, e.frames_THWC[:1]) for e in episodes], generator=generator)
-    frames = [world_model.step(state, chunk).cpu() for chunk in actions_BLA.split(4, dim=1)]
-    return OpenLoop(torch.cat(frames, dim=1), torch.stack([e.frames_THWC[: steps + 1] for e in episodes]))
+    tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in episodes]
+    state = world_model.reset(tasks, generator=generator)
+    frames = [world_model.step(state, chunk).frames_BLVHWC[:, :, 0].cpu() for chunk in actions_BLA.split(4, dim=1)]
+    return OpenLoop(torch.cat(frames, dim=1), torch.stack([e.view()[: steps + 1] for e in episodes]))
 
 
 def compare(imagined_BLHWC: Tensor, recorded_BLHWC: Tensor) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Loss, WorldModel
-from gymnast_core.types import Episode, Task
+from gymnast_core.interfaces import WorldModel
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import Episode, LossSum, Metric, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import Architecture, Sampling, as_dict, merge
@@ -41,9 +42,6 @@ class State:
     noise: Noise
     batch: int
 
-    def __len__(self) -> int:
-        return self.batch
-
 
 class WorldGym(WorldModel):
     """A diffusion transformer that imagines the next frames from past frames and actions.
@@ -51,7 +49,11 @@ class WorldGym(WorldModel):
     A published checkpoint, from a YAML config:
 
         world_model: {name: worldgym, args: {preset: bridge-v2, checkpoint: bridge_v2_ckpt.pt}}
+
+    It imagines one camera, whatever the tasks call it.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -188,11 +190,11 @@ class WorldGym(WorldModel):
         self._check_tasks(tasks)
         distinct, origin = _distinct(tasks)
         kept = self.architecture.window - 1
-        frames = torch.stack([task.frames_THWC[-kept:] for task in distinct]).to(self.device)
+        frames = torch.stack([task.view()[-kept:] for task in distinct]).to(self.device)
         moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in distinct]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
         # alignment: their published evaluation does the same.
-        length = tasks[0].frames_THWC.shape[0]
+        length = len(tasks[0].frames_TVHWC)
         slots = torch.stack([self.actions.slots(move.cpu(), 0, length, "previous") for move in moves])
         origin_B = torch.tensor(origin, device=self.device)
         sampler = Sampler(
@@ -208,26 +210,33 @@ class WorldGym(WorldModel):
         return State(sampler, noise, len(tasks))
 
     @torch.no_grad()
-    def step(self, state: State, actions_BLA: Tensor) -> Tensor:
-        if actions_BLA.ndim != 3 or actions_BLA.shape[0] != len(state) or actions_BLA.shape[1] < 1:
-            raise DataError(f"Expected actions (B={len(state)}, L >= 1, A), got {tuple(actions_BLA.shape)}.")
+    def step(self, state: State, actions_BLA: Tensor) -> Step:
+        if actions_BLA.ndim != 3 or actions_BLA.shape[0] != state.batch or actions_BLA.shape[1] < 1:
+            raise DataError(f"Expected actions (B={state.batch}, L >= 1, A), got {tuple(actions_BLA.shape)}.")
         slots = self.actions.to_model(actions_BLA).to(self.device)
         horizon = min(self.sampling.horizon or slots.shape[1], self.architecture.window - 1)
         height, width = (size // self.codec.factor for size in self.architecture.image_size)
         latents = []
         for chunk_BLA in slots.split(horizon, dim=1):
-            noise = state.noise((len(state), chunk_BLA.shape[1], height, width, self.architecture.channels))
+            noise = state.noise((state.batch, chunk_BLA.shape[1], height, width, self.architecture.channels))
             latents.append(state.sampler.extend(chunk_BLA, noise))
-        return self.codec.decode(torch.cat(latents, dim=1))
+        return Step(self.codec.decode(torch.cat(latents, dim=1))[:, :, None])
 
     def module(self) -> DiT:
         return self.network
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        generators = episode_generators(generator, len(episodes))
         for episode in episodes:
-            self._check_frames(episode.frames_THWC, f"Episode {episode.id!r}")
-        clips = draw_clips(episodes, self.architecture.window, self.actions, generator)
-        return diffusion_loss(self.network, self.process, self.codec, self.actions, clips, self.training, generator)
+            self._check_frames(episode.frames_TVHWC, f"Episode {episode.id!r}")
+        clips = draw_clips(episodes, self.architecture.window, self.actions, generators)
+        parts = [
+            diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
+        ]
+        count = len(episodes)
+        mse = sum(float(part.metrics["mse"].value) * float(part.weight) for part in parts) / count
+        total = torch.stack([part.total for part in parts]).sum()
+        return LossSum(total, count, {"mse": Metric(mse, count)})
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         return open_loop_quality(self, episodes, generator)
@@ -256,27 +265,24 @@ class WorldGym(WorldModel):
     def _check_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:
             raise DataError("No tasks to start from.")
-        length = tasks[0].frames_THWC.shape[0]
+        length = len(tasks[0].frames_TVHWC)
         for task in tasks:
-            self._check_frames(task.frames_THWC, f"Task {task.id!r}")
+            self._check_frames(task.frames_TVHWC, f"Task {task.id!r}")
             moves = 0 if task.actions_TA is None else task.actions_TA.shape[0]
-            if task.frames_THWC.shape[0] != length or moves not in {0, length - 1}:
+            if len(task.frames_TVHWC) != length or moves not in {0, length - 1}:
                 raise DataError(
-                    f"Task {task.id!r} has {task.frames_THWC.shape[0]} context frames and {moves} actions; "
+                    f"Task {task.id!r} has {len(task.frames_TVHWC)} context frames and {moves} actions; "
                     f"the tasks of a batch need equally many frames ({length}) and one action fewer."
                 )
 
     def _check_frames(self, frames: Tensor, owner: str) -> None:
-        expected = (*self.architecture.image_size, 3)
-        if (
-            frames.dtype != torch.uint8
-            or frames.ndim != 4
-            or frames.shape[0] < 1
-            or tuple(frames.shape[1:]) != expected
-        ):
-            found = f"{frames.dtype} {tuple(frames.shape)}"
+        expected = (1, *self.architecture.image_size, 3)
+        if frames.dtype != torch.uint8 or frames.shape[0] < 1 or tuple(frames.shape[1:]) != expected:
+            height, width = self.architecture.image_size
+            cameras = f" of {frames.shape[1]} cameras" if frames.shape[1] != 1 else ""
+            found = f"{frames.dtype} {(frames.shape[0], *frames.shape[2:])}{cameras}"
             raise DataError(
-                f"{owner}: the world model takes uint8 frames (T, {', '.join(map(str, expected))}), "
+                f"{owner}: the world model takes uint8 frames (T, {height}, {width}, 3) of one camera, "
                 f"got {found}. Choose frames of that size; for tasks, see tasks.args.image_size."
             )
 
@@ -288,7 +294,7 @@ def _distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
     origin = []
     for task in tasks:
         moves = b"" if task.actions_TA is None else task.actions_TA.cpu().contiguous().numpy().tobytes()
-        key = (task.frames_THWC.cpu().contiguous().numpy().tobytes(), moves)
+        key = (task.frames_TVHWC.cpu().contiguous().numpy().tobytes(), moves)
         if key not in index:
             index[key] = len(distinct)
             distinct.append(task)
