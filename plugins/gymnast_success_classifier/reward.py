@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
-from gymnast_core.interfaces import Loss, RewardModel
-from gymnast_core.types import Episode, Reward, Rollout
+from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
+from gymnast_core.interfaces import RewardModel
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import Episode, LossSum, Metric, Reward, Rollout
 from gymnast_success_classifier import checkpoint
 from gymnast_success_classifier.augmentation import AugmentationConfig, augment
 from gymnast_success_classifier.metrics import judge_quality
@@ -28,12 +29,16 @@ class SuccessClassifier(RewardModel):
     was done well for another instruction is a negative. An instruction outside the set is an error, not a 0.
     """
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         checkpoint: str | None = None
         """Folder written by `save`, which fixes instructions and architecture; None: a fresh network."""
         instructions: list[str] = field(default_factory=list)
         """The closed set of instructions; with a checkpoint, leave it empty."""
+        camera: str | None = None
+        """Which camera it looks at; None: the main one."""
         image_size: int = 32
         """Side, in pixels, that frames are resized to."""
         width: int = 32
@@ -43,7 +48,8 @@ class SuccessClassifier(RewardModel):
         threshold: float = 0.5
         """Probability above which a rollout counts as a success."""
         positive_share: float = 0.25
-        """Share of the loss that fulfilled instructions get, however rare; less means fewer false alarms."""
+        """Share of an episode's loss that fulfilled instructions get where others are known not to be, however many
+        those are; less means fewer false alarms."""
         own_share: float = 0.0
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -83,33 +89,35 @@ class SuccessClassifier(RewardModel):
                 rewards[position] = Reward(None, error=error)
         for start in range(0, len(known), self.config.batch_size):
             chosen = known[start : start + self.config.batch_size]
-            probability_BI = self._probabilities([rollouts[position].frames_THWC for position in chosen])
+            probability_BI = self._probabilities([rollouts[position].view(self.config.camera) for position in chosen])
             for row, position in enumerate(chosen):
                 index = self._index[normalised(rollouts[position].task.instruction)]
                 rewards[position] = self._reward(float(probability_BI[row, index]))
         return rewards
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """Cross-entropy of the known outcomes, balanced between fulfilled and not by `positive_share`."""
-        pairs_B2CHW = augment(self._pairs([e.frames_THWC for e in episodes]), self.config.augmentation, generator)
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        """Cross-entropy of the known outcomes, balanced within each episode by `positive_share`, summed over episodes.
+
+        An episode of which nothing is known weighs nothing.
+        """
+        generators = episode_generators(generator, len(episodes))
+        pairs_B2CHW = self._pairs([episode.view(self.config.camera) for episode in episodes])
+        distorted = [
+            augment(pair_2CHW[None], self.config.augmentation, own)
+            for pair_2CHW, own in zip(pairs_B2CHW, generators, strict=True)
+        ]
         target_BI, weight_BI = (tensor.to(pairs_B2CHW.device) for tensor in self._labels(episodes))
         positive_BI, negative_BI = weight_BI * target_BI, weight_BI * (1 - target_BI)
-        if not weight_BI.any():
-            raise DataError(
-                "None of the episodes says whether an instruction of the classifier was fulfilled "
-                f"({', '.join(self.config.instructions[:3])}, …). Give episodes with success or outcomes."
-            )
         share = self.config.positive_share
-        weight_BI = share * _normalise(positive_BI) + (1 - share) * _normalise(negative_BI)
-        logits_BI = self.network(pairs_B2CHW)
-        loss = F.binary_cross_entropy_with_logits(logits_BI, target_BI, weight_BI, reduction="sum")
+        balanced_BI = share * _normalise(positive_BI) + (1 - share) * _normalise(negative_BI)
+        logits_BI = self.network(torch.cat(distorted))
+        total = F.binary_cross_entropy_with_logits(logits_BI, target_BI, balanced_BI, reduction="sum")
         judged_BI = (logits_BI.detach() > 0).float()
         metrics = {
-            "loss": float(loss.detach()),
-            "recall": float((_normalise(positive_BI) * judged_BI).sum()),
-            "false_positive_rate": float((_normalise(negative_BI) * judged_BI).sum()),
+            "recall": _mean_of(judged_BI, positive_BI),
+            "false_positive_rate": _mean_of(judged_BI, negative_BI),
         }
-        return Loss(loss, metrics)
+        return LossSum(total, weight_BI.any(1).sum(), metrics)
 
     @torch.no_grad()
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
@@ -118,7 +126,7 @@ class SuccessClassifier(RewardModel):
         for start in range(0, len(episodes), self.config.batch_size):
             stop = min(start + self.config.batch_size, len(episodes))
             batch = [episodes[index] for index in range(start, stop)]
-            probabilities.append(self._probabilities([episode.frames_THWC for episode in batch]))
+            probabilities.append(self._probabilities([episode.view(self.config.camera) for episode in batch]))
             target_BI, weight_BI = self._labels(batch)
             targets.append(target_BI)
             known.append(weight_BI > 0)
@@ -178,7 +186,13 @@ def normalised(instruction: str) -> str:
 
 
 def _normalise(weight_BI: Tensor) -> Tensor:
-    return weight_BI / weight_BI.sum().clamp(min=1e-9)
+    """Weights that add up to 1 in each row that has any."""
+    return weight_BI / weight_BI.sum(1, keepdim=True).clamp(min=1e-9)
+
+
+def _mean_of(values_BI: Tensor, weight_BI: Tensor) -> Metric:
+    weight = weight_BI.sum()
+    return Metric((values_BI * weight_BI).sum() / weight.clamp(min=1e-9), weight)
 
 
 def _build(config: SuccessClassifier.Config) -> ChangeClassifier:

@@ -71,7 +71,7 @@ class Clips:
 def draw_clips(
     episodes: Sequence[Episode], window: int, actions: ActionSpace, generators: Sequence[torch.Generator]
 ) -> list[Clips]:
-    """One window of each episode at a uniform random start, or the whole of a shorter one, those of one length together.
+    """One window of each episode at a uniform random start, or the whole of a shorter one; one `Clips` a length.
 
     With alignment `same`, a window's last frame needs the action chosen at it: an episode's last frame, which has none
     recorded, is left out where the episode is longer than the window.
