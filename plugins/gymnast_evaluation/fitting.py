@@ -12,17 +12,25 @@ from gymnast_core.types import Task
 
 
 def check_all_needs(
-    policies: Mapping[str, ComponentConfig], worlds: Mapping[str, ComponentConfig], task: Task, dataset: str
+    policies: Mapping[str, ComponentConfig],
+    worlds: Mapping[str, ComponentConfig],
+    task: Task,
+    dataset: str,
+    *,
+    key: str = "worlds.",
 ) -> None:
-    """Raises `ConfigError` that lists every policy and world, by label, that do not fit each other or the tasks."""
+    """Raises `ConfigError` that lists every policy and world, by label, that do not fit each other or the tasks.
+
+    A world's place in the config is `key` and its label.
+    """
     misfits: dict[str, list[str]] = {}
     for policy_label, policy in policies.items():
         for world_label, world in worlds.items():
-            keys = (f"policies.{policy_label}", f"worlds.{world_label}")
+            keys = (f"policies.{policy_label}", f"{key}{world_label}")
             try:
                 check_needs(policy, world, task, dataset, keys=keys)
             except ConfigError as error:
-                misfits.setdefault(str(error), []).append(f"{policy_label} in {world_label}")
+                misfits.setdefault(str(error), []).append(f"{policy_label} in {world_label or world.name}")
     if len(misfits) == 1:
         raise ConfigError(next(iter(misfits)))
     if misfits:

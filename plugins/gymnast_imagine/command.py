@@ -13,10 +13,11 @@ from typing import Any
 
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import WorldModel
+from gymnast_core.interfaces import Parts, WorldModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.runs.atomic import atomic_directory, write_json, write_text
 from gymnast_core.runs.progress import Progress
+from gymnast_core.training.signals import terminating
 from gymnast_imagine.action_sources import write_actions
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import IMAGINED, Film, Quality, check_fits, film, frames_of, mean_psnr, psnr_by_line
@@ -33,12 +34,12 @@ def imagine_command(config: ImagineConfig) -> dict[str, Any]:
     if config.actions == "keyboard":
         from gymnast_imagine.keyboard import keyboard
 
-        with open_worlds(config) as worlds:
+        with terminating(), open_worlds(config) as worlds:
             return keyboard(config, worlds, episodes)
     shots = plan(config, episodes)
     for shot in shots:
         check_fits(shot, config.samples, config.beside is not None)
-    with open_worlds(config) as worlds:
+    with terminating(), open_worlds(config) as worlds:
         return _film_all(config, worlds, shots)
 
 
@@ -50,6 +51,8 @@ def open_worlds(config: ImagineConfig) -> Iterator[dict[str, WorldModel]]:
     try:
         if config.beside is not None:
             worlds[config.beside.name] = build(config.beside.name, config.beside.args, key="beside")
+        for world in worlds.values():
+            world.attach(Parts(world_model=world, config=config))
         yield worlds
     finally:
         for world in worlds.values():

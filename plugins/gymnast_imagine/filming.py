@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import seeded_generator
 from gymnast_imagine.panels import Cell, Row, compose, layout
-from gymnast_imagine.rolling import blaming, psnr, roll_out
+from gymnast_imagine.rolling import blaming, cameras_of, picture, psnr, roll_out
 from gymnast_imagine.shots import Line, Shot
 from gymnast_pages.video import write_poster, write_video
 
@@ -75,7 +75,7 @@ class Film:
 
 @dataclass(frozen=True)
 class View:
-    """A line as one source shows it: V variants."""
+    """A line as one source shows it: V variants, all cameras in one picture."""
 
     world: str
     sample: int | None
@@ -94,11 +94,12 @@ def frames_of(shot: Shot, samples: int, beside: bool) -> int:
 
 def check_fits(shot: Shot, samples: int, beside: bool) -> None:
     """Raise `ConfigError` if the shot's video would be too large to be shown, before anything is imagined."""
-    sizes = [(len(line.labels), samples + beside + (line.recorded_THWC is not None)) for line in shot.lines]
+    sizes = [(len(line.labels), samples + beside + (line.recorded_TVHWC is not None)) for line in shot.lines]
     rows = sum(views if variants > 1 else 1 for variants, views in sizes)
     columns = max(variants if variants > 1 else views for variants, views in sizes)
-    height, width = shot.lines[0].task.frames_THWC.shape[1:3]
-    layout(rows, columns, height, width, _pixels(rows))
+    task = shot.lines[0].task
+    height, width = task.frames_TVHWC.shape[2:4]
+    layout(rows, columns, height, len(task.cameras) * width, _pixels(rows))
 
 
 def _pixels(rows: int) -> int:
@@ -139,7 +140,10 @@ def _views(
 ) -> list[View]:
     line = shot.lines[number]
     variants = len(line.labels)
-    views = [] if line.recorded_THWC is None else [View(RECORDED, None, line.recorded_THWC[None])]
+    cameras = cameras_of(worlds[IMAGINED], line.task)
+    views = []
+    if line.recorded_TVHWC is not None:
+        views.append(View(RECORDED, None, picture(line.recorded_TVHWC, line.task.cameras, cameras)[None]))
     for name, world in worlds.items():
         copies = samples if name == IMAGINED else 1
         with blaming(name, name != IMAGINED):
@@ -148,6 +152,7 @@ def _views(
                 [line.task] * (copies * variants),
                 line.actions_VTA.repeat(copies, 1, 1),
                 chunks=line.chunks,
+                cameras=cameras,
                 generator=noise(seed, name, shot.name, number),
                 done=done,
             )

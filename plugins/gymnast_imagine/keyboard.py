@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.training.signals import Terminated
 from gymnast_core.types import Episode
 from gymnast_imagine.action_sources import Space, action_space
 from gymnast_imagine.config import ImagineConfig
@@ -30,15 +31,17 @@ REACH = 100.0
 def keyboard(
     config: ImagineConfig, worlds: Mapping[str, WorldModel], episodes: Sequence[Episode] | None
 ) -> dict[str, Any]:
-    """Serve the page until Ctrl-C; returns what the command prints."""
+    """Serve the page until Ctrl-C; returns what the command prints. `Terminated` comes through once all is saved."""
     session = Session(config, worlds, start_task(config, episodes), action_space(config, episodes))
     with PageServer(site(session), config.keyboard.port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()
+        ended: BaseException | None = None
         try:
             click.echo(f"Open {server.url} in a browser on this machine; Ctrl-C here ends it.", err=True)
             threading.Event().wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as signal:
+            ended = signal
             click.echo("", err=True)
         finally:
             server.shutdown()
@@ -47,6 +50,8 @@ def keyboard(
     if moment.unsaved:
         folder = session.save()
         click.echo(f"Saved the {moment.step} actions that were not: {folder}", err=True)
+    if isinstance(ended, Terminated):
+        raise ended
     return {"output": config.output if session.saved else None, "sessions": session.saved}
 
 

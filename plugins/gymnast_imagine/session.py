@@ -20,7 +20,7 @@ from gymnast_imagine.action_sources import Space, write_actions
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import IMAGINED, PAIR_PIXELS, noise
 from gymnast_imagine.panels import Cell, Row, compose
-from gymnast_imagine.rolling import blaming, step
+from gymnast_imagine.rolling import blaming, cameras_of, picture, step
 from gymnast_pages.video import write_video
 
 REPLAYED_AS = "actions"
@@ -42,17 +42,19 @@ class Moment:
     """Actions there can be."""
     unsaved: bool
     frames: Mapping[str, Tensor]
-    """World -> uint8 (L, H, W, C): the frames since the last moment, at least one."""
+    """World -> uint8 (L, H, V·W, C): the frames since the last moment, at least one, its cameras side by side."""
 
 
 class Session:
-    """One episode in one or two worlds. Safe to use from several threads."""
+    """One episode in the world called IMAGINED, and in another one beside if there is one. Safe to use from several
+    threads."""
 
     def __init__(self, config: ImagineConfig, worlds: Mapping[str, WorldModel], task: Task, space: Space) -> None:
         """Raises `DataError` if the worlds do not take the start frame or the actions."""
         self.config, self.task, self.space = config, task, space
         self.limit = config.horizon or DEFAULT_LIMIT
         self._worlds = worlds
+        self._cameras = cameras_of(worlds[IMAGINED], task)
         self._lock = threading.Lock()
         self._actions: list[Tensor] = []
         """One action (A,) a chunk."""
@@ -118,7 +120,7 @@ class Session:
 
     def _moment(self, frames: Mapping[str, Tensor] | None = None) -> Moment:
         if frames is None:
-            frames = self._chunks[-1] if self._chunks else {name: self.task.frames_THWC for name in self._worlds}
+            frames = self._chunks[-1] if self._chunks else dict.fromkeys(self._worlds, self._start())
             frames = {name: frames_LHWC[-1:] for name, frames_LHWC in frames.items()}
         return Moment(self._steps(), self.limit, self._unsaved, frames)
 
@@ -145,8 +147,12 @@ class Session:
         frames = {}
         for name, world in self._worlds.items():
             with blaming(name, name != IMAGINED):
-                frames[name] = step(world, states[name], chunk_BLA, self.task)[0]
+                frames[name] = step(world, states[name], chunk_BLA, self.task, self._cameras)[0]
         return frames
+
+    def _start(self) -> Tensor:
+        """The frame from which the worlds are driven, (1, H, V·W, C)."""
+        return picture(self.task.frames_TVHWC[-1:], self.task.cameras, self._cameras)
 
     def _next_folder(self) -> Path:
         self._saves += 1
@@ -155,9 +161,8 @@ class Session:
         return folder
 
     def _write(self, directory: Path) -> None:
-        start_HWC = self.task.frames_THWC[-1:]
         cells = [
-            Cell(name, torch.cat([start_HWC, *(frames[name] for frames in self._chunks)])) for name in self._worlds
+            Cell(name, torch.cat([self._start(), *(frames[name] for frames in self._chunks)])) for name in self._worlds
         ]
         title = self.task.instruction or self.task.id
         picture_THWC = compose([Row(title, cells)], min_pixels=PAIR_PIXELS)

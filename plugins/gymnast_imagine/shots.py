@@ -28,8 +28,8 @@ class Line:
     actions_VTA: Tensor
     """float32, robot units."""
     chunks: Sequence[int]
-    recorded_THWC: Tensor | None = None
-    """uint8 RGB, 1 + T frames: what the camera saw."""
+    recorded_TVHWC: Tensor | None = None
+    """uint8 RGB, 1 + T frames: what the task's cameras saw."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _episodes(config: ImagineConfig, episodes: Sequence[Episode]) -> list[Shot]:
             task=one.task,
             actions_VTA=one.future.actions_TA[None, :steps].float(),
             chunks=chunks_of(steps, config.chunk),
-            recorded_THWC=one.future.frames_THWC[: steps + 1],
+            recorded_TVHWC=one.future.frames_TVHWC[: steps + 1],
         )
         title = f"Episode {one.index}: {one.future.instruction or one.future.id}"
         shots.append(Shot(f"episode-{one.index:05d}", title, [line]))

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Task, one_camera
 from gymnast_imagine.config import ImagineConfig
 
 DEFAULT_EPISODES = 4
@@ -61,7 +61,8 @@ def start_task(config: ImagineConfig, episodes: Sequence[Episode] | None) -> Tas
     if len(index) > 1:
         raise ConfigError(f"index is {index}; actions={config.actions} starts from one. Give one, e.g. index=[0].")
     if config.image is not None:
-        return Task(Path(config.image).name, "", _read_image(Path(config.image).expanduser(), config.image_size))
+        frames_THWC = _read_image(Path(config.image).expanduser(), config.image_size)
+        return Task(Path(config.image).name, "", one_camera(frames_THWC))
     if config.tasks is not None:
         part = config.tasks
         tasks = registries().datasets.build(part.name, part.args, key="tasks").tasks()
@@ -82,7 +83,7 @@ def _item(items: Sequence, index: int, key: str):  # type: ignore[no-untyped-def
 
 
 def _cut(config: ImagineConfig, index: int, episode: Episode, needs_future: bool = True) -> Recorded:
-    frames, actions = episode.frames_THWC, episode.actions_TA
+    frames, actions, proprio = episode.frames_TVHWC, episode.actions_TA, episode.proprio_TP
     start = config.start if config.start is not None else config.context - 1
     if start >= len(frames) - needs_future:
         raise DataError(
@@ -98,8 +99,12 @@ def _cut(config: ImagineConfig, index: int, episode: Episode, needs_future: bool
         raise DataError(f"Episode {index} has actions that are NaN or infinite. Choose others with index=[...].")
     first = start - config.context + 1
     between = actions[first:start] if config.context > 1 else None
-    task = Task(episode.id, episode.instruction, frames[first : start + 1], between)
-    return Recorded(index, task, Episode(episode.id, episode.instruction, frames[start:], actions[start:]))
+    task = Task(
+        episode.id, episode.instruction, frames[first : start + 1], episode.cameras, between,
+        None if proprio is None else proprio[first : start + 1],
+    )  # fmt: skip
+    future = Episode(episode.id, episode.instruction, frames[start:], actions[start:], episode.cameras)
+    return Recorded(index, task, future)
 
 
 def _read_image(path: Path, size: list[int] | None) -> torch.Tensor:

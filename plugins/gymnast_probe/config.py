@@ -46,6 +46,8 @@ class ProbeConfig:
     """Trials filmed of every policy under every edit, the same ones."""
     device: str = "auto"
     """torch device of the policies; auto: cuda where there is one."""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What hook plugins are told, by plugin: hooks.NAME.KEY."""
     seed: int = 0
     """Of edits and rollouts."""
     output: str | None = None

@@ -23,6 +23,10 @@ class EditedTasks(Dataset):
     hides it from the judge (paraphrase, nonsense) is refused: rollouts are judged by the words that the policy got.
     """
 
+    api_version = 2
+
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         dataset: ComponentConfig

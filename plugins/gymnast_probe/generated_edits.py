@@ -41,9 +41,9 @@ class GeneratedImage(Edit):
         return build_editor("image_editors", self.editor, self.args, f"image editor {self.editor}")
 
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
-        if len(task.frames_THWC) > 1:
+        if len(task.frames_TVHWC) > 1 or len(task.cameras) > 1:
             raise NotApplicable("the task starts from several frames, and an editor would change each in another way")
-        image_HWC = task.frames_THWC[-1].numpy()
+        image_HWC = task.view()[-1].numpy()
         prompt = self.prompt.replace("{instruction}", task.instruction)
         made = self._editor.edit(image_HWC, prompt, seed=int(rng.integers(2**31)))
         found = made.images_HWC
@@ -52,7 +52,8 @@ class GeneratedImage(Edit):
             raise EditorFailed(
                 f"The image editor {self.editor!r} returned {got} for a picture uint8 {image_HWC.shape}."
             )
-        return Edited(replace(task, frames_THWC=torch.from_numpy(found.copy())[None]), task.instruction, made.cost_usd)
+        frames_TVHWC = torch.from_numpy(found.copy())[None, None]
+        return Edited(replace(task, frames_TVHWC=frames_TVHWC), task.instruction, made.cost_usd)
 
     def prepare(self) -> None:
         assert self._editor is not None
@@ -79,7 +80,7 @@ class ProposedInstruction(Edit):
 
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         seed = int(rng.integers(2**31))
-        made = self._editor.propose(task.frames_THWC[-1].numpy(), task.instruction, seed=seed)
+        made = self._editor.propose(task.view()[-1].numpy(), task.instruction, seed=seed)
         return renamed(task, str(rng.choice(made.instructions)), made.cost_usd)
 
     def prepare(self) -> None:

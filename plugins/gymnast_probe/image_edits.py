@@ -18,21 +18,24 @@ from gymnast_probe.colours import HUES, colour_masks, to_hsv, to_rgb, visible_co
 from gymnast_probe.interfaces import Edit, Edited, NotApplicable
 
 Frames = NDArray[np.uint8]
-"""uint8 RGB, (T, H, W, 3)."""
+"""uint8 RGB; N is context frames times cameras."""
 
 
 class ImageEdit(Edit):
-    """Changes every context frame alike."""
+    """Changes every context frame of every camera alike."""
 
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
-        frames = self.edit(task.frames_THWC.numpy(), rng, task.instruction)
-        if (frames == task.frames_THWC.numpy()).all():
+        frames_TVHWC = task.frames_TVHWC.numpy()
+        frames_NHWC = frames_TVHWC.reshape(-1, *frames_TVHWC.shape[2:])
+        edited_NHWC = self.edit(frames_NHWC, task.view()[-1].numpy(), rng, task.instruction)
+        if (edited_NHWC == frames_NHWC).all():
             raise NotApplicable("the picture stays as it is")
-        return Edited(replace(task, frames_THWC=torch.from_numpy(np.ascontiguousarray(frames))), task.instruction)
+        edited_TVHWC = np.ascontiguousarray(edited_NHWC.reshape(frames_TVHWC.shape))
+        return Edited(replace(task, frames_TVHWC=torch.from_numpy(edited_TVHWC)), task.instruction)
 
     @abstractmethod
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        """The edited frames, of the same shape. Raises `NotApplicable`."""
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        """The edited frames, of the same shape; the main camera shows `shown_HWC` now. Raises `NotApplicable`."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Distractor(ImageEdit):
     folder: str | None = None
     """Folder of PNG or JPEG cut-outs to draw from; their transparency is kept."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        _, height, width, _ = frames_THWC.shape
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        _, height, width, _ = frames_NHWC.shape
         side = max(3, round(self.size * width))
         patch, mask = self._cut_out(side, rng) if self.folder else _shape(side, self.softness, rng)
         top, left = (int(rng.integers(0, max(1, length - side + 1))) for length in (height, width))
@@ -56,7 +59,7 @@ class Distractor(ImageEdit):
         place = (slice(top, top + side), slice(left, left + side))
         fits = alpha[place].shape[:2]
         alpha[place], colours[place] = mask[: fits[0], : fits[1]], patch[: fits[0], : fits[1]]
-        return _blend(frames_THWC, colours, alpha)
+        return _blend(frames_NHWC, colours, alpha)
 
     def _cut_out(self, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         folder = Path(str(self.folder)).expanduser()
@@ -78,27 +81,27 @@ class Recolour(ImageEdit):
     turn: float | None = None
     """Turns of the colour wheel, 0 to 1; None draws a colour that is neither seen nor named."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        seen, named = visible_colours(frames_THWC[-1]), [name for name in HUES if name in instruction.lower()]
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        seen, named = visible_colours(shown_HWC), [name for name in HUES if name in instruction.lower()]
         others = [name for name in seen if name not in named]
         if not others:
             raise NotApplicable("the picture shows no colour but those that the instruction names")
         old = str(rng.choice(others))
         new = str(rng.choice([name for name in HUES if name not in seen and name not in named] or [old]))
-        return _turned(frames_THWC, {old: HUES[new] - HUES[old] if self.turn is None else self.turn})
+        return _turned(frames_NHWC, {old: HUES[new] - HUES[old] if self.turn is None else self.turn})
 
 
 @dataclass(frozen=True)
 class Swap(ImageEdit):
     """Two coloured things trade their colours, so that each stands where the other one stood."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        seen = visible_colours(frames_THWC[-1])
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        seen = visible_colours(shown_HWC)
         if len(seen) < 2:
             raise NotApplicable("the picture does not show two colours")
         first, second = seen[:2]
         turn = HUES[second] - HUES[first]
-        return _turned(frames_THWC, {first: turn, second: -turn})
+        return _turned(frames_NHWC, {first: turn, second: -turn})
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,14 @@ class Occlude(ImageEdit):
     softness: float = 0.1
     """Width of its soft edge, as a share of its own."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        _, height, width, _ = frames_THWC.shape
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        _, height, width, _ = frames_NHWC.shape
         side = max(2, round(self.size * min(height, width)))
         top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
         alpha = np.zeros((height, width, 1), np.float32)
         mask = _edge(np.minimum(*_border_distance(side)), self.softness * side)
         alpha[top : top + side, left : left + side] = mask[..., None]
-        return _blend(frames_THWC, np.full((height, width, 3), 128.0, np.float32), alpha)
+        return _blend(frames_NHWC, np.full((height, width, 3), 128.0, np.float32), alpha)
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ class Brightness(ImageEdit):
     factor: float = 0.6
     """On all colours."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        return np.clip(np.rint(frames_THWC * np.float32(self.factor)), 0, 255).astype(np.uint8)
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        return np.clip(np.rint(frames_NHWC * np.float32(self.factor)), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,13 @@ class Crop(ImageEdit):
     share: float = 0.9
     """Of the picture's sides that is kept."""
 
-    def edit(self, frames_THWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
-        _, height, width, _ = frames_THWC.shape
+    def edit(self, frames_NHWC: Frames, shown_HWC: Frames, rng: np.random.Generator, instruction: str) -> Frames:
+        _, height, width, _ = frames_NHWC.shape
         rows, columns = self.share * height, self.share * width
         top, left = float(rng.uniform(0, height - rows)), float(rng.uniform(0, width - columns))
         box = (left, top, left + columns, top + rows)
         resized = [
-            Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR, box) for frame in frames_THWC
+            Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR, box) for frame in frames_NHWC
         ]
         return np.stack([np.asarray(image) for image in resized])
 
@@ -172,14 +175,14 @@ def _edge(inside: NDArray[np.float32], width: float) -> NDArray[np.float32]:
     return np.clip(inside / max(width, 1e-6), 0.0, 1.0).astype(np.float32)
 
 
-def _blend(frames_THWC: Frames, colours_HWC: NDArray[np.float32], alpha_HW1: NDArray[np.float32]) -> Frames:
-    mixed = frames_THWC * (1 - alpha_HW1) + colours_HWC * alpha_HW1
+def _blend(frames_NHWC: Frames, colours_HWC: NDArray[np.float32], alpha_HW1: NDArray[np.float32]) -> Frames:
+    mixed = frames_NHWC * (1 - alpha_HW1) + colours_HWC * alpha_HW1
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def _turned(frames_THWC: Frames, turns: Mapping[str, float]) -> Frames:
+def _turned(frames_NHWC: Frames, turns: Mapping[str, float]) -> Frames:
     """Pixels of these colours with their hue moved by so many turns."""
-    edited = frames_THWC.copy()
+    edited = frames_NHWC.copy()
     for frame_HWC in edited:
         hsv, masks = to_hsv(frame_HWC), colour_masks(frame_HWC)
         for colour, turn in turns.items():

@@ -56,7 +56,7 @@ class OtherColour(Edit):
         named = [colour for colour in HUES if _find(colour, task.instruction)]
         if not named:
             raise NotApplicable("the instruction names no colour")
-        seen = [c for c in visible_colours(task.frames_THWC[-1].numpy()) if c not in named]
+        seen = [c for c in visible_colours(task.view()[-1].numpy()) if c not in named]
         if not seen:
             raise NotApplicable("the picture shows no other colour")
         return renamed(task, _put(named[0], str(rng.choice(seen)), task.instruction))
@@ -103,11 +103,11 @@ class Nonsense(Edit):
 
 def renamed(task: Task, instruction: str, cost_usd: float = 0.0) -> Edited:
     """The task with another goal, for the environment behind it, too, where that is told the instruction."""
-    options = dict(task.environment_options)
-    if "instruction" in options:
-        options["instruction"] = instruction
-    # What counted as half a success was said of the old goal.
-    new = replace(task, instruction=instruction, environment_options=options, partial_credit_criteria=None)
+    start = task.start
+    if start is not None and "instruction" in start.options:
+        start = replace(start, options={**start.options, "instruction": instruction})
+    # What counted as half a success, and the episode that fulfilled the task, were about the old goal.
+    new = replace(task, instruction=instruction, start=start, partial_credit_criteria=None, expert=None)
     return Edited(new, instruction, cost_usd)
 
 

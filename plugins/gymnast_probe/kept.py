@@ -32,19 +32,17 @@ def read_kept(folder: Path, label: str, index: int, task: Task) -> Edited | None
     if about["image"]:
         with Image.open(path.with_suffix(".png")) as file:
             frame_HWC = np.array(file.convert("RGB"))
-        task = replace(task, frames_THWC=torch.from_numpy(frame_HWC)[None])
+        task = replace(task, frames_TVHWC=torch.from_numpy(frame_HWC)[None, None])
     return Edited(replace(task, instruction=about["shown"]), about["judged"])
 
 
 def keep(folder: Path, label: str, index: int, task: Task, edited: Edited) -> None:
     """Write it down; the picture first, since the JSON says that it is there."""
     path = folder / "generated" / label / f"{index:06d}.json"
-    image = bool(edited.task.frames_THWC.shape != task.frames_THWC.shape) or bool(
-        (edited.task.frames_THWC != task.frames_THWC).any()
-    )
+    image = not torch.equal(edited.task.frames_TVHWC, task.frames_TVHWC)
     if image:
         with replacing(path.with_suffix(".png")) as temporary:
-            Image.fromarray(edited.task.frames_THWC[-1].numpy()).save(temporary, "PNG")
+            Image.fromarray(edited.task.view()[-1].numpy()).save(temporary, "PNG")
     about = {
         "task": task.id, "original": task.instruction, "shown": edited.task.instruction, "judged": edited.judged,
         "image": image, "cost_usd": edited.cost_usd,

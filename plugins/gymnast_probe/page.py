@@ -13,8 +13,9 @@ import jinja2
 
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import write_text
+from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import interval, p_value, percent, points
+from gymnast_pages.wording import p_value
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.pictures import Picture, read_pictures
 
@@ -52,6 +53,7 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": folder.resolve().name,
         "summary": summary,
+        "shown": Measure(summary["judge"]["kind"], summary["judge"]["name"]),
         "cells": cells,
         "original": ORIGINAL,
         "worst": min(proven, key=lambda found: found[2]["fall"]["difference"], default=None),
@@ -70,4 +72,4 @@ def _data_uri(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return templates("gymnast_probe", percent=percent, points=points, interval=interval, p_value=p_value)
+    return templates("gymnast_probe", p_value=p_value)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
+from gymnast_pages.video import side_by_side
 from gymnast_probe.interfaces import Edited
 
 
@@ -34,10 +35,10 @@ class Picture:
 def keep_picture(folder: Path, label: str, index: int, task: Task, edited: Edited) -> None:
     """Write both frames and what was asked for."""
     files = {}
-    for name, frames in ((label, edited.task.frames_THWC), ("original", task.frames_THWC)):
+    for name, frames in ((label, edited.task.frames_TVHWC), ("original", task.frames_TVHWC)):
         files[name] = f"{name}/{index:06d}.png"
         with replacing(folder / "pictures" / files[name]) as temporary:
-            Image.fromarray(frames[-1].numpy()).save(temporary, "PNG")
+            Image.fromarray(side_by_side(frames)[-1].numpy()).save(temporary, "PNG")
     about = Picture(
         label, files[label], files["original"], task.id, task.instruction, edited.task.instruction, edited.judged
     )

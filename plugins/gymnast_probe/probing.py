@@ -10,16 +10,21 @@ from typing import Any
 
 import torch
 
-from gymnast_core.config import load_config, to_yaml
-from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+from gymnast_core.config import load_config
+from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.events import RunDone
+from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.runs.atomic import write_json, write_text
-from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
+from gymnast_core.training.judge import judge
+from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
-from gymnast_evaluation.evaluate import choose_device, judge_again, load_tasks, roll_out
+from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
+from gymnast_evaluation.fitting import check_all_needs, check_chunks
+from gymnast_evaluation.resuming import has_rows
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
 from gymnast_probe.config import ORIGINAL, ProbeConfig
@@ -38,6 +43,7 @@ PICTURES = 4
 
 def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or resume a probe; writes the folder and returns what the command prints."""
+    check_sections(config.hooks)
     # Written out, so that a resumed probe adds to them.
     config = replace(config, edits=config.all_edits())
     edits = {label: build_edit(label, settings) for label, settings in config.edits.items()}
@@ -46,21 +52,22 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
     if resume is not None:
         _check_resumable(config, resume)
     tasks = load_tasks(config.tasks, config.episodes)
-    config, folder = open_run_folder(config, "probe", resume)
-    if resume is not None:
-        write_text(folder / "config.yaml", to_yaml(config))
-    write_text(folder / "versions.json", json.dumps(versions(), indent=1))
-    run = _Run(config, folder, tasks, edits)
-    try:
-        run.roll_out_what_is_missing()
-    finally:
-        for edit in edits.values():
-            edit.close()
-    labels = [ORIGINAL, *edits]
-    trials = [trial for trial in run.file.trials if trial.world in labels]
-    summary = summarise(trials, list(config.all_policies()), labels, seed=config.seed)
-    write_json(folder / "summary.json", summary)
-    build_probe_page(folder)
+    check_all_needs(config.all_policies(), {"": config.world_model}, tasks[0], config.tasks.name, key="world_model")
+    with terminating(), run_folder(config, "probe", resume) as (config, folder):
+        write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+        run = _Run(config, folder, tasks, edits)
+        try:
+            run.roll_out_what_is_missing()
+        finally:
+            for edit in edits.values():
+                edit.close()
+        labels = [ORIGINAL, *edits]
+        trials = [trial for trial in run.file.trials if trial.world in labels]
+        judged_by = config.reward_model.name
+        summary = summarise(trials, list(config.all_policies()), labels, judge=judged_by, seed=config.seed)
+        write_json(folder / "summary.json", summary)
+        build_probe_page(folder)
+        tell("gymnast_run_done", RunDone(config, folder, summary=summary))
     return {"output": str(folder), **{key: summary[key] for key in ("policies", "unscored", "cost_usd")}}
 
 
@@ -87,22 +94,39 @@ class _Run:
         wanted = [label for label in config.all_policies() if self.missing(label)]
         if not wanted:
             return
-        judge = known.reward_models.build(config.reward_model.name, config.reward_model.args, key="reward_model")
-        world: WorldModel | None = None
         total = len(self.tasks) * len(config.all_policies()) * (1 + len(self.edits))
+        opened: list[Component] = []
         try:
-            judge.preflight(total - len(self.file.trials), 1 + config.horizon)
+            part = config.reward_model
+            reward_model = known.reward_models.build(part.name, part.args, key="reward_model")
+            opened.append(reward_model)
+            reward_model.preflight(total - len(self.file.trials), 1 + config.horizon)
             world = known.world_models.build(config.world_model.name, config.world_model.args, key="world_model")
+            opened.append(world)
+            # Policies come and go; these two stay together.
+            Parts(world_model=world, reward_model=reward_model, tasks=self.tasks, config=config).attach()
             with Progress("Probing", total, unit="trial", start=len(self.file.trials)) as progress:
                 for name in wanted:
-                    policy = _policy(name, config, device)
-                    for label, first in self.missing(name):
-                        self._roll_out(name, policy, label, first, self._edited(label, first), world, judge)
-                        progress.update(len(self.file.trials), {})
+                    self._roll_out_policy(name, device, world, reward_model, progress)
         finally:
-            judge.close()
-            if world is not None:
-                world.close()
+            for component in opened:
+                component.close()
+
+    def _roll_out_policy(
+        self, name: str, device: torch.device, world: WorldModel, reward_model: RewardModel, progress: Progress
+    ) -> None:
+        """Everything missing of one policy, which lives no longer than this call."""
+        part = self.config.all_policies()[name]
+        policy = registries().policies.build(part.name, part.args, key=f"policies.{name}")
+        try:
+            check_chunks(self.config.horizon, name, policy)
+            policy.to(device)
+            policy.attach(Parts(policy=policy, tasks=self.tasks, config=self.config))
+            for label, first in self.missing(name):
+                self._roll_out(name, policy, label, first, self._edited(label, first), world, reward_model)
+                progress.update(len(self.file.trials), {})
+        finally:
+            policy.close()
 
     def _edited(self, label: str, first: int) -> list[Edited | str]:
         """Each task of a batch edited, or why it is not."""
@@ -145,7 +169,7 @@ class _Run:
         first: int,
         edited: Sequence[Edited | str],
         world: WorldModel,
-        judge: RewardModel,
+        reward_model: RewardModel,
     ) -> None:
         """One batch of a policy under an edit: rolled out as the policy sees it, judged by the goal that counts."""
         config = self.config
@@ -161,7 +185,7 @@ class _Run:
                 replace(rollout, task=replace(rollout.task, instruction=item.judged), group=place)
                 for rollout, item, place in zip(rollouts, items, places, strict=True)
             ]
-            rewards = judge_again(judge, judged, judge.score(judged), config.rescore)
+            rewards = judge(reward_model, judged, again=config.rescore)
             film(self.folder, name, label, judged, self.filmed)
             done = dict(zip(places, zip(judged, rewards, strict=True), strict=True))
         rows = []
@@ -174,37 +198,28 @@ class _Run:
                     policy=name, world=label, index=index, task=self.tasks[index].id, instruction=shown, trial=0,
                     seed=config.seed, batch=first, value=reward.value, partial=reward.partial,
                     outcome=None if rollout is None else rollout.outcome, error=reward.error,
-                    rationale=reward.rationale, cost_usd=reward.cost_usd + paid,
+                    rationale=reward.rationale, cost_usd=reward.cost_usd + paid, kind=reward_model.kind,
                 )
             )  # fmt: skip
         self.file.append(rows)
 
 
-def _policy(label: str, config: ProbeConfig, device: torch.device) -> Policy:
-    part = config.all_policies()[label]
-    policy = registries().policies.build(part.name, part.args, key=f"policies.{label}")
-    if config.horizon % policy.chunk_length:
-        length = policy.chunk_length
-        raise ConfigError(
-            f"A horizon of {config.horizon} actions is not a multiple of the chunk length {length} of the policy "
-            f"{label!r}; set horizon={config.horizon // length * length or length}."
-        )
-    policy.to(device)
-    return policy
-
-
 def _check_resumable(config: ProbeConfig, folder: Path) -> None:
-    """Refuse to mix trials of different experiments in one folder."""
-    results = folder / "results.jsonl"
-    if not results.exists() or not results.stat().st_size:
+    """Refuse to mix trials of different experiments in one folder: raises `ConfigError`."""
+    if not has_rows(folder):
         return
-    stored = load_config(ProbeConfig, str(folder / "config.yaml"))
-    changed = [key for key in _FIXED if getattr(config, key) != getattr(stored, key)]
-    for key in ("policies", "edits"):
-        now, before = getattr(config, f"all_{key}")(), getattr(stored, f"all_{key}")()
-        changed += [f"{key}.{label}" for label in before if label in now and now[label] != before[label]]
-    if changed:
-        raise ConfigError(
-            f"{folder} was probed with another {', '.join(changed)}. Leave that as it was to resume, or start anew "
-            "with output=FOLDER. New labels under policies and edits may be added."
-        )
+    stored = _plural(load_config(ProbeConfig, str(folder / "config.yaml")))
+    # A label may begin like another one, so a part alone is no prefix to go by.
+    policies = [f"policies.{label}" for label in stored.policies]
+    fixed = [f"{policy}.{field}" for policy in policies for field in ("name", "args")]
+    config = _plural(config)
+    # An edit may be left out, and taken up again as it was.
+    kept = [label for label in stored.edits if label in config.edits]
+    fixed += [f"edits.{label}.{name}" for label in kept for name in {**stored.edits[label], **config.edits[label]}]
+    devices = ("world_model.args.device", "reward_model.args.device", *(f"{policy}.args.device" for policy in policies))
+    refuse_changes(stored, config, [*_FIXED, *fixed], devices)
+
+
+def _plural(config: ProbeConfig) -> ProbeConfig:
+    """The same config with its single policy among the others, and its edits written out."""
+    return replace(config, policies=config.all_policies(), policy=None, edits=config.all_edits())

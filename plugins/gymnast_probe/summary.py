@@ -13,8 +13,9 @@ from gymnast_core.statistics import (
     holm,
     is_binary,
     mcnemar,
+    mean_interval,
+    score_interval,
     sign_flip_test,
-    success_interval,
 )
 from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
@@ -24,16 +25,18 @@ DOES_NOT_APPLY = "The edit does not apply"
 
 
 def summarise(
-    trials: Sequence[Trial], policies: Sequence[str], labels: Sequence[str], *, seed: int = 0
+    trials: Sequence[Trial], policies: Sequence[str], labels: Sequence[str], *, judge: str = "", seed: int = 0
 ) -> dict[str, Any]:
-    """Rates with 95 % intervals; falls are paired by task, with Holm's correction over the edits of a policy."""
+    """Means with 95 % intervals; falls are paired by task, with Holm's correction over the edits of a policy. `judge`
+    is the reward model's name."""
+    kind = next((trial.kind for trial in trials), "success")
     table: dict[tuple[str, str], dict[int, Trial]] = {}
     for trial in trials:
         table.setdefault((trial.policy, trial.world), {})[trial.index] = trial
-    summary: dict[str, Any] = {"policies": {}}
+    summary: dict[str, Any] = {"judge": {"name": judge, "kind": kind}, "policies": {}}
     for policy in policies:
         original = table.get((policy, ORIGINAL), {})
-        cells = {label: _cell(table.get((policy, label), {}), original, label, seed) for label in labels}
+        cells = {label: _cell(table.get((policy, label), {}), original, label, kind, seed) for label in labels}
         falls = [cell["fall"] for cell in cells.values() if cell.get("fall")]
         for fall, adjusted in zip(falls, holm([fall["p_value"] for fall in falls]), strict=True):
             fall["p_holm"] = adjusted
@@ -44,22 +47,22 @@ def summarise(
     return summary
 
 
-def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, seed: int) -> dict[str, Any]:
+def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, kind: str, seed: int) -> dict[str, Any]:
     values = [trial.value for trial in rows.values() if trial.value is not None]
     left_out = sum(_left_out(trial) for trial in rows.values())
     cell: dict[str, Any] = {
         "rate": float(np.mean(values)) if values else None,
-        "interval": success_interval(values, seed=seed) if values else None,
+        "interval": mean_interval(values, kind, seed=seed) if values else None,
         "n": len(values),
         "unscored": len(rows) - len(values) - left_out,
         "not_applicable": left_out,
     }
     if label != ORIGINAL:
-        cell["fall"] = _fall(rows, original, seed)
+        cell["fall"] = _fall(rows, original, kind, seed)
     return cell
 
 
-def _fall(rows: dict[int, Trial], original: dict[int, Trial], seed: int) -> dict[str, Any] | None:
+def _fall(rows: dict[int, Trial], original: dict[int, Trial], kind: str, seed: int) -> dict[str, Any] | None:
     """Edited minus original over the tasks that were judged both ways; None if there are none."""
     pairs = []
     for index, trial in sorted(rows.items()):
@@ -69,15 +72,18 @@ def _fall(rows: dict[int, Trial], original: dict[int, Trial], seed: int) -> dict
     if not pairs:
         return None
     before, after = np.array(pairs, dtype=float).T
+    success, change = kind == "success", after - before
     found: dict[str, Any] = {
         "n": len(pairs),
         "original": float(before.mean()),
-        "difference": float((after - before).mean()),
-        "interval": bootstrap_interval(after - before, bounds=(-1.0, 1.0), seed=seed),
+        "difference": float(change.mean()),
+        "interval": bootstrap_interval(change, bounds=(-1.0, 1.0), seed=seed)
+        if success
+        else score_interval(change, seed=seed),
     }
-    if is_binary(before) and is_binary(after):
+    if success and is_binary(before) and is_binary(after):
         return {**found, "test": "exact McNemar", **asdict(mcnemar(before, after))}
-    return {**found, "test": "paired permutation", "p_value": sign_flip_test(after - before, seed=seed)}
+    return {**found, "test": "paired permutation", "p_value": sign_flip_test(change, seed=seed)}
 
 
 def _left_out(trial: Trial) -> bool:

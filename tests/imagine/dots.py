@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset, WorldModel
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Offers, Step, Task
 
 SIZE = 16
 SEEN: list[Any] = []
@@ -41,6 +41,8 @@ class State:
 
 
 class DotWorld(WorldModel):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         brighter: int = 0
@@ -51,16 +53,22 @@ class DotWorld(WorldModel):
         """Actions after which it breaks."""
         larger: int = 1
         """How many times larger its frames are than the one it starts from."""
+        cameras: list[str] = field(default_factory=list)
+        """Names of its cameras; the first one sees the dot, the others its negative. None: one without a name."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.device = config, torch.device("cpu")
 
+    @classmethod
+    def offers(cls, config: Config) -> Offers:
+        return Offers(tuple(config.cameras)) if config.cameras else Offers()
+
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> State:
         assert generator is not None
-        SEEN.append(("reset", tuple(tasks[0].frames_THWC.shape), tasks[0].actions_TA))
-        return State([find(task.frames_THWC[-1]) for task in tasks], generator)
+        SEEN.append(("reset", tuple(tasks[0].frames_TVHWC.shape), tasks[0].actions_TA))
+        return State([find(task.view()[-1]) for task in tasks], generator)
 
-    def step(self, state: State, actions_BLA: Tensor) -> Tensor:
+    def step(self, state: State, actions_BLA: Tensor) -> Step:
         if actions_BLA.shape[2] != 2:
             raise DataError(f"Dots take actions of width 2, got {actions_BLA.shape[2]}.")
         SEEN.append(("step", actions_BLA.clone()))
@@ -74,10 +82,14 @@ class DotWorld(WorldModel):
             noise = torch.randint(0, self.config.noise + 1, frame_BHWC.shape, generator=state.generator)
             frames.append((frame_BHWC + self.config.brighter + noise).clamp(max=255).to(torch.uint8))
         large = torch.stack(frames, dim=1)
-        return large.repeat_interleave(self.config.larger, 2).repeat_interleave(self.config.larger, 3)
+        large = large.repeat_interleave(self.config.larger, 2).repeat_interleave(self.config.larger, 3)
+        others = [255 - large for _ in self.config.cameras[1:]]
+        return Step(torch.stack([large, *others], dim=2))
 
 
 class DotEpisodes(Dataset):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         lengths: list[int] = field(default_factory=lambda: [6, 9, 4])
@@ -87,6 +99,8 @@ class DotEpisodes(Dataset):
         """The second action of every episode is NaN."""
         still: bool = False
         """Dimension 1 never moves."""
+        cameras: list[str] = field(default_factory=lambda: ["camera"])
+        """Names of the cameras; the first one sees the dot, the others its negative."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -102,4 +116,7 @@ class DotEpisodes(Dataset):
         places = torch.cat([torch.full((1, 2), 8.0), 8.0 + actions.cumsum(0)])
         if self.config.broken:
             actions[1] = float("nan")
-        return Episode(f"dot-{index}", self.config.instruction, torch.stack([draw(place) for place in places]), actions)
+        frames_THWC = torch.stack([draw(place) for place in places])
+        views = [frames_THWC, *(255 - frames_THWC for _ in self.config.cameras[1:])]
+        frames_TVHWC, cameras = torch.stack(views, dim=1), tuple(self.config.cameras)
+        return Episode(f"dot-{index}", self.config.instruction, frames_TVHWC, actions, cameras)

@@ -24,7 +24,7 @@ def session(output: Path, *, fails_after: int | None = None, **options: Any) -> 
     """Two worlds, the first of them noisy."""
     settings = {"actions": "keyboard", "chunk": 2, "horizon": 8, "output": str(output), **options}
     config = ImagineConfig(ComponentConfig("dots"), **settings)
-    task = Task("start", "move <the dot>", dots.draw(torch.tensor([8.0, 8.0]))[None])
+    task = Task("start", "move <the dot>", dots.draw(torch.tensor([8.0, 8.0]))[None, None])
     noisy = dots.DotWorld(dots.DotWorld.Config(noise=40, fails_after=fails_after))
     worlds = {"imagined": noisy, "other-dots": dots.DotWorld(dots.DotWorld.Config())}
     return Session(config, worlds, task, Space(("x", "y"), torch.zeros(2), torch.tensor([2.0, 1.0])))

@@ -64,7 +64,7 @@ def test_context_and_start_choose_the_frames_that_the_world_is_shown(imagine):
     imagine(*EPISODES, "index=[1]", "context=3", "start=4", "horizon=2", "chunk=8")
     episode = dots.DotEpisodes(dots.DotEpisodes.Config()).episodes()[1]
     (_, shape, between), (_, actions) = dots.SEEN
-    assert shape == (3, 16, 16, 3)
+    assert shape == (3, 1, 16, 16, 3)
     assert torch.equal(between, episode.actions_TA[2:4])
     assert torch.equal(actions[0], episode.actions_TA[4:6])
 
@@ -204,6 +204,37 @@ def test_a_wrong_wish_is_one_error_that_says_what_to_type(imagine, tmp_path, arg
     with pytest.raises((ConfigError, DataError), match=re.escape(message)):
         imagine(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_all_cameras_of_the_world_are_seen_side_by_side(imagine, tmp_path):
+    both = "cameras=[front,wrist]"
+    summary = imagine(*EPISODES, f"episodes.args.{both}", f"world_model.args.{both}", "index=[1]")
+    assert summary["psnr"]["imagined"] == 60.0
+    picture_THWC = frames_of(tmp_path / "out" / summary["videos"][0]["video"])
+    left, right = picture_THWC[0, -262:-6, 6:262], picture_THWC[0, -262:-6, 262:518]
+    assert np.abs(left.astype(int) - (255 - right.astype(int))).mean() < 4  # the negative, but for compression
+
+
+def test_the_worlds_cameras_are_compared_with_the_same_ones_of_the_recording(imagine):
+    summary = imagine(*EPISODES, "episodes.args.cameras=[wrist,front]", "world_model.args.cameras=[wrist]", "index=[1]")
+    assert summary["psnr"]["imagined"] == 60.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("episodes.args.cameras=[a,b]",), "The world imagines 1 camera, but the start frames show the cameras a, b"),
+        (("world_model.args.cameras=[a]",), "shows the camera a, but the start frames show the camera camera"),
+        (
+            ("episodes.args.cameras=[a,b]", "world_model.args.cameras=[a,b]", "beside.name=other-dots",
+             "beside.args.cameras=[a]"),
+            "The world beside, 'other-dots': It shows the cameras a, and not b. Or leave it out",
+        ),
+    ],
+)  # fmt: skip
+def test_cameras_that_do_not_fit_are_one_error(imagine, arguments, message):
+    with pytest.raises((ConfigError, DataError), match=re.escape(message)):
+        imagine(*EPISODES, *arguments)
 
 
 def test_a_failure_leaves_nothing_and_a_result_is_never_replaced(imagine, tmp_path):

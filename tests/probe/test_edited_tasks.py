@@ -20,13 +20,13 @@ def build(**args: Any) -> Any:
 def test_a_share_of_the_tasks_is_edited_and_the_others_are_untouched() -> None:
     plain = registries().datasets.build("tabletop", TABLETOP["args"]).tasks()
     tasks, again, other = build(share=0.5).tasks(), build(share=0.5).tasks(), build(share=0.5, seed=1).tasks()
-    edited = [bool((tasks[i].frames_THWC != plain[i].frames_THWC).any()) for i in range(40)]
+    edited = [bool((tasks[i].frames_TVHWC != plain[i].frames_TVHWC).any()) for i in range(40)]
     assert 10 < sum(edited) < 30
     for i in range(40):
         assert (tasks[i].id, tasks[i].instruction) == (plain[i].id, plain[i].instruction)
-        assert (tasks[i].frames_THWC == again[i].frames_THWC).all()
-    assert any((tasks[i].frames_THWC != other[i].frames_THWC).any() for i in range(40))
-    assert not any((build(share=0.0).tasks()[i].frames_THWC != plain[i].frames_THWC).any() for i in range(5))
+        assert (tasks[i].frames_TVHWC == again[i].frames_TVHWC).all()
+    assert any((tasks[i].frames_TVHWC != other[i].frames_TVHWC).any() for i in range(40))
+    assert not any((build(share=0.0).tasks()[i].frames_TVHWC != plain[i].frames_TVHWC).any() for i in range(5))
 
 
 def test_it_keeps_the_contract() -> None:

@@ -27,7 +27,7 @@ from gymnast_probe.proposed_instructions import read_instructions
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 IMAGE[:, :8] = (200, 40, 40)
-TASK = Task("task-1", "push the red block to the left", torch.from_numpy(IMAGE)[None])
+TASK = Task("task-1", "push the red block to the left", torch.from_numpy(IMAGE)[None, None])
 
 
 def png(image: np.ndarray) -> str:
@@ -113,7 +113,7 @@ def test_the_images_api_gets_the_picture_and_gives_the_edited_one(server: Server
     path, fields = server.requests[0]
     assert path == "/v1/images/edits" and fields["model"] == "gpt-image-1" and fields["size"] == "64x64"
     assert fields["prompt"] == "Mirror it, but push the red block to the left."
-    frame = found.task.frames_THWC[0].numpy().astype(int)
+    frame = found.task.view()[0].numpy().astype(int)
     assert frame.shape == (16, 16, 3) and found.judged == TASK.instruction and found.cost_usd == 0.042
     assert np.abs(frame[:, 1:7]).max() < 30 and np.abs(frame[:, 9:15] - (200, 40, 40)).max() < 30
 
@@ -221,9 +221,9 @@ def test_a_diffusers_pipeline_edits_the_picture_by_the_seed(pipeline: Path) -> N
     settings = {"edit": "generated-image", "editor": "diffusers", "prompt": "add a cup", "args": args}
     edit = build_edit("cup", settings)
     edit.prepare()
-    first, again, other = (edit_task(edit, "cup", TASK, seed).task.frames_THWC for seed in (0, 0, 1))
+    first, again, other = (edit_task(edit, "cup", TASK, seed).task.frames_TVHWC for seed in (0, 0, 1))
     edit.close()
-    assert first.shape == (1, 16, 16, 3) and first.dtype == torch.uint8
+    assert first.shape == (1, 1, 16, 16, 3) and first.dtype == torch.uint8
     assert (first == again).all() and (first != other).any()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gymnast_core.errors import ConfigError, DataError, PluginError
-from gymnast_core.types import Task
+from gymnast_core.types import EnvironmentStart, Episode, Task
 from gymnast_probe.colours import to_hsv, to_rgb, visible_colours
 from gymnast_probe.interfaces import Edited, NotApplicable
 from gymnast_probe.library import EDITS, build_edit, edit_task
@@ -23,14 +23,15 @@ SIZE = 32
 
 
 def picture(left: tuple[int, int, int] = (220, 30, 30), right: tuple[int, int, int] = (30, 60, 220)) -> torch.Tensor:
-    """Two blocks on a grey table, (1, H, W, 3)."""
+    """Two blocks on a grey table, (1, 1, H, W, 3)."""
     frame = torch.full((SIZE, SIZE, 3), 190, dtype=torch.uint8)
     frame[12:20, 4:12], frame[12:20, 20:28] = (torch.tensor(c, dtype=torch.uint8) for c in (left, right))
-    return frame[None]
+    return frame[None, None]
 
 
 def task(instruction: str = "push the red block to the left", **changes: Any) -> Task:
-    values = {"frames_THWC": picture(), "environment_options": {"instruction": instruction}, **changes}
+    start = EnvironmentStart("gymnast/Tabletop-v0", seed=3, options={"instruction": instruction})
+    values = {"frames_TVHWC": picture(), "start": start, **changes}
     return Task("task-1", instruction, **values)
 
 
@@ -49,8 +50,8 @@ def test_hsv_is_that_of_the_standard_library(colours: list[tuple[int, int, int]]
 
 
 def test_visible_colours_are_named_as_people_do() -> None:
-    assert visible_colours(picture()[0].numpy()) == ["red", "blue"]
-    assert set(visible_colours(picture((20, 150, 50), (250, 210, 20))[0].numpy())) == {"green", "yellow"}
+    assert visible_colours(picture()[0, 0].numpy()) == ["red", "blue"]
+    assert set(visible_colours(picture((20, 150, 50), (250, 210, 20))[0, 0].numpy())) == {"green", "yellow"}
     assert visible_colours(np.full((8, 8, 3), 127, np.uint8)) == []
 
 
@@ -59,7 +60,7 @@ def test_a_paraphrase_means_the_same_and_is_judged_by_the_original() -> None:
         found = edited("paraphrase", seed=seed)
         assert found.task.instruction != found.judged == "push the red block to the left"
         assert "red" in found.task.instruction and "left" in found.task.instruction
-        assert (found.task.frames_THWC == task().frames_THWC).all()
+        assert (found.task.frames_TVHWC == task().frames_TVHWC).all()
     with pytest.raises(NotApplicable):
         edited("paraphrase", task("wave"), frame=False)
 
@@ -67,7 +68,8 @@ def test_a_paraphrase_means_the_same_and_is_judged_by_the_original() -> None:
 def test_other_goals_are_judged_by_what_is_asked_for_then() -> None:
     colour = edited("other-colour")
     assert colour.task.instruction == colour.judged == "push the blue block to the left"
-    assert colour.task.environment_options == {"instruction": colour.judged}
+    assert colour.task.start is not None
+    assert (colour.task.start.seed, dict(colour.task.start.options)) == (3, {"instruction": colour.judged})
     assert edited("other-goal").judged == "push the red block to the right"
     one = edited("other-object", task("put the red cup on the plate"), objects=["cup", "red cup", "spoon"])
     assert one.judged in ("put the spoon on the plate", "put the cup on the plate")
@@ -77,12 +79,12 @@ def test_other_goals_are_judged_by_what_is_asked_for_then() -> None:
     ("name", "of"),
     [
         ("other-colour", task("wave")),
-        ("other-colour", task(frames_THWC=picture(right=(190, 190, 190)))),
+        ("other-colour", task(frames_TVHWC=picture(right=(190, 190, 190)))),
         ("other-object", task()),
         ("other-goal", task("wave")),
-        ("swap", task(frames_THWC=picture(right=(190, 190, 190)))),
-        ("recolour", task(frames_THWC=torch.full((1, 8, 8, 3), 99, dtype=torch.uint8))),
-        ("brightness", task(frames_THWC=torch.zeros(1, 8, 8, 3, dtype=torch.uint8))),
+        ("swap", task(frames_TVHWC=picture(right=(190, 190, 190)))),
+        ("recolour", task(frames_TVHWC=torch.full((1, 1, 8, 8, 3), 99, dtype=torch.uint8))),
+        ("brightness", task(frames_TVHWC=torch.zeros(1, 1, 8, 8, 3, dtype=torch.uint8))),
     ],
 )
 def test_an_edit_that_makes_no_sense_says_so(name: str, of: Task) -> None:
@@ -98,40 +100,59 @@ def test_nonsense_has_no_word_of_the_original() -> None:
 
 @pytest.mark.parametrize("name", ["distractor", "recolour", "swap", "occlude", "brightness", "crop"])
 def test_pictures_change_by_the_seed_and_nothing_else_does(name: str) -> None:
-    original = task(frames_THWC=torch.cat([picture(), picture()]), actions_TA=torch.zeros(1, 2))
+    original = task(frames_TVHWC=torch.cat([picture(), picture()]), actions_TA=torch.zeros(1, 2))
     found = edited(name, original)
-    assert found.task.frames_THWC.dtype == torch.uint8 and found.task.frames_THWC.shape == (2, SIZE, SIZE, 3)
-    assert (found.task.frames_THWC != original.frames_THWC).any()
-    assert (found.task.frames_THWC[0] == found.task.frames_THWC[1]).all()  # all context frames alike
+    assert found.task.frames_TVHWC.dtype == torch.uint8 and found.task.frames_TVHWC.shape == (2, 1, SIZE, SIZE, 3)
+    assert (found.task.frames_TVHWC != original.frames_TVHWC).any()
+    assert (found.task.frames_TVHWC[0] == found.task.frames_TVHWC[1]).all()  # all context frames alike
     assert found.judged == found.task.instruction == original.instruction
-    assert (original.frames_THWC == torch.cat([picture(), picture()])).all()
-    assert (edited(name, original).task.frames_THWC == found.task.frames_THWC).all()
+    assert (original.frames_TVHWC == torch.cat([picture(), picture()])).all()
+    assert (edited(name, original).task.frames_TVHWC == found.task.frames_TVHWC).all()
     if name not in ("swap", "brightness"):
-        others = [edited(name, original, seed=seed).task.frames_THWC for seed in range(1, 5)]
-        assert any((other != found.task.frames_THWC).any() for other in others)
+        others = [edited(name, original, seed=seed).task.frames_TVHWC for seed in range(1, 5)]
+        assert any((other != found.task.frames_TVHWC).any() for other in others)
+
+
+def test_every_camera_is_edited_as_the_main_one_suggests() -> None:
+    plain = torch.full_like(picture(), 190)
+    both = task(frames_TVHWC=torch.cat([picture(), 255 - picture()], dim=1), cameras=("front", "wrist"))
+    found = edited("brightness", both, factor=0.5).task
+    assert found.cameras == both.cameras and found.frames_TVHWC.shape == both.frames_TVHWC.shape
+    assert found.view("wrist").max() == 112  # half of 255 - 30
+    hidden = task(frames_TVHWC=torch.cat([plain, picture()], dim=1), cameras=("front", "wrist"))
+    with pytest.raises(NotApplicable, match="does not show two colours"):
+        edited("swap", hidden)
+
+
+def test_what_was_known_of_the_old_goal_goes_with_it() -> None:
+    expert = Episode("e", "push the red block to the left", picture(), torch.zeros(0, 2))
+    known = task(expert=expert, partial_credit_criteria="half way")
+    other = edited("other-goal", known).task
+    assert other.expert is None and other.partial_credit_criteria is None
+    assert edited("brightness", known).task.expert is expert
 
 
 def test_a_swap_puts_each_colour_where_the_other_was() -> None:
-    found = edited("swap").task.frames_THWC[0].numpy()
+    found = edited("swap").task.view()[0].numpy()
     assert visible_colours(found[:, :16]) == ["blue"] and visible_colours(found[:, 16:]) == ["red"]
     assert (found[:10] == 190).all()
 
 
 def test_recolouring_leaves_what_is_named_and_takes_a_new_colour() -> None:
     for seed in range(6):
-        found = edited("recolour", seed=seed).task.frames_THWC[0].numpy()
-        assert (found[:, :16] == picture()[0, :, :16].numpy()).all()  # the instruction is about the red block
+        found = edited("recolour", seed=seed).task.view()[0].numpy()
+        assert (found[:, :16] == picture()[0, 0, :, :16].numpy()).all()  # the instruction is about the red block
         (new,) = visible_colours(found[:, 16:])
         assert new not in ("red", "blue")
 
 
 def test_a_distractor_has_a_soft_edge_and_its_size() -> None:
-    plain = torch.full((1, 100, 100, 3), 128, dtype=torch.uint8)
-    changed = (edited("distractor", task(frames_THWC=plain), size=0.3).task.frames_THWC[0] != 128).any(-1).numpy()
+    plain = torch.full((1, 1, 100, 100, 3), 128, dtype=torch.uint8)
+    changed = (edited("distractor", task(frames_TVHWC=plain), size=0.3).task.view()[0] != 128).any(-1).numpy()
     rows, columns = np.nonzero(changed)
     assert 24 <= np.ptp(rows) + 1 <= 30 and 24 <= np.ptp(columns) + 1 <= 30
-    hard = edited("distractor", task(frames_THWC=plain), size=0.3, softness=0.0).task.frames_THWC[0].int()
-    soft = edited("distractor", task(frames_THWC=plain), size=0.3, softness=0.5).task.frames_THWC[0].int()
+    hard = edited("distractor", task(frames_TVHWC=plain), size=0.3, softness=0.0).task.view()[0].int()
+    soft = edited("distractor", task(frames_TVHWC=plain), size=0.3, softness=0.5).task.view()[0].int()
     steps = [int((image[1:] - image[:-1]).abs().max()) for image in (hard, soft)]
     assert steps[1] < steps[0] / 2
 
@@ -140,8 +161,8 @@ def test_a_distractor_can_come_from_a_folder(tmp_path: Path) -> None:
     rgba = np.zeros((20, 20, 4), np.uint8)
     rgba[:, :10] = (255, 0, 255, 255)  # the right half is transparent
     Image.fromarray(rgba).save(tmp_path / "thing.png")
-    plain = torch.full((1, 100, 100, 3), 128, dtype=torch.uint8)
-    found = edited("distractor", task(frames_THWC=plain), size=0.4, folder=str(tmp_path)).task.frames_THWC[0].numpy()
+    plain = torch.full((1, 1, 100, 100, 3), 128, dtype=torch.uint8)
+    found = edited("distractor", task(frames_TVHWC=plain), size=0.4, folder=str(tmp_path)).task.view()[0].numpy()
     changed = (found != 128).any(-1)
     assert 500 < changed.sum() < 900  # half of 40 x 40
     assert found[changed].max(0)[[0, 2]].tolist() == [255, 255] and found[changed].min(0)[1] == 0
@@ -150,11 +171,11 @@ def test_a_distractor_can_come_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_crop_enlarges_and_occlusion_covers() -> None:
-    found = edited("crop", share=0.5, of=task(frames_THWC=picture())).task.frames_THWC[0].numpy()
+    found = edited("crop", share=0.5, of=task(frames_TVHWC=picture())).task.view()[0].numpy()
     assert found.shape == (SIZE, SIZE, 3)
-    grey = (edited("occlude", size=0.5).task.frames_THWC[0] == 128).all(-1)
+    grey = (edited("occlude", size=0.5).task.view()[0] == 128).all(-1)
     assert int(grey.sum()) == 12 * 12  # 16 pixels a side, less an edge of 1.6
-    assert edited("brightness", factor=0.5).task.frames_THWC.max() == 110
+    assert edited("brightness", factor=0.5).task.frames_TVHWC.max() == 110
 
 
 @pytest.mark.parametrize(
