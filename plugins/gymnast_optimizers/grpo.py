@@ -6,6 +6,7 @@ Settings of vision-language-action policies in learned worlds: arXiv 2602.02454.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts
 from gymnast_core.learning import Advantages, Judged, Minibatch
 from gymnast_core.types import LossSum, Metric
 from gymnast_optimizers.aggregation import AVERAGES, factors_mask, masked, masked_metric, masked_sum
@@ -36,8 +38,8 @@ class GRPO(GradientSteps):
         normalise_std: bool = True
         """Divide advantages by the group's standard deviation; False: Dr. GRPO (arXiv 2503.20783)."""
         accuracy_bounds: list[float] = field(default_factory=lambda: [0.1, 0.9])
-        """Groups whose mean reward lies outside these bounds (inclusive) are dropped: of a reward that is a success,
-        those that (almost) always or never succeed. Scores want bounds of their own, e.g. [-.inf, .inf]."""
+        """Groups whose mean success lies outside these bounds (inclusive) are dropped. Of a reward model of the kind
+        "score", whose numbers have no bounds, every group is kept whose rewards differ."""
         reward_scale: float = 1.0
         """Factor on rewards before advantages. Matters only through epsilon, or without normalise_std."""
         kl_coefficient: float = 0.0
@@ -53,11 +55,16 @@ class GRPO(GradientSteps):
         _check(config)
         self.config: GRPO.Config = config
         self.needs_reference = config.kl_coefficient > 0
+        self._bounds = (config.accuracy_bounds[0], config.accuracy_bounds[1])
+
+    def attach(self, parts: Parts) -> None:
+        if parts.reward_model is not None and parts.reward_model.kind == "score":
+            self._bounds = (-math.inf, math.inf)
 
     def keep(self, judged: Judged) -> Tensor:
-        """Groups whose rewards differ, and whose mean lies within `accuracy_bounds`."""
+        """Groups whose rewards differ, and whose mean success lies within `accuracy_bounds`."""
         rewards_GK, valid_GK = _clean(judged)
-        low, high = self.config.accuracy_bounds
+        low, high = self._bounds
         if self.group_size == 1:
             # Without neighbours there is no baseline: the signal is the reward itself.
             return (rewards_GK != 0).any(1)
@@ -97,11 +104,11 @@ class GRPO(GradientSteps):
         log_ratio_BSD = masked(minibatch.log_prob_BSD - minibatch.old_log_prob_BSD, mask_BSD)
         log_ratio_BSD = log_ratio_BSD.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         ratio_BSD = log_ratio_BSD.exp()
-        advantages_BS1 = minibatch.advantages_BS.to(ratio_BSD.dtype)[..., None]
+        advantages_BS1 = masked(minibatch.advantages_BS, mask_BS).to(ratio_BSD.dtype)[..., None]
         plain_BSD = -advantages_BS1 * ratio_BSD
         clipped_BSD = -advantages_BS1 * ratio_BSD.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
         total, weight = masked_sum(torch.maximum(plain_BSD, clipped_BSD), mask_BS, by=by)
-        metrics = self._describe(log_ratio_BSD.detach(), (clipped_BSD > plain_BSD).float(), mask_BS)
+        metrics = self._describe(log_ratio_BSD.detach(), clipped_BSD > plain_BSD, mask_BS)
         if self.needs_reference:
             reference_BSD = minibatch.reference_log_prob_BSD
             if reference_BSD is None:
@@ -120,18 +127,17 @@ class GRPO(GradientSteps):
     def _describe(self, log_ratio_BSD: Tensor, is_clipped_BSD: Tensor, mask_BS: Tensor) -> dict[str, Metric]:
         """What the step does to the policy. `approx_kl` is never negative; `log_ratio` is the signed mean."""
         by = self.config.loss_average
-        # Masked entries hold 0, the log-ratio of no change, which is no extreme of anything.
-        highest, lowest = (
-            (log_ratio_BSD.amax().exp(), log_ratio_BSD.amin().exp()) if log_ratio_BSD.numel() else (1.0, 1.0)
-        )
-        kl_BSD = log_ratio_BSD.exp() - 1.0 - log_ratio_BSD
-        return {
+        ratio_BSD = log_ratio_BSD.exp()
+        metrics = {
             "clip_fraction": masked_metric(is_clipped_BSD, mask_BS, by=by),
-            "approx_kl": masked_metric(kl_BSD, mask_BS, by=by),
+            "approx_kl": masked_metric(ratio_BSD - 1.0 - log_ratio_BSD, mask_BS, by=by),
             "log_ratio": masked_metric(log_ratio_BSD, mask_BS, by=by),
-            "ratio_max": Metric(highest, combine="max"),
-            "ratio_min": Metric(lowest, combine="min"),
         }
+        counted = ratio_BSD[factors_mask(mask_BS, ratio_BSD)]
+        if counted.numel():
+            metrics["ratio_max"] = Metric(counted.max(), combine="max")
+            metrics["ratio_min"] = Metric(counted.min(), combine="min")
+        return metrics
 
 
 def k3(log_prob: Tensor, reference_log_prob: Tensor, mask: Tensor) -> Tensor:
@@ -141,7 +147,7 @@ def k3(log_prob: Tensor, reference_log_prob: Tensor, mask: Tensor) -> Tensor:
 
 
 def _clean(judged: Judged) -> tuple[Tensor, Tensor]:
-    """Float64 rewards with zeros where unscored, and where they are scored."""
+    """Float64 rewards with zeros where unscored, and which ones are scored, both (G, K)."""
     valid_GK = judged.valid_GK
     return torch.where(valid_GK, judged.values_GK.double(), 0.0), valid_GK
 

@@ -46,9 +46,9 @@ class IterSFT(GradientSteps):
         return Advantages.of_trajectories(self._succeeded(judged).float(), judged)
 
     def loss(self, minibatch: Minibatch) -> LossSum:
-        """-log p, averaged over each success's unmasked factors; their sum over the successes, which it weighs."""
+        """-log p, averaged over each success's unmasked factors and summed over the successes; they are its weight."""
         mask_BS = minibatch.mask_BS.bool()
-        success_B = (minibatch.advantages_BS > 0).any(1) & mask_BS.any(1)
+        success_B = ((minibatch.advantages_BS > 0) & mask_BS).any(1)
         counted_BS = mask_BS & success_B[:, None]
         total = -trajectory_means(minibatch.log_prob_BSD, counted_BS).sum()
         successes = success_B.sum()

@@ -55,7 +55,8 @@ class RLOO(GradientSteps):
         """-A log p(trajectory), summed over the trajectories."""
         mask_BSD = factors_mask(minibatch.mask_BS, minibatch.log_prob_BSD)
         log_prob_BS = masked(minibatch.log_prob_BSD, mask_BSD).sum(2)
-        total = -(minibatch.advantages_BS.to(log_prob_BS.dtype) * log_prob_BS).sum()
+        advantages_BS = masked(minibatch.advantages_BS, minibatch.mask_BS.bool())
+        total = -(advantages_BS.to(log_prob_BS.dtype) * log_prob_BS).sum()
         drift_BSD = minibatch.log_prob_BSD - minibatch.old_log_prob_BSD
         metrics = {"log_ratio": masked_metric(drift_BSD, minibatch.mask_BS, by="trajectory")}
         return LossSum(total, len(log_prob_BS), metrics)

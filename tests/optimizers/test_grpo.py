@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import judged, minibatch, numbers
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Optimizer
+from gymnast_core.interfaces import Optimizer, Parts, RewardModel
 from gymnast_core.testing import check_optimizer
 from gymnast_optimizers.grpo import GRPO
 from gymnast_optimizers.iter_sft import IterSFT
@@ -23,16 +24,27 @@ GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])
 quick = settings(max_examples=60, deadline=None)
 
 
-def advantages(rewards: list[float], valid: list[bool] | None = None, **config: object) -> Tensor:
-    valid = valid if valid is not None else [True] * len(rewards)
-    return GRPO(GRPO.Config(**config)).advantages(torch.tensor([rewards]), torch.tensor([valid]))[0]
+class Scorer(RewardModel):
+    """Gives no success but scores."""
+
+    kind = "score"
+
+    def score(self, rollouts):
+        raise NotImplementedError
 
 
-def batch(seed: int, rows: int = 3, factors: int = 7) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def advantages(rewards: list[float], **config: object) -> Tensor:
+    """One group's; NaN is an unjudged rollout."""
+    found = GRPO(GRPO.Config(**config)).advantages(judged([rewards])).advantages_BS
+    assert torch.equal(found[:, 0], found[:, -1])
+    return found[:, 0]
+
+
+def batch(seed: int, rows: int = 3, steps: int = 4, factors: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    new, old = torch.randn(2, rows, factors, generator=generator).unbind()
+    new, old = torch.randn(2, rows, steps, factors, generator=generator).unbind()
     advantages_B = torch.randn(rows, generator=generator)
-    return new, old, advantages_B, torch.rand(rows, factors, generator=generator) < 0.6
+    return new, old, advantages_B, torch.rand(rows, steps, generator=generator) < 0.6
 
 
 @quick
@@ -67,19 +79,23 @@ def test_advantages_have_mean_zero_and_unit_spread(rewards: list[float]) -> None
 
 
 @quick
-@given(REWARDS, st.lists(GARBAGE, min_size=1, max_size=4))
-def test_unscored_entries_change_nothing(rewards: list[float], garbage: list[float]) -> None:
-    valid = [True] * len(rewards) + [False] * len(garbage)
-    mixed = advantages(rewards + garbage, valid)
+@given(REWARDS, st.integers(1, 4))
+def test_unscored_entries_change_nothing(rewards: list[float], unscored: int) -> None:
+    mixed = advantages(rewards + [math.nan] * unscored)
     assert torch.equal(mixed[: len(rewards)], advantages(rewards))
-    assert torch.equal(mixed[len(rewards) :], torch.zeros(len(garbage)))
+    assert torch.equal(mixed[len(rewards) :], torch.zeros(unscored))
 
 
 def test_equal_rewards_give_no_advantage_and_a_group_of_one_keeps_its_reward() -> None:
     assert torch.equal(advantages([0.1] * 7), torch.zeros(7))
     assert advantages([1.0], group_size=1, reward_scale=5.0).item() == pytest.approx(5.0, abs=1e-4)
-    assert advantages([1.0, math.nan], [True, False]).tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
-    assert torch.equal(advantages([math.nan] * 3, [False] * 3), torch.zeros(3))
+    assert advantages([1.0, math.nan]).tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
+    assert torch.equal(advantages([math.nan] * 3), torch.zeros(3))
+
+
+def test_a_process_without_groups_has_no_advantages() -> None:
+    nothing = judged([])
+    assert GRPO().keep(nothing).tolist() == [] and GRPO().advantages(nothing).advantages_BS.shape == (0, 0)
 
 
 def test_without_normalisation_advantages_are_the_distance_from_the_mean() -> None:
@@ -88,20 +104,26 @@ def test_without_normalisation_advantages_are_the_distance_from_the_mean() -> No
 
 def test_keep_wants_spread_and_a_success_rate_within_the_bounds() -> None:
     nan = math.nan
-    rewards_GK = torch.tensor(
+    groups = judged(
         [[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0.5, 0.5, 0.5, 0.5], [1, nan, nan, nan], [1, 0, nan, nan]]
     )
-    kept = GRPO(GRPO.Config(group_size=4)).keep(rewards_GK, ~rewards_GK.isnan())
+    kept = GRPO(GRPO.Config(group_size=4)).keep(groups)
     assert kept.tolist() == [True, False, False, False, False, True]
-    tenths = torch.tensor([[1.0] + [0.0] * 9, [1.0] * 9 + [0.0]])
-    assert GRPO(GRPO.Config(group_size=10)).keep(tenths, torch.ones_like(tenths).bool()).all()
-    strict = GRPO(GRPO.Config(group_size=10, accuracy_bounds=[0.2, 0.8]))
-    assert not strict.keep(tenths, torch.ones_like(tenths).bool()).any()
+    tenths = judged([[1.0] + [0.0] * 9, [1.0] * 9 + [0.0]])
+    assert GRPO(GRPO.Config(group_size=10)).keep(tenths).all()
+    assert not GRPO(GRPO.Config(group_size=10, accuracy_bounds=[0.2, 0.8])).keep(tenths).any()
+
+
+def test_scores_know_no_bounds() -> None:
+    groups = judged([[-7.0, -5.0], [3.0, 3.0], [40.0, 41.0], [math.nan, 2.0]])
+    optimizer = GRPO(GRPO.Config(group_size=2))
+    assert optimizer.keep(groups).tolist() == [False] * 4
+    optimizer.attach(Parts(reward_model=Scorer()))
+    assert optimizer.keep(groups).tolist() == [True, False, True, False]
 
 
 def test_a_group_size_of_one_keeps_what_was_rewarded() -> None:
-    rewards_G1 = torch.tensor([[1.0], [0.0], [0.5]])
-    kept = GRPO(GRPO.Config(group_size=1)).keep(rewards_G1, torch.ones_like(rewards_G1).bool())
+    kept = GRPO(GRPO.Config(group_size=1)).keep(judged([[1.0], [0.0], [0.5]]))
     assert kept.tolist() == [True, False, True]
 
 
@@ -112,58 +134,80 @@ def test_masked_factors_change_neither_loss_nor_gradient(seed: int, garbage: flo
     optimizer = GRPO(GRPO.Config(kl_coefficient=0.1, loss_average=average))
     results = []
     for fill in (0.0, garbage):
-        log_prob_BS = torch.where(mask_BS, new, fill).requires_grad_()
-        loss = optimizer.loss(log_prob_BS, torch.where(mask_BS, old, fill), advantages_B, mask_BS, old)
-        loss.value.backward()
-        results.append((loss.value.detach(), log_prob_BS.grad, loss.metrics))
+        log_prob_BSD = torch.where(mask_BS[..., None], new, fill).requires_grad_()
+        advantages_BS = torch.where(mask_BS, advantages_B[:, None], fill)
+        old_BSD = torch.where(mask_BS[..., None], old, fill)
+        loss = optimizer.loss(minibatch(log_prob_BSD, old_BSD, advantages_BS, mask_BS, old_BSD))
+        loss.total.backward()
+        results.append((loss.total.detach(), log_prob_BSD.grad, numbers(loss), float(loss.weight)))
     assert torch.equal(results[0][0], results[1][0]) and torch.isfinite(results[0][0])
     assert torch.equal(results[0][1], results[1][1]) and not results[0][1][~mask_BS].any()
-    assert results[0][2] == results[1][2]
+    assert results[0][2:] == results[1][2:]
 
 
 def test_an_empty_mask_contributes_nothing_and_no_nan() -> None:
     new, old, advantages_B, mask_BS = batch(0)
     mask_BS[1] = False
-    full = GRPO().loss(new, old, advantages_B, mask_BS).value
-    others = GRPO().loss(new[[0, 2]], old[[0, 2]], advantages_B[[0, 2]], mask_BS[[0, 2]]).value
-    assert full.item() == pytest.approx(others.item() * 2 / 3, abs=1e-6)
-    nothing = GRPO().loss(new.requires_grad_(), old, advantages_B, torch.zeros_like(mask_BS))
-    nothing.value.backward()
-    assert nothing.value.item() == 0.0 and not new.grad.any()
-    assert all(math.isfinite(value) for value in nothing.metrics.values())
+    full = GRPO().loss(minibatch(new, old, advantages_B, mask_BS))
+    others = GRPO().loss(minibatch(new[[0, 2]], old[[0, 2]], advantages_B[[0, 2]], mask_BS[[0, 2]]))
+    assert full.total.item() == pytest.approx(others.total.item(), abs=1e-6)
+    assert (float(full.weight), float(others.weight)) == (3, 2)
+    nothing = GRPO().loss(minibatch(new.requires_grad_(), old, advantages_B, torch.zeros_like(mask_BS)))
+    nothing.total.backward()
+    assert nothing.total.item() == 0.0 and not new.grad.any()
+    assert all(math.isfinite(value) for value in numbers(nothing).values())
 
 
 @pytest.mark.parametrize(
     ("advantage", "ratio", "flows"), [(1, 1.5, False), (1, 0.5, True), (-1, 0.5, False), (-1, 1.5, True)]
 )
 def test_gradient_stops_where_the_clip_is_active(advantage: float, ratio: float, flows: bool) -> None:
-    log_prob_11 = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    everything = torch.ones(1, 1, dtype=torch.bool)
-    GRPO().loss(log_prob_11, torch.zeros(1, 1), torch.tensor([advantage]), everything).value.backward()
-    assert bool(log_prob_11.grad.any()) is flows
+    log_prob_111 = torch.tensor([[[math.log(ratio)]]], requires_grad=True)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    loss = GRPO().loss(minibatch(log_prob_111, torch.zeros(1, 1, 1), torch.tensor([float(advantage)]), one))
+    loss.total.backward()
+    assert bool(log_prob_111.grad.any()) is flows
+
+
+def test_each_action_has_its_own_advantage() -> None:
+    advantages_BS = torch.tensor([[2.0, -1.0, 5.0]])
+    log_prob_BSD = torch.zeros(1, 3, 2, requires_grad=True)
+    mask_BS = torch.tensor([[True, True, False]])
+    loss = GRPO().loss(minibatch(log_prob_BSD, torch.zeros(1, 3, 2), advantages_BS, mask_BS))
+    loss.total.backward()
+    assert log_prob_BSD.grad.tolist() == [[[-0.5, -0.5], [0.25, 0.25], [0.0, 0.0]]]
+
+
+def test_extremes_are_those_of_what_counts() -> None:
+    ratio_BSD = torch.tensor([[[0.5], [2.0]], [[0.25], [9.0]]])
+    mask_BS = torch.tensor([[True, False], [True, False]])
+    loss = GRPO().loss(minibatch(ratio_BSD.log(), torch.zeros(2, 2, 1), torch.ones(2), mask_BS))
+    assert loss.metrics["ratio_max"].combine == "max" and loss.metrics["ratio_min"].combine == "min"
+    assert numbers(loss)["ratio_max"] == pytest.approx(0.5) and numbers(loss)["ratio_min"] == pytest.approx(0.25)
 
 
 def test_extreme_ratios_stay_finite() -> None:
-    log_prob_B1 = torch.tensor([[500.0], [-500.0]], requires_grad=True)
-    loss = GRPO().loss(log_prob_B1, torch.zeros(2, 1), torch.tensor([-1.0, -1.0]), torch.ones(2, 1).bool())
-    loss.value.backward()
-    assert torch.isfinite(loss.value) and torch.isfinite(log_prob_B1.grad).all()
+    log_prob_B11 = torch.tensor([[[500.0]], [[-500.0]]], requires_grad=True)
+    advantages_B = torch.tensor([-1.0, -1.0])
+    loss = GRPO().loss(minibatch(log_prob_B11, torch.zeros(2, 1, 1), advantages_B, torch.ones(2, 1).bool()))
+    loss.total.backward()
+    assert torch.isfinite(loss.total) and torch.isfinite(log_prob_B11.grad).all()
 
 
 def test_kl_penalty_pulls_towards_the_reference() -> None:
     optimizer = GRPO(GRPO.Config(kl_coefficient=0.5))
     assert optimizer.needs_reference and not GRPO().needs_reference
-    log_prob_12 = torch.tensor([[-1.0, -3.0]], requires_grad=True)
-    old, everything = log_prob_12.detach(), torch.ones(1, 2).bool()
-    reference_12 = torch.tensor([[-2.0, -2.0]])
-    loss = optimizer.loss(log_prob_12, old, torch.zeros(1), everything, reference_12)
-    loss.value.backward()
+    log_prob_121 = torch.tensor([[[-1.0], [-3.0]]], requires_grad=True)
+    old, everything = log_prob_121.detach(), torch.ones(1, 2).bool()
+    reference_121 = torch.tensor([[[-2.0], [-2.0]]])
+    loss = optimizer.loss(minibatch(log_prob_121, old, torch.zeros(1), everything, reference_121))
+    loss.total.backward()
     expected = ((math.exp(-1) + 1 - 1) + (math.exp(1) - 1 - 1)) / 2
-    assert loss.metrics["reference_kl"] == pytest.approx(expected, abs=1e-6)
-    assert loss.value.item() == pytest.approx(0.5 * expected, abs=1e-6)
-    assert log_prob_12.grad[0, 0] > 0 > log_prob_12.grad[0, 1]
+    assert numbers(loss)["reference_kl"] == pytest.approx(expected, abs=1e-6)
+    assert loss.total.item() == pytest.approx(0.5 * expected, abs=1e-6)
+    assert log_prob_121.grad[0, 0] > 0 > log_prob_121.grad[0, 1]
     with pytest.raises(ConfigError, match="reference"):
-        optimizer.loss(log_prob_12, old, torch.zeros(1), everything)
+        optimizer.loss(minibatch(log_prob_121, old, torch.zeros(1), everything))
 
 
 def test_stops_when_the_policy_moved_too_far() -> None:
@@ -225,12 +269,11 @@ def test_a_policy_learns_which_arm_pays() -> None:
     for _ in range(30):
         old = logits.detach().log_softmax(0)
         arm_GK = torch.multinomial(old.exp().expand(4, 2), 8, replacement=True, generator=generator)
-        rewards_GK = (arm_GK == 1).float()
-        advantages_B = rl.advantages(rewards_GK, torch.ones_like(rewards_GK).bool()).flatten()
-        arm_B1 = arm_GK.flatten()[:, None]
+        advantages_BS = rl.advantages(judged((arm_GK == 1).float().tolist(), steps=1)).advantages_BS
+        arm_B11 = arm_GK.flatten()[:, None, None]
         descent.zero_grad()
-        loss = rl.loss(logits.log_softmax(0)[arm_B1], old[arm_B1], advantages_B, torch.ones_like(arm_B1).bool())
-        loss.value.backward()
+        new_B11, old_B11 = logits.log_softmax(0)[arm_B11], old[arm_B11]
+        rl.loss(minibatch(new_B11, old_B11, advantages_BS, torch.ones(32, 1).bool())).mean.backward()
         descent.step()
     assert logits.softmax(0)[1] > 0.9
 

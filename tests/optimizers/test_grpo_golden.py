@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from made import judged, minibatch, numbers
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gymnast_core.learning import Minibatch
 from gymnast_optimizers.grpo import GRPO, k3
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grpo"
@@ -24,6 +26,11 @@ def close(actual: Tensor, expected: Tensor, atol: float = 1e-6) -> None:
     torch.testing.assert_close(actual, expected.to(actual.dtype), atol=atol, rtol=0)
 
 
+def flat(new: Tensor, old: Tensor, advantages_B: Tensor, mask: Tensor) -> Minibatch:
+    """A minibatch of the reference's flat factors (B, S·D): they are masked one by one, so each is an action here."""
+    return minibatch(new[..., None], old[..., None], advantages_B, mask.bool())
+
+
 @pytest.mark.parametrize("scale", [1, 5])
 def test_advantages(scale: int) -> None:
     tensors, facts = golden("grpo")
@@ -31,8 +38,8 @@ def test_advantages(scale: int) -> None:
     actual = torch.zeros(25)
     for group in set(facts["uid"]):
         members = [i for i, uid in enumerate(facts["uid"]) if uid == group]
-        rewards_1K = tensors["rewards"][members][None]
-        actual[members] = optimizer.advantages(rewards_1K, torch.ones_like(rewards_1K, dtype=torch.bool))[0]
+        groups = judged([tensors["rewards"][members].tolist()])
+        actual[members] = optimizer.advantages(groups).advantages_BS[:, 0]
     close(actual, tensors[f"advantage_scalar_coef{scale}"])
 
 
@@ -48,17 +55,32 @@ def test_loss_and_gradient(average: str, value: str, gradient: str) -> None:
     log_prob_BS = tensors["log_prob"].requires_grad_()
     optimizer = GRPO(GRPO.Config(loss_average=average))
     loss = optimizer.loss(
-        log_prob_BS,
-        tensors["old_log_prob"],
-        tensors["advantage_scalar_coef5"],
-        tensors["response_mask"],
+        flat(log_prob_BS, tensors["old_log_prob"], tensors["advantage_scalar_coef5"], tensors["response_mask"])
     )
-    loss.value.backward()
-    assert loss.value.item() == pytest.approx(facts[value], abs=1e-6)
+    loss.mean.backward()
+    assert loss.mean.item() == pytest.approx(facts[value], abs=1e-6)
     close(log_prob_BS.grad, tensors[gradient])
     if average == "token":
-        assert loss.metrics["clip_fraction"] == pytest.approx(facts["clipfrac_global"], abs=1e-6)
-        assert -loss.metrics["log_ratio"] == pytest.approx(facts["ppo_kl_global"], abs=1e-6)
+        assert numbers(loss)["clip_fraction"] == pytest.approx(facts["clipfrac_global"], abs=1e-6)
+        assert -numbers(loss)["log_ratio"] == pytest.approx(facts["ppo_kl_global"], abs=1e-6)
+
+
+@pytest.mark.parametrize("average", ["trajectory", "token"])
+def test_whole_actions_give_what_their_factors_give(average: str) -> None:
+    """The same numbers as actions of 7 factors, in the reference's order."""
+    tensors, facts = golden("grpo")
+    optimizer, dim = GRPO(GRPO.Config(loss_average=average)), facts["action_dim"]
+    mask = tensors["response_mask"].bool()
+    whole = mask.unflatten(1, (-1, dim))
+    rows = (whole == whole[..., :1]).all((1, 2))
+    assert rows.sum() > 10
+    parts = [tensors[name][rows] for name in ("log_prob", "old_log_prob", "advantage_scalar_coef5")]
+    new, old = (part.unflatten(1, (-1, dim)) for part in parts[:2])
+    loss = optimizer.loss(minibatch(new, old, parts[2], whole[rows][..., 0]))
+    expected = optimizer.loss(flat(*parts, mask[rows]))
+    assert loss.total.item() == pytest.approx(expected.total.item(), abs=1e-5)
+    assert float(loss.weight) == float(expected.weight)
+    assert numbers(loss) == pytest.approx(numbers(expected), abs=1e-6)
 
 
 def test_loss_of_each_trajectory() -> None:
@@ -67,24 +89,24 @@ def test_loss_of_each_trajectory() -> None:
     for i, expected in enumerate(tensors["per_trajectory_pg_loss"].tolist()):
         row = slice(i, i + 1)
         loss = optimizer.loss(
-            tensors["log_prob"][row],
-            tensors["old_log_prob"][row],
-            tensors["advantage_scalar_coef5"][row],
-            tensors["response_mask"][row],
+            flat(
+                tensors["log_prob"][row],
+                tensors["old_log_prob"][row],
+                tensors["advantage_scalar_coef5"][row],
+                tensors["response_mask"][row],
+            )
         )
-        assert loss.value.item() == pytest.approx(expected, abs=2e-6)
+        assert loss.mean.item() == pytest.approx(expected, abs=2e-6)
 
 
 def test_clip_table() -> None:
     tensors, _ = golden("grpo")
     for advantage, ratio, value, clipped, kl in tensors["clip_table"].tolist():
         log_prob_11 = torch.tensor([[ratio]], dtype=torch.float64).log().float()
-        loss = GRPO().loss(
-            log_prob_11, torch.zeros(1, 1), torch.tensor([advantage]), torch.ones(1, 1, dtype=torch.bool)
-        )
-        assert loss.value.item() == pytest.approx(value, abs=1e-6)
-        assert loss.metrics["clip_fraction"] == clipped
-        assert -loss.metrics["log_ratio"] == pytest.approx(kl, abs=1e-6)
+        loss = GRPO().loss(flat(log_prob_11, torch.zeros(1, 1), torch.tensor([advantage]), torch.ones(1, 1)))
+        assert loss.mean.item() == pytest.approx(value, abs=1e-6)
+        assert numbers(loss)["clip_fraction"] == clipped
+        assert -numbers(loss)["log_ratio"] == pytest.approx(kl, abs=1e-6)
 
 
 def test_k3_is_the_exact_divergence_in_expectation() -> None:
@@ -98,17 +120,17 @@ def test_k3_is_the_exact_divergence_in_expectation() -> None:
 
 def test_policy_update() -> None:
     tensors, facts = golden("policy_update")
-    rewards_1K = tensors["token_level_rewards"].sum(1)[None]
     optimizer = GRPO(GRPO.Config(group_size=2))
-    advantages_K = optimizer.advantages(rewards_1K, torch.ones_like(rewards_1K, dtype=torch.bool))[0]
+    groups = judged([tensors["token_level_rewards"].sum(1).tolist()])
+    advantages_K = optimizer.advantages(groups).advantages_BS[:, 0]
     close(advantages_K, tensors["advantages"][:, 0])
     mask_BS = tensors["response_mask"]
     new, old = tensors["old_log_probs_current_policy"], tensors["old_log_probs"]
     for i in range(2):
         row = slice(i, i + 1)
-        loss = optimizer.loss(new[row], old[row], advantages_K[row], mask_BS[row])
-        assert loss.value.item() == pytest.approx(facts["per_traj_pg_loss"][i], abs=1e-6)
-        assert loss.metrics["clip_fraction"] == pytest.approx(facts["per_traj_clipfrac"][i], abs=1e-6)
-        assert -loss.metrics["log_ratio"] == pytest.approx(facts["per_traj_ppo_kl"][i], abs=1e-6)
-    both = optimizer.loss(new, old, advantages_K, mask_BS)
-    assert both.value.item() == pytest.approx(facts["mean_pg_loss"], abs=1e-6)
+        loss = optimizer.loss(flat(new[row], old[row], advantages_K[row], mask_BS[row]))
+        assert loss.mean.item() == pytest.approx(facts["per_traj_pg_loss"][i], abs=1e-6)
+        assert numbers(loss)["clip_fraction"] == pytest.approx(facts["per_traj_clipfrac"][i], abs=1e-6)
+        assert -numbers(loss)["log_ratio"] == pytest.approx(facts["per_traj_ppo_kl"][i], abs=1e-6)
+    both = optimizer.loss(flat(new, old, advantages_K, mask_BS))
+    assert both.mean.item() == pytest.approx(facts["mean_pg_loss"], abs=1e-6)
