@@ -46,10 +46,7 @@ class Audit:
         assert options.audit is not None
         self._part, self._count, self._parts = options.audit, options.audit_rollouts, parts
         self._threshold = options.threshold
-        if kind_of(self._part) != "success":
-            raise ConfigError(
-                f"hooks.judging.audit: {self._part.name!r} gives scores; an auditor must say what is a success."
-            )
+        self._expect_success(kind_of(self._part))
         scores = parts.reward_model is not None and parts.reward_model.kind == "score"
         self._called = f"rollouts with a reward above {self._threshold:g}" if scores else "judged successes"
         # The false alarms of all audits of a run together stay below the significance (Bonferroni).
@@ -71,6 +68,7 @@ class Audit:
             return self.findings()
         chosen = [successes[i * len(successes) // shown] for i in range(shown)]
         with built(self._part, "hooks.judging.audit", self._parts) as auditor:
+            self._expect_success(auditor.kind)
             auditor.preflight(shown, len(chosen[0].frames_TVHWC))
             found = judge(auditor, chosen)
         values = [reward.value for reward in found if reward.value is not None]
@@ -80,6 +78,12 @@ class Audit:
         cost = sum(reward.cost_usd for reward in found)
         self.file.append([Denials(iteration, len(values), denied, cost, judge_label(self._part))])
         return self.findings()
+
+    def _expect_success(self, kind: str) -> None:
+        if kind != "success":
+            raise ConfigError(
+                f"hooks.judging.audit: {self._part.name!r} gives scores; an auditor must say what is a success."
+            )
 
     def findings(self) -> list[Finding]:
         """What the last audit says, by itself and beside this auditor's first one."""

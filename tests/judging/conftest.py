@@ -49,10 +49,6 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Any:
     for registry in known:
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
         monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
-    known.world_models.register("line", line_parts.World)
-    known.policies.register("line", line_parts.LinePolicy)
-    known.reward_models.register("line", line_parts.Judge)
-    known.datasets.register("line-tasks", line_parts.Tasks)
-    known.datasets.register("line-clips", line_parts.Clips)
+    line_parts.install()
     line_parts.Judge.calls, line_parts.Judge.fail, line_parts.Judge.announced = [], lambda rollout: False, []
     return line_parts

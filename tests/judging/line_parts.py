@@ -11,9 +11,10 @@ from bandit import WIDTH, LineWorld, line_task, picture, place
 from bandit import LinePolicy as BanditPolicy
 
 from gymnast_core.interfaces import Dataset, RewardModel
+from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Episode, Reward, Rollout, Task, one_camera
 
-__all__ = ["Clips", "Command", "Judge", "LinePolicy", "Tasks", "World", "training"]
+__all__ = ["Clips", "Command", "Judge", "LinePolicy", "Tasks", "World", "install", "training"]
 
 
 Command = Callable[..., tuple[int, str, str]]
@@ -97,12 +98,10 @@ class Judge(RewardModel):
     @dataclass(frozen=True)
     class Config:
         rule: str = "right"
-        """Which way is a success: right, left, or any; "distance" gives a score, the steps to the right."""
+        """Which way is a success: right, left, or any."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if config.rule == "distance":
-            self.kind = "score"
 
     def preflight(self, rollouts: int, frames: int) -> None:
         self.announced.append((rollouts, frames))
@@ -116,10 +115,32 @@ class Judge(RewardModel):
         if type(self).fail(rollout):
             return Reward(None, error="the judge is asleep", cost_usd=0.5)
         moved = place(rollout.view()[-1]) - place(rollout.view()[0])
-        if self.config.rule == "distance":
-            return Reward(float(moved), rationale="measured it", cost_usd=0.5)
+        return self._reward(moved)
+
+    def _reward(self, moved: int) -> Reward:
         success = {"right": moved > 0, "left": moved < 0, "any": moved != 0}[self.config.rule]
         return Reward(float(success), partial=0.5 + max(-4, min(4, moved)) / 8, rationale="saw it", cost_usd=0.5)
+
+
+class Distance(Judge):
+    """Says how far to the right the dot went: a score, in places."""
+
+    api_version = 2
+    kind = "score"
+
+    def _reward(self, moved: int) -> Reward:
+        return Reward(float(moved), rationale="measured it", cost_usd=0.5)
+
+
+def install() -> None:
+    """Register these parts in this process."""
+    known = registries()
+    known.world_models.register("line", World)
+    known.policies.register("line", LinePolicy)
+    known.reward_models.register("line", Judge)
+    known.reward_models.register("distance", Distance)
+    known.datasets.register("line-tasks", Tasks)
+    known.datasets.register("line-clips", Clips)
 
 
 def training(output: object, *changes: str) -> list[str]:

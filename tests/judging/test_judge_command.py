@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chromium import BINARY, Browser
 from line_parts import Command
 
+from gymnast_core.plugins.events import PageWanted
+from gymnast_judging import hooks
+from gymnast_judging.clips import clip_rollout
 from gymnast_judging.page import build_confusion_page, chosen_films
 from gymnast_judging.rows import RowFile
 from gymnast_judging.verdicts import CASES, Verdict
@@ -222,3 +227,55 @@ def test_the_page_in_a_browser(mixed: Path, tmp_path: Path) -> None:
         )
         assert shown() == ["unscored"]
         assert browser.problems == []
+
+
+def test_a_judge_that_gives_scores(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """Places to the right: 3 for successes, -3 for failures. What is above the threshold counts as a success."""
+    run = tmp_path / "run"
+    code, out, err = gymnast(*line(run, "reward_model=distance", "threshold=-5"))
+    assert code == 0, err
+    found = summary(run)
+    assert found["reward_kind"] == "score" and found["rates"]["accuracy"]["value"] == 0.5
+    means = found["mean reward by distance"]
+    assert (means["successes"]["mean"], means["failures"]["mean"]) == (3.0, -3.0)
+    assert means["successes"]["interval"] is None  # all alike: nothing is known of others
+    assert json.loads(out[: out.rindex("}") + 1])["mean reward by distance"] == means
+    page = (run / "confusion.html").read_text()
+    assert "A reward above -5 by distance is right about 50" in page and "Mean reward by distance: 3.000 of 10" in page
+    assert '<th scope="row">above -5</th>' in page and '<th scope="row">at most -5</th>' in page
+    assert "judged successes" not in page and "reward −3.000" in page
+    code, _, err = gymnast(*line(tmp_path / "sharp", "reward_model=distance", "threshold=0"))
+    assert code == 0 and summary(tmp_path / "sharp")["rates"]["accuracy"]["value"] == 1.0, err
+
+
+def test_clips_of_one_camera(gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wrist camera sees everything the other way round."""
+    episodes = parts.Clips.episodes
+
+    def both(self: Any) -> list[Any]:
+        return [
+            replace(
+                one, frames_TVHWC=torch.cat([one.frames_TVHWC, one.frames_TVHWC.flip(3)], 1), cameras=("front", "wrist")
+            )
+            for one in episodes(self)
+        ]
+
+    monkeypatch.setattr(parts.Clips, "episodes", both)
+    for camera, accuracy in (("null", 1.0), ("front", 1.0), ("wrist", 0.0)):
+        code, _, err = gymnast(*line(tmp_path / camera, f"camera={camera}"))
+        assert code == 0 and summary(tmp_path / camera)["rates"]["accuracy"]["value"] == accuracy, err
+    code, _, err = gymnast(*line(tmp_path / "none", "camera=wrst"))
+    assert code == 2 and "No camera 'wrst'. Did you mean 'wrist'?" in err and "Traceback" not in err
+    frames = clip_rollout(both(parts.Clips(parts.Clips.Config(count=1)))[0], 0, "wrist")
+    assert frames.cameras == ("wrist",) == frames.task.cameras and frames.frames_TVHWC.shape[:2] == (4, 1)
+
+
+def test_the_page_is_built_for_whoever_wants_to_see_it(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    run = tmp_path / "run"
+    assert gymnast(*line(run))[0] == 0
+    page = (run / "confusion.html").read_text()
+    (run / "confusion.html").unlink()
+    assert hooks.gymnast_build_page(PageWanted(run)) == run / "confusion.html"
+    assert (run / "confusion.html").read_text() == page
+    (run / "config.yaml").write_text("kind: train\n")
+    assert hooks.gymnast_build_page(PageWanted(run)) is None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,20 @@ import pytest
 import torch
 from line_parts import Command
 
-from gymnast_core.config import ComponentConfig
+from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
-from gymnast_core.plugins.events import RewardsScored
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.events import RewardsScored, RunStarted
+from gymnast_core.processes import Processes
 from gymnast_core.types import Episode, Reward, one_camera
+from gymnast_judging import hooks
 from gymnast_judging.alarms import Alarm, AlarmFile, Entry, Finding, Window, entries_of
 from gymnast_judging.audit import Denials, fooled
 from gymnast_judging.canary import Canary, Measurement, blind, drift, forgetful
 from gymnast_judging.hooks import Config
 from gymnast_judging.rows import RowFile
+from gymnast_judging.stored import stored_places
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
 
 
@@ -57,6 +64,14 @@ def test_a_window_of_one_value_is_an_alarm_only_when_it_is_full() -> None:
     assert "mistakes for success" in window.findings()[0].message
     window.add(4, told([Reward(0.5)] * 10))
     assert "never differs tells nothing" in window.findings()[0].message
+
+
+def test_scores_are_not_called_success() -> None:
+    window = Window(10, 0.3, judges_success=False)
+    window.add(1, told([Reward(1.0)] * 10))
+    (found,) = window.findings()
+    assert "reward 1," in found.message and "never differs tells nothing" in found.message
+    assert "succe" not in found.message
 
 
 def test_votes_that_contradict_each_other() -> None:
@@ -156,6 +171,24 @@ def test_a_model_that_changes_behind_its_name_is_seen(tmp_path: Path, parts: Any
     assert (numbers["before"], numbers["now"], numbers["lost"], numbers["won"]) == (1.0, 0.5, 10, 0)
     rows = RowFile(tmp_path / "judging/canary.jsonl", Measurement).rows
     assert [row.iteration for row in rows] == [0, 5, 10] and rows[0].right == [True] * 20
+
+
+def test_a_resumed_run_may_be_measured_on_other_clips(tmp_path: Path, parts: Any) -> None:
+    """They are compared with themselves only."""
+    judge = ComponentConfig("line", {"rule": "any"})
+
+    def canary(count: int, done: int) -> Canary:
+        options = Config(canary=ComponentConfig("line-clips", {"count": count}), canary_clips=count)
+        return Canary(options, judge, tmp_path, done=done, iterations=10)
+
+    first = canary(20, 0)
+    assert first.is_new and [found.kind for found in first.measure(0)] == ["canary-blind"] and not first.is_new
+    other = canary(12, 5)
+    assert other.is_new and other.findings() == []
+    assert {found.kind for found in other.measure(5)} == {"canary-blind"}
+    assert [len(row.right) for row in RowFile(tmp_path / "judging/canary.jsonl", Measurement).rows] == [20, 12]
+    again = canary(20, 5)
+    assert not again.is_new and {found.kind for found in again.measure(10)} == {"canary-blind"}
 
 
 def test_options_are_a_section_of_the_config() -> None:
@@ -284,8 +317,118 @@ def test_a_canary_that_cannot_be_judged_stops_the_run_before_it_trains(
     for value, message in (
         ("canary.name=line-clisp", "Did you mean 'line-clips'?"),
         ("windw=3", "Did you mean 'window'?"),
-        ("audit={name: line, args: {rule: distance}}", "an auditor must say what is a success"),
+        ("audit.name=distance", "hooks.judging.audit: 'distance' gives scores; an auditor must say what is a success"),
     ):
         code, _, err = gymnast(*parts.training(tmp_path / value[:8], f"hooks.judging.{value}"))
         assert code == 2 and message in err and "Traceback" not in err
     assert not (tmp_path / "windw=3").exists()  # refused before anything was built
+
+
+def test_a_training_on_scores(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """The canary and the audit take what is above the threshold for what the judge calls a success."""
+    run = tmp_path / "run"
+    options = "{threshold: 0.0, canary: {name: line-clips}, canary_every: 1, audit: {name: line}, window: 24}"
+    code, _, err = gymnast(
+        *parts.training(run, "reward_model=distance", "loop.iterations=1", f"hooks.judging={options}")
+    )
+    assert code == 0, err
+    (before, after) = RowFile(run / "judging/canary.jsonl", Measurement).rows
+    assert before.right == after.right == [True] * 20
+    (audit,) = RowFile(run / "judging/audit.jsonl", Denials).rows
+    assert audit.n > 0 and audit.denied == 0 and alarms(run) == []
+    assert {place.reward_kind for place in stored_places(run, all_rollouts=True)} == {"score"}
+
+
+class OneOf(Processes):
+    """One of two processes; the other one has told what it has."""
+
+    count = 2
+
+    def __init__(self, rank: int, told: list[Any]) -> None:
+        super().__init__()
+        self._rank, self._told = rank, told
+
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self._told] if self._rank == 0 else [self._told, value]
+
+
+def test_alarms_see_all_processes_and_each_keeps_its_own(
+    tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups 0 and 2 are in the leader, 1 and 3 in the other one, whose rewards come in between."""
+    config = load_config(RunConfig, "tabletop", ["hooks.judging.window=8", "hooks.judging.keep_bytes=20000"])
+    config = replace(config, output=str(tmp_path), reward_model=ComponentConfig("random"))
+    (tmp_path / "config.yaml").write_text("kind: train\n")
+    monkeypatch.setattr(hooks, "_watches", {})
+    monkeypatch.setattr(hooks, "_keepers", {})
+
+    def event(rank: int, other: list[Any], value: float) -> RewardsScored:
+        groups = [rank, rank, rank + 2, rank + 2]
+        rollouts = [replace(judging.make_rollout(group, True), group=group) for group in groups]
+        rewards = [Reward(value)] * 3 + [Reward(None, error="asleep")]
+        told = Parts(reward_model=parts.Judge(parts.Judge.Config()), processes=OneOf(rank, other))
+        return RewardsScored(config, tmp_path, 0, told, rollouts=rollouts, rewards=rewards)
+
+    def scored(rank: int, other: list[Any], value: float) -> None:
+        hooks.gymnast_rewards_scored(event(rank, other, value))
+
+    theirs = [entries_of(event(rank, [], float(rank))) for rank in (0, 1)]
+    scored(1, theirs[0], 1.0)
+    assert not (tmp_path / "alarms.jsonl").exists() and tmp_path not in hooks._watches
+    hooks._keepers.clear()  # what the other process has is not in this one
+    scored(0, theirs[1], 0.0)
+    entries = hooks._watches[tmp_path]._window.entries
+    assert [entry[1] for entry in entries] == [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    places = stored_places(tmp_path, all_rollouts=True)
+    # 10,000 bytes for each process are room for one of its judged rollouts, seven frames and the task's first.
+    names = [f"{kind}/iteration-000001-group-00000{rank}-00" for kind in ("unscored", "scored") for rank in (0, 1)]
+    assert [f"{place.path.parent.name}/{place.path.name}" for place in places] == names
+    assert [len(place.ids) for place in places] == [1, 1, 1, 1]
+    hooks.gymnast_run_started(RunStarted(config, tmp_path, 0))  # resumed by whatever processes: all is repeated
+    assert stored_places(tmp_path, all_rollouts=True) == []
+
+
+def test_two_processes_watch_and_keep_what_one_does(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """A real run: each process judges its own groups, and rollouts of one task cannot be judged."""
+    parts.Judge.fail = lambda rollout: rollout.task.id == "task-7"
+
+    def line(run: Path, processes: int) -> list[str]:
+        return parts.training(
+            run, "loop.iterations=3", "loop.rescore=0", "loop.imagine_batch_size=6", f"trainer.devices={processes}",
+            "hooks.judging={window: 24, canary: {name: line-clips}, canary_every: 2}",
+        )  # fmt: skip
+
+    code, _, err = gymnast(*line(tmp_path / "one", 1))
+    assert code == 0, err
+    script = Path(__file__).with_name("command_with_parts.py")
+    command = [sys.executable, str(script), *line(tmp_path / "two", 2)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert (one / "judging/window.json").read_text() == (two / "judging/window.json").read_text()
+    assert [row.iteration for row in RowFile(two / "judging/canary.jsonl", Measurement).rows] == [0, 2]
+    found = {}
+    for run in (one, two):
+        places = stored_places(run, all_rollouts=True)
+        found[run] = sorted(
+            (place.path.parent.name, place.path.name[:16], id.rpartition("-")[2])
+            for place in places
+            for id in place.ids
+        )
+    assert found[one] == found[two] and {kind for kind, _, _ in found[one]} == {"scored", "unscored"}
+    assert "iteration-000003-group-000009-00" in {
+        path.name for path in two.glob("rollouts/*/*")
+    }  # of the second process
+
+
+def test_hooks_take_nothing_heavy_along() -> None:
+    code = (
+        "import sys, gymnast_judging.hooks, gymnast_vlm_reward.hooks; "
+        "print([name for name in ('torch', 'omegaconf', 'scipy', 'yaml') if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

@@ -231,6 +231,18 @@ def test_another_judge_and_how_far_it_agrees(gymnast: Command, failed: Path, par
     assert len(list((failed / "rescored").iterdir())) == 2
 
 
+def test_scores_are_a_mean_reward_and_agree_with_no_success(gymnast: Command, failed: Path, parts: Any) -> None:
+    code, out, err = gymnast("rescore", failed, "--all", "reward_model=distance")
+    assert code == 0, err
+    (found,) = json.loads(out)["rescored"]
+    values = [row.value for row in results(failed) if row.value is not None]
+    assert "success" not in found and found["agreement"] is None
+    assert found["mean reward by distance"]["mean"] == pytest.approx(sum(values) / len(values))
+    low, high = found["mean reward by distance"]["interval"]
+    assert low < found["mean reward by distance"]["mean"] < high and "reward" in err
+    assert {(row.first_kind, row.reward_kind) for row in results(failed)} == {("success", "score")}
+
+
 def test_a_judge_that_still_fails_stops_and_goes_on_later(gymnast: Command, failed: Path, parts: Any) -> None:
     parts.Judge.fail = lambda rollout: True
     code, _, err = gymnast("rescore", failed)
