@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError
-from gymnast_core.interfaces import WorldModel
+from gymnast_core.interfaces import Parts, WorldModel
+from gymnast_core.rollouts.sight import find_sight
+from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import can_save, check_component, reloaded
-from gymnast_core.testing.contract import Contract, instance, raises, size_of
+from gymnast_core.testing.contract import Contract, instance, raises, size_of, tensors_in
 from gymnast_core.testing.making import make_tasks, seeded, uniform
-from gymnast_core.types import Task
+from gymnast_core.types import ONE_CAMERA, Needs, Offers, Step, Task
 
 ROUNDING = 2
 """Levels of 255 by which one and the same frame may differ between batches: sums are rounded in another order."""
+READING_ROUNDING = 1e-3
+"""The same for a reading, as a share of the largest one, and for an outcome."""
+CHUNKS = (1, 3, 2)
+"""Actions of each step."""
 
 
 def check_world_model(
@@ -30,32 +36,81 @@ def check_world_model(
     image_size: int | None = None,
     reload: Callable[[Path], WorldModel] | None = None,
 ) -> list[str]:
-    """Check `reset`, `step`, `outcomes` and, where it exists, `save`.
+    """Check `offers`, `reset`, `step`, `state_dict` and, where it exists, `save`.
 
     Sizes default to its own or its `config`'s, or 7 and 64. `reload` builds the world model from a saved folder; by
-    default its `Config` is given `checkpoint=FOLDER`.
+    default its `Config` is given `checkpoint=FOLDER`. Raises `ConfigError` if the given tasks do not show the cameras
+    that the world model offers.
     """
     world = instance(world_model)
     contract = Contract(world, WorldModel)
+    offers = _offers(contract, world)
     size = image_size or size_of(world, "image_size", 64)
-    tasks = list(tasks or make_tasks(2, size))
-    trial = _Trial(contract, world, tasks, action_dim or size_of(world, "action_dim", 7))
+    tasks = list(tasks or make_tasks(2, size, cameras=_cameras(offers), proprio_dim=offers.proprio))
+    trial = _Trial(contract, world, offers, tasks, action_dim or size_of(world, "action_dim", 7))
     device = getattr(world, "device", None)
     contract.expect(isinstance(device, torch.device), "device", "a torch.device", repr(device))
-    _check_neighbours(trial, _check_randomness(trial))
+    world.attach(Parts(world_model=world, tasks=tasks))
+    first = _check_randomness(trial)
+    _check_neighbours(trial, first)
     _check_starts(trial)
+    _check_state(trial, first)
     if can_save(world):
-        _check_save(trial, reload)
+        _check_save(trial, first, reload)
     check_component(contract, world)
     return contract.verified
 
 
-class _Trial:
-    """Episodes of one world model, each frame of which is checked for shape and dtype."""
+def _offers(contract: Contract, world: WorldModel) -> Offers:
+    with contract.working("offers", "what it shows, from its config alone"):
+        offers = type(world).offers(world.config)
+    contract.expect(isinstance(offers, Offers), "offers", "an Offers", repr(offers))
+    cameras = offers.cameras
+    fits = cameras >= 1 if isinstance(cameras, int) else 0 < len(set(cameras)) == len(cameras)
+    contract.expect(fits, "offers", "one camera or more, by number or by different names", repr(cameras))
+    fits = offers.proprio is None or offers.proprio >= 1
+    contract.expect(fits, "offers", "one reading or more, or None", offers.proprio)
+    return offers
 
-    def __init__(self, contract: Contract, world: WorldModel, tasks: list[Task], width: int) -> None:
-        self.contract, self.world, self.tasks, self.width = contract, world, tasks, width
-        self.actions_BLA = uniform((len(tasks), 6, width), seed=1) * 0.1
+
+def _cameras(offers: Offers) -> tuple[str, ...]:
+    """What made-up tasks call their cameras."""
+    if not isinstance(offers.cameras, int):
+        return offers.cameras
+    return ONE_CAMERA if offers.cameras == 1 else tuple(f"camera-{i}" for i in range(offers.cameras))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All that a world showed in a trial, on the CPU."""
+
+    frames_BSVHWC: Tensor
+    proprio_BSP: Tensor | None
+    outcome_BS: Tensor | None
+
+    def rows(self, rows: slice | list[int]) -> _Seen:
+        proprio = None if self.proprio_BSP is None else self.proprio_BSP[rows]
+        return _Seen(self.frames_BSVHWC[rows], proprio, None if self.outcome_BS is None else self.outcome_BS[rows])
+
+    def equals(self, other: _Seen) -> bool:
+        """Bit for bit."""
+        mine, others = tensors_in(self), tensors_in(other)
+        return len(mine) == len(others) and all(map(_identical, mine, others))
+
+    def resembles(self, other: _Seen) -> bool:
+        """Within rounding."""
+        levels = (self.frames_BSVHWC.int() - other.frames_BSVHWC.int()).abs().max()
+        return int(levels) <= ROUNDING and all(map(_close, tensors_in(self)[1:], tensors_in(other)[1:]))
+
+
+class _Trial:
+    """Episodes of one world model; all that each step returns is checked."""
+
+    def __init__(self, contract: Contract, world: WorldModel, offers: Offers, tasks: list[Task], width: int) -> None:
+        self.contract, self.world, self.offers, self.tasks, self.width = contract, world, offers, tasks, width
+        count = offers.cameras if isinstance(offers.cameras, int) else len(offers.cameras)
+        self.cameras = find_sight(Needs(count), offers, tasks[0]).cameras
+        self.actions_BLA = uniform((len(tasks), sum(CHUNKS), width), seed=1) * 0.1
 
     def run(
         self,
@@ -65,40 +120,72 @@ class _Trial:
         seed: int = 3,
         state: Any = None,
         world: WorldModel | None = None,
-    ) -> Tensor:
-        """The frames of chunks of 1, 3 and 2 actions, (B, 6, H, W, 3) on the CPU."""
-        world, contract = world or self.world, self.contract
+    ) -> _Seen:
+        """What is shown after chunks of 1, 3 and 2 actions."""
+        world = world or self.world
         state = world.reset(tasks, generator=seeded(seed)) if state is None else state
-        height_width = tuple(tasks[0].frames_THWC.shape[1:3])
-        chunks = []
-        for chunk in actions_BLA.split([1, 3, 2], dim=1):
-            frames = world.step(state, chunk)
-            near = isinstance(frames, Tensor) and frames.device.type in ("cpu", world.device.type)
-            contract.expect(near, "step", f"frames on its device ({world.device}) or the CPU", frames)
-            shape = (len(tasks), chunk.shape[1], *height_width, 3)
-            contract.tensor(frames, "step", f"the frames after {chunk.shape[1]} actions", shape, torch.uint8)
-            chunks.append((frames, frames.clone()))
-        aliased = any(not torch.equal(frames, copy) for frames, copy in chunks)
-        contract.expect(not aliased, "step", "returned frames to stay as they are", "changes by a later step")
-        outcomes = list(world.outcomes(state))
-        valid = all(value is None or 0.0 <= value <= 1.0 for value in outcomes)
-        count = len(outcomes) == len(tasks)
-        contract.expect(valid and count, "outcomes", f"{len(tasks)} numbers in [0, 1] or None", outcomes)
-        return torch.cat([frames for frames, _ in chunks], dim=1).cpu()
+        steps, copies = [], []
+        for chunk_BLA in actions_BLA.split(CHUNKS, dim=1):
+            step = world.step(state, chunk_BLA)
+            self.expect_step(step, tasks, chunk_BLA.shape[1], world)
+            steps.append(step)
+            copies.append([tensor.clone() for tensor in tensors_in(step)])
+        for step, copied in zip(steps, copies, strict=True):
+            aliased = not all(map(_identical, tensors_in(step), copied))
+            self.contract.expect(not aliased, "step", "returned frames to stay as they are", "changes by a later step")
+        return _Seen(
+            torch.cat([step.frames_BLVHWC for step in steps], dim=1).cpu(),
+            self._joined("proprio_BLP", [step.proprio_BLP for step in steps]),
+            self._joined("outcome_BL", [step.outcome_BL for step in steps]),
+        )
+
+    def expect_step(self, step: Any, tasks: Sequence[Task], length: int, world: WorldModel) -> None:
+        """Shapes, dtypes and ranges of one step, and that it shows what `offers` says."""
+        contract, batch = self.contract, len(tasks)
+        contract.expect(isinstance(step, Step), "step", "a Step of gymnast_core.types", type(step).__name__)
+        for tensor in tensors_in(step):
+            near = tensor.device.type in ("cpu", world.device.type)
+            contract.expect(near, "step", f"frames on its device ({world.device}) or the CPU", tensor.device)
+        height_width = tuple(tasks[0].frames_TVHWC.shape[2:4])
+        shape = (batch, length, len(self.cameras), *height_width, 3)
+        after = f"after {length} actions"
+        contract.tensor(step.frames_BLVHWC, "step", f"the frames {after}", shape, torch.uint8)
+        readings = self.offers.proprio
+        if readings is None:
+            none = step.proprio_BLP is None
+            contract.expect(none, "offers", "the number of readings that step shows, not None", step.proprio_BLP)
+        else:
+            shape = (batch, length, readings)
+            contract.tensor(step.proprio_BLP, "step", f"the readings that it offers, {after},", shape, torch.float32)
+        if step.outcome_BL is not None:
+            known_BL = torch.nan_to_num(step.outcome_BL, nan=0.0)
+            contract.tensor(known_BL, "step", f"outcome_BL {after}", (batch, length), torch.float32)
+            valid = bool(((known_BL >= 0) & (known_BL <= 1)).all())
+            contract.expect(valid, "step", f"outcome_BL of {batch} numbers in [0, 1], or NaN", step.outcome_BL.tolist())
+
+    def _joined(self, name: str, pieces: Sequence[Tensor | None]) -> Tensor | None:
+        known = [piece for piece in pieces if piece is not None]
+        same = len(known) in (0, len(pieces))
+        self.contract.expect(same, "step", f"{name} after every step, or after none", "some steps without it")
+        return torch.cat(known, dim=1).cpu() if known else None
 
 
-def _check_randomness(trial: _Trial) -> Tensor:
-    """Check one batch of episodes and return its frames."""
+def _check_randomness(trial: _Trial) -> _Seen:
+    """Check one batch of episodes and return what it showed."""
     contract, world, tasks, actions_BLA = trial.contract, trial.world, trial.tasks, trial.actions_BLA
     with contract.untouched("step", tasks=tasks, actions_BLA=actions_BLA):
         first = trial.run(tasks, actions_BLA)
-    contract.verified += ["frames are uint8 (B, L, H, W, 3) for any chunk length", "inputs are not modified"]
-    same = torch.equal(first, trial.run(tasks, actions_BLA))
+    contract.verified += ["frames are uint8 (B, L, V, H, W, 3) for any chunk length", "inputs are not modified"]
+    readings = "no proprioception" if trial.offers.proprio is None else f"{trial.offers.proprio} readings"
+    contract.verified.append(f"step shows what offers says: {', '.join(trial.cameras)}; {readings}")
+    if first.outcome_BS is not None:
+        contract.verified.append("outcomes are numbers in [0, 1], or NaN, after every action")
+    same = first.equals(trial.run(tasks, actions_BLA))
     contract.expect(same, "reset", "the same frames from the same seed", "different frames")
     contract.verified.append("the same generator seed gives the same frames")
     state, other = (world.reset(tasks, generator=seeded(seed)) for seed in (3, 4))
     world.step(other, -actions_BLA)
-    same = torch.equal(first, trial.run(tasks, actions_BLA, state=state))
+    same = first.equals(trial.run(tasks, actions_BLA, state=state))
     contract.expect(same, "reset", "states that do not influence each other", "others beside a second state")
     contract.verified.append("states alive at once are independent")
     with raises(contract, "step", f"a DataError for actions of width {trial.width + 1}, not {trial.width}"):
@@ -107,24 +194,23 @@ def _check_randomness(trial: _Trial) -> Tensor:
     return first
 
 
-def _check_neighbours(trial: _Trial, first: Tensor) -> None:
+def _check_neighbours(trial: _Trial, first: _Seen) -> None:
     contract, tasks, actions_BLA = trial.contract, trial.tasks, trial.actions_BLA
-
-    def same(frames_BTHWC: Tensor, expected_BTHWC: Tensor) -> bool:
-        return int((frames_BTHWC.int() - expected_BTHWC.int()).abs().max()) <= ROUNDING
-
     others_BLA = torch.cat([actions_BLA[:1], -actions_BLA[1:]])
-    others = [tasks[0], *(replace(task, frames_THWC=255 - task.frames_THWC) for task in tasks[1:])]
+    others = [tasks[0], *(replace(task, frames_TVHWC=255 - task.frames_TVHWC) for task in tasks[1:])]
     try:
         beside = trial.run(others, others_BLA)
     except DataError:  # a world that knows its tasks: they do other things only
         beside = trial.run(tasks, others_BLA)
     wanted = "an episode's frames not to depend on its neighbours"
-    contract.expect(same(beside[:1], first[:1]), "reset", wanted, "other frames beside other tasks and actions")
+    same = beside.rows(slice(1)).resembles(first.rows(slice(1)))
+    contract.expect(same, "reset", wanted, "other frames beside other tasks and actions")
     contract.verified.append("an episode does not depend on its neighbours")
-    if torch.equal(first, trial.run(tasks, actions_BLA, seed=4)):  # no noise, which belongs to places in the batch
-        backwards = trial.run(tasks[::-1], actions_BLA.flip(0)).flip(0)
-        contract.expect(same(backwards, first), "reset", "the same frames in any batch order", "others in reverse")
+    if first.equals(trial.run(tasks, actions_BLA, seed=4)):  # no noise, which belongs to places in the batch
+        backwards = trial.run(tasks[::-1], actions_BLA.flip(0)).rows(list(range(len(tasks)))[::-1])
+        contract.expect(backwards.resembles(first), "reset", "the same frames in any batch order", "others in reverse")
+        alone = trial.run(tasks[:1], actions_BLA[:1])
+        contract.expect(alone.resembles(first.rows(slice(1))), "reset", wanted, "other frames alone")
         contract.verified.append("the order of the batch does not matter")
 
 
@@ -135,10 +221,8 @@ def _check_starts(trial: _Trial) -> None:
     with contract.working("reset", "to start without a generator"):
         world.step(world.reset(tasks), trial.actions_BLA)
     moves_TA = uniform((2, trial.width), seed=11) * 0.1
-    held = [
-        replace(task, frames_THWC=task.frames_THWC[-1:].expand(3, -1, -1, -1), actions_TA=moves_TA) for task in tasks
-    ]
-    padded = [replace(task, frames_THWC=torch.nn.functional.pad(task.frames_THWC, (0, 0, 0, 3))) for task in tasks]
+    held = [_held(task, moves_TA) for task in tasks]
+    padded = [replace(task, frames_TVHWC=torch.nn.functional.pad(task.frames_TVHWC, (0, 0, 0, 3))) for task in tasks]
     for what, starts in (("three context frames", held), ("frames three pixels wider", padded)):
         with contract.working("reset", f"frames, or a DataError, for {what}"):
             try:
@@ -147,18 +231,51 @@ def _check_starts(trial: _Trial) -> None:
                 found = world.step(state, trial.actions_BLA)
             except DataError:
                 continue
-            contract.tensor(found, "step", f"frames after {what}", found.shape, torch.uint8)
-            contract.expect(found.ndim == 5, "step", f"frames (B, L, H, W, C) after {what}", tuple(found.shape))
+            frames = found.frames_BLVHWC
+            contract.tensor(frames, "step", f"frames after {what}", frames.shape, torch.uint8)
+            contract.expect(frames.ndim == 6, "step", f"frames (B, L, V, H, W, C) after {what}", tuple(frames.shape))
             contract.verified.append(f"{what} are accepted")
 
 
-def _check_save(trial: _Trial, reload: Callable[[Path], WorldModel] | None) -> None:
+def _held(task: Task, moves_TA: Tensor) -> Task:
+    """The task with its last context frame three times."""
+    proprio_TP = None if task.proprio_TP is None else task.proprio_TP[-1:].expand(3, -1)
+    frames_TVHWC = task.frames_TVHWC[-1:].expand(3, -1, -1, -1, -1)
+    return replace(task, frames_TVHWC=frames_TVHWC, proprio_TP=proprio_TP, actions_TA=moves_TA)
+
+
+def _check_state(trial: _Trial, first: _Seen) -> None:
+    """What `state_dict` returns goes through a snapshot and back, and changes nothing."""
+    contract, world = trial.contract, trial.world
+    with tempfile.TemporaryDirectory() as folder:
+        with contract.working("state_dict", "nested dicts and lists of tensors, numbers, strings and None"):
+            save_snapshot(Path(folder), 0, {"state": world.state_dict()})
+        stored = load_latest_snapshot(Path(folder)) or {}
+    with contract.working("load_state_dict", "to take over what a snapshot holds of state_dict()"):
+        world.load_state_dict(stored["state"])
+    same = first.equals(trial.run(trial.tasks, trial.actions_BLA))
+    contract.expect(same, "load_state_dict", "the same frames as before", "different frames")
+    contract.verified.append("its state goes through a snapshot and back")
+
+
+def _check_save(trial: _Trial, first: _Seen, reload: Callable[[Path], WorldModel] | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trial.world.save(Path(folder))
         again = reloaded(trial.contract, trial.world, Path(folder), reload)
         if again is None:
             return
         found = trial.run(trial.tasks, trial.actions_BLA, world=again)
-    same = torch.equal(found, trial.run(trial.tasks, trial.actions_BLA))
+        again.close()
+    same = found.equals(first)
     trial.contract.expect(same, "save", "the same world model when loaded", "another one, by its frames")
     trial.contract.verified.append("a saved world model loads as the same world model")
+
+
+def _identical(first: Tensor, second: Tensor) -> bool:
+    """Bit for bit; NaN equals NaN."""
+    return bool(torch.equal(first.nan_to_num(), second.nan_to_num()) and torch.equal(first.isnan(), second.isnan()))
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    scale = float(second.nan_to_num().abs().max().clamp(min=1.0))
+    return torch.allclose(first, second, rtol=0.0, atol=READING_ROUNDING * scale, equal_nan=True)
