@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +17,24 @@ from gymnast_bench.matrix import Cell, cells_of, command_line, run_config
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
-from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
+from gymnast_core.training.signals import terminating
 
 
 def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or resume a bench; writes its folder and returns what the command prints."""
     if Path(config.base).is_file():
         config = replace(config, base=str(Path(config.base).resolve()))
-    cells = cells_of(config)
-    folder = (resume or Path(config.output or f"runs/bench-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
-    if resume is None and (folder / "config.yaml").exists():
+    cells, retry = cells_of(config), config.retry
+    if resume is None and config.output is not None and (Path(config.output) / "config.yaml").exists():
+        folder = Path(config.output).resolve()
         raise ConfigError(f"{folder} already holds a bench. Continue it with --resume {folder}, or set output=FOLDER.")
-    with _alone(folder):
-        write_text(folder / "config.yaml", to_yaml(replace(config, output=str(folder), retry=False)))
-        return _Bench(config, folder, cells).run()
+    # Trying again is said each time; it is no part of the bench.
+    with terminating(), run_folder(replace(config, retry=False), "bench", resume) as (config, folder):
+        return _Bench(replace(config, retry=retry), folder.resolve(), cells).run()
 
 
 class _Bench:
@@ -110,7 +108,7 @@ class _Bench:
                 {
                     "cell": dict(zip(self.config.axes, found.labels, strict=True)),
                     "seeds": f"{found.done} of {found.cells}",
-                    "success": found.mean,
+                    "success" if found.measure.is_success else found.measure.name: found.mean,
                     "standard_error": found.standard_error,
                     "interval": found.interval,
                     "gain": found.gain,
@@ -124,15 +122,3 @@ class _Bench:
         }
         write_text(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two benches in one folder would run the same cells."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"Another bench is working in {folder}. Wait for it, or set output=FOLDER.") from error
-        yield

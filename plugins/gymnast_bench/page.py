@@ -15,8 +15,9 @@ from gymnast_bench.matrix import SEED
 from gymnast_bench.rows import UNFINISHED, Row, combine
 from gymnast_core.runs.atomic import write_text
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import duration, interval, percent, points
+from gymnast_pages.wording import duration
 
 COLOURS = 8
 """Distinct colours of a chart's series; later ones begin anew."""
@@ -37,6 +38,7 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         if not row.done and row.status != UNFINISHED:
             problems.setdefault((row.status, row.reason), []).append(row)
     measured = [found for found in combinations if found.mean is not None]
+    measures = list(dict.fromkeys(found.measure for found in measured)) or [SUCCESS]
     quoted = shlex.quote(str(folder))
     return {
         "title": folder.name,
@@ -44,7 +46,9 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         "seed_name": SEED,
         "rows": rows,
         "combinations": combinations,
-        "best": max(measured, key=lambda found: found.mean or 0.0, default=None),
+        # What different judges gave cannot be compared.
+        "best": max(measured, key=lambda found: found.mean or 0.0, default=None) if len(measures) == 1 else None,
+        "measure": measures[0] if len(measures) == 1 else None,
         "ended": sum(row.status != UNFINISHED for row in rows),
         "problems": problems,
         "unfinished": UNFINISHED,
@@ -66,20 +70,32 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
 
 
 def _charts(rows: Sequence[Row]) -> list[Chart]:
-    """A panel a combination on one scale, a line a seed: imagined success, and what the evaluations measured."""
+    """A panel a combination and measure, those of a measure on one scale, a line a seed: what was imagined, and what
+    the evaluations measured."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(row.combination, []).append(row)
     charts = []
     for labels, group in groups.items():
-        series = [
-            Series(f"seed {row.seed}, in training", [Point(x, y) for x, y in row.imagined_success]) for row in group
-        ]
-        series += [
-            Series(f"seed {row.seed}, evaluated", [Point(*point) for point in row.evaluations], "dots") for row in group
-        ]
-        charts.append(Chart(", ".join(labels) or "base", "success", series, y_range=(0.0, 1.0), percent=True))
+        panels: dict[Measure, list[Series]] = {SUCCESS: [], _IMAGINED: []}
+        for row in group:
+            for measure, curve in ((SUCCESS, row.imagined_success), (_IMAGINED, row.imagined_reward)):
+                points = [Point(x, y) for x, y in curve]
+                panels[measure].append(Series(f"seed {row.seed}, in training", points))
+        for row in group:
+            judged = row.after if row.after.n else row.before
+            measure = SUCCESS if judged.measure.is_success else judged.measure
+            points = [Point(*point) for point in row.evaluations]
+            panels.setdefault(measure, []).append(Series(f"seed {row.seed}, evaluated", points, "dots"))
+        title = ", ".join(labels) or "base"
+        for measure, series in panels.items():
+            bounds = (0.0, 1.0) if measure.is_success else None
+            charts.append(Chart(title, measure.name, series, y_range=bounds, percent=measure.is_success))
     return charts
+
+
+_IMAGINED = Measure("score", "the run's own judge")
+"""What a run learned from, where that is no success."""
 
 
 def memory(size: int) -> str:
@@ -89,6 +105,4 @@ def memory(size: int) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return templates(
-        "gymnast_bench", percent=percent, points=points, interval=interval, duration=duration, memory=memory
-    )
+    return templates("gymnast_bench", duration=duration, memory=memory)

@@ -14,7 +14,8 @@ from gymnast_bench.supervisor import DONE, spent_dollars
 from gymnast_core.errors import DataError
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
-from gymnast_core.statistics import success_interval
+from gymnast_core.statistics import mean_interval
+from gymnast_pages.measure import SUCCESS, Measure
 
 UNFINISHED = "unfinished"
 """Of a cell that has not ended: waiting, running, or cut off with the bench."""
@@ -22,7 +23,7 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True)
 class Measured:
-    """Success in the evaluation world; None where nothing was scored."""
+    """Success, or mean reward, in the evaluation world; None where nothing was scored."""
 
     rate: float | None = None
     low: float | None = None
@@ -30,6 +31,14 @@ class Measured:
     high: float | None = None
     n: int = 0
     unscored: int = 0
+    kind: str = "success"
+    """The kind of the reward model that judged: "success" or "score"."""
+    judge: str = ""
+    """Its name."""
+
+    @property
+    def measure(self) -> Measure:
+        return Measure(self.kind, self.judge)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Row:
     imagined_success: Sequence[tuple[float, float]]
     """Learning curve: (iteration, success by the run's own judge)."""
     evaluations: Sequence[tuple[float, float, float | None, float | None]]
-    """(iteration, success, interval) of every evaluation on the way."""
+    """(iteration, mean, interval) of every evaluation on the way."""
     iterations: int
     seconds: float
     """Wall-clock, over all attempts."""
@@ -64,6 +73,8 @@ class Row:
     """Imagined in training: rollouts times horizon."""
     dollars: float
     command: str
+    imagined_reward: Sequence[tuple[float, float]] = ()
+    """Learning curve of a judge that tells no success: (iteration, mean reward)."""
 
     @property
     def done(self) -> bool:
@@ -85,8 +96,8 @@ def read_row(cell: Cell, folder: Path, horizon: int, command: str) -> Row:
     run = _run(folder / "run")
     metrics = [] if run is None else run.metrics
     evaluations = {} if run is None else run.evaluations
-    difference = ({} if run is None else run.summary).get("difference") or {}
-    low, high = difference.get("interval") or (None, None)
+    difference = None if run is None else run.difference
+    low, high = (None, None) if difference is None or difference.interval is None else difference.interval
     rollouts = int(sum(row.get("rollouts") or 0.0 for row in metrics))
     clock = _json(folder / "clock.json")
     return Row(
@@ -98,14 +109,11 @@ def read_row(cell: Cell, folder: Path, horizon: int, command: str) -> Row:
         exit_code=result.get("exit_code"),
         before=_measured(evaluations.get("before")),
         after=_measured(evaluations.get("after")),
-        difference=difference.get("mean"),
+        difference=None if difference is None else difference.mean,
         difference_low=low,
         difference_high=high,
-        imagined_success=[
-            (float(at), float(value))
-            for row in metrics
-            if (value := row.get("imagined_success")) is not None and (at := position(row)) is not None
-        ],
+        imagined_success=_curve(metrics, "imagined_success"),
+        imagined_reward=_curve(metrics, "imagined_reward"),
         evaluations=[
             (float(found.iteration), found.rate, *(found.interval or (None, None)))
             for found in evaluations.values()
@@ -142,7 +150,7 @@ class Combination:
     cells: int
     done: int
     mean: float | None
-    """Of success after training, over the seeds that are done."""
+    """Of what was measured after training, over the seeds that are done."""
     standard_error: float | None
     """Over seeds; None for fewer than two."""
     interval: tuple[float, float] | None
@@ -150,6 +158,8 @@ class Combination:
     gain: float | None
     """Mean difference from before training."""
     gain_error: float | None
+    measure: Measure = SUCCESS
+    """What the numbers are."""
 
 
 def combine(rows: Sequence[Row]) -> list[Combination]:
@@ -174,15 +184,20 @@ def _combination(labels: tuple[str, ...], rows: Sequence[Row]) -> Combination:
     done = [row for row in rows if row.done and row.after.rate is not None]
     mean, error = mean_and_error([row.after.rate for row in done if row.after.rate is not None])
     gain, gain_error = mean_and_error([row.difference for row in done if row.difference is not None])
-    interval = None
+    interval: tuple[float, float] | None = None
+    measure = done[0].after.measure if done else SUCCESS
     if mean is not None and error is not None:
         from scipy import stats
 
         half = float(stats.t.ppf(0.975, len(done) - 1)) * error
-        interval = (max(0.0, mean - half), min(1.0, mean + half))
+        interval = (mean - half, mean + half)
+        if measure.is_success:
+            interval = (max(0.0, interval[0]), min(1.0, interval[1]))
     elif done and done[0].after.low is not None and done[0].after.high is not None:
         interval = (done[0].after.low, done[0].after.high)
-    return Combination(labels, len(rows), sum(row.done for row in rows), mean, error, interval, gain, gain_error)
+    return Combination(
+        labels, len(rows), sum(row.done for row in rows), mean, error, interval, gain, gain_error, measure
+    )
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -190,8 +205,8 @@ def _flat(row: Row) -> dict[str, Any]:
     for name in ("before", "after"):
         values |= {f"{name}_{key}": value for key, value in values.pop(name).items()}
     labels = values.pop("labels")
-    for name in ("imagined_success", "evaluations"):
-        keys = ("iteration", "success", "low", "high")
+    for name, mean in (("imagined_success", "success"), ("imagined_reward", "reward"), ("evaluations", "mean")):
+        keys = ("iteration", mean, "low", "high")
         values[name] = [dict(zip(keys, point, strict=False)) for point in values[name]]
     return {**{f"axis_{axis}" if axis in values or axis == SEED else axis: labels[axis] for axis in labels}, **values}
 
@@ -207,8 +222,14 @@ def _run(path: Path) -> Run | None:
 def _measured(found: Evaluation | None) -> Measured:
     if found is None or found.rate is None:
         return Measured(unscored=0 if found is None else found.unscored)
-    low, high = found.interval or success_interval([e.value for e in found.episodes if e.value is not None])
-    return Measured(found.rate, low, high, found.n, found.unscored)
+    values = [episode.value for episode in found.episodes if episode.value is not None]
+    low, high = found.interval or mean_interval(values, found.reward_kind) or (None, None)
+    return Measured(found.rate, low, high, found.n, found.unscored, found.reward_kind, found.reward_model)
+
+
+def _curve(metrics: Sequence[Mapping[str, float | None]], name: str) -> list[tuple[float, float]]:
+    found = ((position(row), row.get(name)) for row in metrics)
+    return [(float(at), float(value)) for at, value in found if at is not None and value is not None]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.training.signals import TERMINATED
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
 STATUSES = (DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET)
@@ -153,6 +154,8 @@ def _verdict(code: int, text: str, kernel_killed: bool, summary: bool) -> tuple[
     last = _last_words(text)
     if _OUT_OF_MEMORY.search(text):
         return OUT_OF_MEMORY, last
+    # A command that SIGTERM ends says so by its status, as shells have it.
+    code = -signal.SIGTERM if code == TERMINATED else code
     if code < 0:
         name = signal.Signals(-code).name
         if code == -signal.SIGKILL and kernel_killed:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.interfaces import Dataset, RewardModel
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.types import Reward, Rollout, Step, Task
 
 ENTRY_POINTS = """\
 [gymnast.world_models]
@@ -44,7 +44,7 @@ class World(bandit.LineWorld):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def step(self, state: dict[str, Tensor], actions_BLA: Tensor) -> Tensor:
+    def step(self, state: dict[str, Tensor], actions_BLA: Tensor) -> Step:
         if self.config.die_with:
             os.kill(os.getpid(), signal.Signals[self.config.die_with])
         if self.config.flag:
@@ -61,10 +61,13 @@ class Policy(bandit.LinePolicy):
 
     def __init__(self, config: Config) -> None:
         super().__init__(bandit.LinePolicy.Config(2))
+        self.config = config
         self.logits.data[1] = config.lean
 
 
 class Judge(RewardModel):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         dollars: float = 0.0
@@ -74,11 +77,13 @@ class Judge(RewardModel):
         self.config = config
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        moved = [bandit.place(rollout.frames_THWC[-1]) - bandit.place(rollout.frames_THWC[0]) for rollout in rollouts]
+        moved = [bandit.place(rollout.view()[-1]) - bandit.place(rollout.view()[0]) for rollout in rollouts]
         return [Reward(float(distance > 0), cost_usd=self.config.dollars) for distance in moved]
 
 
 class Tasks(Dataset):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         pass

@@ -61,6 +61,7 @@ def test_a_cell_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pyte
         ("x = [0] * (1 << 60)", "out of memory", "MemoryError"),
         ("import os; os.kill(os.getpid(), 9)", "killed", "SIGKILL, most often because memory ran out"),
         ("import os; os.abort()", "killed", "SIGABRT"),
+        ("import sys; print('Stopped.'); sys.exit(143)", "killed", "SIGTERM. Last words: Stopped."),
         ("raise ValueError('no such thing')", "failed", "ValueError: no such thing"),
         ("import sys; print('Error: bad key.'); sys.exit(2)", "failed", "bad key."),
         ("pass", "failed", "without a summary.json"),

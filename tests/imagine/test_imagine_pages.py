@@ -25,7 +25,8 @@ main()
 """
 
 
-def test_ctrl_c_ends_the_server_and_saves_what_was_not(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_server_and_saves_what_was_not(tmp_path, number, status):
     words = ["imagine", "imagine-tabletop", "actions=keyboard", "chunk=2", f"output={tmp_path / 'out'}"]
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *words],
@@ -40,14 +41,15 @@ def test_ctrl_c_ends_the_server_and_saves_what_was_not(tmp_path):
             connection.request("POST", f"{found[2]}step", body, {"Content-Type": "application/json"})
             state = json.load(connection.getresponse())
             assert (state["step"], set(state["frames"])) == (2, {"imagined", "gymnasium"})
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             printed, said = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 0, said
+    assert process.returncode == status, said
     assert "Traceback" not in said
     assert "Saved the 2 actions" in said
-    assert json.loads(printed) == {"output": str(tmp_path / "out"), "sessions": 1}
+    if not status:
+        assert json.loads(printed) == {"output": str(tmp_path / "out"), "sessions": 1}
     saved = {file.name for file in (tmp_path / "out/session-01").iterdir()}
     assert saved == {"actions.json", "replay.yaml", "video.mp4"}
 
