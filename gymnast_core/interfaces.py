@@ -245,11 +245,11 @@ class Dataset(Component, ABC):
 
     def tasks(self) -> Sequence[Task]:
         """Tasks to start from. Ids are unique. Slices are sequences, too."""
-        raise DataError(f"The dataset {type(self).__name__} holds no tasks.")
+        raise DataError(f"{type(self).__name__} holds no tasks. Choose a dataset of tasks.")
 
     def episodes(self) -> Sequence[Episode]:
         """Recorded episodes to fit components to. Slices are sequences, too."""
-        raise DataError(f"The dataset {type(self).__name__} holds no episodes.")
+        raise DataError(f"{type(self).__name__} holds no episodes. Choose a dataset of recorded episodes.")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Numbers of many parts, steps and processes, combined as what they are: means by weight, sums, extremes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,14 @@ class Tally:
             for name, metric in theirs.items():
                 every.setdefault(name, []).append(metric)
         return {name: _combine(metrics) for name, metrics in every.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was collected, combined, as plain numbers."""
+        found = self.combined().items()
+        return {name: [float(m.value), float(m.weight), m.combine] for name, m in found}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._found = {name: [Metric(value, weight, how)] for name, (value, weight, how) in state.items()}
 
     def numbers(self, processes: Processes | None = None) -> dict[str, float]:
         """The combined values. A mean of which nothing was weighed is left out."""

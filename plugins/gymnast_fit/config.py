@@ -86,6 +86,8 @@ class FitConfig:
     fit: FitLoopConfig = field(default_factory=FitLoopConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of `lightning.Trainer`, e.g. {devices: 2, strategy: ddp, precision: bf16-mixed}."""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What hook plugins are told, by plugin: hooks.NAME.KEY."""
     seed: int = 0
     output: str | None = None
     """Run folder; None makes runs/<preset>-<timestamp>."""

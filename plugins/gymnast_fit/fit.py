@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 
-from gymnast_core.config import ComponentConfig
+from gymnast_core.config import ComponentConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Trainable
-from gymnast_core.plugins.compose import registries
-from gymnast_core.plugins.hooks import Notify
-from gymnast_core.plugins.registry import Registry
+from gymnast_core.interfaces import Parts, Trainable
+from gymnast_core.plugins import events
+from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.runs.atomic import write_json
-from gymnast_core.runs.folder import open_run_folder
+from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
-from gymnast_core.training.processes import ending_together, follow, led
-from gymnast_core.training.trainer import ShardedStrategy
+from gymnast_core.training.signals import TERMINATED
+from gymnast_core.training.together import ending_together, follow, led
+from gymnast_core.training.trainer import ShardedStrategy, precision_of
 from gymnast_core.types import Episode
 from gymnast_fit.batches import SeededBatches, episode_loader
 from gymnast_fit.config import FitConfig
@@ -35,6 +36,11 @@ from gymnast_fit.sharding import check_shards
 
 logger = logging.getLogger(__name__)
 
+FIXED = (
+    "world_model.name", "policy.name", "reward_model.name", "episodes.name", "fit.batch_size", "fit.optimizer", "seed"
+)  # fmt: skip
+"""Keys that say what a training is; a resumed one keeps them."""
+
 
 def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Train a component; its checkpoint (averaged weights) is written to OUTPUT/checkpoint. Returns the summary.
@@ -43,6 +49,9 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     number of threads and processes). In a process that is not the leader of several, returns {}. SIGTERM ends the
     training after its step, with a snapshot, by `SystemExit(143)`.
     """
+    check_sections(config.hooks)
+    if resume is not None:
+        refuse_changes(load_config(FitConfig, f"{resume}/config.yaml"), config, FIXED)
     trainer = fit_trainer(config)
     if not trainer.is_global_zero:
         follow()
@@ -58,28 +67,47 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
         source = _episodes(config.validation, "validation")
         held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
+    precision = precision_of(config.trainer)
     if not trainer.is_global_zero:
-        module = FitModule(component, config, Path(config.output or "."), held_out, hook=None)
+        folder = Path(config.output or ".")
+        module = FitModule(component, config, folder, held_out, lambda step, metrics: None, precision)
         with led():
             _train(module, trainer, config, state, episodes)
         return {}
-    config, folder = open_run_folder(config, f"fit-{part.name}", resume)
-    hook = Notify()
-    module = FitModule(component, config, folder, held_out, hook)
-    done = 0 if state is None else state["step"]
-    hook.gymnast_run_started(
-        config=config, title=f"Fitting {part.name}", step=done, total=config.fit.steps, unit="step"
-    )  # fmt: skip
+    with run_folder(config, f"fit-{part.name}", resume) as (config, folder):
+        return _lead(config, folder, component, trainer, state, episodes, held_out)
+
+
+def _lead(
+    config: FitConfig,
+    folder: Path,
+    component: Trainable,
+    trainer: lightning.Trainer,
+    state: dict[str, Any] | None,
+    episodes: Sequence[Episode],
+    held_out: Sequence[Episode],
+) -> dict[str, Any]:
+    """The training in the process that speaks and writes."""
+    kind, part = config.component
+    fitted: dict[str, Any] = {kind: component}
+    parts = Parts(**fitted, config=config)
+
+    def tell_metrics(step: int, metrics: Mapping[str, float]) -> None:
+        tell("gymnast_metrics", events.StepDone(config, folder, step, parts, metrics))
+
+    module = FitModule(component, config, folder, held_out, tell_metrics, precision_of(config.trainer))
+    done, total, title = 0 if state is None else state["step"], config.fit.steps, f"Fitting {part.name}"
+    tell("gymnast_run_started", events.RunStarted(config, folder, done, parts, title, total, "step"))
     try:
         with ending_together(trainer, ADVICE):
             _train(module, trainer, config, state, episodes)
     finally:
-        hook.gymnast_run_stopped(config=config)
+        tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts))
     if module.terminated:
         logger.warning("SIGTERM after step %d: go on with gymnast fit --resume %s", module.step, folder)
-        raise SystemExit(143)
+        raise SystemExit(TERMINATED)
     summary = _finish(component, module, folder, config)
-    hook.gymnast_run_done(config=config, summary=summary)
+    tell("gymnast_run_done", events.RunDone(config, folder, module.step, parts, summary))
     return summary
 
 

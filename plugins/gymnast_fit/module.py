@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Trainable
+from gymnast_core.processes import Processes
 from gymnast_core.runs.snapshot import save_snapshot
-from gymnast_core.seeds import seeded_generator
-from gymnast_core.types import Episode
+from gymnast_core.seeds import seeded_generator, skip_episodes
+from gymnast_core.training.tally import Tally
+from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
-from gymnast_fit.metrics import RunningMeans
 from gymnast_fit.optimizers import build_optimizers, learning_rate_factor
 from gymnast_fit.processes import own_microbatches
 from gymnast_fit.sharding import Shards, restore_optimizers, whole, whole_optimizer, whole_weights
@@ -34,13 +34,20 @@ class FitModule(lightning.LightningModule):
     """Runs `training_loss` under Lightning with manual optimisation (Muon and AdamW step together)."""
 
     def __init__(
-        self, component: Trainable, config: FitConfig, folder: Path, validation: Sequence[Episode], hook: Any
+        self,
+        component: Trainable,
+        config: FitConfig,
+        folder: Path,
+        validation: Sequence[Episode],
+        tell_metrics: Callable[[int, Mapping[str, float]], None],
+        precision: str = "32-true",
     ) -> None:
+        """`tell_metrics` is told the numbers of a step, in the leader; `precision` is that of the loss."""
         super().__init__()
         self.automatic_optimization = False
         self.network = component.module()
         self._component, self._config, self._folder, self._validation = component, config, folder, validation
-        self._hook = hook
+        self._tell_metrics, self._precision, self._processes = tell_metrics, precision, Processes()
         self.average: AveragedModel | None = None
         if config.fit.ema > 0:
             average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=False)
@@ -52,7 +59,7 @@ class FitModule(lightning.LightningModule):
         """Of sharded weights: the whole ones of the last snapshot (leader only)."""
         self.terminated = False
         """Whether SIGTERM ended the training before its last step."""
-        self._means = RunningMeans()
+        self._tally = Tally()
         self._quality: tuple[int, dict[str, float]] | None = None
         """The last validation and its step."""
         self._optimizer_states: list[dict[str, Any]] | None = None
@@ -109,7 +116,7 @@ class FitModule(lightning.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.network)
         if self.trainer.is_global_zero:
-            self._means.add({"grad_norm": float(norm)})
+            self._tally.add({"grad_norm": Metric(norm)})
         self.step += 1
         stopping = self._stopping()
         self.terminated = stopping == "terminated" and self.step < loop.steps
@@ -123,26 +130,47 @@ class FitModule(lightning.LightningModule):
             self._record(ended=True)
 
     def _add_gradients(self, episodes: list[Episode]) -> float:
-        """Add the gradient of the mean loss over all processes' microbatches; returns this process's mean loss."""
-        loop, total = self._config.fit, 0.0
-        size = loop.batch_size // loop.microbatches
-        mine = own_microbatches(self._config, self.trainer.global_rank, self.trainer.world_size)
-        for place, number in enumerate(mine):
-            # A microbatch has its own randomness, whichever process computes it.
-            labels = ("step", self.step) if loop.microbatches == 1 else ("step", self.step, number)
-            part = episodes[place * size : (place + 1) * size]
-            with nullcontext() if place == len(mine) - 1 else self._local_gradients():
-                loss = self._component.training_loss(part, generator=seeded_generator(self._config.seed, *labels))
-                self.manual_backward(loss.value / len(mine))
-            value = float(loss.value.detach())
-            self._means.add({"loss": value, **loss.metrics})
-            total += value / len(mine)
-        return total
+        """Leave the gradient of the mean loss over all processes' microbatches; returns that of this process's.
 
-    def _local_gradients(self) -> AbstractContextManager[None]:
-        """Where gradients are summed in this process only: they travel once a step, with the last microbatch."""
-        model = self.trainer.model
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        A loss is a sum and its weight: the sums are added up, and divided by the weight of everything, once.
+        """
+        loop = self._config.fit
+        size = loop.batch_size // loop.microbatches
+        # FSDP averages gradients over the processes where we want their sum.
+        factor = self.trainer.world_size if self.sharded else 1
+        weight, total = 0.0, 0.0
+        for place, number in enumerate(
+            own_microbatches(self._config, self.trainer.global_rank, self.trainer.world_size)
+        ):
+            part = episodes[place * size : (place + 1) * size]
+            # An episode has its own randomness, whichever microbatch it is in and whichever process computes it.
+            generator = skip_episodes(seeded_generator(self._config.seed, "step", self.step), number * size)
+            with self._autocast():
+                loss = self._component.training_loss(part, generator=generator)
+            self.manual_backward(loss.total * factor)
+            self._tally.add({"loss": Metric(loss.mean.detach(), loss.weight), **loss.metrics})
+            weight += float(loss.weight)
+            total += float(loss.total.detach())
+        whole_weight = sum(self._processes.gather(weight))
+        if not whole_weight > 0:
+            raise DataError(
+                f"Nothing can be learned from any episode of step {self.step} (its loss weighs nothing): they do not "
+                "say what the component is to learn. Choose episodes that do, e.g. with success or outcomes for a "
+                "reward model."
+            )
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            if parameter.grad is not None:
+                parameter.grad.div_(whole_weight)
+        if not self.sharded:
+            self._processes.sum_gradients(trained)
+        return total / max(weight, 1e-12)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """What `trainer.precision` says, around a loss and nothing else."""
+        if self._precision != "bf16-mixed":
+            return nullcontext()
+        return torch.autocast(next(self.network.parameters()).device.type, dtype=torch.bfloat16)
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
         # The leader decides for all after its step; a second SIGTERM does not wait for that.
@@ -164,16 +192,18 @@ class FitModule(lightning.LightningModule):
         )
         logs = due or ended or step % loop.log_every == 0
         saves = ended or self.terminated or step % loop.checkpoint_every == 0
+        leads, gathered = self.trainer.is_global_zero, Tally()
         if logs or saves:
-            self._means.gather(self.trainer.world_size, self.trainer.is_global_zero)
-        leads = self.trainer.is_global_zero
+            gathered.add(self._tally.combined(self._processes))
+            # From here on the leader holds what all processes measured.
+            self._tally = gathered if leads and not logs else Tally()
         # Every process is needed for a pass of sharded weights.
         quality = self.validate_average() if due and (leads or self.sharded) else {}
         if logs and leads:
-            means = self._means.take()
+            means = gathered.numbers()
             means |= {f"validation/{key}": value for key, value in quality.items()}
             means["seconds"] = self._seconds()
-            self._hook.gymnast_metrics(config=self._config, step=step, metrics=means)
+            self._tell_metrics(step, means)
         if saves:
             if leads or self.sharded:
                 state = self.full_state()
@@ -227,7 +257,7 @@ class FitModule(lightning.LightningModule):
             "network": self.gathered if self.sharded else dict(self.network.state_dict()),
             "average": None if self.average is None else dict(self.average.state_dict()),
             "optimizers": optimizers,
-            "sums": self._means.sums,
+            "tally": self._tally.state_dict(),
             "seconds": self._seconds(),
         }
 
@@ -240,7 +270,9 @@ class FitModule(lightning.LightningModule):
         self.step = self._saved_step = state["step"]
         self._optimizer_states = state["optimizers"]
         # They hold what all processes had measured.
-        self._means = RunningMeans(dict(state.get("sums", {})) if leader else {})
+        self._tally = Tally()
+        if leader:
+            self._tally.load_state_dict(state["tally"])
         self._earlier_seconds = state.get("seconds", 0.0)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:

@@ -211,24 +211,32 @@ def test_episodes_are_read_when_they_are_needed(fit: Fit, monkeypatch: pytest.Mo
     assert len(read) == 6
 
 
-def test_microbatches_are_averaged_and_have_their_own_randomness(fit: Fit) -> None:
-    plain = "reward_model.args.batch_norm=false"
-    row = rows(fit(plain, steps=1, batch_size=8, microbatches=4, log_every=1, max_grad_norm=1e9))[0]
-    component = toy.Toy(toy.Toy.Config(batch_norm=False))
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_step_is_the_mean_over_its_episodes_however_it_is_split(fit: Fit, weighed: bool) -> None:
+    plain = f"reward_model.args={{batch_norm: false, weighed: {str(weighed).lower()}}}"
+    settings = {"steps": 1, "batch_size": 8, "log_every": 1, "max_grad_norm": 1e9}
+    component = toy.Toy(toy.Toy.Config(batch_norm=False, weighed=weighed))
     episodes = toy.ToyEpisodes(toy.ToyEpisodes.Config()).episodes()
     (batch,) = SeededBatches(20, 8, seed=0, start=0, steps=1)
-    losses = [
-        component.training_loss(
-            [episodes[i] for i in batch[2 * m : 2 * m + 2]], generator=seeded_generator(0, "step", 0, m)
-        ).value
-        for m in range(4)
-    ]
-    loss = torch.stack(losses).mean()
-    gradients = torch.autograd.grad(loss, list(component.network.parameters()))
-    assert float(row["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    whole = component.training_loss([episodes[i] for i in batch], generator=seeded_generator(0, "step", 0))
+    gradients = torch.autograd.grad(whole.mean, list(component.network.parameters()))
     norm = math.sqrt(sum(g.square().sum().item() for g in gradients))
-    assert float(row["grad_norm"]) == pytest.approx(norm, rel=1e-5)
-    assert len({value.item() for value in losses}) == 4
+    weights = {}
+    for microbatches in (1, 2, 4, 8):
+        run = fit(plain, **settings, microbatches=microbatches)
+        row = rows(run)[0]
+        assert float(row["loss"]) == pytest.approx(whole.mean.item(), rel=1e-5)
+        assert float(row["grad_norm"]) == pytest.approx(norm, rel=1e-5)
+        assert float(row["brightest"]) == pytest.approx(float(whole.metrics["brightest"].value), rel=1e-6)
+        weights[microbatches] = toy.checkpoint(run)
+    for name, expected in weights[1].items():
+        for microbatches in (2, 4, 8):
+            torch.testing.assert_close(weights[microbatches][name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_of_which_nothing_can_be_learned_says_so(fit_error: Callable[..., str]) -> None:
+    message = fit_error("reward_model.args={batch_norm: false, weighed: true}", "episodes.args.dark=true")
+    assert "Nothing can be learned from any episode of step 0" in message
 
 
 WORLD = (

@@ -16,19 +16,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gymnast_core.errors import DataError
-from gymnast_core.interfaces import Dataset, Loss, RewardModel
+from gymnast_core.interfaces import Dataset, RewardModel
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode, Reward, Rollout
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import Episode, LossSum, Metric, Reward, Rollout, one_camera
 
 
 class Toy(RewardModel):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         width: int = 4
         explode_at: int | None = None
         """Training losses until one is NaN."""
         batch_norm: bool = True
-        """Whether the network keeps running statistics."""
+        """Whether the network keeps running statistics, which couple the episodes of a microbatch."""
+        weighed: bool = False
+        """Whether an episode weighs its brightness, instead of as much as every other."""
         seconds: float = 0.0
         """Time that a training loss takes at least."""
 
@@ -46,16 +51,19 @@ class Toy(RewardModel):
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [Reward(0.0) for _ in rollouts]
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         time.sleep(self.config.seconds)
         pixels, brightness = numbers(episodes)
-        pixels = pixels + 0.1 * torch.randn(pixels.shape, generator=generator)
-        loss = (self.network(pixels)[:, 0] - brightness).square().mean()
+        own = episode_generators(generator, len(episodes))
+        pixels = pixels + 0.1 * torch.stack([torch.randn(pixels.shape[1], generator=one) for one in own])
+        weight_B = brightness if self.config.weighed else torch.ones(len(episodes))
+        loss = ((self.network(pixels)[:, 0] - brightness).square() * weight_B).sum()
         self.losses += 1
         if self.losses == self.config.explode_at:
             loss = loss * math.nan
+        metrics = {"brightest": Metric(brightness.max(), combine="max")}
         # An odd step's own metric: not every step has to log the same names.
-        return Loss(loss, {"odd": 3.0} if self.losses % 2 else {})
+        return LossSum(loss, weight_B.sum(), metrics | ({"odd": Metric(3.0)} if self.losses % 2 else {}))
 
     @torch.no_grad()
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
@@ -84,12 +92,16 @@ class Drawing(Toy):
 
 
 class ToyEpisodes(Dataset):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         count: int = 20
         size: int = 2
         length: int = 2
         action_dim: int = 1
+        dark: bool = False
+        """Whether every frame is black."""
         bad: list[int] = field(default_factory=list)
         """Episodes that cannot be read."""
         deadly: int | None = None
@@ -102,9 +114,9 @@ class ToyEpisodes(Dataset):
         generator = torch.Generator().manual_seed(1)
         config = self.config
         shape = (config.count, config.length, config.size, config.size, 3)
-        frames = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        frames = torch.randint(1 if config.dark else 256, shape, generator=generator, dtype=torch.uint8)
         actions_TA = torch.zeros(config.length - 1, config.action_dim)
-        return _Readable([Episode(str(i), "look", f, actions_TA) for i, f in enumerate(frames)], config)
+        return _Readable([Episode(str(i), "look", one_camera(f), actions_TA) for i, f in enumerate(frames)], config)
 
 
 class _Readable(Sequence[Episode]):
@@ -127,7 +139,7 @@ class _Readable(Sequence[Episode]):
 
 
 def numbers(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
-    pixels = torch.stack([episode.frames_THWC[0].flatten() for episode in episodes]) / 255
+    pixels = torch.stack([episode.view()[0].flatten() for episode in episodes]) / 255
     return pixels, pixels.mean(1)
 
 
