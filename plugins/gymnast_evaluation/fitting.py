@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Policy
-from gymnast_core.plugins.compose import check_needs
+from gymnast_core.plugins.compose import check_needs, registries
 from gymnast_core.types import Task
 
 
@@ -21,8 +21,13 @@ def check_all_needs(
 ) -> None:
     """Raises `ConfigError` that lists every policy and world, by label, that do not fit each other or the tasks.
 
-    A world's place in the config is `key` and its label.
+    A world's place in the config is `key` and its label. Raises `PluginError` for names that are unknown.
     """
+    known = registries()
+    for label, part in policies.items():
+        known.policies.configure(part.name, part.args, key=f"policies.{label}")
+    for label, part in worlds.items():
+        known.world_models.configure(part.name, part.args, key=f"{key}{label}")
     misfits: dict[str, list[str]] = {}
     for policy_label, policy in policies.items():
         for world_label, world in worlds.items():
@@ -31,11 +36,12 @@ def check_all_needs(
                 check_needs(policy, world, task, dataset, keys=keys)
             except ConfigError as error:
                 misfits.setdefault(str(error), []).append(f"{policy_label} in {world_label or world.name}")
-    if len(misfits) == 1:
+    count = sum(map(len, misfits.values()))
+    if count == 1:
         raise ConfigError(next(iter(misfits)))
     if misfits:
         listed = "".join(f"\n- {', '.join(pairs)}: {reason}" for reason, pairs in misfits.items())
-        raise ConfigError(f"{sum(map(len, misfits.values()))} pairs of a policy and a world do not fit:{listed}")
+        raise ConfigError(f"{count} pairs of a policy and a world do not fit:{listed}")
 
 
 def check_chunks(horizon: int, label: str, policy: Policy) -> None:

@@ -31,7 +31,7 @@ def test_every_arm_is_a_training_that_can_be_built() -> None:
     for cell in cells:
         config = run_config(cell)
         tasks = registries().datasets.build(config.tasks.name, config.tasks.args).tasks()
-        starts[cell.labels["arm"], cell.seed] = {tasks[index].seed for index in range(8)}
+        starts[cell.labels["arm"], cell.seed] = {tasks[index].start.seed for index in range(8)}
         assert len(tasks) == (4096 if cell.labels["arm"] == "+ more tasks" else 64)
         assert config.evaluation.tasks is not None
         reported.add((config.evaluation.tasks.args["split"], config.evaluation.tasks.args["first"]))
@@ -40,7 +40,7 @@ def test_every_arm_is_a_training_that_can_be_built() -> None:
         assert (config.world_model.name, config.reward_model.name) == (
             ("gymnasium", "environment") if is_simulator else ("worldgym", "success-classifier")
         )
-        assert (tasks[0].environment_args.get("gap") == paper.GAP) == is_simulator
+        assert (tasks[0].start.args.get("gap") == paper.GAP) == is_simulator
     assert reported == {("reporting", 400_400), ("reporting", 400_800)}
     # Arms of one seed meet the same starts; seeds meet others.
     assert len({frozenset(starts[arm, 1]) for arm in names}) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +21,9 @@ from evaluation_parts import WORLD, Command, arguments, policy
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import RewardModel
+from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Reward, Rollout
+from gymnast_core.types import Needs, Reward, Rollout
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_openvla_oft.policy import OpenVLAOFT
@@ -223,7 +225,7 @@ def test_trials_of_two_experiments_are_not_mixed(gymnast: Command, tmp_path: Pat
     assert gymnast(*arguments(run, "episodes=1", "videos=0"))[0] == 0
     before = (run / "results.jsonl").read_bytes()
     code, _, err = gymnast("evaluate", "--resume", str(run), change)
-    assert code == 2 and f"was evaluated with another {change.partition('=')[0]}" in err and "output=FOLDER" in err
+    assert code == 2 and f"cannot change {change.partition('=')[0]}" in err and "start a new run" in err
     assert (run / "results.jsonl").read_bytes() == before
 
 
@@ -242,7 +244,7 @@ def test_a_policy_cannot_be_dropped_from_its_folder(gymnast: Command, tmp_path: 
     lines = (run / "config.yaml").read_text().replace("  second:", "  third:")
     other.write_text(lines)
     code, _, err = gymnast("evaluate", str(other), "--resume", str(run))
-    assert code == 2 and "another policies.second" in err
+    assert code == 2 and "cannot change policies.second" in err
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,108 @@ def test_what_the_config_gets_wrong(gymnast: Command, tmp_path: Path, change: li
     assert code == 2 and err.count("Error: ") == 1 and "Traceback" not in err, err
     for part in parts:
         assert part in err
+
+
+class Stereo(OpenVLAOFT):
+    """Wants two cameras, which the tasks do not show."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        return Needs(cameras=("left", "right"))
+
+
+def test_all_misfits_are_listed_before_anything_is_built(
+    gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = registries().policies
+    monkeypatch.setattr(known, "_registered", dict(known._registered))
+    known.register("stereo", Stereo)
+    monkeypatch.setattr(OpenVLAOFT, "__init__", lambda self, config: pytest.fail("built"))
+    blind = policy(0).replace("openvla-oft", "stereo")
+    code, _, err = gymnast(*arguments(tmp_path / "run", f"policies.third={blind}"))
+    assert code == 2 and err.count("Error: ") == 1
+    assert "2 pairs of a policy and a world do not fit" in err
+    assert "third in simulator" in err and "third in imagination" in err and "the cameras left, right" in err
+    assert "first in" not in err and not (tmp_path / "run").exists()
+
+
+class Score(Judge):
+    """Gives any numbers, and notes whom it was introduced to."""
+
+    kind = "score"
+    met: ClassVar[list[Parts]] = []
+
+    def attach(self, parts: Parts) -> None:
+        self.met.append(parts)
+
+
+def test_scores_are_never_called_success(
+    gymnast: Command, tmp_path: Path, judge: type[Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registries().reward_models.register("progress", Score)
+    Score.met.clear()
+    run = tmp_path / "run"
+    changes = ("policies={}", "worlds={}", "rewards={}", f"policies={{one: {policy(0)}, two: {policy(1)}}}")
+    judge.answers = [-3.0, 12.5, 1.0, 0.0, 1.0, 7.0, 7.0, 7.0, 7.0, 7.0]
+    code, out, err = gymnast(*arguments(run, *changes, "world_model=gymnasium", "reward_model=progress"))
+    assert code == 0, err
+    assert "mean reward by progress" in err and "success" not in err and "success" not in out.replace("success_", "")
+    (parts,) = Score.met
+    assert parts.world_model is not None and isinstance(parts.reward_model, Score)
+    found = summary(run)
+    assert found["judges"] == {"gymnasium": {"name": "progress", "kind": "score"}}
+    one, two = (found["results"][name]["gymnasium"] for name in ("one", "two"))
+    assert one["rate"] == pytest.approx(2.3) and one["interval"][0] < 0 and one["wilson"] is None
+    assert two["rate"] == 7.0 and two["interval"] is None
+    assert found["comparisons"][0]["test"] == "paired permutation"
+    page = (run / "evaluation.html").read_text()
+    text = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "two has the highest mean reward by progress in gymnasium: 7" in text
+    assert "success" not in text[: text.index("Repeat this evaluation")].lower()
+    rows = read_trials(run / "results.jsonl")
+    assert {row.kind for row in rows} == {"score"}
+
+
+def test_two_evaluations_do_not_work_in_one_folder(gymnast: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert gymnast(*arguments(run, "episodes=1", "videos=0"))[0] == 0
+    code, _, err = gymnast(*arguments(run, "episodes=1", "videos=0"))
+    assert code == 2 and "already holds a run" in err and "--resume" in err
+    with (run / ".lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        code, _, err = gymnast("evaluate", "--resume", str(run))
+    assert code == 2 and "Another process works in" in err
+
+
+def test_sigterm_ends_an_evaluation_which_then_goes_on(gymnast: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gymnast_core.cli", *arguments(run, "batch_size=1", "trials=4")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    rows = run / "results.jsonl"
+    while process.poll() is None and (not rows.exists() or not rows.read_text().count("\n")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in said
+    done = rows.read_text()
+    assert 1 <= done.count("\n") < 80
+    assert gymnast("evaluate", "--resume", str(run))[0] == 0
+    assert rows.read_text().startswith(done) and rows.read_text().count("\n") == 80
+
+
+def test_labels_that_begin_alike_are_different_parts(gymnast: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert gymnast(*arguments(run, "episodes=1", "videos=0"))[0] == 0
+    code, _, err = gymnast("evaluate", "--resume", str(run), f"policies={{first.5: {policy(3)}}}")
+    assert code == 0, err
+    assert "first.5" in summary(run)["results"]
+
+
+def test_a_section_of_no_plugin_is_refused(gymnast: Command, tmp_path: Path) -> None:
+    code, _, err = gymnast(*arguments(tmp_path / "run", "hooks.nobody.key=1"))
+    assert code == 2 and "hooks.nobody" in err and not (tmp_path / "run").exists()
 
 
 def parts(**changes: Any) -> EvaluateConfig:
