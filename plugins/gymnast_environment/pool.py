@@ -59,7 +59,7 @@ def make_environment(environment_id: str, args: Mapping[str, object]) -> gymnasi
     except Exception as error:
         raise DataError(
             f"gymnasium.make({environment_id!r}) with {keywords} failed: {type(error).__name__}: {error}. "
-            "Check the task's environment_args."
+            "Check start.args of the task."
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import RewardModel
@@ -30,6 +30,8 @@ class EnvironmentReward(RewardModel):
         """Report an error when the environment does not start where the rollout did."""
         image_key: str = "image"
         """Key of the camera image in dictionary observations."""
+        cameras: list[str] = field(default_factory=list)
+        """Keys of several camera images in dictionary observations, as of the world model `gymnasium`; empty: one."""
         always_replay: bool = False
         """Replay even the rollouts that carry an outcome."""
 
@@ -38,6 +40,7 @@ class EnvironmentReward(RewardModel):
         self._world = GymnasiumWorld(
             GymnasiumWorld.Config(
                 image_key=self.config.image_key,
+                cameras=self.config.cameras,
                 success_key=self.config.success_key,
                 check_first_frame=self.config.check_first_frame,
             )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import EnvironmentStart, Offers, Step, Task
 from gymnast_environment.pool import EnvironmentPool
@@ -160,6 +160,9 @@ class GymnasiumWorld(WorldModel):
         return min(max(float(value), 0.0), 1.0)  # type: ignore[arg-type]
 
     def _check_first_frame(self, task: Task, start: EnvironmentStart, frames_VHWC: np.ndarray) -> None:
+        for name in self._senses.cameras:
+            if name not in task.cameras:
+                raise DataError(f"Task {task.id!r}: {unknown_name('camera', name, task.cameras)}")
         places = [task.cameras.index(name) for name in self._senses.cameras] or [0]
         expected_VHWC = task.frames_TVHWC[-1][places].cpu().numpy()
         if expected_VHWC.shape != frames_VHWC.shape:

@@ -58,6 +58,7 @@ class Trials(Dataset):
         """Resize images to this height and width, pixels (bilinear, antialiased); null keeps their own."""
 
     def __init__(self, config: Config) -> None:
+        self.config = config
         root = Path(config.path).expanduser()
         if not root.is_dir():
             raise DataError(f"No folder {root}. Give the folder with the trials: tasks.args.path=FOLDER.")

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from gymnast_core.types import Rollout, Task
+from gymnast_core.types import EnvironmentStart, Rollout, Task, one_camera
 
 SIZE = 16
 ID = "gymnast-test/Slider-v0"
@@ -61,19 +61,17 @@ class Slider(gymnasium.Env):
 gymnasium.register(ID, entry_point=Slider)
 
 
-def make_task(seed: int | None = 0, **changes: Any) -> Task:
-    options = changes.pop("environment_options", {"shade": 200})
-    args = changes.pop("environment_args", {})
-    environment = Slider(**args)
-    environment.reset(seed=seed, options=options if not options.get("broken") else None)
+def make_task(seed: int = 0, *, environment: str = ID, options: Any = None, args: Any = None, **changes: Any) -> Task:
+    """A task that starts from what the environment shows; `changes` are fields of the task."""
+    options = {"shade": 200} if options is None else options
+    args = {} if args is None else args
+    slider = Slider(**args)
+    slider.reset(seed=seed, options=options if not options.get("broken") else None)
     fields: dict[str, Any] = {
         "id": f"slide-{seed}",
         "instruction": "slide the square to the right",
-        "frames_THWC": torch.from_numpy(environment._picture())[None],
-        "seed": seed,
-        "environment": ID,
-        "environment_options": options,
-        "environment_args": args,
+        "frames_TVHWC": one_camera(torch.from_numpy(slider._picture())[None]),
+        "start": EnvironmentStart(environment, seed, options, args),
     }
     return Task(**(fields | changes))
 
@@ -81,12 +79,13 @@ def make_task(seed: int | None = 0, **changes: Any) -> Task:
 def make_rollout(task: Task, actions: list[float], outcome: float | None = None) -> Rollout:
     """Two actions a decision; the frames are whatever a world model might have imagined."""
     actions_NLA = torch.tensor(actions).view(-1, 2, 1)
+    outcome_S = None if outcome is None else torch.full((len(actions),), outcome)
     return Rollout(
         task=task,
         group=0,
-        frames_THWC=task.frames_THWC.repeat(len(actions) + 1, 1, 1, 1),
+        frames_TVHWC=task.frames_TVHWC.repeat(len(actions) + 1, 1, 1, 1, 1),
         actions_NLA=actions_NLA,
         log_prob_NLD=torch.zeros_like(actions_NLA),
         temperature=1.0,
-        outcome=outcome,
+        outcome_S=outcome_S,
     )

@@ -18,6 +18,15 @@ def test_an_outcome_that_the_world_reported_is_the_reward() -> None:
     assert [reward.value for reward in EnvironmentReward().score(rollouts)] == [1.0, 0.25]
 
 
+def test_the_latest_outcome_that_the_world_knew_is_the_reward() -> None:
+    nan = float("nan")
+    known = replace(make_rollout(make_task(3), [4.0, 4.0]), outcome_S=torch.tensor([0.25, nan]))
+    unknown = replace(known, outcome_S=torch.tensor([nan, nan]))
+    rewards = EnvironmentReward().score([known, unknown])
+    assert [reward.value for reward in rewards] == [0.25, 1.0]
+    assert "reported" in rewards[0].rationale and "replayed" in rewards[1].rationale
+
+
 def test_imagined_rollouts_are_replayed() -> None:
     rollouts = [make_rollout(make_task(3), [4.0, 4.0, 1.0, 0.0]), make_rollout(make_task(3), [1.0, 0.0])]
     rewards = EnvironmentReward().score(rollouts)
@@ -29,11 +38,11 @@ def test_replay_agrees_with_the_world_it_came_from() -> None:
     world = GymnasiumWorld(GymnasiumWorld.Config())
     tasks = [make_task(seed) for seed in range(6)]
     actions_BLA = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(0)) * 3
-    state = world.reset(tasks)
-    world.step(state, actions_BLA)
+    outcome_BL = world.step(world.reset(tasks), actions_BLA).outcome_BL
+    assert outcome_BL is not None
     rollouts = [
         make_rollout(task, actions_LA.flatten().tolist(), outcome=outcome)
-        for task, actions_LA, outcome in zip(tasks, actions_BLA, world.outcomes(state), strict=True)
+        for task, actions_LA, outcome in zip(tasks, actions_BLA, outcome_BL[:, -1].tolist(), strict=True)
     ]
     replaying = EnvironmentReward(EnvironmentReward.Config(always_replay=True))
     expected = [rollout.outcome for rollout in rollouts]
@@ -42,7 +51,7 @@ def test_replay_agrees_with_the_world_it_came_from() -> None:
 
 
 def test_what_cannot_be_replayed_is_an_error_and_costs_no_other_rollout() -> None:
-    lost = make_rollout(replace(make_task(0), environment=None), [4.0, 4.0])
+    lost = make_rollout(replace(make_task(0), start=None), [4.0, 4.0])
     silent = make_rollout(make_task(0), [4.0, 4.0])
     rewards = EnvironmentReward().score([lost, silent])
     assert rewards[0].value is None and "no environment" in rewards[0].error

@@ -19,23 +19,26 @@ def test_tabletop_tasks_start_where_they_say_and_replay_to_the_same_end() -> Non
     world = GymnasiumWorld(GymnasiumWorld.Config(first_frame_tolerance=0.0))
     actions_BLA = 0.02 * torch.randn(4, 16, 2, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     state = world.reset(tasks)
-    frames_BLHWC = torch.cat([world.step(state, chunk) for chunk in actions_BLA.split(4, dim=1)], 1)
-    assert frames_BLHWC.shape == (4, 16, 32, 32, 3)
+    steps = [world.step(state, chunk) for chunk in actions_BLA.split(4, dim=1)]
+    frames_BLVHWC = torch.cat([step.frames_BLVHWC for step in steps], 1)
+    assert frames_BLVHWC.shape == (4, 16, 1, 32, 32, 3)
     again = world.step(world.reset(tasks), actions_BLA)
-    assert torch.equal(again, frames_BLHWC)
+    assert torch.equal(again.frames_BLVHWC, frames_BLVHWC)
+    outcomes = [step.outcome_BL for step in steps if step.outcome_BL is not None]
+    assert again.outcome_BL is not None and torch.equal(torch.cat(outcomes, 1), again.outcome_BL)
     rollouts = [
         Rollout(
             task=task,
             group=0,
-            frames_THWC=torch.cat([task.frames_THWC[-1:], frames_LHWC]),
+            frames_TVHWC=torch.cat([task.frames_TVHWC[-1:], frames_LVHWC]),
             actions_NLA=actions_LA.view(4, 4, 2),
             log_prob_NLD=torch.zeros(4, 4, 2),
             temperature=1.0,
         )
-        for task, frames_LHWC, actions_LA in zip(tasks, frames_BLHWC, actions_BLA, strict=True)
+        for task, frames_LVHWC, actions_LA in zip(tasks, frames_BLVHWC, actions_BLA, strict=True)
     ]
     rewards = EnvironmentReward().score(rollouts)
-    assert [reward.value for reward in rewards] == world.outcomes(state)
+    assert [reward.value for reward in rewards] == again.outcome_BL[:, -1].tolist()
 
 
 def test_they_keep_the_public_contracts() -> None:
