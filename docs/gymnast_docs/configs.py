@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gymnast_core.config import ComponentConfig
-from gymnast_docs.installed import modules
+from gymnast_core.plugins import discovery
+from gymnast_docs.installed import modules, ours
 from gymnast_docs.markdown import inline, narrowing_table, prose
 from gymnast_docs.source import field_docs
 
@@ -80,6 +81,12 @@ def schemas() -> dict[str, Any]:
     return found
 
 
+def hook_schemas() -> dict[str, Any]:
+    """What hook plugins are told: the dataclass `Config` of each module that has one, by its section of a config."""
+    found = {name: getattr(discovery.load(source), "Config", None) for name, source in ours("gymnast.hooks").items()}
+    return {f"hooks.{name}": cls for name, cls in found.items() if dataclasses.is_dataclass(cls)}
+
+
 def schemas_page() -> str:
     """Page `configs`: what each command is told."""
     parts = [
@@ -89,6 +96,9 @@ def schemas_page() -> str:
     ]
     for kind, cls in schemas().items():
         parts += [f"## {kind} {{ #{kind} }}", prose(cls.__doc__ or ""), config_table(cls)]
+    for section, cls in hook_schemas().items():
+        anchor = section.replace(".", "-")
+        parts += [f"## {section} {{ #{anchor} }}", prose(cls.__doc__ or ""), config_table(cls)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -129,6 +129,15 @@ def test_every_key_that_a_command_takes_is_explained(pages: dict[str, str]) -> N
         assert found and [key for key, meaning in found.items() if not meaning] == []
 
 
+@pytest.mark.parametrize(("name", "module"), GROUPS["gymnast.hooks"].items())
+def test_every_key_that_a_hook_plugin_takes_is_explained(pages: dict[str, str], name: str, module: str) -> None:
+    cls = getattr(load(PluginSource("gymnast.hooks", name, module, "gymnast", None)), "Config", None)
+    if cls is None:
+        return
+    found = rows(section(pages["reference/configs.md"], f"hooks.{name}"))
+    assert list(found) == list(config_keys(cls)) and [key for key, meaning in found.items() if not meaning] == []
+
+
 def test_every_preset_is_there(pages: dict[str, str]) -> None:
     files = list(ROOT.glob("plugins/*/presets/*.yaml"))
     assert files

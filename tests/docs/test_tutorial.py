@@ -63,7 +63,7 @@ def make_environment(venv: Path) -> dict[str, str]:
         path = venv / "bin" / script
         path.write_text(f'#!/bin/sh\nexec "{venv}/bin/python" -m {module} "$@"\n')
         path.chmod(0o755)
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "GYMNAST_JUDGING")}
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     # "No build isolation: no" is how pip spells its option --no-build-isolation as a variable.
     pip = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     path = f"{venv}/bin{os.pathsep}{kept['PATH']}"
