@@ -73,12 +73,15 @@ def plugin_manager() -> HookManager:
     return manager
 
 
-def tell(hook: str, event: Any, *, passing: tuple[type[Exception], ...] = ()) -> list[Any]:
+def tell(
+    hook: str, event: Any, *, passing: tuple[type[Exception], ...] = (), manager: HookManager | None = None
+) -> list[Any]:
     """What a hook's plugins return for an event, without Nones, called one by one; wrappers run around the others.
 
     Errors of a type in `passing` pass; others are logged and stop nobody: what only listens must not cost anyone a run.
+    The plugins are those of `manager`, by default all that are installed.
     """
-    manager = plugin_manager()
+    manager = manager or plugin_manager()
     implementations = list(reversed(getattr(manager.hook, hook).get_hookimpls()))
 
     def run(function: Callable[..., Any], found: pluggy.HookImpl, *arguments: Any) -> Any:

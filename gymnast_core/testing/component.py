@@ -1,4 +1,5 @@
-"""What every kind of component owes: a config that can be stored and merged, documentation, checkpoints that load."""
+"""What every kind of component owes: its API version, a config that can be stored and merged, documentation, a state
+that goes on, parts that it takes, an end, and checkpoints that load."""
 
 from __future__ import annotations
 
@@ -6,41 +7,131 @@ import ast
 import dataclasses
 import inspect
 import pickle
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from gymnast_core.errors import GymnastError
-from gymnast_core.interfaces import API_VERSION, Trainable
-from gymnast_core.testing.contract import Contract, describe
+from gymnast_core.interfaces import API_VERSION, Optimizer, Parts, Policy, RewardModel, Trainable, WorldModel
+from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
+from gymnast_core.testing.contract import Contract, describe, same_state
 
 
-def check_component(contract: Contract, component: Any) -> None:
-    """Check the class behind a component: `api_version`, its `Config`, docstrings."""
+def check_component(contract: Contract, component: Any, *, with_state: bool = True) -> None:
+    """Check what all kinds owe: `api_version`, `Config`, docstrings, `attach`, `close` and, `with_state`, the state.
+
+    It comes last: the component is closed.
+    """
     cls = type(component)
-    schema: Any = getattr(cls, "Config", None)
-    contract.expect(cls.api_version == API_VERSION, "api_version", str(API_VERSION), cls.api_version)
+    declared = getattr(cls, "api_version", None)
+    wanted = f"{API_VERSION}, said in the class (`api_version = {API_VERSION}`)"
+    contract.expect(declared == API_VERSION, "api_version", wanted, declared)
+    check_config(contract, cls)
+    kept = getattr(component, "config", None)
+    contract.expect(isinstance(kept, cls.Config), "config", "the config that it was built from, `self.config`", kept)
+    try:
+        pickle.dumps(kept)
+    except Exception as error:
+        contract.expect(False, "Config", "a config that pickle can store, for worker processes", describe(error))
+    contract.verified.append("the config is kept, plain, picklable data")
+    written = any(vars(base).get("__doc__") for base in _own_bases(contract, cls))
+    contract.expect(written, "Config", f"a docstring under `class {cls.__name__}`", "none")
+    contract.verified.append("the class and every config field are documented")
+    if with_state:
+        check_state(contract, component)
+    with contract.working("attach", "to take the parts of a run, those that there are"):
+        component.attach(_alone(component))
+    with contract.working("close", "to be called, and called again"):
+        component.close()
+        component.close()
+    contract.verified.append("it takes parts that may be None, and may be closed twice")
+
+
+def _alone(component: Any) -> Parts:
+    """A run of which only this part is there."""
+    kinds = {"policy": Policy, "world_model": WorldModel, "reward_model": RewardModel, "optimizer": Optimizer}
+    return Parts(**{key: component for key, kind in kinds.items() if isinstance(component, kind)})
+
+
+def check_config(contract: Contract, owner: Any) -> None:
+    """Check the `Config` of a class or of a hook module: frozen, plain, documented."""
+    schema = getattr(owner, "Config", None)
     is_schema = inspect.isclass(schema) and dataclasses.is_dataclass(schema)
     contract.expect(is_schema, "Config", "a dataclass `Config`", schema)
+    frozen = schema.__dataclass_params__.frozen  # type: ignore[union-attr]
+    contract.expect(frozen, "Config", "a frozen dataclass: @dataclass(frozen=True)", "one that can be changed")
     try:
         OmegaConf.structured(schema)
     except Exception as error:
         wanted = "plain types (numbers, str, bool, list, dict, dataclasses, or None), which YAML can hold"
         contract.expect(False, "Config", wanted, describe(error))
-    config = _config_of(component, schema)
-    try:
-        pickle.dumps(config)
-    except Exception as error:
-        contract.expect(False, "Config", "a config that pickle can store, for worker processes", describe(error))
-    contract.verified.append("the config is plain, picklable data")
-    written = any(vars(base).get("__doc__") for base in _own_bases(contract, cls))
-    contract.expect(written, "Config", f"a docstring under `class {cls.__name__}`", "none")
-    bare = [f"{base.__qualname__}.{name}" for base in schema.__mro__ for name in undocumented(base)]
+    bases = schema.__mro__  # type: ignore[union-attr]
+    bare = [f"{base.__qualname__}.{name}" for base in bases for name in undocumented(base)]
     contract.expect(not bare, "Config", "a docstring under each field, with its unit", f"none under {', '.join(bare)}")
-    contract.verified.append("the class and every config field are documented")
+
+
+def check_state(contract: Contract, component: Any) -> None:
+    """Check that what `state_dict` returns goes through a snapshot, into this component and into a new one."""
+    is_module = isinstance(component, nn.Module)
+    takes_over = "to take over what a snapshot holds of state_dict()"
+    with contract.working("state_dict", "nested dicts and lists of tensors, numbers, strings and None"):
+        # Weights come back by `save` and `checkpoint`; a large policy's would not fit beside it.
+        state = component.state_dict()
+        stored = _through_a_snapshot(_hollow(state) if is_module else state)
+    if is_module:
+        with contract.working("load_state_dict", takes_over):
+            component.load_state_dict(component.state_dict())
+        contract.verified.append("its state fits into a snapshot and goes back")
+        return
+    with contract.working("load_state_dict", takes_over):
+        component.load_state_dict(stored)
+    again = component.state_dict()
+    contract.expect(same_state(again, stored), "load_state_dict", f"the state {_short(stored)}", _short(again))
+    contract.verified.append("its state goes through a snapshot and back")
+    if stored:
+        _check_continues(contract, component, stored, takes_over)
+
+
+def _check_continues(contract: Contract, component: Any, stored: Mapping[str, Any], takes_over: str) -> None:
+    with contract.working("Config", "to be built as Component(config)"):
+        fresh = type(component)(component.config)
+    try:
+        was_so = same_state(fresh.state_dict(), stored)
+        with contract.working("load_state_dict", takes_over):
+            fresh.load_state_dict(stored)
+        found = fresh.state_dict()
+        wanted = f"a new one to continue from the state {_short(stored)}"
+        contract.expect(same_state(found, stored), "load_state_dict", wanted, _short(found))
+    finally:
+        fresh.close()
+    not_shown = "not shown: that a resumed one continues, since its state was that of a new one"
+    contract.verified.append(not_shown if was_so else "a new one continues from its state")
+
+
+def _hollow(state: Any) -> Any:
+    """The same structure, its tensors empty."""
+    if isinstance(state, Tensor):
+        return state.new_empty(0)
+    if isinstance(state, Mapping):
+        return {key: _hollow(value) for key, value in state.items()}
+    return [_hollow(value) for value in state] if isinstance(state, list | tuple) else state
+
+
+def _through_a_snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state as a snapshot gives it back."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_snapshot(Path(folder), 0, {"state": state})
+        return (load_latest_snapshot(Path(folder)) or {})["state"]
+
+
+def _short(state: Any) -> str:
+    text = str(state)
+    return text if len(text) <= 160 else f"{text[:160]} …"
 
 
 def can_save(component: Any) -> bool:
@@ -55,26 +146,14 @@ def reloaded(contract: Contract, component: Any, folder: Path, reload: Callable[
     cls: Any = type(component)
     if "checkpoint" not in {item.name for item in dataclasses.fields(cls.Config)}:
         return None
-    config = getattr(component, "config", None)
     try:
-        if isinstance(config, cls.Config):
-            try:
-                return cls(dataclasses.replace(config, checkpoint=str(folder)))
-            except GymnastError:
-                # What a checkpoint fixes may be refused beside one.
-                return cls(cls.Config(checkpoint=str(folder)))
-        return cls(cls.Config(checkpoint=str(folder)))
+        try:
+            return cls(dataclasses.replace(component.config, checkpoint=str(folder)))
+        except GymnastError:
+            # What a checkpoint fixes may be refused beside one.
+            return cls(cls.Config(checkpoint=str(folder)))
     except Exception as error:
         contract.expect(False, "save", "a folder that `checkpoint` of Config loads again", describe(error))
-
-
-def _config_of(component: Any, schema: Any) -> Any:
-    own = getattr(component, "config", None)
-    if isinstance(own, schema):
-        return own
-    missing = (dataclasses.MISSING, dataclasses.MISSING)
-    required = [item for item in dataclasses.fields(schema) if (item.default, item.default_factory) == missing]
-    return None if required else schema()
 
 
 def _own_bases(contract: Contract, cls: type) -> list[type]:

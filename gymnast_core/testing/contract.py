@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ContractError, DataError
-from gymnast_core.interfaces import Dataset, Optimizer, Policy, RewardModel, Trainable, WorldModel
+from gymnast_core.interfaces import Dataset, Optimizer, Policy, RewardModel, WorldModel
 
 
 class Contract:
@@ -38,9 +39,11 @@ class Contract:
         """Where the clause is written."""
         if isinstance(self.interface, ModuleType):
             return f"{self.interface.__name__}.{method}" if hasattr(self.interface, method) else self.interface.__name__
-        inherited = method in vars(Trainable) and method not in vars(self.interface)
-        owner: type = Trainable if inherited and issubclass(self.interface, Trainable) else self.interface
-        return f"{owner.__module__}.{owner.__name__}.{method}"
+        for owner in self.interface.__mro__:
+            own = {*vars(owner), *vars(owner).get("__annotations__", {})}
+            if owner.__module__ == self.interface.__module__ and method in own:
+                return f"{owner.__module__}.{owner.__name__}.{method}"
+        return f"{self.interface.__module__}.{self.interface.__name__}"
 
     @contextmanager
     def working(self, method: str, expected: str, passing: type[Exception] = ContractError) -> Iterator[None]:
@@ -102,12 +105,28 @@ def describe(error: BaseException) -> str:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in nested lists and dataclasses, in a fixed order."""
+    """Every tensor in nested lists, mappings and dataclasses, in a fixed order."""
     if isinstance(value, Tensor):
         return [value]
     if dataclasses.is_dataclass(value):
         value = [getattr(value, item.name) for item in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        value = list(value.values())
     return [tensor for item in value for tensor in tensors_in(item)] if isinstance(value, list | tuple) else []
+
+
+def same_state(first: Any, second: Any) -> bool:
+    """Whether two nested states hold the same; a list is as good as a tuple, and NaN is NaN."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        alike = first.shape == second.shape and first.dtype == second.dtype
+        return alike and bool(torch.allclose(first.cpu(), second.cpu(), rtol=0.0, atol=0.0, equal_nan=True))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same_state(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same_state, first, second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and bool(first == second)
 
 
 def size_of(component: Any, name: str, default: int) -> int:

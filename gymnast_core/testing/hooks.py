@@ -7,19 +7,26 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, to_yaml
-from gymnast_core.errors import PluginError
-from gymnast_core.plugins import hookspecs
-from gymnast_core.plugins.hooks import HookManager
+from gymnast_core.config.typed import typed
+from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins import events, hookspecs
+from gymnast_core.plugins.hooks import HookManager, tell
 from gymnast_core.plugins.registry import Registries
+from gymnast_core.testing.component import check_config
 from gymnast_core.testing.contract import Contract
 from gymnast_core.testing.making import make_rollouts, make_tasks
-from gymnast_core.types import Reward
+from gymnast_core.testing.stand_ins import ACTION_DIM, make_parts
+from gymnast_core.types import Reward, Rollout
+
+NAME = "checked"
+"""What the plugin is called while it is checked."""
 
 HEAVY = ("torch", "lightning", "transformers", "diffusers", "mujoco")
 """Packages that take seconds to import."""
@@ -34,34 +41,37 @@ print(json.dumps([name for name in json.loads(sys.argv[3]) if name in sys.module
 def check_hooks(plugin: Any) -> list[str]:
     """Check a hook plugin: a module, or an object with methods `gymnast_*`.
 
-    Its hooks are called as in a run of one iteration (made-up rollouts, one of which could not be judged) in a
-    temporary folder, but for those that need the user's models or processes (evaluation, trainer).
+    Its hooks, wrappers included, are told of all events of a run of one iteration in a temporary folder: three made-up
+    rollouts, one of which could not be judged, and parts that imagine and judge, but know nothing.
     """
     contract = Contract(plugin, hookspecs, label=getattr(plugin, "__name__", type(plugin).__name__))
     manager = HookManager()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            manager.add(plugin, "checked")
+            manager.add(plugin, NAME)
         except PluginError as error:
-            contract.expect(False, "hooks", "hooks and arguments that exist", error)
+            contract.expect(False, "hooks", "hooks that exist, which take `event` alone", error)
         deprecations = [f"deprecated, but still called: {warning.message}" for warning in caught]
     callers = manager.get_hookcallers(plugin) or []
     contract.expect(bool(callers), "hooks", "at least one function gymnast_*", "none")
-    contract.verified.append(f"{len(callers)} hooks by names and arguments that exist")
+    contract.verified.append(f"{len(callers)} hooks that exist, which take `event` alone")
     _check_import(contract, plugin)
+    if hasattr(plugin, "Config"):
+        _check_section(contract, plugin)
     _check_registered(contract, manager)
-    _check_calls(contract, manager)
+    with tempfile.TemporaryDirectory() as folder:
+        _check_run(contract, manager, Path(folder))
     contract.expect(bool(plugin.__doc__), "hooks", "a docstring that says what the plugin does", "none")
     return [*contract.verified, "the plugin is documented", *deprecations]
 
 
-def _call(contract: Contract, manager: HookManager, hook: str, **arguments: Any) -> list[Any]:
+def _tell(contract: Contract, manager: HookManager, hook: str, event: Any) -> list[Any]:
     """What the plugin's implementations return; those that raise are a breach."""
-    results = []
-    for found in getattr(manager.hook, hook).get_hookimpls():
-        with contract.working(hook, "to return"):
-            results.append(found.function(**{name: arguments[name] for name in found.argnames}))
+    with contract.working(hook, "to return"):
+        results = tell(hook, event, passing=(Exception,), manager=manager)
+    if NAME in manager.broken:  # SystemExit, which no `except Exception` stops
+        contract.expect(False, hook, "to return", manager.broken[NAME])
     return results
 
 
@@ -79,10 +89,20 @@ def _check_import(contract: Contract, plugin: Any) -> None:
     contract.verified.append("importing it takes no heavy package along")
 
 
+def _check_section(contract: Contract, plugin: Any) -> None:
+    """The section hooks.NAME: documented, and complete for a run that says nothing."""
+    check_config(contract, plugin)
+    try:
+        typed(plugin.Config, {}, "hooks.NAME")
+    except ConfigError as error:
+        contract.expect(False, "Config", "a default for each field, as most runs have no section hooks.NAME", error)
+    contract.verified.append("its section of the config is documented, and has defaults")
+
+
 def _check_registered(contract: Contract, manager: HookManager) -> None:
     known = Registries()
     before = {registry.kind: set(registry.names()) for registry in known}
-    _call(contract, manager, "gymnast_register", registries=known)
+    _tell(contract, manager, "gymnast_register", events.Registering(known))
     for registry in known:
         for name in sorted(set(registry.names()) - before[registry.kind]):
             try:
@@ -95,35 +115,59 @@ def _check_registered(contract: Contract, manager: HookManager) -> None:
             contract.expect(not clash, "gymnast_register", "a free name", f"{name!r}, which is taken")
 
 
-def _check_calls(contract: Contract, manager: HookManager) -> None:
-    rollouts = make_rollouts(make_tasks(3, 32), action_dim=2)
+def _check_run(contract: Contract, manager: HookManager, folder: Path) -> None:
+    """Every event of a run, in its order."""
+    tasks = make_tasks(3, 32)
+    rollouts = make_rollouts(tasks, action_dim=ACTION_DIM)
     rewards = [Reward(1.0, cost_usd=0.01), Reward(0.0, partial=0.5), Reward(None, error="the judge is away")]
-    with tempfile.TemporaryDirectory() as folder:
-        part = ComponentConfig("checked")
-        loop = LoopConfig(iterations=1, horizon=rollouts[0].horizon)
-        config = RunConfig(part, part, part, part, part, loop=loop, output=folder)
-        Path(folder, "config.yaml").write_text(to_yaml(config))
-        numbers = {"imagined_success": 0.5, "rollouts": 3.0, "unscored": 1.0, "cost_usd": 0.01}
-        summary = {"output": folder, "iterations": 1, "updates": 1, "seconds": 1.0}
-        steps: Sequence[tuple[str, dict[str, Any]]] = (
-            ("gymnast_run_started", {"title": "Check", "step": 0, "total": 1, "unit": "iteration"}),
-            ("gymnast_rollouts_done", {"rollouts": rollouts, "step": 0}),
-            ("gymnast_rewards_scored", {"rollouts": rollouts, "rewards": rewards, "step": 0}),
-            ("gymnast_metrics", {"step": 1, "metrics": numbers}),
-            ("gymnast_run_stopped", {}),
-            ("gymnast_run_done", {"summary": summary}),
-        )
-        for hook, arguments in steps:
-            with contract.untouched(hook, rollouts=rollouts):
-                _call(contract, manager, hook, config=config, **arguments)
-        if manager.hook.gymnast_callbacks.get_hookimpls():
-            _check_callbacks(contract, _call(contract, manager, "gymnast_callbacks", config=config))
+    part = ComponentConfig("checked")
+    loop = LoopConfig(iterations=1, horizon=rollouts[0].horizon)
+    config = RunConfig(part, part, part, part, part, loop=loop, output=str(folder))
+    (folder / "config.yaml").write_text(to_yaml(config))
+    parts = make_parts(tasks, config)
+    assert parts.policy is not None
+    weights = list(parts.policy.parameters())
+    results: dict[str, list[Any]] = {}
+    for hook, event in _events(config, folder, parts, rollouts, rewards):
+        with contract.untouched(hook, rollouts=rollouts, policy=weights):
+            results[hook] = _tell(contract, manager, hook, event)
+    _check_answers(contract, results)
     contract.verified.append("its hooks survive a run in which a rollout could not be judged")
 
 
-def _check_callbacks(contract: Contract, found: list[Any]) -> None:
-    import lightning
+def _events(
+    config: RunConfig, folder: Path, parts: Parts, rollouts: Sequence[Rollout], rewards: Sequence[Reward]
+) -> Iterator[tuple[str, Any]]:
+    def event(kind: Any, step: int = 0, **fields: Any) -> Any:
+        return kind(config=config, folder=folder, step=step, parts=parts, **fields)
 
-    for callbacks in found:
-        fine = isinstance(callbacks, list) and all(isinstance(item, lightning.Callback) for item in callbacks)
-        contract.expect(fine, "gymnast_callbacks", "a list of lightning.Callback", callbacks)
+    numbers = {"imagined_success": 0.5, "rollouts": 3.0, "unscored": 1.0, "cost_usd": 0.01}
+    summary = {"output": str(folder), "iterations": 1, "updates": 1, "seconds": 1.0}
+    judged: dict[str, Any] = {"rollouts": rollouts, "rewards": rewards}
+    yield "gymnast_callbacks", events.CallbacksWanted(config, folder)
+    yield "gymnast_run_started", event(events.RunStarted, title="Check", total=1, unit="iteration")
+    yield "gymnast_evaluate", event(events.EvaluationWanted, label="before")
+    yield "gymnast_evaluation_done", event(events.EvaluationDone, label="before", world="real", **judged)
+    yield "gymnast_rollouts_imagined", event(events.RolloutsImagined, rollouts=rollouts)
+    yield "gymnast_rewards_scored", event(events.RewardsScored, **judged)
+    yield "gymnast_metrics", event(events.StepDone, 1, metrics=numbers)
+    yield "gymnast_evaluate", event(events.EvaluationWanted, 1, label="after")
+    yield "gymnast_run_stopped", event(events.RunStopped, 1)
+    yield "gymnast_run_done", event(events.RunDone, 1, summary=summary)
+    yield "gymnast_build_page", events.PageWanted(folder)
+
+
+def _check_answers(contract: Contract, results: Mapping[str, Sequence[Any]]) -> None:
+    """Of the hooks that are asked something."""
+    if results["gymnast_callbacks"]:
+        import lightning
+
+        for callbacks in results["gymnast_callbacks"]:
+            fine = isinstance(callbacks, list) and all(isinstance(item, lightning.Callback) for item in callbacks)
+            contract.expect(fine, "gymnast_callbacks", "a list of lightning.Callback", callbacks)
+    for numbers in results["gymnast_evaluate"]:
+        fine = isinstance(numbers, Mapping) and all(isinstance(key, str) for key in numbers)
+        contract.expect(fine, "gymnast_evaluate", "numbers by name, or None", numbers)
+    for page in results["gymnast_build_page"]:
+        fine = isinstance(page, Path) and page.is_file()
+        contract.expect(fine, "gymnast_build_page", "the path of the page that it wrote, or None", page)

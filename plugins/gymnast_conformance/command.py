@@ -55,15 +55,14 @@ def check(
         try:
             _report(registry.kind, name, component, options)
         finally:
-            if hasattr(component, "close"):
-                component.close()
+            component.close()
 
 
 def _report(kind: str, name: str, plugin: Any, options: dict[str, Any]) -> None:
     from gymnast_core import testing
 
     try:
-        checker = testing.find_check(kind)
+        checker = testing.CHECKS[kind]
         accepted = inspect.signature(checker).parameters
         lines = checker(plugin, **{key: options[key] for key in accepted if key in options})
     except GymnastError:
@@ -91,7 +90,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str | None, str, list[str]]:
 
 def _find(kind: str | None, name: str) -> list[Registry[Any] | None]:
     """The registries that the plugin is in; None stands for hooks."""
-    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.registry import registries
 
     known = {registry.kind.replace(" ", "-"): registry for registry in registries()}
     names = {key: registry.names() for key, registry in known.items()} | {HOOKS: list(discovery.sources(HOOKS_GROUP))}
@@ -114,7 +113,7 @@ def _hooks(name: str) -> Any:
 
 
 def _tasks(dataset: str | None) -> dict[str, Any]:
-    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.registry import registries
 
     if dataset is None:
         return {}

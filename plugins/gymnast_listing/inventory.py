@@ -10,18 +10,17 @@ import click
 
 from gymnast_core.errors import PluginError
 from gymnast_core.plugins import discovery
-from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.discovery import PluginSource
 from gymnast_core.plugins.hooks import plugin_manager
-from gymnast_core.plugins.registry import PluginInfo
+from gymnast_core.plugins.registry import PluginInfo, registries
 from gymnast_listing.advice import import_error, missing_module
 
 HOOKS, COMMANDS, PRESETS = "gymnast.hooks", "gymnast.commands", "gymnast.presets"
-_KINDS = {COMMANDS: "command", "gymnast.checks": "check", PRESETS: "presets"}
+_KINDS = {COMMANDS: "command", PRESETS: "presets"}
 
 
 def inventory(load: bool) -> list[PluginInfo]:
-    """Components, hooks, commands, checks, presets, and what plugins add for each other. `load` imports them all."""
+    """Components, hooks, commands, presets, and what plugins add for each other. `load` imports them all."""
     known = registries()
     for registry in known if load else ():
         for name in registry.names():
