@@ -11,19 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gymnast_core.types import Metric
 from gymnast_openvla_oft.model import Hidden
 
 
 @dataclass(frozen=True)
 class PointLosses:
-    """What the heads say of J points of interest in the first view."""
+    """What the heads say of J points of interest in the first view, by decision: sums over its visible points, divided
+    by J, so that each visible point counts the same whatever else the batch holds."""
 
-    regression: Tensor
-    """Mean absolute error of the points, as a fraction of the image's side."""
-    classification: Tensor
+    regression_B: Tensor
+    """Absolute error of the points, as a fraction of the image's side."""
+    classification_B: Tensor
     """Cross-entropy (nats) of the patch that holds each point."""
-    accuracy: float
-    """Share of samples where the most likely patch is the one that holds the named object."""
+    metrics: dict[str, Metric]
+    """Means over visible points, and the share of decisions where the most likely patch holds the named object."""
 
 
 class PointHeads(nn.Module):
@@ -47,7 +49,6 @@ class PointHeads(nn.Module):
         pooled_BE = hidden.actions_BKE.mean(1)
         predicted_BJ2 = self.regression(pooled_BE).float().sigmoid().view_as(points_BJ2)
         target_BJ2 = points_BJ2.masked_fill(~visible_BJ[..., None], 0.0)
-        count = visible_BJ.sum().clamp(min=1)
         error_BJ = (predicted_BJ2 - target_BJ2).abs().mean(-1)
         logits_BJP = self.classification(hidden.patches_BPE[:, : self.patches]).float().transpose(1, 2)
         side = round(self.patches**0.5)
@@ -55,10 +56,19 @@ class PointHeads(nn.Module):
         label_BJ = cell_BJ2[..., 1] * side + cell_BJ2[..., 0]
         entropy_BJ = F.cross_entropy(logits_BJP.flatten(0, 1), label_BJ.flatten(), reduction="none")
         entropy_BJ = entropy_BJ.view_as(label_BJ)
-        named = visible_BJ[:, 0]
-        hits = (logits_BJP[:, 0].argmax(-1) == label_BJ[:, 0]) & named
-        return PointLosses(
-            regression=(error_BJ * visible_BJ).sum() / count,
-            classification=(entropy_BJ * visible_BJ).sum() / count,
-            accuracy=(hits.sum() / named.sum().clamp(min=1)).item(),
-        )
+        count = visible_BJ.shape[1]
+        losses = ((error_BJ * visible_BJ).sum(1) / count, (entropy_BJ * visible_BJ).sum(1) / count)
+        return PointLosses(*losses, _metrics(error_BJ, entropy_BJ, logits_BJP, label_BJ, visible_BJ))
+
+
+@torch.no_grad()
+def _metrics(
+    error_BJ: Tensor, entropy_BJ: Tensor, logits_BJP: Tensor, label_BJ: Tensor, visible_BJ: Tensor
+) -> dict[str, Metric]:
+    named_B, visible = visible_BJ[:, 0], visible_BJ.sum()
+    hits_B = (logits_BJP[:, 0].argmax(-1) == label_BJ[:, 0]) & named_B
+    return {
+        "points_l1": Metric((error_BJ * visible_BJ).sum() / visible.clamp(min=1), visible),
+        "patch_loss": Metric((entropy_BJ * visible_BJ).sum() / visible.clamp(min=1), visible),
+        "patch_accuracy": Metric(hits_B.sum() / named_B.sum().clamp(min=1), named_B.sum()),
+    }

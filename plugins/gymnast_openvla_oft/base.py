@@ -15,7 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Episode, Observation
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import ActionChunk, Episode, Needs, Observation
 from gymnast_openvla_oft import golden
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.adapters import Factors, merge
@@ -38,10 +39,11 @@ from gymnast_openvla_oft.checkpoint import (
 )
 from gymnast_openvla_oft.features import FeatureStore
 from gymnast_openvla_oft.images import ImageProcessor, check_images
-from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions
+from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, joined
 from gymnast_openvla_oft.initialise import initialise
 from gymnast_openvla_oft.lora import continued, default_alpha
 from gymnast_openvla_oft.model import Inputs, OFTModel
+from gymnast_openvla_oft.needs import CAMERAS_KEY, IMAGES_KEY, find_needs
 from gymnast_openvla_oft.normalisation import OFT_EPSILON, Normaliser, choose_statistics
 from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, train_tokenizer
 from gymnast_openvla_oft.sharding import shard
@@ -69,6 +71,11 @@ class CheckpointConfig:
     """Crop images to 90 % of their area, as models fine-tuned with random crops expect."""
     preparation: str = "none"
     """What training frames went through first: "none" (Bridge), "jpeg-lanczos" (ALOHA) or "libero" (also rotated)."""
+    cameras: list[str] | None = None
+    """Names of the cameras it is shown, in its order, the main one first; None takes those that the checkpoint was
+    saved with, or any `images` cameras if it names none."""
+    images: int | None = None
+    """Images a decision where `cameras` are not named; None takes what the checkpoint was saved with, or 1."""
     attention: str = "sdpa"
     """Attention kernel of the language model: "sdpa" or "eager"."""
     dtype: str = "float32"
@@ -98,6 +105,7 @@ class CheckpointPolicy(Policy):
     Subclasses decode in `_act`, and call `check_golden_actions` when they are complete.
     """
 
+    api_version = 2
     epsilon: ClassVar[float] = OFT_EPSILON
     """Added to the range of an action; see `Normaliser`."""
     config: CheckpointConfig
@@ -128,6 +136,10 @@ class CheckpointPolicy(Policy):
         recorded = config.golden != "off" and source is not None
         self._golden = golden.read(source.directory) if recorded and source is not None else None
 
+    @classmethod
+    def needs(cls, config: CheckpointConfig) -> Needs:
+        return find_needs(config)
+
     @property
     def device(self) -> torch.device:
         return self.model.projector.fc1.weight.device
@@ -149,13 +161,13 @@ class CheckpointPolicy(Policy):
         `cropped` images were prepared and cropped already, at random for training. Images that were changed at random
         are not `recurring`: there is no sense in keeping their features.
         """
-        if len(observation.instructions) != len(observation.images_BVHWC):
-            raise DataError(
-                f"The observation has {len(observation.images_BVHWC)} images and "
-                f"{len(observation.instructions)} instructions; it needs one instruction an episode."
-            )
-        images_BVHWC = observation.images_BVHWC
+        images_BVHWC = observation.latest_BVHWC
         check_images(images_BVHWC)
+        if len(observation.instructions) != len(images_BVHWC):
+            raise DataError(
+                f"The observation has {len(images_BVHWC)} images and {len(observation.instructions)} instructions; it "
+                "needs one instruction an episode."
+            )
         shape = self.model.shape
         taken = images_BVHWC.shape[1] * shape.dino.patches + (1 if shape.proprio_dim else 0) + count + 1
         limit = int(self.description.config.get("llm_max_length", shape.llama.max_position_embeddings))
@@ -171,6 +183,11 @@ class CheckpointPolicy(Policy):
     def save(self, directory: Path) -> None:
         """Write a checkpoint directory that the reference code and this class read; auxiliary heads are left out."""
         golden.forget(Path(directory))
+        needs = self.needs(self.config)
+        config = {**self.description.config, IMAGES_KEY: needs.camera_count}
+        if not isinstance(needs.cameras, int):
+            config[CAMERAS_KEY] = list(needs.cameras)
+        self.description = replace(self.description, config=config)
         save_checkpoint(Path(directory), self.description, self.prompts.tokenizer, self.model)
 
     def shard(self, mesh: DeviceMesh) -> None:
@@ -178,14 +195,25 @@ class CheckpointPolicy(Policy):
         shard(self, self.model, mesh, keeps_features=self.store is not None)
 
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
-        """Augmented decisions of a training batch."""
-        settings = self.config.imitation
-        decisions = draw_decisions(episodes, self.chunk_length, settings, generator)
-        if settings.oft_augmentation:
-            observation = decisions.observation
-            prepared = self.images.prepare(observation.images_BVHWC)
-            decisions = replace(decisions, observation=replace(observation, images_BVHWC=prepared))
-        return augment(decisions, settings, generator)
+        """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator."""
+        settings, needs = self.config.imitation, self.needs(self.config)
+        drawn = []
+        generators = episode_generators(generator, len(episodes))
+        for episode, own in zip(episodes, generators, strict=True):
+            decisions = draw_decisions(episode, self.chunk_length, settings, needs, own)
+            if settings.oft_augmentation:
+                observation = decisions.observation
+                prepared = self.images.prepare(observation.latest_BVHWC)
+                decisions = replace(decisions, observation=replace(observation, images_BTVHWC=prepared[:, None]))
+            drawn.append(augment(decisions, settings, own))
+        return joined(drawn)
+
+    def plain_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
+        """Decisions of a validation batch, as they were recorded."""
+        settings, needs = self.config.imitation, self.needs(self.config)
+        generators = episode_generators(generator, len(episodes))
+        pairs = zip(episodes, generators, strict=True)
+        return joined([draw_decisions(episode, self.chunk_length, settings, needs, own) for episode, own in pairs])
 
     def check_golden_actions(self) -> None:
         """Compare with the checkpoint's golden actions, or leave that to the first `act` on their kind of device."""
@@ -263,17 +291,18 @@ class CheckpointPolicy(Policy):
     def _proprio(self, observation: Observation) -> Tensor | None:
         if self.proprio is None:
             return None
-        if observation.proprio_BP is None:
+        proprio_BP = observation.latest_proprio_BP
+        if proprio_BP is None:
             raise DataError(
-                f"The policy reads {self.proprio.width} proprioceptive values, and the observation has none "
-                "(Observation.proprio_BP). Use a world that measures them, or a checkpoint without a proprio_projector."
+                f"The policy reads {self.proprio.width} proprioceptive values, and the observation has none. Use a "
+                "world that measures them, or a checkpoint without a proprio_projector."
             )
-        if observation.proprio_BP.shape[0] != len(observation.instructions) or observation.proprio_BP.dim() != 2:
+        if proprio_BP.shape[0] != len(observation.instructions) or proprio_BP.dim() != 2:
             raise DataError(
-                f"The observation's proprioception is {tuple(observation.proprio_BP.shape)}; it needs one row of "
+                f"The observation's current proprioception is {tuple(proprio_BP.shape)}; it needs one row of "
                 f"{self.proprio.width} an episode."
             )
-        return self.proprio.normalise(observation.proprio_BP.to(self.device)).float()
+        return self.proprio.normalise(proprio_BP.to(self.device)).float()
 
 
 def check_config(config: CheckpointConfig) -> None:
@@ -285,6 +314,12 @@ def check_config(config: CheckpointConfig) -> None:
     if config.golden not in golden.REACTIONS:
         raise ConfigError(unknown_name("reaction to golden actions (golden)", config.golden, golden.REACTIONS))
     check_tuning(config.train)
+    if config.images is not None and config.images < 1:
+        raise ConfigError(f"images is {config.images}; a policy sees at least 1.")
+    if config.cameras is not None and (not config.cameras or len(set(config.cameras)) < len(config.cameras)):
+        raise ConfigError(f"cameras is {config.cameras}; name each camera once, or leave it out.")
+    if config.cameras is not None and config.images not in (None, len(config.cameras)):
+        raise ConfigError(f"images is {config.images}, and {len(config.cameras)} cameras are named. Leave images out.")
     if config.imitation.decisions_per_episode < 1:
         raise ConfigError("imitation.decisions_per_episode must be at least 1.")
     if config.checkpoint is None:

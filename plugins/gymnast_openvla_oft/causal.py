@@ -16,14 +16,16 @@ from transformers import DynamicCache
 from gymnast_openvla_oft.model import Inputs, OFTModel, Prompts, take
 
 
-def token_logits(model: OFTModel, inputs: Inputs, tokens_BK: Tensor) -> Tensor:
-    """float32 logits (B, K, vocabulary rows) of K given tokens, each after the true ones before it."""
+def token_logits(model: OFTModel, inputs: Inputs, tokens_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 logits (B, K, vocabulary rows) of K given tokens, each after the true ones before it, and the final
+    hidden states that predict them (B, K, E), of which the first has seen no token of the K."""
     prefix_BPE = model.prefix(inputs)
     tokens_BK = tokens_BK.to(prefix_BPE.device)
     embeds_BSE = _embed(model, prefix_BPE, _append(inputs.prompts, tokens_BK[:, :-1]))
     hidden_BSE = model.language_model.model(inputs_embeds=embeds_BSE, use_cache=False).last_hidden_state
     start_B = prefix_BPE.shape[1] + inputs.prompts.lengths_B - 1
-    return _logits(model, take(hidden_BSE, start_B, tokens_BK.shape[1]))
+    hidden_BKE = take(hidden_BSE, start_B, tokens_BK.shape[1])
+    return _logits(model, hidden_BKE), hidden_BKE
 
 
 def generate(

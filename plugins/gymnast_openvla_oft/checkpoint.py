@@ -10,7 +10,7 @@ is put on that)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from gymnast_openvla_oft.adapters import (
     write_adapter,
 )
 from gymnast_openvla_oft.components import optional_part, plain_name, read_components, write_components
-from gymnast_openvla_oft.hub import locate
+from gymnast_openvla_oft.hub import FILES, locate
 from gymnast_openvla_oft.initialise import fill_missing
 from gymnast_openvla_oft.model import ModelShape, OFTModel
 from gymnast_openvla_oft.prompt import TOKENIZER_FILE
@@ -90,9 +90,14 @@ class Description:
     """Content of the files in `COMPANIONS` that there are."""
 
 
-def open_source(checkpoint: str, revision: str | None = None, base: str | None = None) -> Source:
-    """Find a checkpoint, and the base model of an adapter. Raises `CheckpointError` or `ConfigError`."""
-    directory = locate(checkpoint, revision)
+def open_source(
+    checkpoint: str, revision: str | None = None, base: str | None = None, files: Sequence[str] = FILES
+) -> Source:
+    """Find a checkpoint, and the base model of an adapter. Raises `CheckpointError` or `ConfigError`.
+
+    `files` are the patterns of what is fetched of hub repositories.
+    """
+    directory = locate(checkpoint, revision, files)
     adapter = adapter_directory(directory)
     if adapter is None and base is not None:
         raise ConfigError(f"{directory} holds no adapter, so it has no use for base={base!r}. Leave base out.")
@@ -102,7 +107,7 @@ def open_source(checkpoint: str, revision: str | None = None, base: str | None =
     if not named:
         raise CheckpointError(f"{adapter} does not name the model that it adapts. Set policy.args.base to it.")
     try:
-        return Source(directory, locate(str(named)))
+        return Source(directory, locate(str(named), files=files))
     except CheckpointError as error:
         raise CheckpointError(
             f"{directory} holds a LoRA adapter of {str(named)!r} and no weights: {error} Set policy.args.base to that "

@@ -19,8 +19,15 @@ def choose(logits_BKC: Tensor, temperature: float, generator: torch.Generator | 
     return classes_BK, log_probs_BKC.gather(-1, classes_BK[..., None])[..., 0]
 
 
-def score(logits_BKC: Tensor, classes_BK: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of classes and entropies (nats), each (B, K), at a temperature (0: that of 1)."""
-    log_probs_BKC = (logits_BKC / (temperature or 1.0)).log_softmax(-1)
+def score(logits_BKC: Tensor, classes_BK: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of classes and entropies (nats), each (B, K), at a temperature: a number, or one a row, (B,).
+
+    A temperature of 0 is scored as 1.
+    """
+    if isinstance(temperature, Tensor):
+        heat_B = temperature.to(logits_BKC.device, logits_BKC.dtype)
+        log_probs_BKC = (logits_BKC / torch.where(heat_B == 0, 1.0, heat_B).reshape(-1, 1, 1)).log_softmax(-1)
+    else:
+        log_probs_BKC = (logits_BKC / (temperature or 1.0)).log_softmax(-1)
     log_prob_BK = log_probs_BKC.gather(-1, classes_BK[..., None])[..., 0]
     return log_prob_BK, -(log_probs_BKC.exp() * log_probs_BKC).sum(-1)

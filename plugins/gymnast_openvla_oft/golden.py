@@ -21,7 +21,8 @@ from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Observation, Task
+from gymnast_core.rollouts.sight import find_sight
+from gymnast_core.types import ONE_CAMERA, ActionChunk, Needs, Observation, Offers, Task
 from gymnast_openvla_oft.weights import read_json, read_safetensors, remove, write_json, write_safetensors
 
 TENSORS_FILE = "golden_actions.safetensors"
@@ -141,33 +142,41 @@ def report(comparison: Comparison, reaction: str) -> None:
     logger.warning("%s Silence this with policy.args.golden=off.", message)
 
 
-def made_up_observation(image_size: int, *, views: int = 1, proprio_dim: int = 0, seed: int = 0) -> Observation:
+def made_up_observation(image_size: int, needs: Needs, seed: int = 0) -> Observation:
     """A few smooth random images, so that crops and resizes matter, with common instructions. The same for a seed."""
     generator = torch.Generator().manual_seed(seed)
+    views, proprio_dim = needs.camera_count, needs.proprio or 0
     coarse = torch.rand(len(INSTRUCTIONS) * views, 3, 8, 8, generator=generator)
     smooth = F.interpolate(coarse, size=(image_size, image_size), mode="bilinear", align_corners=False)
     images_BVHWC = (smooth * 255).to(torch.uint8).movedim(1, -1).unflatten(0, (len(INSTRUCTIONS), views))
     proprio = torch.randn(len(INSTRUCTIONS), proprio_dim, generator=generator) if proprio_dim else None
-    return Observation(images_BVHWC, INSTRUCTIONS, proprio)
+    names = _names(views) if isinstance(needs.cameras, int) else needs.cameras
+    return _one_frame(images_BVHWC, INSTRUCTIONS, names, proprio)
 
 
-def task_observation(tasks: Sequence[Task]) -> Observation:
-    """The start frames of tasks."""
-    images_BVHWC = torch.stack([task.frames_THWC[-1] for task in tasks])[:, None]
-    return Observation(images_BVHWC, tuple(task.instruction for task in tasks))
+def task_observation(tasks: Sequence[Task], needs: Needs) -> Observation:
+    """What a policy of these needs sees at the tasks' start. Raises `ConfigError` if they do not show it."""
+    proprio = None if tasks[0].proprio_TP is None else tasks[0].proprio_TP.shape[1]
+    sight = find_sight(needs, Offers(tasks[0].cameras, proprio), tasks[0])
+    starts = [sight.start(task) for task in tasks]
+    readings = [proprio_TP for _, proprio_TP in starts if proprio_TP is not None]
+    frames_BTVHWC = torch.stack([frames_TVHWC for frames_TVHWC, _ in starts])
+    instructions = [task.instruction for task in tasks]
+    return sight.observe(frames_BTVHWC, torch.stack(readings) if readings else None, instructions)
 
 
 def write(directory: Path, golden: GoldenActions) -> None:
     """Write the two files beside a checkpoint."""
     tensors: dict[str, Tensor | None] = {
-        "images": golden.observation.images_BVHWC,
-        "proprio": golden.observation.proprio_BP,
+        "images": golden.observation.latest_BVHWC,
+        "proprio": golden.observation.latest_proprio_BP,
         "actions": golden.chunk.actions_BLA,
         "log_prob": golden.chunk.log_prob_BLD,
         "tokens": golden.chunk.tokens_BLD,
     }
     facts = {
         "instructions": list(golden.observation.instructions),
+        "cameras": list(golden.observation.cameras),
         "environment": dict(golden.environment),
         "policy": golden.policy,
         "args": dict(golden.args),
@@ -182,7 +191,10 @@ def read(directory: Path) -> GoldenActions | None:
         return None
     facts, tensors = read_json(directory / FACTS_FILE), read_safetensors(directory / TENSORS_FILE)
     try:
-        observation = Observation(tensors["images"], tuple(facts["instructions"]), tensors.get("proprio"))
+        cameras = facts.get("cameras") or _names(tensors["images"].shape[1])
+        observation = _one_frame(
+            tensors["images"], tuple(facts["instructions"]), tuple(cameras), tensors.get("proprio")
+        )
         chunk = ActionChunk(tensors["actions"], tensors["log_prob"], tensors.get("tokens"))
         return GoldenActions(observation, chunk, facts["environment"], facts["policy"], facts["args"])
     except KeyError as error:
@@ -204,6 +216,18 @@ def describe(golden: GoldenActions) -> str:
     """One line for people: how many actions, and where they were recorded."""
     count = golden.chunk.actions_BLA.shape[0] * golden.chunk.actions_BLA.shape[1]
     return f"{count} actions of {golden.policy}; {json.dumps(dict(golden.environment), sort_keys=True)}"
+
+
+def _one_frame(
+    images_BVHWC: Tensor, instructions: tuple[str, ...], cameras: tuple[str, ...], proprio_BP: Tensor | None
+) -> Observation:
+    """An observation without history."""
+    readings = None if proprio_BP is None else proprio_BP[:, None]
+    return Observation(images_BVHWC[:, None], instructions, cameras, readings)
+
+
+def _names(views: int) -> tuple[str, ...]:
+    return ONE_CAMERA if views == 1 else tuple(f"camera-{index + 1}" for index in range(views))
 
 
 def _name(dtype: torch.dtype) -> str:

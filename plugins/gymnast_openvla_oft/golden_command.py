@@ -28,7 +28,7 @@ def golden() -> None:
 @click.option("--policy", "name", default="openvla-oft", show_default=True, help="Policy plugin that runs it.")
 @click.option("--tasks", "dataset", metavar="DATASET", help="Act on the first tasks of this dataset plugin.")
 @click.option("--count", default=4, show_default=True, help="Number of tasks.")
-@click.option("--views", default=1, show_default=True, help="Camera views of made-up observations.")
+@click.option("--views", type=click.IntRange(1), help="Camera views of made-up observations.  [default: the policy's]")
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of made-up images; default: the policy's.")
 def record_command(
     checkpoint: Path,
@@ -37,26 +37,28 @@ def record_command(
     name: str,
     dataset: str | None,
     count: int,
-    views: int,
+    views: int | None,
     image_size: int | None,
 ) -> None:
     """Store actions, log-probabilities and versions for a handful of observations.
 
     KEY=VALUE are arguments of the policy, e.g. unnorm_key=bridge_dataset center_crop=true dtype=bfloat16.
     """
+    from dataclasses import replace
+
     from gymnast_core.config import parse_overrides
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft import golden as files
 
     args = parse_overrides(overrides)
     policy = _build(name, checkpoint, args, device)
+    needs = policy.needs(policy.config)
     if dataset is not None:
         tasks = registries().datasets.build(dataset, key="tasks").tasks()
-        observation = files.task_observation([tasks[i] for i in range(min(count, len(tasks)))])
+        observation = files.task_observation([tasks[i] for i in range(min(count, len(tasks)))], needs)
     else:
-        images, proprio = getattr(policy, "images", None), getattr(policy, "proprio", None)
-        size = image_size or int(getattr(images, "size", 224))
-        observation = files.made_up_observation(size, views=views, proprio_dim=getattr(proprio, "width", 0))
+        size = image_size or int(getattr(getattr(policy, "images", None), "size", 224))
+        observation = files.made_up_observation(size, replace(needs, cameras=views) if views else needs)
     recorded = files.record(policy, observation, name, args)
     files.write(checkpoint, recorded)
     click.echo(f"{checkpoint / files.FACTS_FILE}: {files.describe(recorded)}")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import Episode, Observation
+from gymnast_core.rollouts.sight import Names, Sight, find_sight
+from gymnast_core.types import Episode, Metric, Needs, Observation, Offers, Task
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.augmentation import jitter_color, oft_recipe, shift
 
@@ -54,35 +55,49 @@ class Decisions:
 
 
 def draw_decisions(
-    episodes: Sequence[Episode], chunk_length: int, settings: Imitation, generator: torch.Generator
+    episode: Episode, chunk_length: int, settings: Imitation, needs: Needs, generator: torch.Generator
 ) -> Decisions:
-    """Decision times uniform over those with a whole chunk of recorded actions after them.
+    """Decision times of one episode, uniform over those with a whole chunk of recorded actions after them.
 
-    Raises `DataError` for an episode shorter than a chunk, or without points when points are wanted.
+    Raises `DataError` for an episode shorter than a chunk, or without points when points are wanted, and `ConfigError`
+    for one that lacks a camera or readings that the policy needs.
     """
-    images, actions, points, instructions = [], [], [], []
-    draws = torch.rand(len(episodes), settings.decisions_per_episode, generator=generator, device=generator.device)
-    for episode, row in zip(episodes, draws.tolist(), strict=True):
-        starts = len(episode.actions_TA) - chunk_length + 1
-        if starts < 1:
-            raise DataError(
-                f"Episode {episode.id!r} has {len(episode.actions_TA)} actions; a chunk needs {chunk_length}."
-            )
-        for draw in row:
-            time = min(int(draw * starts), starts - 1)
-            images.append(episode.frames_THWC[time])
-            actions.append(episode.actions_TA[time : time + chunk_length])
-            instructions.append(episode.instruction)
-            if settings.auxiliary_points:
-                points.append(_points(episode, time, settings.auxiliary_points))
-    observation = Observation(images_BVHWC=torch.stack(images)[:, None], instructions=tuple(instructions))
-    return Decisions(observation, torch.stack(actions), torch.stack(points) if points else None)
+    starts = len(episode.actions_TA) - chunk_length + 1
+    if starts < 1:
+        raise DataError(f"Episode {episode.id!r} has {len(episode.actions_TA)} actions; a chunk needs {chunk_length}.")
+    draws = torch.rand(settings.decisions_per_episode, generator=generator, device=generator.device)
+    times = [min(int(draw * starts), starts - 1) for draw in draws.tolist()]
+    observation = _sight(episode, needs).observe(
+        episode.frames_TVHWC[times][:, None],
+        None if episode.proprio_TP is None else episode.proprio_TP[times][:, None],
+        (episode.instruction,) * len(times),
+    )
+    actions_BLA = torch.stack([episode.actions_TA[time : time + chunk_length] for time in times])
+    points_BJ2 = None
+    if settings.auxiliary_points:
+        points_BJ2 = _points(episode, settings.auxiliary_points, observation.cameras[0])[times]
+    return Decisions(observation, actions_BLA, points_BJ2)
+
+
+def joined(decisions: Sequence[Decisions]) -> Decisions:
+    """The decisions of several episodes as one batch."""
+    seen = [each.observation for each in decisions]
+    proprio = [observation.proprio_BTP for observation in seen if observation.proprio_BTP is not None]
+    points = [each.points_BJ2 for each in decisions if each.points_BJ2 is not None]
+    observation = Observation(
+        images_BTVHWC=torch.cat([observation.images_BTVHWC for observation in seen]),
+        instructions=tuple(text for observation in seen for text in observation.instructions),
+        cameras=seen[0].cameras,
+        proprio_BTP=torch.cat(proprio) if proprio else None,
+    )
+    actions_BLA = torch.cat([each.actions_BLA for each in decisions])
+    return Decisions(observation, actions_BLA, torch.cat(points) if points else None)
 
 
 def augment(decisions: Decisions, settings: Imitation, generator: torch.Generator) -> Decisions:
     """Random crops and shifts (the points move along) and colours."""
     observation, points_BJ2 = decisions.observation, decisions.points_BJ2
-    images_BVHWC = observation.images_BVHWC
+    images_BVHWC = observation.latest_BVHWC
     if settings.oft_augmentation:
         images_BVHWC, crop_B3 = oft_recipe(images_BVHWC, generator)
         if points_BJ2 is not None:
@@ -94,35 +109,53 @@ def augment(decisions: Decisions, settings: Imitation, generator: torch.Generato
             points_BJ2 = points_BJ2 + moved_B2[:, None].to(points_BJ2.device)
     if settings.color_jitter:
         images_BVHWC = jitter_color(images_BVHWC, settings.color_jitter, generator)
-    return replace(decisions, observation=replace(observation, images_BVHWC=images_BVHWC), points_BJ2=points_BJ2)
+    observation = replace(observation, images_BTVHWC=images_BVHWC[:, None])
+    return replace(decisions, observation=observation, points_BJ2=points_BJ2)
 
 
 def token_loss(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, sigma: float) -> Tensor:
-    """Mean cross-entropy (nats) of actions in [-1, 1]; sigma > 0 spreads a label over nearby bins."""
+    """Cross-entropy (nats) of each action in [-1, 1], (B, K); sigma > 0 spreads a label over nearby bins."""
     classes_BK = codec.encode(normalised_BK) - codec.first_token
     if sigma <= 0.0:
-        return F.cross_entropy(logits_BKC.flatten(0, 1), classes_BK.flatten())
+        return F.cross_entropy(logits_BKC.transpose(1, 2), classes_BK, reduction="none")
     centers_C = codec.class_centers().to(logits_BKC.device)
     distance_BKC = (normalised_BK[..., None] - centers_C) / sigma
     soft_BKC = (-0.5 * distance_BKC.square()).float().softmax(-1)
-    return -(soft_BKC * logits_BKC.log_softmax(-1)).sum(-1).mean()
+    return -(soft_BKC * logits_BKC.log_softmax(-1)).sum(-1)
 
 
 @torch.no_grad()
-def token_metrics(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec) -> dict[str, float]:
+def token_metrics(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec) -> dict[str, Metric]:
     """How often the most likely token is the right one, and the mean error of its action (normalised units)."""
     tokens_BK = logits_BKC.argmax(-1) + codec.first_token
+    weight = tokens_BK.numel()
     return {
-        "token_accuracy": (tokens_BK == codec.encode(normalised_BK)).float().mean().item(),
-        "action_l1": (codec.decode(tokens_BK) - normalised_BK).abs().mean().item(),
+        "token_accuracy": Metric((tokens_BK == codec.encode(normalised_BK)).float().mean(), weight),
+        "action_l1": Metric((codec.decode(tokens_BK) - normalised_BK).abs().mean(), weight),
     }
 
 
-def _points(episode: Episode, time: int, count: int) -> Tensor:
+def _sight(episode: Episode, needs: Needs) -> Sight:
+    """How the policy sees an episode; an error says what the episode lacks."""
+    readings = None if episode.proprio_TP is None else episode.proprio_TP[:1]
+    start = Task(episode.id, episode.instruction, episode.frames_TVHWC[:1], episode.cameras, proprio_TP=readings)
+    name = f"the episode {episode.id!r}"
+    width = None if readings is None else readings.shape[1]
+    return find_sight(needs, Offers(episode.cameras, width), start, Names(world=name, tasks=name))
+
+
+def _points(episode: Episode, count: int, camera: str) -> Tensor:
+    """The first `count` points of every frame, (T, J, 2), which are known in the episode's main camera."""
     if episode.points_TJ2 is None or episode.points_TJ2.shape[1] < count:
         found = 0 if episode.points_TJ2 is None else episode.points_TJ2.shape[1]
         raise DataError(
             f"Episode {episode.id!r} has {found} points a frame; imitation.auxiliary_points is {count}. "
             "Use episodes recorded with points, or set it to 0."
         )
-    return episode.points_TJ2[time, :count]
+    if camera != episode.cameras[0]:
+        raise DataError(
+            f"The points of episode {episode.id!r} are those of its main camera {episode.cameras[0]!r}, but the "
+            f"policy's first camera is {camera!r}. Put {episode.cameras[0]!r} first in cameras, or set "
+            "imitation.auxiliary_points to 0."
+        )
+    return episode.points_TJ2[:, :count]

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
-from gymnast_core.interfaces import Loss
-from gymnast_core.types import ActionChunk, Episode, Observation
+from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation
 from gymnast_openvla_oft.base import CheckpointConfig, CheckpointPolicy, WantedParts
 from gymnast_openvla_oft.causal import generate, token_logits
 from gymnast_openvla_oft.decoding import choose, score
-from gymnast_openvla_oft.imitation import Decisions, draw_decisions
+from gymnast_openvla_oft.imitation import Decisions
 
 
 class OpenVLA(CheckpointPolicy):
@@ -26,6 +25,7 @@ class OpenVLA(CheckpointPolicy):
     action. It reads the same checkpoint directories as `openvla-oft`.
     """
 
+    api_version = 2
     epsilon: ClassVar[float] = 0.0
 
     @dataclass(frozen=True)
@@ -57,19 +57,22 @@ class OpenVLA(CheckpointPolicy):
         return ActionChunk(actions_BA[:, None], log_prob_BA[:, None], tokens_BA[:, None])
 
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
+        """`features_BF` are the hidden state that predicts the first token: later ones have seen the action."""
         shape = (len(observation.instructions), 1, self.action_dim)
         if chunk.tokens_BLD is None or chunk.tokens_BLD.shape != shape:
             found = None if chunk.tokens_BLD is None else tuple(chunk.tokens_BLD.shape)
             raise DataError(f"The policy scores action tokens of shape {shape}; the chunk's tokens are {found}.")
         tokens_BA = chunk.tokens_BLD[:, 0].to(self.device)
-        logits_BAC = token_logits(self.model, self.inputs(observation, self.action_dim), tokens_BA)
+        logits_BAC, hidden_BAE = token_logits(self.model, self.inputs(observation, self.action_dim), tokens_BA)
         log_prob_BA, entropy_BA = score(logits_BAC, tokens_BA, temperature)
-        return log_prob_BA[:, None], entropy_BA[:, None]
+        # Not views: FSDP2 hangs its backward pass on what is returned.
+        return Evaluation(log_prob_BA[:, None].clone(), entropy_BA[:, None].clone(), hidden_BAE[:, 0].float().clone())
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """Cross-entropy (nats) of action tokens over the whole vocabulary, teacher-forced."""
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        """Cross-entropy (nats) of action tokens over the whole vocabulary, teacher-forced: the mean over an action,
+        summed over decisions."""
         decisions = self.training_decisions(episodes, generator)
         settings = self.config.imitation
         return self._imitation(decisions, cropped=settings.oft_augmentation, recurring=not settings.augments)
@@ -77,19 +80,22 @@ class OpenVLA(CheckpointPolicy):
     @torch.no_grad()
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         """Loss and token accuracy under teacher forcing, and the error of generated actions (normalised units)."""
-        decisions = draw_decisions(episodes, 1, self.config.imitation, generator)
+        decisions = self.plain_decisions(episodes, generator)
         loss = self._imitation(decisions)
         chunk = self._act(decisions.observation, 0.0, None)
         assert chunk.tokens_BLD is not None
         wanted_BLA = self.units.normalise(decisions.actions_BLA.to(self.device))
         error = (self.codec.decode(chunk.tokens_BLD) - wanted_BLA).abs().mean().item()
-        return {"loss": loss.value.item(), **loss.metrics, "action_l1": error}
+        found = {name: float(metric.value) for name, metric in loss.metrics.items()}
+        return {"loss": float(loss.mean), **found, "action_l1": error}
 
-    def _imitation(self, decisions: Decisions, **inputs: bool) -> Loss:
+    def _imitation(self, decisions: Decisions, **inputs: bool) -> LossSum:
         normalised_BA = self.units.normalise(decisions.actions_BLA[:, 0].to(self.device))
         tokens_BA = self.codec.encode(normalised_BA)
         seen = self.inputs(decisions.observation, self.action_dim, **inputs)
-        logits_BAC = token_logits(self.model, seen, tokens_BA)
-        value = F.cross_entropy(logits_BAC.flatten(0, 1), tokens_BA.flatten())
-        accuracy = (logits_BAC.argmax(-1) == tokens_BA).float().mean().item()
-        return Loss(value, {"token_loss": value.item(), "token_accuracy": accuracy})
+        logits_BAC, _ = token_logits(self.model, seen, tokens_BA)
+        loss_B = F.cross_entropy(logits_BAC.transpose(1, 2), tokens_BA, reduction="none").mean(1)
+        accuracy = (logits_BAC.detach().argmax(-1) == tokens_BA).float().mean()
+        count = len(loss_B)
+        metrics = {"token_loss": Metric(loss_B.detach().mean(), count), "token_accuracy": Metric(accuracy, count)}
+        return LossSum(loss_B.sum(), count, metrics)

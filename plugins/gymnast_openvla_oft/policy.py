@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
-from gymnast_core.interfaces import Loss
-from gymnast_core.types import ActionChunk, Episode, Observation
+from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation
 from gymnast_openvla_oft.auxiliary import PointHeads
 from gymnast_openvla_oft.base import DTYPES, CheckpointConfig, CheckpointPolicy, WantedParts
 from gymnast_openvla_oft.decoding import choose, score
-from gymnast_openvla_oft.imitation import Decisions, draw_decisions, token_loss, token_metrics
+from gymnast_openvla_oft.imitation import Decisions, token_loss, token_metrics
 from gymnast_openvla_oft.model import Hidden
 
 CHUNK_KEY = "num_actions_chunk"
@@ -48,6 +46,7 @@ class OpenVLAOFT(CheckpointPolicy):
         film: bool = False
         """Add FiLM to the vision towers of a checkpoint that has none; FiLM that it has is always used."""
 
+    api_version = 2
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -81,18 +80,24 @@ class OpenVLAOFT(CheckpointPolicy):
         return ActionChunk(actions_BLA, self._unflatten(log_prob_BK), tokens_BLA)
 
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
+        """`features_BF` are the mean of the chunk's final hidden states, which have seen no action."""
         if self.regression:
             raise _unusable("trained by reinforcement learning")
         classes_BK = self._classes(chunk, len(observation.instructions))
-        logits_BKC = self.model.action_logits(self._hidden(observation).actions_BKE)
-        log_prob_BK, entropy_BK = score(logits_BKC, classes_BK, temperature)
+        actions_BKE = self._hidden(observation).actions_BKE
+        log_prob_BK, entropy_BK = score(self.model.action_logits(actions_BKE), classes_BK, temperature)
         # Not views: FSDP2 hangs its backward pass on what is returned.
-        return self._unflatten(log_prob_BK).clone(), self._unflatten(entropy_BK).clone()
+        return Evaluation(
+            log_prob_BLD=self._unflatten(log_prob_BK).clone(),
+            entropy_BLD=self._unflatten(entropy_BK).clone(),
+            features_BF=actions_BKE.float().mean(1),
+        )
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
-        """Cross-entropy of action tokens, or the mean absolute error of a regression head (normalised units)."""
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        """Cross-entropy of action tokens, or the absolute error of a regression head (normalised units): the mean over
+        a chunk, summed over decisions."""
         decisions = self.training_decisions(episodes, generator)
         settings = self.config.imitation
         return self._imitation(decisions, cropped=settings.oft_augmentation, recurring=not settings.augments)
@@ -100,34 +105,35 @@ class OpenVLAOFT(CheckpointPolicy):
     @torch.no_grad()
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         """Loss, token accuracy and greedy action error (normalised units) on unaugmented decisions."""
-        decisions = draw_decisions(episodes, self.chunk_length, self.config.imitation, generator)
-        loss = self._imitation(decisions)
-        return {"loss": loss.value.item(), **loss.metrics}
+        loss = self._imitation(self.plain_decisions(episodes, generator))
+        return {"loss": float(loss.mean), **{name: float(metric.value) for name, metric in loss.metrics.items()}}
 
     def save(self, directory: Path) -> None:
         config = {**self.description.config, CHUNK_KEY: self.chunk_length}
         self.description = replace(self.description, config=config)
         super().save(directory)
 
-    def _imitation(self, decisions: Decisions, **inputs: bool) -> Loss:
+    def _imitation(self, decisions: Decisions, **inputs: bool) -> LossSum:
+        """Weighed by decisions: each is a chunk of as many actions."""
         settings = self.config.imitation
         hidden = self._hidden(decisions.observation, **inputs)
         normalised_BLA = self.units.normalise(decisions.actions_BLA.to(self.device))
+        count = len(normalised_BLA)
         if self.regression:
-            value = F.l1_loss(self.model.action_head(hidden.actions_BKE), normalised_BLA.float())
-            metrics = {"action_l1": value.item()}
+            error_BLA = self.model.action_head(hidden.actions_BKE) - normalised_BLA.float()
+            loss_B = error_BLA.abs().flatten(1).mean(1)
+            metrics = {"action_l1": Metric(loss_B.detach().mean(), count)}
         else:
             logits_BKC, normalised_BK = self.model.action_logits(hidden.actions_BKE), normalised_BLA.flatten(1)
-            value = token_loss(logits_BKC, normalised_BK, self.codec, settings.label_smoothing_sigma)
-            metrics = {"token_loss": value.item(), **token_metrics(logits_BKC, normalised_BK, self.codec)}
+            loss_B = token_loss(logits_BKC, normalised_BK, self.codec, settings.label_smoothing_sigma).mean(1)
+            metrics = {"token_loss": Metric(loss_B.detach().mean(), count)}
+            metrics |= token_metrics(logits_BKC, normalised_BK, self.codec)
         if self.auxiliary is not None and decisions.points_BJ2 is not None:
             points = self.auxiliary(hidden, decisions.points_BJ2.to(self.device))
-            value = value + settings.auxiliary_points_weight * points.regression
-            value = value + settings.auxiliary_patches_weight * points.classification
-            metrics["points_l1"] = points.regression.item()
-            metrics["patch_loss"] = points.classification.item()
-            metrics["patch_accuracy"] = points.accuracy
-        return Loss(value, metrics)
+            loss_B = loss_B + settings.auxiliary_points_weight * points.regression_B
+            loss_B = loss_B + settings.auxiliary_patches_weight * points.classification_B
+            metrics |= points.metrics
+        return LossSum(loss_B.sum(), count, metrics)
 
     def _hidden(self, observation: Observation, **inputs: bool) -> Hidden:
         count = self.chunk_length * self.action_dim
