@@ -11,21 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gymnast_core.interfaces import Parts, RewardModel
-from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
-from gymnast_core.testing.component import can_save, check_component, reloaded
+from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, close, instance
-from gymnast_core.testing.making import make_tasks, uniform
+from gymnast_core.testing.making import COURSES, make_group, make_tasks
 from gymnast_core.types import Reward, Rollout, Task
 
 PATIENCE_S = 600.0
 """Seconds that `submit` may take."""
-CHUNKS, CHUNK = 2, 3
-"""Decisions a rollout, and actions a decision."""
-COURSES = {"still": 0.0, "half-done": 0.5, "finished": 1.0, "noise": None}
-"""What happens in made-up rollouts: how much of the way they go; None shows noise."""
 
 
 def check_reward_model(
@@ -55,7 +49,7 @@ def check_reward_model(
     contract.expect(judge.kind in ("success", "score"), "kind", '"success" or "score"', repr(judge.kind))
     tasks = tasks or make_tasks(2, image_size)
     judge.attach(replace(parts or Parts(tasks=tasks), reward_model=judge))
-    rollouts = [rollout for index, task in enumerate(tasks) for rollout in _courses(task, index, action_dim)]
+    rollouts = [rollout for index, task in enumerate(tasks) for rollout in make_group(task, index, action_dim)]
     with contract.untouched("score", rollouts=rollouts):
         rewards = judge.score(rollouts)
     contract.verified.append("rollouts are not modified")
@@ -74,7 +68,10 @@ def check_reward_model(
         _expect_same(contract, rewards, submitted, tolerance, "submit", "the rewards of `score`")
         contract.verified.append("submit agrees with score")
     _check_errors(contract, judge, rollouts, rewards, unjudgeable)
-    _check_state(contract, judge, rollouts, rewards if deterministic else None, tolerance)
+    check_state(contract, judge)
+    if deterministic:
+        wanted = "the same rewards as before"
+        _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", wanted)
     if can_save(judge):
         with tempfile.TemporaryDirectory() as folder:
             judge.save(Path(folder))
@@ -83,59 +80,8 @@ def check_reward_model(
                 wanted = "the same reward model when loaded"
                 _expect_same(contract, rewards, again.score(rollouts), tolerance, "save", wanted)
                 contract.verified.append("a saved reward model loads as the same reward model")
-    check_component(contract, judge)
+    check_component(contract, judge, with_state=False)
     return contract.verified
-
-
-def _courses(task: Task, group: int, action_dim: int) -> list[Rollout]:
-    """One rollout of each of `COURSES`, all of one group."""
-    return [_rollout(task, group, share, action_dim) for share in COURSES.values()]
-
-
-def _rollout(task: Task, group: int, share: float | None, action_dim: int) -> Rollout:
-    """The first `share` of the way to the goal, at an even pace, and no further; None: noise."""
-    horizon = CHUNKS * CHUNK
-    place_T = torch.linspace(0, 1, horizon + 1).clamp(max=1.0 if share is None else share)
-    moving_S = (place_T[1:] > place_T[:-1]).float()
-    if share is None:
-        actions_SA = uniform((horizon, action_dim), group) * 0.1
-    else:
-        actions_SA = moving_S[:, None].expand(-1, action_dim) * 0.1
-    outcome_S = (place_T[1:] >= 1.0).float()
-    proprio_TP = None if task.proprio_TP is None else task.proprio_TP[-1] + 0.1 * place_T[:, None]
-    return Rollout(
-        task=task,
-        group=group,
-        frames_TVHWC=_noise(task, horizon, group) if share is None else _way(task, place_T),
-        actions_NLA=actions_SA.reshape(CHUNKS, CHUNK, action_dim),
-        log_prob_NLD=torch.full((CHUNKS, CHUNK, action_dim), -1.0),
-        temperature=1.0,
-        cameras=task.cameras,
-        proprio_TP=proprio_TP,
-        outcome_S=None if share is None else outcome_S,
-    )
-
-
-def _way(task: Task, place_T: Tensor) -> Tensor:
-    """Frames at these places between the start (0) and the goal (1): where the expert was, if there is one, else a
-    scene that moves to the right and becomes brighter."""
-    start_VHWC = task.frames_TVHWC[-1]
-    if task.expert is not None and task.expert.frames_TVHWC.shape[1:] == start_VHWC.shape:
-        shown_TVHWC = task.expert.frames_TVHWC
-        indices = (place_T * (len(shown_TVHWC) - 1)).round().long()
-        return torch.cat([start_VHWC[None], shown_TVHWC[indices[1:]]])
-    frames = []
-    for place in place_T.tolist():
-        moved_VHWC = start_VHWC.roll(round(place * start_VHWC.shape[2] / 4), dims=2).int()
-        frames.append((moved_VHWC + round(64 * place)).clamp(max=255).to(torch.uint8))
-    return torch.stack(frames)
-
-
-def _noise(task: Task, horizon: int, seed: int) -> Tensor:
-    """Dark for even seeds, bright for odd ones."""
-    start_1VHWC = task.frames_TVHWC[-1:]
-    noise = uniform((horizon, *start_1VHWC.shape[1:]), seed) * 63.5 + (63.5, 191.5)[seed % 2]
-    return torch.cat([start_1VHWC, noise.to(torch.uint8)])
 
 
 def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "score") -> None:
@@ -241,35 +187,3 @@ def _blank(rollout: Rollout, index: int) -> Rollout:
     task = Task(f"blank-{rollout.task.id}-{index}", "", frames_TVHWC, rollout.cameras)
     actions_NLA = torch.full_like(rollout.actions_NLA, index)
     return replace(rollout, task=task, frames_TVHWC=frames_TVHWC, actions_NLA=actions_NLA, outcome_S=None)
-
-
-def _check_state(
-    contract: Contract,
-    judge: RewardModel,
-    rollouts: Sequence[Rollout],
-    rewards: Sequence[Reward] | None,
-    tolerance: float,
-) -> None:
-    """What `state_dict` returns goes through a snapshot and back."""
-    with tempfile.TemporaryDirectory() as folder:
-        with contract.working("state_dict", "nested dicts and lists of tensors, numbers, strings and None"):
-            state = judge.state_dict()
-            save_snapshot(Path(folder), 0, {"state": state})
-        stored = (load_latest_snapshot(Path(folder)) or {})["state"]
-    with contract.working("load_state_dict", "to take over what a snapshot holds of state_dict()"):
-        judge.load_state_dict(stored)
-    contract.expect(_equal(judge.state_dict(), state), "load_state_dict", f"the state {state}", judge.state_dict())
-    if rewards is not None:
-        wanted = "the same rewards as before"
-        _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", wanted)
-    contract.verified.append("its state goes through a snapshot and back")
-
-
-def _equal(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.shape == second.shape and bool(torch.equal(first.cpu(), second.cpu()))
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(map(_equal, first, second))
-    return first == second

@@ -11,7 +11,8 @@ import torch
 
 from gymnast_core.errors import ContractError
 from gymnast_core.interfaces import Parts, RewardModel
-from gymnast_core.testing.reward_model import COURSES, check_reward_model
+from gymnast_core.testing import check_reward_model
+from gymnast_core.testing.making import COURSES
 from gymnast_core.types import Episode, Reward, Rollout, Task
 
 
