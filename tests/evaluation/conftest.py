@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_parts import Command
 
 from gymnast_core import cli
+
+for neighbour in ("run", "bench"):  # for `bandit`, `bench_parts`
+    sys.path.append(str(Path(__file__).parents[1] / neighbour))
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""An evaluation that two real processes share: the trials, numbers and videos of one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_parts import install
+
+
+def train(folder: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """`gymnast train` of no iterations: what is left is an evaluation before, and one after."""
+    return subprocess.run(
+        [sys.executable, "-m", "gymnast_core.cli", "train", *words], env=environment, cwd=folder,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with the run of one process, `run-1`, and that of two, `run-2`; 4 tasks in batches of 3."""
+    folder = tmp_path_factory.mktemp("shared")
+    environment = install(folder)
+    options = ("loop.iterations=0", "loop.imagine_batch_size=3", "evaluation.videos=2", "trainer.strategy=ddp")
+    for count in (1, 2):
+        done = train(folder, environment, "line.yaml", *options, f"trainer.devices={count}", f"output=run-{count}")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("2 paired episodes") == 0 and done.stdout.count("4 paired episodes") == 1
+    return folder, environment
+
+
+def evaluation(run: Path, label: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / f"evaluations/{label}.json").read_text())
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def test_the_numbers_are_those_of_one_process(runs: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = runs
+    for label in ("before", "after"):
+        assert evaluation(folder / "run-2", label) == evaluation(folder / "run-1", label)
+    # The policy has not changed in between.
+    before, after = (evaluation(folder / "run-2", label) for label in ("before", "after"))
+    assert before["episodes"] == after["episodes"] and len(before["episodes"]) == 4
+    summaries = [json.loads((folder / run / "summary.json").read_text()) for run in ("run-1", "run-2")]
+    assert summaries[0]["after"] == summaries[1]["after"] and summaries[0]["difference"] == summaries[1]["difference"]
+
+
+def test_the_leader_films_the_same_tasks_before_and_after(runs: tuple[Path, dict[str, str]]) -> None:
+    shown = []
+    for run in ("run-1", "run-2"):
+        clips = json.loads((runs[0] / run / "videos/index.json").read_text())
+        shown.append(
+            {label: [clip["task"] for clip in clips if clip["phase"] == label] for label in ("before", "after")}
+        )
+    assert shown[0] == shown[1] and shown[0]["before"] == shown[0]["after"] and len(shown[0]["before"]) == 2
+
+
+def test_two_processes_do_not_repeat_what_is_there(runs: tuple[Path, dict[str, str]]) -> None:
+    folder, environment = runs
+    file = folder / "run-2/evaluations/before.json"
+    before = file.read_bytes()
+    (folder / "run-2/evaluations/after.json").unlink()
+    # Other batches than before: the filmed tasks stay the leader's.
+    done = train(folder, environment, "--resume", "run-2", "loop.imagine_batch_size=1", "loop.tasks_per_iteration=2")
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == before
+    clips = json.loads((folder / "run-2/videos/index.json").read_text())
+    tasks = [[clip["task"] for clip in clips if clip["phase"] == label] for label in ("before", "after")]
+    assert tasks[0] == tasks[1]
