@@ -15,7 +15,7 @@ from seeing import SeeingPolicy, UpReward, task
 from torch import Tensor
 
 from gymnast_core.learning import Minibatch
-from gymnast_core.seeds import episode_generators
+from gymnast_core.seeds import episode_generators, seeded_generator
 from gymnast_core.training.update import NonFiniteGradient
 from gymnast_core.types import Episode, LossSum, Metric
 
@@ -185,3 +185,88 @@ def test_an_optimizer_that_wants_to_stop_is_asked_before_the_step(tmp_path: Path
     loop = train_noting(tmp_path, parts_of(policy, config, learner), config, numbers)
     assert loop.updater.updates == 1  # the first step moved the policy, so that the second is not taken
     assert 0 < numbers["stopped_early"] < 1
+
+
+def test_minibatches_are_drawn_from_named_streams(tmp_path: Path) -> None:
+    """A resumed run, and one in several processes, draw the same: the streams' names are part of what a run is."""
+    config = loop_config(iterations=2, max_draws=1)
+    learner = Learner(minibatch_size=5, epochs=2)
+    loop = train(tmp_path, parts_of(SeeingPolicy(), config, learner), config)
+    groups: dict[int, list[int]] = {}
+    for minibatch in learner.seen:
+        for rollout in minibatch.rollouts:
+            iteration = 0 if rollout.group < 4 else 1
+            groups.setdefault(iteration, [])
+            if rollout.group not in groups[iteration]:
+                groups[iteration].append(rollout.group)
+    expected = []
+    for iteration, labels in groups.items():
+        rows = [(label, place) for label in sorted(labels) for place in range(4)]
+        for epoch in range(2):
+            generator = seeded_generator(config.seed, "update", iteration, epoch)
+            order = [rows[index] for index in torch.randperm(len(rows), generator=generator).tolist()]
+            expected += [order[first : first + 5] for first in range(0, len(order), 5)]
+    found = [[rollout.group for rollout in minibatch.rollouts] for minibatch in learner.seen]
+    assert found == [[label for label, _ in chosen] for chosen in expected]
+    assert loop.updater.updates == len(expected)
+
+
+def test_demonstrations_are_drawn_from_named_streams(tmp_path: Path) -> None:
+    shown: list[tuple[list[str], list[float]]] = []
+
+    class Noting(SeeingPolicy):
+        def imitation_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+            chances = [float(torch.rand(1, generator=own)) for own in episode_generators(generator, len(episodes))]
+            shown.append(([episode.id for episode in episodes], chances))
+            return LossSum(self.bias.sum() * 0, len(episodes), {})
+
+    config = loop_config(micro_batch_size=2)
+    learner = Learner(minibatch_size=6, demonstrations_per_rollout=0.5)
+    parts = replace(parts_of(Noting(), config, learner), demonstrations=demonstrations())
+    train(tmp_path, parts, config)
+    steps = -(-sum(len(minibatch.rollouts) for minibatch in learner.seen) // 6)
+    expected = []
+    for step in range(steps):
+        place = (0, 0, 6 * step)
+        chosen = min(6, sum(len(minibatch.rollouts) for minibatch in learner.seen) - 6 * step)
+        count = math.ceil(chosen * 0.5)
+        indices = torch.randint(5, (count,), generator=seeded_generator(config.seed, "demonstrations", *place)).tolist()
+        own = episode_generators(seeded_generator(config.seed, "demonstration", *place), count)
+        chances = [float(torch.rand(1, generator=one)) for one in own]
+        ids = [f"demo-{index}" for index in indices]
+        expected += [(ids[first : first + 2], chances[first : first + 2]) for first in range(0, count, 2)]
+    assert shown == expected
+
+
+def test_each_parameter_group_has_its_rate(tmp_path: Path) -> None:
+    @dataclass
+    class Rated(Learner):
+        def torch_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+            first, *rest = parameters
+            self.optimizer = torch.optim.SGD([{"params": [first], "lr_scale": 3.0}, {"params": rest}], lr=0.5)
+            return self.optimizer
+
+        def learning_rate(self, update: int) -> float:
+            return 0.01 * (update + 1)
+
+    config = loop_config()
+    learner = Rated(minibatch_size=5)
+    numbers: dict[str, float] = {}
+    loop = train_noting(tmp_path, parts_of(SeeingPolicy(), config, learner), config, numbers)
+    steps = loop.updater.updates
+    assert steps > 1
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates == pytest.approx([0.03 * steps, 0.01 * steps])
+    assert numbers["learning_rate"] == pytest.approx(0.01 * (steps + 1) / 2)
+
+
+def test_after_a_stop_nothing_more_is_learned_from_the_batch(tmp_path: Path) -> None:
+    @dataclass
+    class Stopping(Learner):
+        def should_stop(self, metrics: Any) -> bool:
+            return len(self.seen) > 1
+
+    config = loop_config()
+    learner = Stopping(minibatch_size=4, epochs=3)
+    loop = train(tmp_path, parts_of(SeeingPolicy(), config, learner), config)
+    assert (len(learner.seen), loop.updater.updates) == (2, 1)
