@@ -234,7 +234,7 @@ class WorldGym(WorldModel):
             diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
         ]
         count = len(episodes)
-        mse = sum(float(part.metrics["mse"].value) * float(part.weight) for part in parts) / count
+        mse = sum(part.metrics["mse"].value * part.weight for part in parts) / count
         total = torch.stack([part.total for part in parts]).sum()
         return LossSum(total, count, {"mse": Metric(mse, count)})
 
@@ -276,13 +276,17 @@ class WorldGym(WorldModel):
                 )
 
     def _check_frames(self, frames: Tensor, owner: str) -> None:
-        expected = (1, *self.architecture.image_size, 3)
-        if frames.dtype != torch.uint8 or frames.shape[0] < 1 or tuple(frames.shape[1:]) != expected:
-            height, width = self.architecture.image_size
-            cameras = f" of {frames.shape[1]} cameras" if frames.shape[1] != 1 else ""
-            found = f"{frames.dtype} {(frames.shape[0], *frames.shape[2:])}{cameras}"
+        height, width = self.architecture.image_size
+        if frames.shape[1] != 1:
             raise DataError(
-                f"{owner}: the world model takes uint8 frames (T, {height}, {width}, 3) of one camera, "
+                f"{owner}: the world model imagines one camera, got {frames.shape[1]}. Choose one of them where the "
+                "dataset lets you: cameras=[…]."
+            )
+        expected = (1, height, width, 3)
+        if frames.dtype != torch.uint8 or frames.shape[0] < 1 or tuple(frames.shape[1:]) != expected:
+            found = f"{frames.dtype} {(frames.shape[0], *frames.shape[2:])}"
+            raise DataError(
+                f"{owner}: the world model takes uint8 frames (T, {height}, {width}, 3), "
                 f"got {found}. Choose frames of that size; for tasks, see tasks.args.image_size."
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gymnast_core.types import Task
+from gymnast_core.types import Task, one_camera
 from gymnast_worldgym.world_model import WorldGym
 
 SIZES = {"image_size": [16, 16], "patch_size": 8, "dim": 32, "layers": 2, "heads": 2, "action_dim": 3, "window": 4}
@@ -21,7 +21,7 @@ def test_weights_and_cache_are_exact(guidance: float) -> None:
     plan = WorldGym.memory_plan(world.config, 3)
     assert plan["world model"] == sum(p.nbytes for p in world.network.parameters())
     frames = torch.randint(0, 256, (3, 1, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    tasks = [Task(str(i), "push", frames_THWC) for i, frames_THWC in enumerate(frames)]
+    tasks = [Task(str(i), "push", one_camera(frames_THWC)) for i, frames_THWC in enumerate(frames)]
     state = world.reset(tasks, generator=torch.Generator().manual_seed(1))
     for _ in range(2):
         world.step(state, torch.zeros(3, 2, 2))

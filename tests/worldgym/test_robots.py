@@ -94,8 +94,10 @@ def test_the_robot_is_stored_with_the_checkpoint(tmp_path) -> None:
     model.save(tmp_path / "world")
     again = WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "world")))
     assert again.actions.robot == robot("bridge")
-    task = Task("t", "", torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
-    frames = [m.step(m.reset([task], generator=worlds.generator()), torch.ones(1, 2, 7)) for m in (model, again)]
+    task = Task("t", "", torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8))
+    frames = [
+        m.step(m.reset([task], generator=worlds.generator()), torch.ones(1, 2, 7)).frames_BLVHWC for m in (model, again)
+    ]
     assert torch.equal(frames[0], frames[1])
 
 

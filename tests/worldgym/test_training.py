@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 import worlds
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import Episode
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import Episode, one_camera
 from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, draw_times, pixel_weights
 from gymnast_worldgym.world_model import WorldGym
 
@@ -20,7 +23,7 @@ def test_the_loss_falls(prediction: str) -> None:
     optimizer = torch.optim.Adam(model.module().parameters(), lr=3e-3)
     episodes, losses = worlds.moving_dot(2, length=5), []
     for _ in range(25):
-        loss = model.training_loss(episodes, generator=worlds.generator()).value
+        loss = model.training_loss(episodes, generator=worlds.generator()).mean
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -31,7 +34,7 @@ def test_the_loss_falls(prediction: str) -> None:
 def test_the_loss_is_reproducible_and_reaches_every_parameter() -> None:
     model = worlds.world(action_dropout=0.5, pixel_weights=PixelWeights())
     episodes = worlds.moving_dot(4)
-    losses = [model.training_loss(episodes, generator=worlds.generator(2)).value for _ in range(2)]
+    losses = [model.training_loss(episodes, generator=worlds.generator(2)).mean for _ in range(2)]
     assert torch.equal(losses[0], losses[1])
     losses[0].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.module().parameters())
@@ -40,8 +43,8 @@ def test_the_loss_is_reproducible_and_reaches_every_parameter() -> None:
 def test_dropping_every_action_hides_them() -> None:
     model = worlds.world(action_dropout=1.0)
     episodes = worlds.moving_dot(4)
-    others = [Episode(e.id, "", e.frames_THWC, e.actions_TA + 1) for e in episodes]
-    losses = [model.training_loss(e, generator=worlds.generator(2)).value.item() for e in (episodes, others)]
+    others = [Episode(e.id, "", e.frames_TVHWC, e.actions_TA + 1) for e in episodes]
+    losses = [model.training_loss(e, generator=worlds.generator(2)).mean.item() for e in (episodes, others)]
     assert losses[0] == losses[1]
 
 
@@ -51,7 +54,7 @@ def test_clips_start_anywhere_and_keep_frames_and_actions_together() -> None:
     actions = torch.arange(1.0, 12.0)[:, None].expand(11, 3)
     starts = set()
     for _ in range(60):
-        clips = draw_clips([Episode("e", "", frames, actions)], 5, model.actions, g)
+        (clips,) = draw_clips([Episode("e", "", one_camera(frames), actions)], 5, model.actions, [g])
         seen = clips.frames_BTHWC[0, :, 0, 0, 0].tolist()
         starts.add(seen[0])
         assert clips.actions_BTA[0, :, 0].tolist() == seen
@@ -64,12 +67,12 @@ def test_windows_pair_every_frame_with_the_action_chosen_at_it_where_there_is_on
     actions = torch.arange(1.0, 12.0)[:, None].expand(11, 3)
     starts = set()
     for _ in range(60):
-        clips = draw_clips([Episode("long", "", frames, actions)], 5, model.actions, g)
+        (clips,) = draw_clips([Episode("long", "", one_camera(frames), actions)], 5, model.actions, [g])
         seen = clips.frames_BTHWC[0, :, 0, 0, 0].tolist()
         starts.add(seen[0])
         assert clips.actions_BTA[0, :, 0].tolist() == [i + 1 for i in seen]
     assert starts == set(range(7))
-    short = draw_clips([Episode("short", "", frames[:5], actions[:4])], 5, model.actions, g)
+    (short,) = draw_clips([Episode("short", "", one_camera(frames[:5]), actions[:4])], 5, model.actions, [g])
     assert short.actions_BTA[0, :, 0].tolist() == [1, 2, 3, 4, 0]
 
 
@@ -77,7 +80,7 @@ def test_episodes_that_cannot_be_trained_on_are_named() -> None:
     short = worlds.moving_dot(1, length=2)[0]
     with pytest.raises(DataError, match="'short' has 1 frame"):
         worlds.world().training_loss(
-            [Episode("short", "", short.frames_THWC[:1], short.actions_TA[:0])], generator=worlds.generator()
+            [Episode("short", "", short.frames_TVHWC[:1], short.actions_TA[:0])], generator=worlds.generator()
         )
     with pytest.raises(DataError, match="No episodes"):
         worlds.world().training_loss([], generator=worlds.generator())
@@ -86,7 +89,7 @@ def test_episodes_that_cannot_be_trained_on_are_named() -> None:
 def test_the_mixture_of_noise_levels() -> None:
     model = worlds.world()
     config = TrainingConfig(clean_fraction=0.5, pure_noise_fraction=0.5)
-    t = draw_times(model.process, 200, 100, config, worlds.generator())
+    t = draw_times(model.process, 100, config, episode_generators(worlds.generator(), 200))
     assert abs((t <= 28).float().mean() - 0.5 - 0.25 * 0.029) < 0.01
     assert abs((t == 999).float().mean() - 0.25) < 0.01
 
@@ -102,6 +105,73 @@ def test_pixel_weights_find_objects_and_motion() -> None:
     assert w[1].eq(1).all()
 
 
+def test_pixel_weights_of_a_clip_are_its_own() -> None:
+    clips = torch.stack([episode.view() for episode in worlds.moving_dot(3)])
+    clips[1:] = 255 - clips[1:]
+    config = PixelWeights()
+    together = pixel_weights(clips, config)
+    for row in range(3):
+        assert torch.equal(pixel_weights(clips[row : row + 1], config)[0], together[row])
+    # A dot of 4 x 4 pixels on a table of one colour: what is no table is an object, in every frame and picture.
+    moving = replace(config, base=0.0, motion=0.0)
+    assert pixel_weights(clips, moving).count_nonzero((2, 3, 4)).eq(16).all()
+
+
+@pytest.mark.parametrize("alignment", ["previous", "same"])
+@pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
+def test_gradients_do_not_depend_on_the_microbatches(prediction: str, alignment: str) -> None:
+    model = worlds.world(
+        prediction=prediction,
+        action_alignment=alignment,
+        action_dropout=0.5,
+        pure_noise_fraction=0.5,
+        pixel_weights=PixelWeights(),
+    )
+    episodes = [*worlds.moving_dot(6), *worlds.moving_dot(2, length=4)]
+    mean, gradient = _learn(model, episodes, len(episodes))
+    assert gradient.norm() > 0
+    for size in (1, 2, 4):
+        again, found = _learn(model, episodes, size)
+        assert again == pytest.approx(mean, rel=1e-5)
+        assert (found - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+def _learn(model: WorldGym, episodes: Sequence[Episode], size: int) -> tuple[float, torch.Tensor]:
+    """Mean loss and gradient of one step in microbatches of that size, all fed from one generator."""
+    model.module().zero_grad()
+    generator, parts = worlds.generator(4), []
+    for first in range(0, len(episodes), size):
+        part = model.training_loss(episodes[first : first + size], generator=generator)
+        part.total.backward()
+        parts.append(part)
+    weight = sum(float(part.weight) for part in parts)
+    gradients = [p.grad.flatten() for p in model.module().parameters() if p.grad is not None]
+    return sum(part.total.item() for part in parts) / weight, torch.cat(gradients) / weight
+
+
+def test_a_clip_adds_the_same_beside_any_other() -> None:
+    model, (one, two, three) = worlds.world(pixel_weights=PixelWeights()), worlds.moving_dot(3)
+    changed = Episode(three.id, "", 255 - three.frames_TVHWC[:4], three.actions_TA[:3])
+
+    def total(*episodes: Episode) -> float:
+        return model.training_loss(episodes, generator=worlds.generator(6)).total.item()
+
+    added = [total(first, one) - total(first) for first in (two, three, changed)]
+    assert added[0] > 0
+    assert added == pytest.approx([added[0]] * 3, rel=1e-5)
+
+
+def test_the_loss_is_the_mean_over_clips_frames_and_pixels() -> None:
+    model, episodes = worlds.world(), worlds.moving_dot(5)
+    loss = model.training_loss(episodes, generator=worlds.generator())
+    assert loss.weight == 5
+    assert loss.metrics["mse"].weight == 5
+    assert float(loss.metrics["mse"].value) == pytest.approx(loss.mean.item(), rel=1e-6)
+    weighted = worlds.world(pixel_weights=PixelWeights(base=3.0, object=0.0, motion=0.0))
+    tripled = weighted.training_loss(episodes, generator=worlds.generator())
+    assert tripled.mean.item() == pytest.approx(3 * loss.mean.item(), rel=1e-6)
+
+
 def test_validation_names_its_controls_and_prefers_a_perfect_world() -> None:
     model, episodes = worlds.world(), worlds.moving_dot(6)
     quality = model.validate(episodes, generator=worlds.generator())
@@ -114,7 +184,7 @@ def test_validation_names_its_controls_and_prefers_a_perfect_world() -> None:
         "psnr_copy_previous",
         "psnr_shuffled",
     } <= set(quality)
-    still = [Episode(e.id, "", e.frames_THWC[:1].expand(5, -1, -1, -1), e.actions_TA[:4]) for e in episodes]
+    still = [Episode(e.id, "", e.frames_TVHWC[:1].expand(5, -1, -1, -1, -1), e.actions_TA[:4]) for e in episodes]
     assert model.validate(still, generator=worlds.generator())["psnr_copy"] == pytest.approx(60.0)
 
 
@@ -125,5 +195,6 @@ def test_a_saved_world_imagines_the_same_frames(tmp_path: Path) -> None:
     assert again.architecture == model.architecture
     assert again.sampling == model.sampling
     actions = torch.randn(2, 6, 3, generator=worlds.generator())
-    frames = [m.step(m.reset(worlds.tasks(2), generator=worlds.generator(1)), actions) for m in (model, again)]
+    starts = [m.reset(worlds.tasks(2), generator=worlds.generator(1)) for m in (model, again)]
+    frames = [m.step(state, actions).frames_BLVHWC for m, state in zip((model, again), starts, strict=True)]
     assert torch.equal(frames[0], frames[1])

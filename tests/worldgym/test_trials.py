@@ -34,7 +34,7 @@ def test_finds_the_trials_that_the_original_finds() -> None:
         "put_carrot_on_plate/ep_0",
         "put_carrot_on_plate/ep_1",
     }
-    assert all(task.frames_THWC.dtype == torch.uint8 and task.frames_THWC.ndim == 4 for task in tasks)
+    assert all(task.frames_TVHWC.dtype == torch.uint8 and task.frames_TVHWC.ndim == 5 for task in tasks)
 
 
 def test_groups_and_titles_are_those_of_the_original() -> None:
@@ -50,10 +50,10 @@ def test_groups_and_titles_are_those_of_the_original() -> None:
 
 def test_resizes_on_request() -> None:
     tasks = Trials(Trials.Config(path=str(TREE), image_size=[16, 24])).tasks()
-    assert tasks[0].frames_THWC.shape == (1, 16, 24, 3)
+    assert tasks[0].frames_TVHWC.shape == (1, 1, 16, 24, 3)
     assert len(tasks[1:3]) == 2
-    own = trials(TREE).tasks()[0].frames_THWC
-    assert torch.equal(tasks[0].frames_THWC, resize(own, (16, 24)))
+    own = trials(TREE).tasks()[0].view()
+    assert torch.equal(tasks[0].view(), resize(own, (16, 24)))
 
 
 def test_reads_images_only_when_asked(tmp_path: Path) -> None:

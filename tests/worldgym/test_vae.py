@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.testing import check_world_model
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Task, one_camera
 from gymnast_worldgym.latent_cache import LatentCache
 from gymnast_worldgym.noise import generator_noise
 from gymnast_worldgym.vae import Autoencoder, AutoencoderCodec
@@ -128,14 +128,26 @@ def test_a_cache_in_the_place_of_a_file_is_one_error(tmp_path: Path) -> None:
 
 def test_training_is_the_same_with_and_without_a_cache(tmp_path: Path) -> None:
     frames = autoencoders.images(4)
-    episodes = [Episode("e", "", frames, torch.randn(3, 10, generator=worlds.generator()))]
+    episodes = [Episode("e", "", one_camera(frames), torch.randn(3, 10, generator=worlds.generator()))]
     plain = autoencoders.world()
     cached = autoencoders.world(latent_cache=str(tmp_path))
     losses = [
-        model.training_loss(episodes, generator=worlds.generator(3)).value.item() for model in (plain, cached, cached)
+        model.training_loss(episodes, generator=worlds.generator(3)).mean.item() for model in (plain, cached, cached)
     ]
     assert losses[0] == losses[1] == losses[2]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+
+
+def test_a_clip_has_its_own_posterior_sample() -> None:
+    frames = autoencoders.images(6)
+    clips = [
+        Episode(str(i), "", one_camera(frames[i : i + 3]), torch.randn(2, 10, generator=worlds.generator(i)))
+        for i in (0, 3)
+    ]
+    model, g = autoencoders.world(), worlds.generator(3)
+    parts = [model.training_loss([clip], generator=g).total.item() for clip in clips]
+    whole = model.training_loss(clips, generator=worlds.generator(3))
+    assert whole.total.item() == pytest.approx(sum(parts), rel=1e-5) and whole.weight == 2
 
 
 def test_the_autoencoder_is_neither_trained_nor_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,27 +181,27 @@ def test_the_rollouts_of_a_group_are_encoded_once_and_start_alike() -> None:
     model = autoencoders.world(denoising_steps=1)
     spy = model.codec = autoencoders.SpyCodec(model.codec)
     one, two = autoencoders.images(2)
-    tasks = [Task("a", "", one[None]), Task("b", "", two[None]), Task("c", "", one[None].clone())]
+    tasks = [Task(id, "", one_camera(image[None])) for id, image in (("a", one), ("b", two), ("c", one.clone()))]
     state = model.reset(tasks, generator=worlds.generator())
     assert [len(frames) for frames in spy.encoded] == [2]
     start = state.sampler.latents_BTHWC[:, :1]
     assert torch.equal(start[0], start[2]) and not torch.equal(start[0], start[1])
-    frames = model.step(state, torch.zeros(3, 1, 10))
+    frames = model.step(state, torch.zeros(3, 1, 10)).frames_BLVHWC
     assert not torch.equal(frames[0], frames[2])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_group_imagines_what_its_rollouts_imagine_alone(guidance: float) -> None:
     model = autoencoders.world(denoising_steps=2, guidance=guidance)
-    one, two = (Task(str(i), "", image[None]) for i, image in enumerate(autoencoders.images(2)))
+    one, two = (Task(str(i), "", one_camera(image[None])) for i, image in enumerate(autoencoders.images(2)))
     tasks, origin = [one, two, one, one], [0, 1, 0, 0]
     g = worlds.generator()
     posterior, initial = (torch.randn(n, length, 8, 8, 16, generator=g) for n, length in ((2, 1), (4, 3)))
     actions = torch.randn(4, 3, 10, generator=g)
-    together = model.step(model.start(tasks, autoencoders.recorded_noise(posterior, initial)), actions)
+    together = model.step(model.start(tasks, autoencoders.recorded_noise(posterior, initial)), actions).frames_BLVHWC
     for i, task in enumerate(tasks):
         noise = autoencoders.recorded_noise(posterior[origin[i]][None], initial[i : i + 1])
-        alone = model.step(model.start([task], noise), actions[i : i + 1])
+        alone = model.step(model.start([task], noise), actions[i : i + 1]).frames_BLVHWC
         assert (alone[0].int() - together[i].int()).abs().max() <= 1
 
 

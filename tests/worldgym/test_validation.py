@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Step, Task
 from gymnast_worldgym import validation
 from gymnast_worldgym.validation import illustrate, mse, open_loop_quality, psnr, ssim
 
@@ -34,14 +34,14 @@ class Remembering(WorldModel):
 
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, object]:
         self.most = max(self.most, len(tasks))
-        known = {episode.frames_THWC[0].numpy().tobytes(): episode for episode in self.episodes}
-        return {"known": [known[task.frames_THWC[0].numpy().tobytes()] for task in tasks], "at": 1}
+        known = {episode.view()[0].numpy().tobytes(): episode for episode in self.episodes}
+        return {"known": [known[task.view()[0].numpy().tobytes()] for task in tasks], "at": 1}
 
-    def step(self, state: dict, actions_BLA: Tensor) -> Tensor:
+    def step(self, state: dict, actions_BLA: Tensor) -> Step:
         at, length = state["at"], actions_BLA.shape[1]
         state["at"] = at + length
-        frames = torch.stack([episode.frames_THWC[at : at + length] for episode in state["known"]])
-        return (frames.int() - self.error).clamp(min=0).to(torch.uint8)
+        frames = torch.stack([episode.frames_TVHWC[at : at + length] for episode in state["known"]])
+        return Step((frames.int() - self.error).clamp(min=0).to(torch.uint8))
 
 
 def pictures(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -107,12 +107,12 @@ def test_quality_by_frame_and_on_average() -> None:
     episodes = worlds.moving_dot(6, length=10)
     quality = open_loop_quality(Remembering(episodes, error=5), episodes, worlds.generator())
     # A dot of 255 and a table of 180 grey levels become 5 levels darker, where a channel is not black already.
-    frames = torch.stack([episode.frames_THWC[1:] for episode in episodes]).float()
+    frames = torch.stack([episode.view()[1:] for episode in episodes]).float()
     expected = (frames - (frames - 5).clamp(min=0)).square().mean((2, 3, 4))
     assert quality["mse"] == pytest.approx(expected.mean().item())
     assert quality["mse_4"] == pytest.approx(expected[:, 3].mean().item())
     assert quality["psnr_8"] == pytest.approx((10 * torch.log10(65025 / expected[:, 7])).mean().item())
-    start = torch.stack([episode.frames_THWC[0] for episode in episodes])[:, None].expand_as(frames)
+    start = torch.stack([episode.view()[0] for episode in episodes])[:, None].expand_as(frames)
     assert quality["ssim_copy_8"] == pytest.approx(ssim(start[:, 7], frames[:, 7]).mean().item())
     assert quality["ssim_copy"] < 0.9 < quality["ssim"] and quality["ssim_shuffled"] == quality["ssim"]
     names = {f"{measure}{control}" for measure in ("mse", "psnr", "ssim") for control in ("", "_copy")}
@@ -130,7 +130,7 @@ def test_large_frames_are_imagined_in_smaller_batches(monkeypatch: pytest.Monkey
     assert open_loop_quality(few, episodes, worlds.generator())["psnr"] == pytest.approx(together["psnr"])
     assert few.most == 2
     with pytest.raises(DataError, match="at least 2 frames"):
-        short = [Episode("a", "", episodes[0].frames_THWC[:1], episodes[0].actions_TA[:0])]
+        short = [Episode("a", "", episodes[0].frames_TVHWC[:1], episodes[0].actions_TA[:0])]
         open_loop_quality(few, short, worlds.generator())
 
 
@@ -147,7 +147,7 @@ def test_pictures_show_recorded_beside_imagined(tmp_path: Path) -> None:
     video = decoded(tmp_path / "episode-7.mp4")
     width = 16 * video.shape[1] // 16
     # The eighth of ten episodes shown is the ninth; its colours survive H.264 but for a few grey levels.
-    recorded = episodes[8].frames_THWC.numpy().astype(int).repeat(width // 16, 1).repeat(width // 16, 2)
+    recorded = episodes[8].view().numpy().astype(int).repeat(width // 16, 1).repeat(width // 16, 2)
     assert len(video) == len(recorded)
     left, right = video[:, :, :width], video[:, :, -width:]
     assert np.abs(left - recorded).mean() < 6 and np.abs(right[0] - recorded[0]).mean() < 6

@@ -12,13 +12,25 @@ from omegaconf import OmegaConf
 
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.testing import check_world_model
-from gymnast_worldgym.world_model import WorldGym
+from gymnast_core.types import Offers
+from gymnast_worldgym.world_model import State, WorldGym
 
 
 def imagine(model: WorldGym, seed: int = 0, count: int = 3, chunks: tuple[int, ...] = (4, 1, 3)) -> torch.Tensor:
     actions = torch.randn(count, sum(chunks), 3, generator=worlds.generator(9))
     state = model.reset(worlds.tasks(count), generator=worlds.generator(seed))
-    return torch.cat([model.step(state, chunk) for chunk in actions.split(chunks, dim=1)], dim=1)
+    return torch.cat([frames_of(model, state, chunk) for chunk in actions.split(chunks, dim=1)], dim=1)
+
+
+def frames_of(model: WorldGym, state: State, actions_BLA: torch.Tensor) -> torch.Tensor:
+    """The frames of one step, (B, L, H, W, C): WorldGym has one camera and knows neither readings nor outcomes."""
+    step = model.step(state, actions_BLA)
+    assert step.proprio_BLP is None and step.outcome_BL is None and step.frames_BLVHWC.shape[2] == 1
+    return step.frames_BLVHWC[:, :, 0]
+
+
+def test_it_offers_one_camera_as_the_tasks_call_it() -> None:
+    assert WorldGym.offers(worlds.world().config) == Offers(cameras=1, proprio=None)
 
 
 def test_frames_are_uint8_one_for_each_action() -> None:
@@ -46,11 +58,11 @@ def test_two_live_states_do_not_influence_each_other() -> None:
     model = worlds.world(prediction="v", denoising_steps=2)
     actions = torch.randn(2, 8, 3, generator=worlds.generator(4))
     alone = model.reset(worlds.tasks(2), generator=worlds.generator(1))
-    expected = [model.step(alone, chunk) for chunk in actions.split(2, dim=1)]
+    expected = [frames_of(model, alone, chunk) for chunk in actions.split(2, dim=1)]
     one = model.reset(worlds.tasks(2), generator=worlds.generator(1))
     other = model.reset(worlds.tasks(4), generator=worlds.generator(2))
     for chunk, frames in zip(actions.split(2, dim=1), expected, strict=True):
-        assert torch.equal(model.step(one, chunk), frames)
+        assert torch.equal(frames_of(model, one, chunk), frames)
         model.step(other, torch.randn(4, 3, 3))
 
 
@@ -60,7 +72,8 @@ def test_an_episode_does_not_depend_on_its_neighbours_actions() -> None:
     others = actions.clone()
     others[1:] = 5.0
     frames = [
-        model.step(model.reset(worlds.tasks(3), generator=worlds.generator(0)), a).int() for a in (actions, others)
+        frames_of(model, model.reset(worlds.tasks(3), generator=worlds.generator(0)), a).int()
+        for a in (actions, others)
     ]
     assert (frames[0][0] - frames[1][0]).abs().max() <= 1
     assert (frames[0][1:] - frames[1][1:]).abs().max() > 1
@@ -78,9 +91,10 @@ def test_context_frames_and_their_actions_matter() -> None:
     tasks = worlds.tasks(2, frames=3)
     still = [replace(task, actions_TA=torch.zeros(2, 3)) for task in tasks]
     none = [replace(task, actions_TA=None) for task in tasks]
-    last = [replace(task, frames_THWC=task.frames_THWC[-1:], actions_TA=None) for task in tasks]
+    last = [replace(task, frames_TVHWC=task.frames_TVHWC[-1:], actions_TA=None) for task in tasks]
     action = torch.ones(2, 1, 3)
-    frames = [model.step(model.reset(t, generator=worlds.generator()), action) for t in (tasks, still, none, last)]
+    starts = [model.reset(t, generator=worlds.generator()) for t in (tasks, still, none, last)]
+    frames = [frames_of(model, state, action) for state in starts]
     assert torch.equal(frames[1], frames[2])
     assert not torch.equal(frames[0], frames[1])
     assert not torch.equal(frames[1], frames[3])
@@ -93,7 +107,7 @@ def test_a_longer_context_than_the_window_keeps_its_end() -> None:
 
     def frames(**changed: torch.Tensor) -> torch.Tensor:
         state = model.reset([replace(task, **changed)], generator=worlds.generator())
-        return model.step(state, torch.ones(1, 1, 3))
+        return frames_of(model, state, torch.ones(1, 1, 3))
 
     def changed_at(values: torch.Tensor, index: int) -> torch.Tensor:
         values = values.clone()
@@ -101,9 +115,9 @@ def test_a_longer_context_than_the_window_keeps_its_end() -> None:
         return values
 
     expected = frames()
-    assert torch.equal(frames(frames_THWC=changed_at(task.frames_THWC, 2)), expected)
+    assert torch.equal(frames(frames_TVHWC=changed_at(task.frames_TVHWC, 2)), expected)
     assert torch.equal(frames(actions_TA=changed_at(task.actions_TA, 1)), expected)
-    assert not torch.equal(frames(frames_THWC=changed_at(task.frames_THWC, 3)), expected)
+    assert not torch.equal(frames(frames_TVHWC=changed_at(task.frames_TVHWC, 3)), expected)
     assert not torch.equal(frames(actions_TA=changed_at(task.actions_TA, 2)), expected)
 
 
@@ -116,9 +130,10 @@ def test_explicit_noise_is_asked_for_each_chunk() -> None:
         return torch.randn(tuple(shape), generator=g)
 
     actions = torch.ones(2, 5, 3)
-    frames = model.step(model.start(worlds.tasks(2), noise), actions)
+    frames = frames_of(model, model.start(worlds.tasks(2), noise), actions)
     assert shapes == [(2, 2, 16, 16, 3), (2, 2, 16, 16, 3), (2, 1, 16, 16, 3)]
-    assert torch.equal(frames, model.step(model.reset(worlds.tasks(2), generator=worlds.generator(1)), actions))
+    again = frames_of(model, model.reset(worlds.tasks(2), generator=worlds.generator(1)), actions)
+    assert torch.equal(frames, again)
 
 
 def test_actions_are_scaled_to_model_units_and_padded() -> None:
@@ -147,7 +162,10 @@ def test_what_does_not_fit_is_a_data_error() -> None:
     with pytest.raises(DataError, match="NaN"):
         model.step(state, torch.full((2, 1, 3), float("nan")))
     with pytest.raises(DataError, match=r"\(T, 16, 16, 3\), got torch.uint8 \(1, 8, 8, 3\)"):
-        model.reset([replace(worlds.tasks(1)[0], frames_THWC=torch.zeros(1, 8, 8, 3, dtype=torch.uint8))])
+        model.reset([replace(worlds.tasks(1)[0], frames_TVHWC=torch.zeros(1, 1, 8, 8, 3, dtype=torch.uint8))])
+    two = replace(worlds.tasks(1)[0], frames_TVHWC=torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), cameras=("a", "b"))
+    with pytest.raises(DataError, match=r"one camera, got 2\. Choose one"):
+        model.reset([two])
     with pytest.raises(DataError, match="equally many"):
         model.reset([worlds.tasks(1)[0], worlds.tasks(1, frames=2)[0]])
     with pytest.raises(DataError, match="No tasks"):

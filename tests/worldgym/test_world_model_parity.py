@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gymnast_core.types import Task
+from gymnast_core.types import Task, one_camera
 
 ATOL = {1.0: 2e-5, 3.0: 5e-5}
 """By guidance: the recordings' own sensitivity to rounding, with a margin."""
@@ -21,11 +21,11 @@ def replay(name: str, chunks: int | None = None, **changed: Any) -> tuple[Tensor
     recorded, about = golden.tensors(name), golden.settings(name)
     model = autoencoders.world(name, **changed)
     spy = model.codec = autoencoders.SpyCodec(model.codec)
-    tasks = [Task(str(i), "", image[None]) for i, image in enumerate(recorded["image"])]
+    tasks = [Task(str(i), "", one_camera(image[None])) for i, image in enumerate(recorded["image"])]
     posterior = recorded["vae_eps"].movedim(1, -1)[:, None]
     state = model.start(tasks, autoencoders.recorded_noise(posterior, *recorded["noise"]))
     actions = recorded["actions"].split(about["chunk_size"], dim=1)[:chunks]
-    return torch.cat([model.step(state, chunk) for chunk in actions], dim=1), spy
+    return torch.cat([model.step(state, chunk).frames_BLVHWC[:, :, 0] for chunk in actions], dim=1), spy
 
 
 @pytest.mark.parametrize(

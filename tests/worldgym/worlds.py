@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Task, one_camera
 from gymnast_worldgym.world_model import WorldGym
 
 SIZE = dict(image_size=[16, 16], patch_size=8, dim=32, layers=2, heads=2, action_dim=4, robot_action_dim=3, window=5)
@@ -28,8 +28,8 @@ def tasks(count: int, frames: int = 1) -> list[Task]:
         Task(
             f"task{i}",
             "push",
-            torch.randint(256, (frames, 16, 16, 3), dtype=torch.uint8, generator=g),
-            torch.randn(frames - 1, 3, generator=g) if frames > 1 else None,
+            one_camera(torch.randint(256, (frames, 16, 16, 3), dtype=torch.uint8, generator=g)),
+            actions_TA=torch.randn(frames - 1, 3, generator=g) if frames > 1 else None,
         )
         for i in range(count)
     ]
@@ -50,7 +50,7 @@ def moving_dot(count: int, length: int = 8) -> list[Episode]:
                 moved = (place + torch.randint(-2, 3, (2,), generator=g)).clamp(0, 12)
                 actions[i, :2] = (moved - place).float()
                 place = moved
-        episodes.append(Episode(f"episode{index}", "push", frames, actions))
+        episodes.append(Episode(f"episode{index}", "push", one_camera(frames), actions))
     return episodes
 
 
