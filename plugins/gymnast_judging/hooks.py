@@ -78,10 +78,9 @@ def gymnast_evaluation_done(event: EvaluationDone) -> None:
         return
     from gymnast_judging.stored import kind_of, store
 
-    judge, label = _evaluation_judge(event), f"evaluation-{event.label}"
-    if event.config.kind != "train" and not label.endswith(f"-in-{event.world}"):
-        label += f"-in-{event.world}"
-    store(event.folder, label, event.rollouts, event.rewards, judge, reward_kind=kind_of(judge))
+    judge = _evaluation_judge(event)
+    kind = kind_of(judge, event.parts.reward_model)
+    store(event.folder, f"evaluation-{event.label}", event.rollouts, event.rewards, judge, reward_kind=kind)
 
 
 def gymnast_build_page(event: PageWanted) -> Path | None:
@@ -105,10 +104,8 @@ def _watch(event: RunEvent) -> Any:
 
 
 def _evaluation_judge(event: EvaluationDone) -> ComponentConfig:
-    """Who judged: a training has one judge for its evaluations, `gymnast evaluate` one a world."""
+    """Who judged: a training has one judge for its evaluations, `gymnast evaluate` one a world (label: P-in-WORLD)."""
     if event.config.kind == "train":
         return event.config.evaluation.reward_model
     judges = event.config.all_rewards()
-    if event.world in judges:
-        return judges[event.world]
     return judges[max((world for world in judges if event.label.endswith(f"-in-{world}")), key=len)]

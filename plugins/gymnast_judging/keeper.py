@@ -17,9 +17,8 @@ class Keeper:
     """
 
     def __init__(self, event: RewardsScored, options: Config) -> None:
-        judge = event.parts.reward_model
         self._folder, self._part = event.folder, event.config.reward_model
-        self._kind = kind_of(self._part) if judge is None else judge.kind
+        self._kind = kind_of(self._part, event.parts.reward_model)
         # Every process has the same share, so that none has to ask the others what is left.
         self._share = options.keep_bytes // event.parts.processes.count if options.keep_iterations else 0
         self._iteration, self._left = 0, 0

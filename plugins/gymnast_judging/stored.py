@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
+from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
@@ -108,9 +109,9 @@ def store(
     return used
 
 
-def kind_of(judge: ComponentConfig) -> str:
-    """What a judge's rewards are, "success" or "score", as far as its class says."""
-    return registries().reward_models.load(judge.name).kind
+def kind_of(judge: ComponentConfig, built: RewardModel | None = None) -> str:
+    """What a judge's rewards are, "success" or "score": as it says itself, or else its class."""
+    return registries().reward_models.load(judge.name).kind if built is None else built.kind
 
 
 def remove_later(folder: Path, done: int) -> None:
