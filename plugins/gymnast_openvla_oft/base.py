@@ -114,6 +114,8 @@ class CheckpointPolicy(Policy):
         super().__init__()
         check_config(config)
         self.config = config
+        self.needed = self.needs(config)
+        """What it is shown: found once, since the files that say so may be gone when it is saved."""
         source = None
         if config.checkpoint is None:
             self.description, tokenizer = _from_scratch(config)
@@ -183,10 +185,10 @@ class CheckpointPolicy(Policy):
     def save(self, directory: Path) -> None:
         """Write a checkpoint directory that the reference code and this class read; auxiliary heads are left out."""
         golden.forget(Path(directory))
-        needs = self.needs(self.config)
-        config = {**self.description.config, IMAGES_KEY: needs.camera_count}
-        if not isinstance(needs.cameras, int):
-            config[CAMERAS_KEY] = list(needs.cameras)
+        cameras = self.needed.cameras
+        config = {**self.description.config, IMAGES_KEY: self.needed.camera_count}
+        if isinstance(cameras, tuple):
+            config[CAMERAS_KEY] = list(cameras)
         self.description = replace(self.description, config=config)
         save_checkpoint(Path(directory), self.description, self.prompts.tokenizer, self.model)
 
@@ -196,7 +198,7 @@ class CheckpointPolicy(Policy):
 
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
         """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator."""
-        settings, needs = self.config.imitation, self.needs(self.config)
+        settings, needs = self.config.imitation, self.needed
         drawn = []
         generators = episode_generators(generator, len(episodes))
         for episode, own in zip(episodes, generators, strict=True):
@@ -210,7 +212,7 @@ class CheckpointPolicy(Policy):
 
     def plain_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
         """Decisions of a validation batch, as they were recorded."""
-        settings, needs = self.config.imitation, self.needs(self.config)
+        settings, needs = self.config.imitation, self.needed
         generators = episode_generators(generator, len(episodes))
         pairs = zip(episodes, generators, strict=True)
         return joined([draw_decisions(episode, self.chunk_length, settings, needs, own) for episode, own in pairs])

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+from gymnast_core.testing.making import camera_names
 from gymnast_core.types import ActionChunk, Episode, Observation
 from gymnast_openvla_oft.adapters import Factors
 from gymnast_openvla_oft.architecture import Architecture, Tower
@@ -140,11 +141,20 @@ def golden_prompts(case: dict[str, Tensor]) -> Prompts:
     return pad_prompts(rows(case["input_ids"], case["attention_mask"]), PAD_TOKEN)
 
 
+def seeing(
+    images_BVHWC: Tensor, instructions: Sequence[str], proprio_BP: Tensor | None = None, cameras: Sequence[str] = ()
+) -> Observation:
+    """What is seen at one moment, without history."""
+    names = tuple(cameras) or camera_names(images_BVHWC.shape[1])
+    readings = None if proprio_BP is None else proprio_BP[:, None]
+    return Observation(images_BVHWC[:, None], tuple(instructions), names, readings)
+
+
 def observation(batch: int = 3, views: int = 1, size: int = 16) -> Observation:
     generator = torch.Generator().manual_seed(5)
     shape = (batch, views, size, size, 3)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return Observation(images, tuple(INSTRUCTIONS[i % 3] for i in range(batch)))
+    return seeing(images, tuple(INSTRUCTIONS[i % 3] for i in range(batch)))
 
 
 def episodes(count: int = 4, length: int = 6) -> list[Episode]:
@@ -152,7 +162,7 @@ def episodes(count: int = 4, length: int = 6) -> list[Episode]:
     generator = torch.Generator().manual_seed(6)
     made = []
     for i in range(count):
-        frames = torch.randint(0, 256, (length, 16, 16, 3), generator=generator, dtype=torch.uint8)
+        frames = torch.randint(0, 256, (length, 1, 16, 16, 3), generator=generator, dtype=torch.uint8)
         sign = 1.0 if i % 2 else -1.0
         actions = torch.tensor([0.01, 0.02]).mul(sign).expand(length - 1, 2)
         points = torch.rand(length, 2, 2, generator=generator)

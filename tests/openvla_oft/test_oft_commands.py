@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from oft_cases import seeing
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gymnast_core import cli
 from gymnast_core.plugins.compose import registries
 from gymnast_core.rollouts.imagine import imagine
-from gymnast_core.types import Observation
 from gymnast_openvla_oft.adapters import Factors, read_adapter
 from gymnast_openvla_oft.policy import OpenVLAOFT
 from gymnast_tabletop.record import Recording, record
@@ -137,7 +137,7 @@ def test_the_shipped_policy_still_acts_as_it_did() -> None:
     policy = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(folder), golden="error"))
     rows, columns = torch.arange(64)[:, None, None], torch.arange(64)[None, :, None]
     image = ((rows * torch.tensor([3, 1, 2]) + columns * torch.tensor([1, 3, 2])) % 256).to(torch.uint8)
-    seen = Observation(image[None, None], ("push the red block to the left",))
+    seen = seeing(image[None, None], ("push the red block to the left",))
     chunk = policy.act(seen, temperature=0.0)
     assert chunk.tokens_BLD.flatten().tolist() == SHIPPED_TOKENS
     torch.testing.assert_close(chunk.log_prob_BLD.sum(), torch.tensor(SHIPPED_LOG_PROB), atol=1e-3, rtol=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oft_cases import episodes, observation, small_config
+from oft_cases import episodes, observation, seeing, small_config
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError
@@ -37,7 +37,8 @@ def acted(of: OpenVLAOFT, seen: Observation) -> ActionChunk:
 
 
 def gradients(of: OpenVLAOFT, seen: Observation, chunk: ActionChunk) -> tuple[Tensor, dict[str, Tensor]]:
-    log_prob, entropy = of.evaluate(seen, chunk, temperature=1.3)
+    found = of.evaluate(seen, chunk, temperature=1.3)
+    log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
     of.zero_grad()
     (log_prob.sum() + entropy.sum()).backward()
     return log_prob.detach(), {name: p.grad for name, p in of.named_parameters() if p.grad is not None}
@@ -62,12 +63,12 @@ def test_reuse_changes_neither_probabilities_nor_gradients() -> None:
 def test_what_was_seen_alone_or_twice_is_computed_once() -> None:
     ours = policy()
     seen = observation(batch=3)
-    twice = Observation(seen.images_BVHWC[[0, 1, 0, 2, 1]], tuple(seen.instructions[i] for i in (0, 1, 0, 2, 1)))
+    twice = seeing(seen.latest_BVHWC[[0, 1, 0, 2, 1]], tuple(seen.instructions[i] for i in (0, 1, 0, 2, 1)))
     chunk = acted(ours, twice)
     assert store(ours).computed == 3 and store(ours).nbytes == 3 * FEATURES
-    one = Observation(twice.images_BVHWC[3:4], twice.instructions[3:4])
+    one = seeing(twice.latest_BVHWC[3:4], twice.instructions[3:4])
     part = ActionChunk(chunk.actions_BLA[3:4], chunk.log_prob_BLD[3:4], chunk.tokens_BLD[3:4])  # type: ignore[index]
-    log_prob, _ = ours.evaluate(one, part, temperature=1.3)
+    log_prob = ours.evaluate(one, part, temperature=1.3).log_prob_BLD
     torch.testing.assert_close(log_prob, part.log_prob_BLD, atol=1e-6, rtol=0)
     assert store(ours).computed == 3
 
@@ -76,13 +77,13 @@ def test_a_frame_counts_by_its_every_pixel_and_its_shape() -> None:
     ours = policy()
     seen = observation(batch=1)
     acted(ours, seen)
-    changed = seen.images_BVHWC.clone()
+    changed = seen.latest_BVHWC.clone()
     changed[0, 0, -1, -1, -1] ^= 1
-    acted(ours, replace(seen, images_BVHWC=changed))
+    acted(ours, replace(seen, images_BTVHWC=changed[:, None]))
     assert store(ours).computed == 2
     flat = torch.full((1, 1, 16, 16, 3), 7, dtype=torch.uint8)
-    acted(ours, replace(seen, images_BVHWC=flat))
-    acted(ours, replace(seen, images_BVHWC=flat.view(1, 1, 8, 32, 3)))
+    acted(ours, replace(seen, images_BTVHWC=flat[:, None]))
+    acted(ours, replace(seen, images_BTVHWC=flat.view(1, 1, 1, 8, 32, 3)))
     assert store(ours).computed == 4
 
 
@@ -120,7 +121,7 @@ def test_features_do_not_depend_on_what_else_is_unknown() -> None:
     together = ours.inputs(seen, 4).features_BPE
     store(ours).clear()
     for i in (3, 0):
-        alone = ours.inputs(Observation(seen.images_BVHWC[i : i + 1], seen.instructions[i : i + 1]), 4).features_BPE
+        alone = ours.inputs(seeing(seen.latest_BVHWC[i : i + 1], seen.instructions[i : i + 1]), 4).features_BPE
         assert together is not None and alone is not None and torch.equal(alone[0], together[i])
     again = ours.inputs(seen, 4).features_BPE
     assert again is not None and torch.equal(again, together)
@@ -177,8 +178,8 @@ def test_coarser_features_act_and_learn_alike() -> None:
     chunk = acted(ours, seen)
     assert store(ours).nbytes == FEATURES
     store(ours).clear()
-    fresh, _ = ours.evaluate(seen, chunk, temperature=1.3)
-    kept, _ = ours.evaluate(seen, chunk, temperature=1.3)
+    fresh = ours.evaluate(seen, chunk, temperature=1.3).log_prob_BLD
+    kept = ours.evaluate(seen, chunk, temperature=1.3).log_prob_BLD
     assert torch.equal(fresh, kept)
     torch.testing.assert_close(fresh, chunk.log_prob_BLD, atol=1e-6, rtol=0)
     exact = acted(policy(), seen).log_prob_BLD
@@ -192,7 +193,7 @@ def test_plain_openvla_reuses_them_too() -> None:
     ).eval()
     seen = observation(batch=2)
     chunk = ours.act(seen, generator=torch.Generator().manual_seed(1))
-    log_prob, _ = ours.evaluate(seen, chunk)
+    log_prob = ours.evaluate(seen, chunk).log_prob_BLD
     torch.testing.assert_close(log_prob, chunk.log_prob_BLD, atol=1e-5, rtol=0)
     assert ours.store is not None and ours.store.computed == 2
 
@@ -201,7 +202,7 @@ def test_imitation_keeps_only_frames_that_come_again() -> None:
     plain, jittered = policy(), policy({"color_jitter": 0.2})
     for ours, count in ((plain, 4), (jittered, 0)):
         for seed in (1, 1):
-            ours.training_loss(episodes(), generator=torch.Generator().manual_seed(seed)).value.backward()
+            ours.training_loss(episodes(), generator=torch.Generator().manual_seed(seed)).mean.backward()
         assert store(ours).computed == len(store(ours)) == count
 
 
@@ -222,7 +223,7 @@ def test_towers_that_learn_or_read_the_instruction_are_computed_every_time() -> 
 def test_bad_images_and_settings_are_one_clear_error() -> None:
     seen = observation()
     with pytest.raises(DataError, match="uint8 RGB"):
-        policy().act(replace(seen, images_BVHWC=seen.images_BVHWC.float()))
+        policy().act(replace(seen, images_BTVHWC=seen.images_BTVHWC.float()))
     for options, message in (
         ({"vision": "frosen"}, "Did you mean 'frozen'"),
         ({"feature_dtype": "int8"}, "train.feature_dtype"),

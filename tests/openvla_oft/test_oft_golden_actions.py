@@ -14,6 +14,7 @@ from oft_cases import add_component, golden_component, observation
 
 from gymnast_core.cli import cli
 from gymnast_core.errors import CheckpointError
+from gymnast_core.types import Needs
 from gymnast_openvla_oft import golden as files
 from gymnast_openvla_oft.policy import OpenVLAOFT
 
@@ -64,7 +65,7 @@ def test_record_and_verify(words: Path) -> None:
     assert (environment["dtype"], environment["attention"], environment["device"]) == ("float32", "sdpa", "cpu")
     assert environment["chunk_length"] == "5"
     policy = load(words, golden="error")
-    again = policy.act(files.made_up_observation(56), temperature=0.0)
+    again = policy.act(files.made_up_observation(56, Needs()), temperature=0.0)
     assert torch.equal(again.tokens_BLD, tensors["tokens"])
     result = gymnast("verify", str(words))
     assert result.exit_code == 0 and "are reproduced: 0 of 105 action tokens differ" in result.output
@@ -128,7 +129,7 @@ def test_comparing_leaves_sampling_alone(words: Path) -> None:
 def test_regression_heads_and_proprioception(words: Path) -> None:
     add_component(words, "action_head", golden_component("libero_l1_action_head"))
     add_component(words, "proprio_projector", golden_component("libero_l1_proprio_projector"))
-    record(words, "unnorm_key=libero_spatial_no_noops", "chunk_length=8", "--views", "2")
+    record(words, "unnorm_key=libero_spatial_no_noops", "chunk_length=8", "images=2")
     tensors = files.read_safetensors(words / files.TENSORS_FILE)
     assert tensors["proprio"].shape == (3, 8) and tensors["images"].shape[1] == 2 and "tokens" not in tensors
     assert gymnast("verify", str(words)).exit_code == 0

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from oft_cases import episodes, small_config
+from oft_cases import episodes, seeing, small_config
 from torch import Tensor
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import Observation
+from gymnast_core.seeds import episode_generators
+from gymnast_core.types import Needs
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.augmentation import jitter_color, oft_recipe, shift, shift_hsv
 from gymnast_openvla_oft.auxiliary import PointHeads
@@ -46,7 +47,7 @@ def test_a_few_steps_teach_what_the_instruction_asks() -> None:
     for _ in range(30):
         loss = policy.training_loss(episodes(), generator=generator)
         optimizer.zero_grad()
-        loss.value.backward()
+        loss.mean.backward()
         optimizer.step()
     after = policy.validate(episodes(), generator=seeded(1))
     assert after["token_loss"] < before["token_loss"] - 1.0
@@ -62,13 +63,13 @@ def test_a_regression_head_learns_from_its_l1_loss() -> None:
     for _ in range(40):
         loss = policy.training_loss(episodes(), generator=generator)
         optimizer.zero_grad()
-        loss.value.backward()
+        loss.mean.backward()
         optimizer.step()
     after = policy.validate(episodes(), generator=seeded(1))
     assert set(after) == {"loss", "action_l1"}
     assert after["action_l1"] < 0.15 < before["action_l1"]
-    frames = torch.stack([episode.frames_THWC[0] for episode in episodes()])[:, None]
-    chunk = policy.act(Observation(frames, tuple(e.instruction for e in episodes())), temperature=0.0)
+    frames = torch.stack([episode.frames_TVHWC[0] for episode in episodes()])
+    chunk = policy.act(seeing(frames, tuple(e.instruction for e in episodes())), temperature=0.0)
     wanted = torch.stack([episode.actions_TA[:2] for episode in episodes()])
     # Robot units: ranges of 0.04 and 0.08.
     assert ((chunk.actions_BLA - wanted).abs().mean(dim=(0, 1)) < torch.tensor([0.004, 0.008])).all()
@@ -78,18 +79,16 @@ def test_the_l1_loss_is_the_mean_absolute_error_of_normalised_actions() -> None:
     policy = OpenVLAOFT(replace(small_config(), action_head="l1"))
     batch = episodes(2, length=3)  # one decision an episode is possible
     loss = policy.training_loss(batch, generator=seeded())
-    seen = Observation(
-        torch.stack([episode.frames_THWC[0] for episode in batch])[:, None], tuple(e.instruction for e in batch)
-    )
+    seen = seeing(torch.stack([episode.frames_TVHWC[0] for episode in batch]), tuple(e.instruction for e in batch))
     predicted = policy.act(seen, temperature=0.0).actions_BLA
     wanted = torch.stack([episode.actions_TA for episode in batch])
     by_hand = ((predicted - wanted) / torch.tensor([0.02, 0.04])).abs().mean()
-    torch.testing.assert_close(loss.value.detach(), by_hand, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(loss.mean.detach(), by_hand, atol=1e-5, rtol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_loss() -> None:
     policy = OpenVLAOFT(small_config(shift_pixels=2, color_jitter=0.2))
-    first, again, other = (policy.training_loss(episodes(), generator=seeded(s)).value for s in (0, 0, 1))
+    first, again, other = (policy.training_loss(episodes(), generator=seeded(s)).mean for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -98,7 +97,7 @@ def test_the_same_seed_gives_the_same_loss() -> None:
 def test_every_trained_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     settings = {"auxiliary_points": 1, "auxiliary_points_weight": 1.0, "auxiliary_patches_weight": 1.0}
     policy = OpenVLAOFT(replace(small_config(**settings), **options))
-    policy.training_loss(episodes(), generator=seeded()).value.backward()
+    policy.training_loss(episodes(), generator=seeded()).mean.backward()
     for name, parameter in policy.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
@@ -106,20 +105,20 @@ def test_every_trained_parameter_gets_a_gradient(options: dict[str, Any]) -> Non
 def test_decisions_are_whole_chunks() -> None:
     episode = episodes(1, length=6)[0]
     numbered = replace(episode, actions_TA=torch.arange(5.0)[:, None].expand(5, 2))
-    drawn = draw_decisions([numbered], 3, Imitation(decisions_per_episode=200), seeded())
+    drawn = draw_decisions(numbered, 3, Imitation(decisions_per_episode=200), Needs(), seeded())
     starts = drawn.actions_BLA[:, 0, 0]
     assert set(starts.tolist()) == {0.0, 1.0, 2.0}
     assert torch.equal(drawn.actions_BLA[:, :, 0], starts[:, None] + torch.arange(3.0))
-    frames = episode.frames_THWC[starts.long()]
-    assert torch.equal(drawn.observation.images_BVHWC[:, 0], frames)
+    frames = episode.frames_TVHWC[starts.long()]
+    assert torch.equal(drawn.observation.latest_BVHWC, frames)
 
 
 def test_short_episodes_and_missing_points_are_refused() -> None:
     with pytest.raises(DataError, match="a chunk needs 9"):
-        draw_decisions(episodes(1), 9, Imitation(), seeded())
-    blind = [replace(episodes(1)[0], points_TJ2=None)]
+        draw_decisions(episodes(1)[0], 9, Imitation(), Needs(), seeded())
+    blind = replace(episodes(1)[0], points_TJ2=None)
     with pytest.raises(DataError, match="has 0 points a frame"):
-        draw_decisions(blind, 2, Imitation(auxiliary_points=1), seeded())
+        draw_decisions(blind, 2, Imitation(auxiliary_points=1), Needs(), seeded())
 
 
 def test_soft_labels_approach_hard_ones_and_prefer_neighbours() -> None:
@@ -174,9 +173,9 @@ def test_the_oft_recipe_moves_points_with_the_image() -> None:
     images = torch.full((8, 1, 100, 100, 3), 40, dtype=torch.uint8)
     images[:, :, 58:63, 38:43] = 220
     points = torch.tensor([0.405, 0.605]).expand(8, 1, 2)
-    decisions = Decisions(Observation(images, ("touch it",) * 8), torch.zeros(8, 2, 2), points)
+    decisions = Decisions(seeing(images, ("touch it",) * 8), torch.zeros(8, 2, 2), points)
     moved = augment(decisions, Imitation(oft_augmentation=True), generator)
-    for image, (x, y) in zip(moved.observation.images_BVHWC[:, 0], moved.points_BJ2[:, 0].tolist(), strict=True):
+    for image, (x, y) in zip(moved.observation.latest_BVHWC[:, 0], moved.points_BJ2[:, 0].tolist(), strict=True):
         bright = (image.float().mean(-1) > 100).nonzero().float().mean(0)
         assert abs(bright[1] - x * 100) < 1.5 and abs(bright[0] - y * 100) < 1.5
 
@@ -201,16 +200,11 @@ def test_training_with_the_oft_recipe_crops_once_and_validation_in_the_centre() 
     object.__setattr__(policy.images, "finish", lambda images: (seen.append(images), finish(images))[1])
     policy.training_loss(episodes(2), generator=seeded())
     policy.validate(episodes(2), generator=seeded())
-    drawn = draw_decisions(episodes(2), 2, config.imitation, seeded())
-    wanted, _ = oft_recipe(drawn.observation.images_BVHWC, _after_drawing())
-    assert torch.equal(seen[0], wanted)
-    assert torch.equal(seen[1], crop_center(drawn.observation.images_BVHWC, 16))
-
-
-def _after_drawing() -> torch.Generator:
-    generator = seeded()
-    draw_decisions(episodes(2), 2, Imitation(), generator)
-    return generator
+    for row, (episode, generator) in enumerate(zip(episodes(2), episode_generators(seeded(), 2), strict=True)):
+        drawn = draw_decisions(episode, 2, config.imitation, Needs(), generator).observation.latest_BVHWC
+        wanted, _ = oft_recipe(drawn, generator)
+        assert torch.equal(seen[0][row], wanted[0])
+        assert torch.equal(seen[1][row], crop_center(drawn, 16)[0])
 
 
 def test_point_heads_ignore_what_is_out_of_view() -> None:
@@ -221,8 +215,11 @@ def test_point_heads_ignore_what_is_out_of_view() -> None:
     losses = heads(hidden, seen)
     logits = heads.classification(hidden.patches_BPE)[0, :, 0]
     wanted = -logits.log_softmax(-1)[2]
-    torch.testing.assert_close(losses.classification, wanted)
-    losses.regression.backward()
+    # One of the two points is out of view: it adds nothing, and the other one counts as it always does.
+    torch.testing.assert_close(losses.classification_B, torch.stack([wanted / 2, torch.zeros(())]))
+    torch.testing.assert_close(losses.metrics["patch_loss"].value, wanted.detach())
+    assert losses.metrics["patch_loss"].weight == losses.metrics["patch_accuracy"].weight == 1
+    losses.regression_B.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in heads.parameters())
 
 

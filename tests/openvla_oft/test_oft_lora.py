@@ -37,14 +37,14 @@ def update(of: OpenVLAOFT, chunk: ActionChunk, steps: int = 2) -> None:
     optimizer = torch.optim.AdamW([p for p in of.parameters() if p.requires_grad], lr=0.01)
     for _ in range(steps):
         optimizer.zero_grad()
-        log_prob, _ = of.evaluate(observation(), chunk)
+        log_prob = of.evaluate(observation(), chunk).log_prob_BLD
         log_prob.sum().backward()
         optimizer.step()
 
 
 def log_prob(of: OpenVLAOFT, chunk: ActionChunk) -> Tensor:
     with torch.no_grad():
-        return of.evaluate(observation(), chunk)[0]
+        return of.evaluate(observation(), chunk).log_prob_BLD
 
 
 class TestLora:
@@ -156,14 +156,14 @@ class TestLora:
         seen = observation(size=56)
         chunk = chunk or of.act(seen, generator=torch.Generator().manual_seed(0))
         optimizer = torch.optim.SGD([p for p in of.parameters() if p.requires_grad], lr=0.05)
-        of.evaluate(seen, chunk)[0].mean().backward()
+        of.evaluate(seen, chunk).log_prob_BLD.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         return chunk
 
     def score(self, of: OpenVLAOFT, chunk: ActionChunk) -> Tensor:
         with torch.no_grad():
-            return of.evaluate(observation(size=56), chunk)[0]
+            return of.evaluate(observation(size=56), chunk).log_prob_BLD
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ class TestCheckpointing:
         chunk = chunk_of(plain)
         found = []
         for of in (plain, saving, copy.deepcopy(saving)):
-            log_prob, entropy = of.evaluate(observation(), chunk)
-            (log_prob.sum() + entropy.sum()).backward()
+            scored = of.evaluate(observation(), chunk)
+            (scored.log_prob_BLD.sum() + scored.entropy_BLD.sum()).backward()
             found.append({name: p.grad for name, p in of.named_parameters() if p.grad is not None})
         assert found[0].keys() == found[1].keys() == found[2].keys()
         for name, grad in found[0].items():
@@ -197,7 +197,7 @@ class TestCheckpointing:
 
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
                 held = of.evaluate(observation(), chunk)
-                assert held[0].requires_grad
+                assert held.log_prob_BLD.requires_grad
                 return sum(stored.values())
 
         plain, saving = policy(**train), policy(**train, checkpointing=True)

@@ -73,7 +73,7 @@ def test_weights_gradients_and_optimizer_state_are_exact(small: Job, train: dict
     assert size_of(plan, "weights") == sum(p.nbytes for p in parameters)
     optimizer = small.make_optimizer(trained)
     chunk = real.act(observation(), generator=torch.Generator().manual_seed(0))
-    real.evaluate(observation(), chunk)[0].sum().backward()
+    real.evaluate(observation(), chunk).log_prob_BLD.sum().backward()
     optimizer.step()
     assert size_of(plan, "gradients") == sum(p.grad.nbytes for p in parameters if p.grad is not None)
     states = [x for state in optimizer.state.values() for x in state.values()]
@@ -85,7 +85,7 @@ def test_activations_are_close_to_what_autograd_keeps(small: Job, train: dict[st
     """Measured on a real pass: with checkpointing, what is kept until the backward pass and the largest layer."""
     real = policy(small, train)
     chunk = real.act(observation(), generator=torch.Generator().manual_seed(0))
-    measured = kept_bytes(real, lambda: real.evaluate(observation(), chunk)[0])
+    measured = kept_bytes(real, lambda: real.evaluate(observation(), chunk).log_prob_BLD)
     planned = make_plan(replace(small, tuning=Tuning(**train)), CPU)
     if train.get("checkpointing"):
         measured += size_of(planned, "a layer's backward pass")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oft_cases import INSTRUCTIONS, observation, small_config
+from oft_cases import INSTRUCTIONS, observation, seeing, small_config
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
@@ -32,7 +32,8 @@ def test_chunks_have_the_contract_s_shapes_and_units(policy: OpenVLAOFT) -> None
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 1.6])
 def test_evaluate_agrees_with_act(policy: OpenVLAOFT, temperature: float) -> None:
     chunk = policy.act(observation(), temperature=temperature, generator=seeded(0))
-    log_prob, entropy = policy.evaluate(observation(), chunk, temperature=temperature)
+    found = policy.evaluate(observation(), chunk, temperature=temperature)
+    log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
     torch.testing.assert_close(log_prob.detach(), chunk.log_prob_BLD)
     assert log_prob.requires_grad and entropy.requires_grad
     assert entropy.shape == log_prob.shape
@@ -58,7 +59,7 @@ def test_mixed_prompts_in_a_batch_do_not_influence_each_other(policy: OpenVLAOFT
     together = policy.act(observation(), temperature=0.0)
     whole = observation()
     for i in range(3):
-        alone = Observation(whole.images_BVHWC[i : i + 1], whole.instructions[i : i + 1])
+        alone = seeing(whole.latest_BVHWC[i : i + 1], whole.instructions[i : i + 1])
         chunk = policy.act(alone, temperature=0.0)
         assert torch.equal(chunk.tokens_BLD[0], together.tokens_BLD[i])
         torch.testing.assert_close(chunk.log_prob_BLD[0], together.log_prob_BLD[i])
@@ -73,7 +74,7 @@ def test_instructions_and_images_both_matter(policy: OpenVLAOFT) -> None:
     seen = observation()
     log_prob = policy.act(seen, temperature=0.0).log_prob_BLD
     renamed = replace(seen, instructions=INSTRUCTIONS[::-1])
-    darker = replace(seen, images_BVHWC=seen.images_BVHWC // 2)
+    darker = replace(seen, images_BTVHWC=seen.images_BTVHWC // 2)
     assert not torch.equal(policy.act(renamed, temperature=0.0).log_prob_BLD[0], log_prob[0])
     assert not torch.equal(policy.act(darker, temperature=0.0).log_prob_BLD, log_prob)
 
@@ -158,7 +159,7 @@ class TestErrors:
     @pytest.mark.parametrize("shape", [(3, 1, 16, 16, 4), (3, 1, 0, 16, 3), (3, 16, 16, 3)])
     def test_images_of_another_shape(self, policy: OpenVLAOFT, shape: tuple[int, ...]) -> None:
         with pytest.raises(DataError, match="uint8 RGB images of shape"):
-            policy.act(replace(observation(), images_BVHWC=torch.zeros(shape, dtype=torch.uint8)))
+            policy.act(replace(observation(), images_BTVHWC=torch.zeros(shape, dtype=torch.uint8)[:, None]))
 
 
 class TestProprioception:
@@ -168,18 +169,18 @@ class TestProprioception:
         return OpenVLAOFT(replace(config, architecture=architecture, **{"proprio": True, **options}))
 
     def observation(self) -> Observation:
-        return replace(observation(), proprio_BP=torch.rand(3, 3, generator=seeded(2)))
+        return replace(observation(), proprio_BTP=torch.rand(3, 1, 3, generator=seeded(2)))
 
     def test_it_matters_and_keeps_the_contract(self) -> None:
         policy, seen = self.build(), self.observation()
-        moved = replace(seen, proprio_BP=seen.proprio_BP + 0.3)
+        moved = replace(seen, proprio_BTP=seen.proprio_BTP + 0.3)
         ours, others = (policy.act(o, temperature=0.0).log_prob_BLD for o in (seen, moved))
         assert not torch.equal(ours, others)
-        check_policy(policy, image_size=16, proprio_dim=3)
+        check_policy(policy, image_size=16)
 
     def test_it_is_clipped_to_the_range_seen_in_training(self) -> None:
         policy, seen = self.build(), self.observation()
-        far, farther = (replace(seen, proprio_BP=torch.full((3, 3), x)) for x in (5.0, 50.0))
+        far, farther = (replace(seen, proprio_BTP=torch.full((3, 1, 3), x)) for x in (5.0, 50.0))
         assert torch.equal(
             policy.act(far, temperature=0.0).log_prob_BLD, policy.act(farther, temperature=0.0).log_prob_BLD
         )
@@ -189,9 +190,9 @@ class TestProprioception:
         with pytest.raises(DataError, match="reads 3 proprioceptive values, and the observation has none"):
             policy.act(observation())
         with pytest.raises(DataError, match="proprioception has 2 dimensions, the policy's statistics 3"):
-            policy.act(replace(observation(), proprio_BP=torch.zeros(3, 2)))
+            policy.act(replace(observation(), proprio_BTP=torch.zeros(3, 1, 2)))
         with pytest.raises(DataError, match="one row of 3 an episode"):
-            policy.act(replace(observation(), proprio_BP=torch.zeros(2, 3)))
+            policy.act(replace(observation(), proprio_BTP=torch.zeros(2, 1, 3)))
 
     def test_without_statistics(self) -> None:
         with pytest.raises(ConfigError, match="needs statistics of proprioception"):

@@ -20,6 +20,7 @@ from oft_cases import (
     golden_policy,
     instruction,
     rows,
+    seeing,
 )
 from safetensors.torch import load_file
 from torch import Tensor
@@ -42,7 +43,7 @@ def built(name: str, directory: Path, **options: Any) -> tuple[OpenVLAOFT, Obser
     proprio = case["proprio_raw"].float() if "proprio_raw" in case else None
     # The policy appends the trailing token where a prompt lacks it, as the reference does.
     instructions = tuple(instruction(ids) for ids in facts["prompts_before_trailing_token"])
-    return golden_policy(directory, facts, **options), Observation(case["images_uint8"], instructions, proprio), case
+    return golden_policy(directory, facts, **options), seeing(case["images_uint8"], instructions, proprio), case
 
 
 def close(found: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
@@ -68,7 +69,8 @@ def test_act_and_evaluate(words: Path, name: str) -> None:
         close(policy.units.unnormalise(policy.codec.decode(tokens_BLA)), case[f"{kind}_actions_unnorm"], atol=1e-9)
         for temperature in (1.0, 1.6):
             chunk = ActionChunk(greedy.actions_BLA, greedy.log_prob_BLD, tokens_BLA)
-            log_prob, entropy = policy.evaluate(seen, chunk, temperature=temperature)
+            found = policy.evaluate(seen, chunk, temperature=temperature)
+            log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
             close(log_prob.flatten(1), case[f"logprob_{kind}_T{temperature}"])
             close(entropy.flatten(1), case[f"entropy_T{temperature}"])
 
@@ -100,11 +102,11 @@ def test_three_images_and_proprioception_are_all_read(words: Path) -> None:
     policy, seen, case = built(ALOHA, words)
     wanted = case["logprob_greedy_T1.0"]
     for view in range(3):
-        images = seen.images_BVHWC.clone()
+        images = seen.latest_BVHWC.clone()
         images[:, view] = 0
-        found = policy.act(replace(seen, images_BVHWC=images), temperature=0.0)
+        found = policy.act(replace(seen, images_BTVHWC=images[:, None]), temperature=0.0)
         assert not torch.allclose(found.log_prob_BLD.flatten(1), wanted, atol=1e-3)
-    still = policy.act(replace(seen, proprio_BP=torch.zeros(3, 14)), temperature=0.0)
+    still = policy.act(replace(seen, proprio_BTP=torch.zeros(3, 1, 14)), temperature=0.0)
     assert not torch.allclose(still.log_prob_BLD.flatten(1), wanted, atol=1e-3)
 
 
@@ -115,7 +117,7 @@ def test_bfloat16_shards_stay_near_float32(tmp_path: Path, words: Path) -> None:
     assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
     tokens_BLA = case["greedy_token_ids"].view(3, 5, 7)
     chunk = ActionChunk(torch.zeros(3, 5, 7), torch.zeros(3, 5, 7), tokens_BLA)
-    log_prob, _ = policy.evaluate(seen, chunk)
+    log_prob = policy.evaluate(seen, chunk).log_prob_BLD
     assert log_prob.dtype == torch.float32
     error = (log_prob.flatten(1) - case["logprob_greedy_T1.0"]).abs()
     assert error.mean() < 0.05 and error.max() < 0.5
@@ -138,7 +140,7 @@ def test_regression_head_and_film(words: Path, variant: str, sample: int) -> Non
     policy = golden_policy(words, facts)
     images = seen_as(policy, case[f"input.pixel_values.{sample}"].unflatten(1, (-1, 6)))
     proprio = case[f"input.state_raw.{sample}"][None].float()
-    seen = Observation(images, (instruction(facts["prompts"][sample]),), proprio)
+    seen = seeing(images, (instruction(facts["prompts"][sample]),), proprio)
     with torch.no_grad():
         inputs = policy.inputs(seen, 56)
         hidden = policy.model(inputs, 56)
@@ -166,10 +168,11 @@ def test_policy_gradients(words: Path) -> None:
     for i in range(2):
         prompts = rows(update["input_ids"][i], update["attention_mask"][i])
         images = seen_as(policy, update["pixel_values"][i][:, None])
-        seen = Observation(images, tuple(instruction(ids) for ids in prompts))
+        seen = seeing(images, tuple(instruction(ids) for ids in prompts))
         empty = torch.zeros(2, 5, 7)
         chunk = ActionChunk(empty, empty, update["responses"][i].view(2, 5, 7))
-        log_prob, entropy = policy.evaluate(seen, chunk, temperature=facts["temperature"])
+        found = policy.evaluate(seen, chunk, temperature=facts["temperature"])
+        log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
         chosen = log_prob.flatten()
         close(chosen.detach() * mask[i], update["old_log_probs_current_policy"][i])
         close(entropy.detach().flatten() * mask[i], update["entropy"][i])

@@ -18,6 +18,7 @@ from oft_cases import (
     film_towers,
     golden_component,
     observation,
+    seeing,
     small_config,
 )
 from safetensors.torch import load_file
@@ -39,9 +40,7 @@ def load(directory: Path, **options: Any) -> OpenVLAOFT:
 
 def seen() -> Observation:
     made = observation(size=56)
-    return Observation(
-        made.images_BVHWC, made.instructions, torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
-    )
+    return seeing(made.latest_BVHWC, made.instructions, torch.rand(3, 8, generator=torch.Generator().manual_seed(1)))
 
 
 def lora_config() -> peft.LoraConfig:
@@ -196,6 +195,6 @@ def test_from_scratch_regression_head_and_proprioception(tmp_path: Path) -> None
     policy = OpenVLAOFT(replace(config, architecture=architecture, action_head="l1", proprio=True, film=True))
     policy.save(tmp_path)
     loaded = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path)))
-    made = replace(observation(), proprio_BP=torch.zeros(3, 3))
+    made = replace(observation(), proprio_BTP=torch.zeros(3, 1, 3))
     ours, theirs = (p.act(made, temperature=0.0).actions_BLA for p in (policy, loaded))
     assert torch.equal(ours, theirs)

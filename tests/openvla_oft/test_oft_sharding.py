@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from oft_cases import observation, small_config
+from oft_cases import observation, seeing, small_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -41,10 +41,10 @@ def build(kind: str) -> OpenVLAOFT:
 def seen(rank: int, count: int) -> Observation:
     """A process's decisions; the last one's image is seen twice, so that not all processes compute as many features."""
     made = observation(batch=4)
-    images = made.images_BVHWC.clone()
+    images = made.latest_BVHWC.clone()
     images[3] = images[2]
     rows = slice(rank * 4 // count, (rank + 1) * 4 // count)
-    return Observation(images[rows], made.instructions[rows], torch.linspace(-1, 1, 4)[rows, None])
+    return seeing(images[rows], made.instructions[rows], torch.linspace(-1, 1, 4)[rows, None])
 
 
 def learn(policy: OpenVLAOFT, rank: int, count: int) -> tuple[ActionChunk, Tensor]:
@@ -55,7 +55,8 @@ def learn(policy: OpenVLAOFT, rank: int, count: int) -> tuple[ActionChunk, Tenso
     first = torch.empty(0)
     for step in range(2):
         optimizer.zero_grad()
-        log_prob, entropy = policy.evaluate(mine, chunk)
+        found = policy.evaluate(mine, chunk)
+        log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
         first = log_prob.detach() if step == 0 else first
         (-log_prob.mean() - 0.1 * entropy.mean()).backward()
         optimizer.step()

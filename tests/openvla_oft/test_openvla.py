@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oft_cases import INSTRUCTIONS, add_component, episodes, golden_component, observation, small_config
+from oft_cases import INSTRUCTIONS, add_component, episodes, golden_component, observation, seeing, small_config
 from transformers import GenerationConfig
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
@@ -68,7 +68,8 @@ def test_evaluate_agrees_with_act(words: Path, temperature: float) -> None:
     """Teacher forcing without a cache gives what decoding with one gave, unequal prompts included."""
     policy = load(words)
     chunk = policy.act(seen(), temperature=temperature, generator=seeded(0))
-    log_prob, entropy = policy.evaluate(seen(), chunk, temperature=temperature)
+    found = policy.evaluate(seen(), chunk, temperature=temperature)
+    log_prob, entropy = found.log_prob_BLD, found.entropy_BLD
     torch.testing.assert_close(log_prob.detach(), chunk.log_prob_BLD, atol=1e-4, rtol=0)
     assert chunk.tokens_BLD.shape == log_prob.shape == entropy.shape == (3, 1, 7)
     assert log_prob.requires_grad and entropy.requires_grad
@@ -81,8 +82,8 @@ def test_the_same_network_as_openvla_oft_but_causal(words: Path) -> None:
     changed = chunk.tokens_BLD.clone()
     changed[..., 3] = 300
     with torch.no_grad():
-        before, _ = policy.evaluate(seen(), chunk)
-        after, _ = policy.evaluate(seen(), replace(chunk, tokens_BLD=changed))
+        before = policy.evaluate(seen(), chunk).log_prob_BLD
+        after = policy.evaluate(seen(), replace(chunk, tokens_BLD=changed)).log_prob_BLD
     assert torch.equal(before[..., :3], after[..., :3])
     assert not torch.allclose(before[..., 4:], after[..., 4:], atol=1e-4)
 
@@ -91,7 +92,7 @@ def test_padding_does_not_matter(words: Path) -> None:
     policy, whole = load(words), seen()
     together = policy.act(whole, temperature=0.0)
     for i in range(3):
-        alone = policy.act(Observation(whole.images_BVHWC[i : i + 1], whole.instructions[i : i + 1]), temperature=0.0)
+        alone = policy.act(seeing(whole.latest_BVHWC[i : i + 1], whole.instructions[i : i + 1]), temperature=0.0)
         assert torch.equal(alone.tokens_BLD[0], together.tokens_BLD[i])
         torch.testing.assert_close(alone.log_prob_BLD[0], together.log_prob_BLD[i], atol=1e-4, rtol=0)
 
@@ -118,7 +119,7 @@ def test_units_have_no_epsilon(words: Path) -> None:
 def test_bfloat16(words: Path) -> None:
     policy = load(words, dtype="bfloat16")
     chunk = policy.act(seen(), generator=seeded(0))
-    log_prob, _ = policy.evaluate(seen(), chunk)
+    log_prob = policy.evaluate(seen(), chunk).log_prob_BLD
     assert chunk.log_prob_BLD.dtype == log_prob.dtype == torch.float32
     assert (log_prob - chunk.log_prob_BLD).abs().max() < 0.2
 
@@ -131,7 +132,7 @@ def test_it_keeps_the_contract_and_learns() -> None:
     for step in range(30):
         loss = policy.training_loss(episodes(), generator=seeded(step))
         optimizer.zero_grad()
-        loss.value.backward()
+        loss.mean.backward()
         optimizer.step()
     after = policy.validate(episodes(), generator=seeded(1))
     assert after["token_loss"] < before["token_loss"] - 1.0
@@ -153,6 +154,6 @@ def test_instructions_and_images_both_matter() -> None:
     policy = small()
     log_prob = policy.act(observation(), temperature=0.0).log_prob_BLD
     renamed = replace(observation(), instructions=INSTRUCTIONS[::-1])
-    darker = replace(observation(), images_BVHWC=observation().images_BVHWC // 2)
+    darker = replace(observation(), images_BTVHWC=observation().images_BTVHWC // 2)
     assert not torch.equal(policy.act(renamed, temperature=0.0).log_prob_BLD[0], log_prob[0])
     assert not torch.equal(policy.act(darker, temperature=0.0).log_prob_BLD, log_prob)
