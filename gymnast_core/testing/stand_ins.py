@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gymnast_core.interfaces import Optimizer, Parts, Policy, RewardModel, WorldModel
+from gymnast_core.interfaces import Optimizer, Parts, RewardModel, WorldModel
 from gymnast_core.learning import Advantages, Judged, Minibatch
-from gymnast_core.types import ActionChunk, Evaluation, LossSum, Observation, Reward, Rollout, Step, Task
+from gymnast_core.testing.made_judged import StandInPolicy
+from gymnast_core.types import LossSum, Reward, Rollout, Step, Task
 
-ACTION_DIM = 2
+ACTION_DIM = StandInPolicy.action_dim
 
 
 @dataclass(frozen=True)
@@ -35,36 +36,6 @@ class StillWorld(WorldModel):
 
     def step(self, state: Any, actions_BLA: Tensor) -> Step:
         return Step(state[:, None].expand(-1, actions_BLA.shape[1], -1, -1, -1, -1).clone())
-
-
-class GaussianPolicy(Policy):
-    """Normally distributed actions around a mean that is learned, whatever is seen."""
-
-    api_version = 2
-    Config = Nothing
-
-    def __init__(self, config: Nothing) -> None:
-        super().__init__()
-        self.config, self.chunk_length, self.action_dim = config, 3, ACTION_DIM
-        self.mean_A = nn.Parameter(torch.zeros(ACTION_DIM))
-
-    @torch.no_grad()
-    def act(
-        self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> ActionChunk:
-        shape = (len(observation.instructions), self.chunk_length, self.action_dim)
-        actions_BLA = self.mean_A + 0.1 * temperature * torch.randn(shape, generator=generator)
-        return ActionChunk(actions_BLA, self._distribution(temperature or 1.0).log_prob(actions_BLA))
-
-    def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
-    ) -> Evaluation:
-        around = self._distribution(temperature)
-        return Evaluation(around.log_prob(chunk.actions_BLA), around.entropy().expand_as(chunk.actions_BLA))
-
-    def _distribution(self, temperature: float | Tensor) -> torch.distributions.Normal:
-        scale = 0.1 * torch.as_tensor(temperature, dtype=torch.float32).reshape(-1, 1, 1)
-        return torch.distributions.Normal(self.mean_A, scale)
 
 
 class Undecided(RewardModel):
@@ -113,7 +84,7 @@ def make_parts(tasks: Sequence[Task], config: Any = None) -> Parts:
     """The parts of a run on these tasks."""
     nothing = Nothing()
     return Parts(
-        policy=GaussianPolicy(nothing),
+        policy=StandInPolicy(),
         world_model=StillWorld(nothing),
         reward_model=Undecided(nothing),
         optimizer=Reinforce(nothing),

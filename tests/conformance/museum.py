@@ -9,11 +9,23 @@ from typing import Any
 
 import numpy as np
 from exhibits import Exhibit
+from exhibits_acting import POLICIES, WORLD_MODELS
+from exhibits_given import DATASETS, HOOKS
+from exhibits_learning import OPTIMIZERS, REWARD_MODELS
 from PIL import Image
 
 from gymnast_core import testing
 from gymnast_new.kinds import KINDS
 from gymnast_new.writing import names_for, write_package
+
+MUSEUM = {
+    "world-model": WORLD_MODELS,
+    "policy": POLICIES,
+    "reward-model": REWARD_MODELS,
+    "optimizer": OPTIMIZERS,
+    "dataset": DATASETS,
+    "hooks": HOOKS,
+}
 
 _numbers = itertools.count()
 
@@ -41,7 +53,7 @@ class Museum:
         (self.folder / f"{name}.py").write_text(source)
         importlib.invalidate_caches()
         module = importlib.import_module(name)
-        checker: Any = getattr(testing, f"check_{KINDS[kind].module}")
+        checker: Any = testing.CHECKS[KINDS[kind].words]
         if kind == "hooks":
             return checker(module)
         component = getattr(module, f"First{KINDS[kind].suffix}")

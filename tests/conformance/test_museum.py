@@ -4,8 +4,8 @@ import importlib
 import re
 
 import pytest
-from exhibits import MUSEUM, Exhibit
-from museum import Museum
+from exhibits import Exhibit
+from museum import MUSEUM, Museum
 
 from gymnast_core.errors import ContractError
 
