@@ -21,9 +21,9 @@ TOKEN_VARIABLE = "GYMNAST_SERVE_TOKEN"
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
 @click.option(
-    "--image-key", "image_keys", multiple=True, metavar="KEY", help="Of a camera view; repeat for more views."
+    "--image-key", "image_keys", multiple=True, metavar="KEY", help="Of a camera's image; repeat for each camera."
 )
-@click.option("--state-key", metavar="KEY", help="Of the proprioceptive state; without it states are ignored.")
+@click.option("--state-key", metavar="KEY", help="Of the proprioceptive state, if the policy reads one.")
 @click.option("--queue", type=click.IntRange(0), default=16, show_default=True, help="Requests that may wait.")
 @click.option("--connections", type=click.IntRange(1), default=32, show_default=True, help="Websockets at once.")
 @click.option("--max-megabytes", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of a request.")

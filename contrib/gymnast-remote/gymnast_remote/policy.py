@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Observation
+from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class RemotePolicy(Policy):
     when the server cannot be reached, refuses, or answers something else than actions.
     """
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         url: str = "http://127.0.0.1:8000"
@@ -62,8 +64,11 @@ class RemotePolicy(Policy):
         action_dim: int = 7
         """A, width of the server's actions."""
         image_keys: list[str] = field(default_factory=list)
-        """Key of each camera view in what is sent; empty: "image" (openvla), "observation/image" (openpi). A dot nests:
+        """Key of each camera in what is sent; empty: "image" (openvla), "observation/image" (openpi). A dot nests:
         "images.cam_high" is {"images": {"cam_high": ...}}."""
+        cameras: list[str] = field(default_factory=list)
+        """Name of the camera behind each key, as the world calls it; empty: as many cameras as keys, in the world's
+        order."""
         blank_image_keys: list[str] = field(default_factory=list)
         """Keys of further images that the server insists on and that are sent black, e.g. "observation/wrist_image"."""
         channels_first: bool = False
@@ -73,7 +78,9 @@ class RemotePolicy(Policy):
         state_key: str | None = None
         """Key of the proprioceptive state, e.g. "observation/state"; None sends none."""
         state_width: int | None = None
-        """Width of the state; zeros are sent where the world measures none. None takes what the world measures."""
+        """Readings of the state that the server reads; needed with `state_key`."""
+        blank_state: bool = False
+        """Send zeros as the state, for worlds that measure none."""
         unnorm_key: str | None = None
         """Dataset whose action statistics an OpenVLA server is to use; None sends none."""
         action_scale: list[float] = field(default_factory=list)
@@ -99,6 +106,11 @@ class RemotePolicy(Policy):
         self.chunk_length, self.action_dim = config.chunk_length, config.action_dim
         self._client: Client | None = None
 
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        cameras = tuple(config.cameras) or len(config.image_keys) or 1
+        return Needs(cameras, proprio=None if config.blank_state else config.state_width)
+
     @torch.no_grad()
     def act(
         self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -111,12 +123,12 @@ class RemotePolicy(Policy):
             )
         answers = self._connected().decide(self._payloads(observation))
         actions_BLA = torch.from_numpy(np.stack([self._robot_units(answer) for answer in answers]))
-        actions_BLA = actions_BLA.to(observation.images_BVHWC.device)
+        actions_BLA = actions_BLA.to(observation.images_BTVHWC.device)
         return ActionChunk(actions_BLA, torch.full_like(actions_BLA[..., :1], math.nan))
 
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
         raise ConfigError(f"A remote policy cannot be trained by reinforcement learning: {NO_LIKELIHOOD}")
 
     def module(self) -> NoReturn:
@@ -156,11 +168,11 @@ class RemotePolicy(Policy):
     def _payloads(self, observation: Observation) -> list[dict[str, Any]]:
         config, protocol = self.config, PROTOCOLS[self.config.protocol]
         keys = config.image_keys or [protocol.image_key]
-        images_BVHWC = observation.images_BVHWC.cpu().numpy()
+        images_BVHWC = observation.latest_BVHWC.cpu().numpy()
         if images_BVHWC.shape[1] != len(keys):
             raise DataError(
-                f"The observation has {images_BVHWC.shape[1]} camera views, image_keys names {len(keys)} ({keys}). "
-                "Name one key a view; blank_image_keys are for those that the server wants and nobody has."
+                f"The observation has {images_BVHWC.shape[1]} cameras, image_keys names {len(keys)} ({keys}). "
+                "Name one key a camera; blank_image_keys are for those that the server wants and nobody has."
             )
         state_BP = self._state(observation)
         payloads = []
@@ -179,14 +191,14 @@ class RemotePolicy(Policy):
         return payloads
 
     def _state(self, observation: Observation) -> np.ndarray | None:
-        key, width, proprio_BP = self.config.state_key, self.config.state_width, observation.proprio_BP
-        if key is None:
+        key, width, proprio_BP = self.config.state_key, self.config.state_width, observation.latest_proprio_BP
+        if key is None or width is None:
             return None
-        if proprio_BP is None:
-            if width is None:
-                raise DataError(f"The world measures no state to send as {key!r}; set state_width=N to send N zeros.")
+        if self.config.blank_state:
             return np.zeros((len(observation.instructions), width), np.float32)
-        if width is not None and proprio_BP.shape[1] != width:
+        if proprio_BP is None:
+            raise DataError(f"The world measures no state to send as {key!r}; set blank_state=true to send zeros.")
+        if proprio_BP.shape[1] != width:
             raise DataError(f"The world measures {proprio_BP.shape[1]} proprioceptive values; state_width is {width}.")
         return proprio_BP.float().cpu().numpy()
 
@@ -246,5 +258,15 @@ def _check(config: RemotePolicy.Config) -> None:
         if len(getattr(config, name)) not in (0, config.action_dim):
             count = len(getattr(config, name))
             raise ConfigError(f"{name} has {count} numbers; give one a dimension ({config.action_dim}), or none.")
-    if config.state_width is not None and config.state_key is None:
-        raise ConfigError("state_width needs state_key, the name under which the state is sent.")
+    keys = len(config.image_keys) or 1
+    if config.cameras and len(config.cameras) != keys:
+        raise ConfigError(f"cameras names {len(config.cameras)}, and {keys} images are sent: one image_keys a camera.")
+    if len(set(config.cameras)) < len(config.cameras):
+        raise ConfigError(f"cameras is {config.cameras}; name each camera once.")
+    if (config.state_width is None) != (config.state_key is None):
+        raise ConfigError(
+            "A state has a name and a width: set state_key, under which it is sent, and state_width, its readings; or "
+            "neither."
+        )
+    if config.blank_state and config.state_key is None:
+        raise ConfigError("blank_state needs state_key and state_width, which say what zeros are sent.")

@@ -13,11 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import Observation
+from gymnast_core.types import ONE_CAMERA, Needs, Observation
 
 IMAGE_KEYS = ("image", "full_image", "observation/image")
-"""Where the one camera view is looked for: OpenVLA, OpenVLA-OFT, openpi's LIBERO policies."""
+"""Where the main camera's image is looked for: OpenVLA, OpenVLA-OFT, openpi's LIBERO policies."""
+FURTHER_KEYS = ("{}", "{}_image", "observation/{}", "observation/{}_image")
+"""Where that of a further camera is looked for, by its name: OpenVLA-OFT ("left_wrist_image"), openpi."""
+STATE_KEYS = ("state", "observation/state")
+"""Where the proprioceptive state is looked for, if the policy reads one."""
 INSTRUCTION_KEYS = ("instruction", "prompt")
 MAX_INSTRUCTION = 2_000
 """Characters."""
@@ -46,18 +51,24 @@ class ServiceConfig:
     seed: int = 0
     """Of the sampling, all clients together."""
     image_keys: tuple[str, ...] = ()
-    """Key of each camera view; empty looks for one view under `IMAGE_KEYS`."""
+    """Key of each camera's image, in the policy's order; a dot nests. Empty looks for the main one under `IMAGE_KEYS`,
+    for the others under `FURTHER_KEYS`."""
     state_key: str | None = None
-    """Key of the proprioceptive state; None ignores whatever state is sent."""
+    """Key of the proprioceptive state; None looks under `STATE_KEYS`, if the policy reads one."""
     queue: int = 16
     """Requests that may wait while one is decided."""
 
 
 class PolicyService:
-    """Reads observations, and has the policy decide them one after another."""
+    """Reads observations, and has the policy decide them one after another.
+
+    Raises `ConfigError` if the policy needs what cannot be sent, or if the keys are not those of what it needs.
+    """
 
     def __init__(self, policy: Policy, config: ServiceConfig, device: torch.device | str = "cpu") -> None:
         self.policy, self.config, self.device = policy.eval().to(device), config, device
+        self._needs = policy.needs(policy.config)
+        self._image_keys, self._state_keys = _image_keys(config, self._needs), _state_keys(config, self._needs)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="gymnast-serve")
         self._lock, self._unfinished, self._seconds = threading.Lock(), 0, 1.0
@@ -65,18 +76,19 @@ class PolicyService:
     @property
     def description(self) -> dict[str, Any]:
         """What openpi clients are told when they connect."""
-        policy, config = self.policy, self.config
-        keys = list(config.image_keys or IMAGE_KEYS[-1:])
+        policy, needs = self.policy, self._needs
+        cameras = list(needs.cameras) if isinstance(needs.cameras, tuple) else None
         return {
-            "server": "gymnast serve", "policy": config.name, "chunk_length": policy.chunk_length,
-            "action_dim": policy.action_dim, "image_keys": keys, "state_key": config.state_key,
+            "server": "gymnast serve", "policy": self.config.name, "chunk_length": policy.chunk_length,
+            "action_dim": policy.action_dim, "cameras": cameras, "image_keys": [keys[-1] for keys in self._image_keys],
+            "state_key": self._state_keys[-1] if self._state_keys else None, "state_width": needs.proprio,
         }  # fmt: skip
 
     def read(self, payload: Any) -> Observation:
         """The observation in a decoded message, B = 1. Raises `BadObservation`."""
         if not isinstance(payload, Mapping):
             raise BadObservation(f"An observation is a mapping with an image and an instruction, not {_kind(payload)}.")
-        keys = self.config.image_keys or (_first(payload, IMAGE_KEYS, "image"),)
+        keys = [_first(payload, known, "image") for known in self._image_keys]
         images = [_image(payload, key) for key in keys]
         if len({image.shape for image in images}) > 1:
             raise BadObservation(f"The images {', '.join(keys)} differ in size; send them in one size.")
@@ -85,8 +97,11 @@ class PolicyService:
         if not (isinstance(instruction, str) and len(instruction) <= MAX_INSTRUCTION and _is_unicode(instruction)):
             raise BadObservation(f"{key!r} must be text of at most {MAX_INSTRUCTION} characters.")
         self._check_unnorm_key(payload.get("unnorm_key"))
-        images_BVHWC = torch.from_numpy(np.stack(images)[None])
-        return Observation(images_BVHWC, (instruction,), self._state(payload))
+        images_BTVHWC = torch.from_numpy(np.stack(images)[None, None])
+        cameras = self._needs.cameras
+        if isinstance(cameras, int):
+            cameras = ONE_CAMERA if cameras == 1 else tuple(keys)
+        return Observation(images_BTVHWC, (instruction,), cameras, self._state(payload))
 
     async def decide(self, observation: Observation, *, patient: bool = False) -> np.ndarray:
         """The policy's chunk, float32 (L, A) in robot units. Raises `Busy` (unless patient) and what the policy raises.
@@ -122,31 +137,79 @@ class PolicyService:
             raise BadObservation(f"This server's actions have the statistics of {ours!r}; leave unnorm_key out.")
 
     def _state(self, payload: Mapping[Any, Any]) -> torch.Tensor | None:
-        key = self.config.state_key
-        if key is None:
+        if not self._state_keys:
             return None
-        state = payload.get(key)
+        key, width = _first(payload, self._state_keys, "state"), self._needs.proprio
+        state = _find(payload, key)
         try:
             state_P = np.asarray(state, np.float32) if isinstance(state, np.ndarray | list) else np.empty(())
         except (TypeError, ValueError, OverflowError):
             state_P = np.empty(())
         if state_P.ndim != 1 or not np.isfinite(state_P).all():
             raise BadObservation(f"{key!r} must be a vector of finite numbers.")
-        return torch.from_numpy(state_P.copy())[None]
+        if len(state_P) != width:
+            raise BadObservation(f"{key!r} has {len(state_P)} numbers; the policy reads {width}.")
+        return torch.from_numpy(state_P.copy())[None, None]
+
+
+def _image_keys(config: ServiceConfig, needs: Needs) -> list[tuple[str, ...]]:
+    """Where the image of each camera is looked for."""
+    count = needs.camera_count
+    if needs.history > 1:
+        raise ConfigError(
+            f"The policy {config.name!r} needs {needs.history} frames at each decision, and clients of these protocols "
+            "send the current one alone: it cannot be served."
+        )
+    if config.image_keys:
+        if len(config.image_keys) != count:
+            raise ConfigError(
+                f"The policy {config.name!r} is shown {count} cameras, and --image-key names {len(config.image_keys)}: "
+                "repeat it, once a camera, in the policy's order."
+            )
+        return [(key,) for key in config.image_keys]
+    if isinstance(needs.cameras, int):
+        if count > 1:
+            raise ConfigError(
+                f"The policy {config.name!r} is shown {count} cameras and does not name them. Say under which keys "
+                "their images come: --image-key KEY, once a camera, in the policy's order."
+            )
+        return [IMAGE_KEYS]
+    further = [tuple(form.format(camera) for form in FURTHER_KEYS) for camera in needs.cameras[1:]]
+    return [IMAGE_KEYS, *further]
+
+
+def _state_keys(config: ServiceConfig, needs: Needs) -> tuple[str, ...]:
+    """Where the state is looked for; nowhere if the policy reads none."""
+    if needs.proprio is None:
+        if config.state_key is not None:
+            raise ConfigError(f"The policy {config.name!r} reads no state: leave --state-key out.")
+        return ()
+    return STATE_KEYS if config.state_key is None else (config.state_key,)
 
 
 def _first(payload: Mapping[Any, Any], keys: Sequence[str], what: str) -> str:
     for key in keys:
-        if key in payload:
+        if _find(payload, key) is not None:
             return key
     sent = ", ".join(sorted(map(str, payload)))[:200] or "nothing"
     raise BadObservation(f"There is no {what}: send it as {' or '.join(map(repr, keys))}. You sent {sent}.")
 
 
+def _find(payload: Mapping[Any, Any], key: str) -> Any:
+    """What stands under a key, or under a path of keys with dots between them; None if nothing does."""
+    if key in payload:
+        return payload[key]
+    outer, _, inner = key.partition(".")
+    nested = payload.get(outer)
+    return _find(nested, inner) if inner and isinstance(nested, Mapping) else None
+
+
 def _image(payload: Mapping[Any, Any], key: str) -> np.ndarray:
-    image = payload.get(key)
+    image = _find(payload, key)
     if not isinstance(image, np.ndarray):
         raise BadObservation(f"{key!r} must be an encoded array, not {_kind(image)}.")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
+        image = image.transpose(1, 2, 0)  # as openpi's ALOHA clients send it
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise BadObservation(f"{key!r} must be uint8 RGB (H, W, 3), not {image.dtype} {image.shape}.")
     return image

@@ -14,7 +14,7 @@ import torch
 from aiohttp import web
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Observation
+from gymnast_core.types import ActionChunk, Needs, Observation
 
 from gymnast_remote.app import Gateway, Limits
 from gymnast_remote.service import PolicyService, ServiceConfig
@@ -29,15 +29,25 @@ def expected(image_HWC: np.ndarray, instruction: str, chunk: int, width: int = 3
 class Scripted(Policy):
     """Decides by the mean colour and the length of the instruction; some instructions make it slow or fail."""
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         chunk_length: int = 2
+        cameras: tuple[str, ...] = ("front",)
+        history: int = 1
+        proprio: int | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.config = config
         self.chunk_length, self.action_dim, self.unnorm_key = config.chunk_length, 3, "bridge_orig"
         self.seen: list[Observation] = []
         self.deciding = self.most_deciding = 0
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return Needs(config.cameras, config.history, config.proprio)
 
     def act(self, observation, *, temperature=1.0, generator=None) -> ActionChunk:
         self.seen.append(observation)
@@ -51,7 +61,7 @@ class Scripted(Policy):
             raise RuntimeError("secret detail")
         if instruction == "refuse":
             raise DataError("This image is too dark.")
-        actions = expected(observation.images_BVHWC[0, 0].numpy(), instruction, self.chunk_length)
+        actions = expected(observation.latest_BVHWC[0, 0].numpy(), instruction, self.chunk_length)
         actions_BLA = torch.from_numpy(actions)[None]
         return ActionChunk(actions_BLA, torch.zeros_like(actions_BLA[..., :1]))
 
@@ -113,8 +123,15 @@ def running_app(runner_factory) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def serving(limits: Limits = Limits(), token: str | None = None, chunk: int = 2, **config) -> Iterator[Serving]:  # noqa: B008
-    policy = Scripted(Scripted.Config(chunk))
+def serving(
+    limits: Limits = Limits(),  # noqa: B008
+    token: str | None = None,
+    chunk: int = 2,
+    cameras: tuple[str, ...] = ("front",),
+    proprio: int | None = None,
+    **config,
+) -> Iterator[Serving]:
+    policy = Scripted(Scripted.Config(chunk, cameras, proprio=proprio))
     service = PolicyService(policy, ServiceConfig("scripted", **config))
     gateway = Gateway(service, limits, token)
     with running_app(gateway.runner) as (host, port):

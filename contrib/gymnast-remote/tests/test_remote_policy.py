@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import json_numpy
@@ -16,7 +17,7 @@ import torch
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.testing import check_policy
-from gymnast_core.types import Observation
+from gymnast_core.types import Needs, Observation
 from openpi_client import msgpack_numpy
 from remote_servers import expected, serving
 from websockets.sync.server import serve
@@ -88,13 +89,14 @@ def openpi_server(infer, metadata=None):
 
 def observation(count: int = 3, views: int = 1) -> Observation:
     images = torch.randint(
-        0, 256, (count, views, 6, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        0, 256, (count, 1, views, 6, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
-    return Observation(images, tuple("push" + "!" * i for i in range(count)))
+    names = tuple(f"camera-{i}" for i in range(views))
+    return Observation(images, tuple("push" + "!" * i for i in range(count)), names)
 
 
 def wanted(seen: Observation, chunk: int) -> np.ndarray:
-    rows = zip(seen.images_BVHWC.numpy(), seen.instructions, strict=True)
+    rows = zip(seen.latest_BVHWC.numpy(), seen.instructions, strict=True)
     return np.stack([expected(images[0], text, chunk) for images, text in rows])
 
 
@@ -154,7 +156,7 @@ def test_a_server_like_openpis():
     def infer(payload):
         return expected(payload["observation/image"], payload["prompt"], 5)
 
-    args = dict(protocol="openpi", chunk_length=2, state_key="observation/state", state_width=8,
+    args = dict(protocol="openpi", chunk_length=2, state_key="observation/state", state_width=8, blank_state=True,
                 blank_image_keys=["observation/wrist_image"])  # fmt: skip
     with openpi_server(infer) as (url, payloads, connections), remote(url, **args) as policy:
         for _ in range(2):
@@ -178,15 +180,45 @@ def test_our_own_server(protocol):
 
 
 def test_views_states_and_nested_keys_in_the_form_of_aloha():
-    seen = Observation(observation(1, views=2).images_BVHWC, ("go",), torch.tensor([[0.5, 0.25]]))
+    seen = replace(observation(1, views=2), instructions=("go",), proprio_BTP=torch.tensor([[[0.5, 0.25]]]))
     args = dict(protocol="openpi", image_keys=["images.cam_high", "images.cam_left"], channels_first=True,
-                state_key="state", instruction_key="task")  # fmt: skip
+                state_key="state", state_width=2, instruction_key="task")  # fmt: skip
     with openpi_server(lambda _: np.zeros((1, 3))) as (url, payloads, _), remote(url, **args) as policy:
         policy.act(seen, temperature=0.0)
     (payload,) = payloads
     assert sorted(payload["images"]) == ["cam_high", "cam_left"] and payload["task"] == "go"
-    np.testing.assert_array_equal(payload["images"]["cam_left"], seen.images_BVHWC[0, 1].permute(2, 0, 1))
+    np.testing.assert_array_equal(payload["images"]["cam_left"], seen.latest_BVHWC[0, 1].permute(2, 0, 1))
     np.testing.assert_array_equal(payload["state"], np.array([0.5, 0.25], np.float32))
+
+
+def test_what_it_needs_is_what_is_sent():
+    def needs(**args):
+        return RemotePolicy.needs(RemotePolicy.Config(**args))
+
+    assert needs() == Needs(1)
+    assert needs(image_keys=["a", "b"], blank_image_keys=["c"]) == Needs(2)
+    assert needs(image_keys=["a", "b"], cameras=["front", "wrist"]) == Needs(("front", "wrist"))
+    assert needs(state_key="state", state_width=8) == Needs(1, proprio=8)
+    assert needs(state_key="state", state_width=8, blank_state=True) == Needs(1)
+
+
+def test_several_cameras_and_a_state_through_our_own_server():
+    """The camera that the world calls "wrist" goes under its key, whatever its place in the world."""
+    for protocol in ("openvla", "openpi"):
+        with serving(cameras=("front", "wrist"), proprio=2) as server:
+            keys = ["image", "wrist"] if protocol == "openvla" else ["observation/image", "observation/wrist_image"]
+            args = dict(image_keys=keys, cameras=["front", "wrist"], state_width=2, protocol=protocol, chunk_length=2,
+                        state_key="state" if protocol == "openvla" else "observation/state")  # fmt: skip
+            url = server.http if protocol == "openvla" else server.ws
+            with remote(url, **args) as policy:
+                check_policy(policy, image_size=16)
+                server.policy.seen.clear()
+                seen = replace(observation(1, views=2), proprio_BTP=torch.tensor([[[0.5, 0.25]]]))
+                policy.act(seen, temperature=0.0)
+            (arrived,) = server.policy.seen
+            assert arrived.cameras == ("front", "wrist")
+            assert torch.equal(arrived.images_BTVHWC, seen.images_BTVHWC)
+            assert torch.equal(arrived.proprio_BTP, seen.proprio_BTP)
 
 
 def test_conventions_of_the_robot_are_numbers():
@@ -296,7 +328,7 @@ def test_what_openpis_server_says_when_it_fails():
     with openpi_server(infer) as (url, *_), remote(url, protocol="openpi") as policy:
         with pytest.raises(RemoteError, match="could not decide: ValueError: no key 'state'"):
             policy.act(observation(1), temperature=0.0)
-        fine = Observation(observation(1).images_BVHWC, ("other",))
+        fine = replace(observation(1), instructions=("other",))
         assert policy.act(fine, temperature=0.0).actions_BLA.shape == (1, 1, 3)
 
 
@@ -363,7 +395,11 @@ def test_it_is_for_evaluation_only():
         ({"retries": -1}, "at least 0"),
         ({"timeout": 0.0}, "positive"),
         ({"action_scale": [1.0]}, r"give one a dimension \(7\)"),
-        ({"state_width": 8}, "needs state_key"),
+        ({"state_width": 8}, "set state_key"),
+        ({"state_key": "state"}, "state_width, its readings"),
+        ({"blank_state": True}, "needs state_key"),
+        ({"cameras": ["front", "wrist"]}, "one image_keys a camera"),
+        ({"cameras": ["wrist", "wrist"], "image_keys": ["a", "b"]}, "each camera once"),
     ],
 )
 def test_bad_arguments_say_what_to_type(args, match):
@@ -372,11 +408,11 @@ def test_bad_arguments_say_what_to_type(args, match):
 
 
 def test_views_and_states_that_do_not_fit():
-    with pytest.raises(DataError, match="2 camera views, image_keys names 1"):
+    with pytest.raises(DataError, match="2 cameras, image_keys names 1"):
         RemotePolicy(RemotePolicy.Config()).act(observation(1, views=2), temperature=0.0)
-    with pytest.raises(DataError, match="set state_width=N"):
-        RemotePolicy(RemotePolicy.Config(state_key="state")).act(observation(1), temperature=0.0)
-    seen = Observation(observation(1).images_BVHWC, ("go",), torch.zeros(1, 3))
+    with pytest.raises(DataError, match="set blank_state=true"):
+        RemotePolicy(RemotePolicy.Config(state_key="state", state_width=2)).act(observation(1), temperature=0.0)
+    seen = replace(observation(1), proprio_BTP=torch.zeros(1, 1, 3))
     with pytest.raises(DataError, match=r"measures 3 .* state_width is 2"):
         RemotePolicy(RemotePolicy.Config(state_key="state", state_width=2)).act(seen, temperature=0.0)
 

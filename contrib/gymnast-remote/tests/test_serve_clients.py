@@ -8,11 +8,13 @@ import json_numpy
 import numpy as np
 import pytest
 import requests
+from gymnast_core.errors import ConfigError
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from remote_servers import expected, serving, wait_until
+from remote_servers import Scripted, expected, serving, wait_until
 from websockets.exceptions import ConnectionClosed
 
 from gymnast_remote.app import Limits
+from gymnast_remote.service import PolicyService, ServiceConfig
 
 JSON = {"Content-Type": "application/json"}
 OPENVLA_CLIENT = """
@@ -51,14 +53,47 @@ def test_a_client_that_encodes_twice_is_answered_likewise(server, image):
 
 
 def test_a_client_of_openvla_oft(image):
-    observation = {"full_image": image, "wrist": image[::-1], "state": np.ones(8), "instruction": "go"}
-    with serving(image_keys=("full_image", "wrist"), state_key="state") as server:
+    observation = {"full_image": image, "wrist_image": image[::-1], "state": np.ones(8), "instruction": "go"}
+    with serving(cameras=("front", "wrist"), proprio=8) as server:
         answer = requests.post(f"{server.http}/act", data=json_numpy.dumps(observation), headers=JSON)
         np.testing.assert_array_equal(json_numpy.loads(answer.text), expected(image, "go", 2))
         (seen,) = server.policy.seen
-    assert seen.images_BVHWC.shape == (1, 2, 24, 32, 3)
-    np.testing.assert_array_equal(seen.images_BVHWC[0, 1], image[::-1])
-    np.testing.assert_array_equal(seen.proprio_BP, np.ones((1, 8)))
+    assert seen.images_BTVHWC.shape == (1, 1, 2, 24, 32, 3) and seen.cameras == ("front", "wrist")
+    np.testing.assert_array_equal(seen.latest_BVHWC[0, 1], image[::-1])
+    np.testing.assert_array_equal(seen.latest_proprio_BP, np.ones((1, 8)))
+
+
+def test_a_client_of_openpis_aloha_policies(image):
+    """Images channels first, in a mapping of their own."""
+    images = {"cam_high": image.transpose(2, 0, 1), "cam_wrist": image[::-1].transpose(2, 0, 1)}
+    keys = ("images.cam_high", "images.cam_wrist")
+    with serving(cameras=("front", "wrist"), proprio=14, image_keys=keys) as server:
+        client = WebsocketClientPolicy(server.host, server.port)
+        assert client.get_server_metadata()["image_keys"] == list(keys)
+        client.infer({"images": images, "state": np.arange(14.0), "prompt": "go"})
+        with pytest.raises(RuntimeError, match=r"There is no image: send it as 'images\.cam_wrist'"):
+            client.infer({"images": {"cam_high": image}, "state": np.arange(14.0), "prompt": "go"})
+        with pytest.raises(RuntimeError, match="'state' has 7 numbers; the policy reads 14"):
+            client.infer({"images": images, "state": np.arange(7.0), "prompt": "go"})
+        client._ws.close()
+        (seen,) = server.policy.seen
+    np.testing.assert_array_equal(seen.latest_BVHWC[0, 0], image)
+    np.testing.assert_array_equal(seen.latest_BVHWC[0, 1], image[::-1])
+    np.testing.assert_array_equal(seen.latest_proprio_BP, np.arange(14.0)[None])
+
+
+@pytest.mark.parametrize(
+    ("args", "config", "match"),
+    [
+        ({"cameras": ("a", "b")}, {"image_keys": ("x",)}, "is shown 2 cameras, and --image-key names 1"),
+        ({"cameras": 2}, {}, "does not name them"),
+        ({"history": 3}, {}, "needs 3 frames at each decision"),
+        ({}, {"state_key": "state"}, "leave --state-key out"),
+    ],
+)
+def test_what_cannot_be_served_is_said_at_the_start(args, config, match):
+    with pytest.raises(ConfigError, match=match):
+        PolicyService(Scripted(Scripted.Config(**args)), ServiceConfig("scripted", **config))
 
 
 def test_openpis_own_client(server, image):

@@ -168,11 +168,12 @@ def test_bad_messages_are_answered_by_text_and_the_websocket_goes_on(server, mes
 
 
 def test_states_are_checked_where_they_are_read():
-    with serving(state_key="state") as server:
-        for state in (None, "up", [1, "x"], [[1.0]], [[1], [1, 2]], [10**400], np.array([np.nan])):
+    with serving(proprio=2) as server:
+        assert "There is no state" in post(server, observation()).json()["error"]
+        for state in ("up", [1, "x"], [[1.0]], [[1], [1, 2]], [10**400], np.array([np.nan])):
             assert "'state' must be a vector" in post(server, observation(state=state)).json()["error"]
         assert post(server, observation(state=[1, 2])).ok
-        assert server.policy.seen[0].proprio_BP.tolist() == [[1.0, 2.0]]
+        assert server.policy.seen[0].latest_proprio_BP.tolist() == [[1.0, 2.0]]
 
 
 def test_a_full_queue_says_when_to_come_back():
