@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gymnast_core.types import Rollout
+from gymnast_core.types import Rollout, Task
 
 
 def clip_ends(horizon: int, every: int) -> list[int]:
@@ -12,26 +12,40 @@ def clip_ends(horizon: int, every: int) -> list[int]:
     return sorted({*range(every, horizon + 1, every), horizon})
 
 
+def clip_start(end: int, frames: int | None) -> int:
+    """Actions before the first frame of a clip of that many frames (None: the rollout from its start)."""
+    return 0 if frames is None else max(end + 1 - frames, 0)
+
+
 def clip(rollout: Rollout, end: int, frames: int | None = None) -> Rollout:
     """The rollout up to action `end`: from its start, or its last `frames` frames there.
 
-    Its chunks have one action (N = end - start, L = 1). A clip that begins later than the rollout has no environment
-    any more, because no reset of one shows its first frame; one that ends earlier has no outcome.
+    Its chunks have one action (N = end - start, L = 1); what the world knew after each of them is kept. A clip that
+    begins later than the rollout has no environment and no expert any more: neither began at its first frame.
     """
-    horizon = rollout.horizon
-    start = 0 if frames is None else max(end + 1 - frames, 0)
-    task = rollout.task
-    if start:
-        shown_1HWC = rollout.frames_THWC[start : start + 1]
-        task = replace(task, frames_THWC=shown_1HWC, actions_TA=None, seed=None, environment=None)
-    tokens = rollout.tokens_NLD
+    start = clip_start(end, frames)
+    tokens, outcome_S, proprio_TP = rollout.tokens_NLD, rollout.outcome_S, rollout.proprio_TP
     return replace(
         rollout,
-        task=task,
-        frames_THWC=rollout.frames_THWC[start : end + 1],
+        task=_task_from(rollout, start) if start else rollout.task,
+        frames_TVHWC=rollout.frames_TVHWC[start : end + 1],
+        proprio_TP=None if proprio_TP is None else proprio_TP[start : end + 1],
         actions_NLA=rollout.actions_NLA.flatten(0, 1)[start:end, None],
         log_prob_NLD=rollout.log_prob_NLD.flatten(0, 1)[start:end, None],
         tokens_NLD=None if tokens is None else tokens.flatten(0, 1)[start:end, None],
-        outcome=rollout.outcome if (start, end) == (0, horizon) else None,
-        finish_step=None,
+        outcome_S=None if outcome_S is None else outcome_S[start:end],
+    )
+
+
+def _task_from(rollout: Rollout, start: int) -> Task:
+    """The task, as if it began at that frame of the rollout."""
+    proprio_TP = rollout.proprio_TP
+    return replace(
+        rollout.task,
+        frames_TVHWC=rollout.frames_TVHWC[start : start + 1],
+        cameras=rollout.cameras,
+        proprio_TP=None if proprio_TP is None else proprio_TP[start : start + 1],
+        actions_TA=None,
+        start=None,
+        expert=None,
     )

@@ -8,18 +8,18 @@ world model, reinforcement learning. The same idea: WMPO, arXiv 2511.09515, poli
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from gymnast_core.config import ComponentConfig
-from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Loss, Trainable, WorldModel
-from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode, Task
+from gymnast_core.config.typed import typed
+from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.interfaces import Parts, Trainable, WorldModel
+from gymnast_core.plugins.compose import load_tasks, registries
+from gymnast_core.types import Episode, LossSum, Offers, Step, Task
 from torch import Tensor, nn
 
 KEY = "world_model.args.world_model"
@@ -30,9 +30,11 @@ class CoEvolvingWorld(WorldModel):
 
     Before the iterations in `at`, and before every `every`-th one, the policy acts `rollouts` times in the environments
     that the run's tasks name, and the world model takes `steps` gradient steps of its own `training_loss` on what
-    happened there. Each refined world model is kept in RUN/world_model/iteration-N, a checkpoint of the inner model;
-    a resumed run goes on with the one that its iteration had.
+    happened there. Its weights are then part of every snapshot, so that a resumed run goes on with those that its
+    iteration had; RUN/world_model/iteration-N keeps each refined world model, a checkpoint of the inner model.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -51,8 +53,8 @@ class CoEvolvingWorld(WorldModel):
         environment_batch: int = 16
         """Environments alive at once."""
         tasks: ComponentConfig | None = None
-        """Dataset whose tasks with an environment are executed; None: the run's own tasks, of keyframe-tasks the
-        first-frame ones."""
+        """Dataset whose tasks with an environment are executed; None: the run's own tasks. (Those of keyframe-tasks
+        that begin at a keyframe have none.)"""
         recorded: ComponentConfig | None = None
         """Recorded episodes to mix in, against forgetting; None trains on the new rollouts alone."""
         recorded_share: float = 0.5
@@ -69,7 +71,8 @@ class CoEvolvingWorld(WorldModel):
     def __init__(self, config: Config) -> None:
         _check(config)
         self.config = config
-        self.inner = self._build({})
+        part = config.world_model
+        self.inner = registries().world_models.build(part.name, part.args, key=KEY)
         needed = ("module", "training_loss", "save")
         missing = [name for name in needed if getattr(type(self.inner), name) is getattr(Trainable, name)]
         if "checkpoint" not in {item.name for item in dataclasses.fields(type(self.inner).Config)}:
@@ -79,28 +82,52 @@ class CoEvolvingWorld(WorldModel):
                 f"{KEY}={config.world_model.name} cannot co-evolve: it lacks {', '.join(missing)}. Choose a world "
                 "model that `gymnast fit` can train and save, e.g. worldgym."
             )
-        _Built.newest = weakref.ref(self)
+        self.refined: int | None = None
+        """The iteration before which the weights were refined last; None: never."""
+        self._parts = Parts()
+        self._environment: WorldModel | None = None
+        self._recorded: Sequence[Episode] | None = None
+
+    @classmethod
+    def offers(cls, config: Config) -> Offers:
+        part = config.world_model
+        inner = registries().world_models.load(part.name)
+        return inner.offers(typed(inner.Config, part.args, f"{KEY}.args"))
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return self.inner.device
 
+    def attach(self, parts: Parts) -> None:
+        self._parts = parts
+        self.inner.attach(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights are part of it once they are no longer those of the checkpoint."""
+        weights = None if self.refined is None else dict(self.inner.module().state_dict())
+        return {"refined": self.refined, "weights": weights, "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["weights"] is not None:
+            self.inner.module().load_state_dict(state["weights"])
+        self.refined = state["refined"]
+        self.inner.load_state_dict(state["inner"])
+
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
         return self.inner.reset(tasks, generator=generator)
 
-    def step(self, state: Any, actions_BLA: Tensor) -> Tensor:
+    def step(self, state: Any, actions_BLA: Tensor) -> Step:
         return self.inner.step(state, actions_BLA)
-
-    def outcomes(self, state: Any) -> Sequence[float | None]:
-        return self.inner.outcomes(state)
 
     def close(self) -> None:
         self.inner.close()
+        if self._environment is not None:
+            self._environment.close()
 
     def module(self) -> nn.Module:
         return self.inner.module()
 
-    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Loss:
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         return self.inner.training_loss(episodes, generator=generator)
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
@@ -110,29 +137,36 @@ class CoEvolvingWorld(WorldModel):
         """A checkpoint of the inner world model, for its own `checkpoint`."""
         self.inner.save(directory)
 
-    def load(self, directory: Path) -> None:
-        """Take over the weights that `save` wrote. Raises `CheckpointError` if they do not fit."""
-        saved = self._build({"checkpoint": str(directory)})
-        self.inner.module().load_state_dict(saved.module().state_dict())
-        saved.close()
-
     def is_due(self, iteration: int) -> bool:
         """Whether it is refined before that iteration."""
         every = self.config.every
         return iteration in self.config.at or bool(every and iteration and iteration % every == 0)
 
-    def _build(self, changes: dict[str, Any]) -> WorldModel:
-        part = self.config.world_model
-        return registries().world_models.build(part.name, {**part.args, **changes}, key=KEY)
+    def environment(self) -> WorldModel:
+        """Where the policy acts for real; built when it is asked for first."""
+        if self._environment is None:
+            part = self.config.environment
+            self._environment = registries().world_models.build(
+                part.name, part.args, key="world_model.args.environment"
+            )
+            self._environment.attach(self._parts)
+        return self._environment
 
+    def tasks(self) -> Sequence[Task]:
+        """What the policy may be asked to do there."""
+        part = self.config.tasks
+        return self._parts.tasks if part is None else load_tasks(part, "world_model.args.tasks")
 
-class _Built:
-    newest: weakref.ref[CoEvolvingWorld] | None = None
-
-
-def newest_world() -> CoEvolvingWorld | None:
-    """The one that was built last in this process: hooks are not handed the run's components."""
-    return None if _Built.newest is None else _Built.newest()
+    def recorded(self) -> Sequence[Episode]:
+        """Recorded episodes to mix in. Raises `DataError` if there are none."""
+        part, key = self.config.recorded, "world_model.args.recorded"
+        if part is None:
+            return ()
+        if self._recorded is None:
+            self._recorded = registries().datasets.build(part.name, part.args, key=key).episodes()
+            if not len(self._recorded):
+                raise DataError(f"{key}: the dataset {part.name!r} holds no episodes.")
+        return self._recorded
 
 
 def _check(config: CoEvolvingWorld.Config) -> None:

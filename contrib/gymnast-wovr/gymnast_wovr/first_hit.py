@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import RewardModel
+from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 
-from gymnast_wovr.clips import clip, clip_ends
+from gymnast_wovr.clips import clip, clip_ends, clip_start
 
 
 class FirstHit(RewardModel):
     """Judges clips of each rollout by another reward model; the first clip that succeeds ends the rollout.
 
-    The reward is that of the first clip whose value reaches `threshold`, with the actions up to there as `finish_step`:
-    no later action is learned from (WoVR, arXiv 2602.13977; clip-level first hits: WMPO, arXiv 2511.09515). Where none
-    does, it is the reward of the last clip, without a finish step. A clip that could not be judged before the first hit
-    makes the reward an error: the step is not known then.
+    The reward is that of the first clip whose value reaches `threshold`. Its `finish_step` is the end of that clip, or
+    where the judge itself saw the success in it: no later action is learned from (WoVR, arXiv 2602.13977; clip-level
+    first hits: WMPO, arXiv 2511.09515). Where no clip reaches it, the reward is that of the last clip, without a finish
+    step. A clip that could not be judged before the first hit makes the reward an error: the step is not known then.
+    Rewards are of the kind that the other reward model gives.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -33,18 +39,30 @@ class FirstHit(RewardModel):
         clip_frames: int | None = None
         """Frames a clip, its last one included; None: from the rollout's first frame, for judges of what changed."""
         threshold: float = 0.5
-        """Value of a clip from which on it is a success, in (0, 1]."""
+        """Value of a clip from which on it is a success: in (0, 1], of a judge that gives scores any number."""
 
     def __init__(self, config: Config) -> None:
         if config.every < 1:
             raise ConfigError(f"reward_model.args.every is {config.every}; it must be at least 1.")
         if config.clip_frames is not None and config.clip_frames < 2:
             raise ConfigError(f"reward_model.args.clip_frames is {config.clip_frames}; give at least 2, or null.")
-        if not 0.0 < config.threshold <= 1.0:
-            raise ConfigError(f"reward_model.args.threshold is {config.threshold}; it must lie in (0, 1].")
         self.config = config
         part = config.reward_model
         self._judge = registries().reward_models.build(part.name, part.args, key="reward_model.args.reward_model")
+        self.kind = self._judge.kind
+        least, most = (0.0, 1.0) if self.kind == "success" else (-math.inf, math.inf)
+        if not least < config.threshold <= most:
+            raise ConfigError(f"reward_model.args.threshold is {config.threshold}; it must lie in ({least}, {most}].")
+
+    def attach(self, parts: Parts) -> None:
+        self._judge.attach(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The other reward model's."""
+        return self._judge.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._judge.load_state_dict(state)
 
     def preflight(self, rollouts: int, frames: int) -> None:
         clips = len(clip_ends(frames - 1, self.config.every))
@@ -89,8 +107,18 @@ class FirstHit(RewardModel):
         cost = sum(reward.cost_usd for reward in judged)
         for end, reward in zip(ends, judged, strict=True):
             if reward.value is None:
-                return replace(reward, error=f"The clip up to action {end}: {reward.error}", cost_usd=cost)
+                return Reward(None, error=f"The clip up to action {end}: {reward.error}", cost_usd=cost)
             if reward.value >= self.config.threshold:
-                said = f"First success after {end} of {rollout.horizon} actions. {reward.rationale}".strip()
-                return replace(reward, rationale=said, cost_usd=cost, finish_step=end)
-        return replace(judged[-1], cost_usd=cost)
+                start = clip_start(end, self.config.clip_frames)
+                finish = end if reward.finish_step is None else start + reward.finish_step
+                said = f"First success after {finish} of {rollout.horizon} actions. {reward.rationale}".strip()
+                return replace(self._whole(reward, rollout, end), rationale=said, cost_usd=cost, finish_step=finish)
+        return replace(self._whole(judged[-1], rollout, ends[-1]), cost_usd=cost, finish_step=None)
+
+    def _whole(self, reward: Reward, rollout: Rollout, end: int) -> Reward:
+        """A clip's reward as one of the whole rollout: actions outside the clip have none of their own."""
+        if reward.step_values_S is None:
+            return reward
+        values_S = torch.zeros(rollout.horizon)
+        values_S[clip_start(end, self.config.clip_frames) : end] = reward.step_values_S
+        return replace(reward, step_values_S=values_S)

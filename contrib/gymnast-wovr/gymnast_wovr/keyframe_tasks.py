@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Dataset
+from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Task
 from gymnast_episodes.crops import Lazy
 
 from gymnast_wovr.clips import clip_ends
-from gymnast_wovr.keyframes import Failure, keyframe_task, recorded_failures, stored_failures, wrong_steps
+from gymnast_wovr.keyframes import Failure, keyframe_task, recorded_failures, seen_by, stored_failures, wrong_steps
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +28,17 @@ class KeyframeTasks(Dataset):
 
     Where failed rollouts went wrong is the rule of `gymnast_wovr.keyframes`. A keyframe task has `context` + 1 context
     frames and no environment: no reset of one shows its last frame. It is read once, when `tasks` is called.
+    First-frame tasks show the cameras that the rollouts were seen in.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
         first: ComponentConfig | None = None
         """Dataset of the tasks that start at the first frame, {name, args}; needed unless `share` is 1."""
         runs: list[str] = field(default_factory=list)
-        """Folders of earlier runs whose stored rollouts are read (GYMNAST_JUDGING=keep_iterations=N keeps more)."""
+        """Folders of earlier runs whose stored rollouts are read (hooks.judging.keep_iterations=N keeps more)."""
         episodes: ComponentConfig | None = None
         """Dataset of recorded episodes that are read after them, in an order drawn by the seed."""
         share: float = 0.5
@@ -69,6 +72,7 @@ class KeyframeTasks(Dataset):
     def tasks(self) -> Sequence[Task]:
         """Both kinds, spread evenly. Raises `DataError` if a kind has none."""
         keyframes, share = self._keyframe_tasks(), self.config.share
+        cameras = keyframes[0].cameras
         if self._first is None or share == 1.0:
             return keyframes
         first = self._first.tasks()
@@ -81,7 +85,7 @@ class KeyframeTasks(Dataset):
             before = math.floor(index * share + 0.5)
             if math.floor((index + 1) * share + 0.5) > before:
                 return _turn(keyframes, before)
-            return self._padded(_turn(first, index - before))
+            return self._padded(_turn(first, index - before), cameras)
 
         return Lazy(total, task)
 
@@ -93,7 +97,7 @@ class KeyframeTasks(Dataset):
             places = [*config.runs, *([] if config.episodes is None else [config.episodes.name])]
             raise DataError(
                 f"keyframe-tasks found no failed rollout of at least {config.context} actions in {', '.join(places)}. "
-                "A run keeps judged rollouts of its newest iterations: GYMNAST_JUDGING=keep_iterations=N keeps more."
+                "A run keeps judged rollouts of its newest iterations: hooks.judging.keep_iterations=N keeps more."
             )
         wrong = self._wrong_steps(failures)
         tasks = [
@@ -103,6 +107,11 @@ class KeyframeTasks(Dataset):
         ]
         if not tasks:
             raise DataError(f"The judge of keyframe-tasks could not judge any of {len(failures)} failed rollouts.")
+        if other := next((task for task in tasks if task.cameras != tasks[0].cameras), None):
+            raise DataError(
+                f"keyframe-tasks: {tasks[0].id} was seen in the cameras {', '.join(tasks[0].cameras)}, {other.id} in "
+                f"{', '.join(other.cameras)}. Use runs and episodes of the same cameras."
+            )
         if len(tasks) < len(failures):
             log.warning("%d of %d failed rollouts could not be judged: left out.", wrong.count(None), len(failures))
         return tasks
@@ -118,6 +127,7 @@ class KeyframeTasks(Dataset):
         if part is None:
             return wrong_steps(failures, None, every)
         judge = registries().reward_models.build(part.name, part.args, key="tasks.args.judge")
+        judge.attach(Parts(reward_model=judge))
         horizons = [failure.rollout.horizon for failure in failures]
         judge.preflight(sum(len(clip_ends(horizon, every)) for horizon in horizons), 1 + max(horizons))
         try:
@@ -125,12 +135,20 @@ class KeyframeTasks(Dataset):
         finally:
             judge.close()
 
-    def _padded(self, task: Task) -> Task:
+    def _padded(self, task: Task, cameras: tuple[str, ...]) -> Task:
+        """A first-frame task, in the keyframes' cameras, with as many context frames as they have."""
+        if task.cameras != cameras:
+            task = replace(task, frames_TVHWC=seen_by(task, cameras), cameras=cameras)
         still, length = self.config.still_action, self.config.context + 1
-        if still is None or len(task.frames_THWC) != 1:
+        if still is None or len(task.frames_TVHWC) != 1:
             return task
-        actions_TA = torch.tensor([list(still)] * (length - 1), dtype=torch.float32)
-        return replace(task, frames_THWC=task.frames_THWC.expand(length, -1, -1, -1).clone(), actions_TA=actions_TA)
+        proprio_TP = task.proprio_TP
+        return replace(
+            task,
+            frames_TVHWC=task.frames_TVHWC.expand(length, -1, -1, -1, -1).clone(),
+            actions_TA=torch.tensor([list(still)] * (length - 1), dtype=torch.float32),
+            proprio_TP=None if proprio_TP is None else proprio_TP.expand(length, -1).clone(),
+        )
 
 
 def _turn(tasks: Sequence[Task], number: int) -> Task:

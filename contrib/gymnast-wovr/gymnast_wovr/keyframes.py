@@ -1,10 +1,11 @@
 """Where failed rollouts went wrong, and the task that starts shortly before it.
 
-The rule. A rollout failed if its outcome, or else its stored reward, is below 0.5; a recorded episode, if its label is
-`success: false`. It went wrong at step w: with a judge, the last step at which the judge's score of the rollout so far
-(`Reward.partial`, else `value`) was at its highest, since from there on it only lost; without one, its last step. The
-policy starts at the keyframe w - lead, but not before frame `context`, and the world model is shown the first frame and
-the last `context` frames up to the keyframe, with the actions that led to each (WoVR, arXiv 2602.13977).
+The rule. A rollout failed if its outcome, or else its stored success, is below 0.5 (a stored score says nothing); a
+recorded episode, if its label is `success: false`. It went wrong at step w: with a judge, the last step at which the
+judge's score of the rollout so far (`Reward.partial`, else `value`) was at its highest, since from there on it only
+lost; without one, its last step. The policy starts at the keyframe w - lead, but not before frame `context`, and the
+world model is shown the first frame and the last `context` frames up to the keyframe, with the actions that led to each
+(WoVR, arXiv 2602.13977).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Episode, Rollout, Task
+from torch import Tensor
 
 from gymnast_wovr.clips import clip, clip_ends
 
@@ -37,7 +39,9 @@ def stored_failures(folder: Path) -> Iterator[Failure]:
 
     for place in stored_places(folder, all_rollouts=True):
         for name, rollout, reward in zip(place.ids, *place.load(), strict=True):
-            value = rollout.outcome if rollout.outcome is not None else reward.value
+            value = rollout.outcome
+            if value is None and place.reward_kind == "success":
+                value = reward.value
             if value is not None and value < 0.5:
                 yield Failure(f"{folder.name}/{name}", rollout)
 
@@ -80,11 +84,19 @@ def keyframe_task(failure: Failure, wrong: int, *, context: int, lead: int) -> T
     keyframe = max(wrong - lead, context)
     last = slice(keyframe - context + 1, keyframe + 1)
     # A rollout that began at a keyframe itself goes back to the first frame of all.
-    frames_THWC = torch.cat([rollout.task.frames_THWC[:1], rollout.frames_THWC[last]])
+    frames_TVHWC = torch.cat([seen_by(rollout.task, rollout.cameras)[:1], rollout.frames_TVHWC[last]])
+    begun, readings = rollout.task.proprio_TP, rollout.proprio_TP
     return Task(
         id=f"{failure.id}@{keyframe}",
         instruction=rollout.task.instruction,
-        frames_THWC=frames_THWC,
+        frames_TVHWC=frames_TVHWC,
+        cameras=rollout.cameras,
         actions_TA=rollout.actions_NLA.flatten(0, 1)[keyframe - context : keyframe].clone(),
+        proprio_TP=None if begun is None or readings is None else torch.cat([begun[:1], readings[last]]),
         partial_credit_criteria=rollout.task.partial_credit_criteria,
     )
+
+
+def seen_by(task: Task, cameras: Sequence[str]) -> Tensor:
+    """The task's context frames in these cameras, (T, V, H, W, C). Raises `DataError` if it lacks one."""
+    return torch.stack([task.view(camera) for camera in cameras], dim=1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Loss
+from gymnast_core.learning import Minibatch
+from gymnast_core.types import LossSum, Metric
 from gymnast_optimizers.grpo import GRPO
-from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +17,11 @@ class MaskedGRPO(GRPO):
     """`grpo` whose loss is, per trajectory, the mean over the actions up to its first success: weight 1/valid length.
 
     Which actions these are is the mask that gymnast makes of `Reward.finish_step`, so the reward model must be one that
-    tells it, as `first-hit` does, or of `Rollout.finish_step` where a world knows it. What is added to `grpo` is that
-    no other average is taken, the metric `after_first_hit`, and a warning where nothing is ever masked.
+    tells it, as `first-hit` does. What is added to `grpo` is that no other average is taken, the metric
+    `after_first_hit`, and a warning where nothing is ever masked.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config(GRPO.Config):
@@ -35,23 +37,18 @@ class MaskedGRPO(GRPO):
         super().__init__(config)
         self._has_masked = self._has_warned = False
 
-    def loss(
-        self,
-        log_prob_BS: Tensor,
-        old_log_prob_BS: Tensor,
-        advantages_B: Tensor,
-        mask_BS: Tensor,
-        reference_log_prob_BS: Tensor | None = None,
-    ) -> Loss:
-        """GRPO's loss over the valid entries; the metric `after_first_hit` is the share of the others, in [0, 1]."""
-        left_out = 1.0 - float(mask_BS.float().mean()) if mask_BS.numel() else 0.0
+    def loss(self, minibatch: Minibatch) -> LossSum:
+        """GRPO's loss over the valid actions; the metric `after_first_hit` is the share of the others, in [0, 1]."""
+        found = super().loss(minibatch)
+        mask_BS = minibatch.mask_BS.bool()
+        actions = mask_BS.numel()
+        left_out = 1.0 - float(mask_BS.sum()) / max(actions, 1)
         self._has_masked |= left_out > 0.0
-        if not self._has_masked and not self._has_warned and bool((advantages_B > 0).any()):
+        if not self._has_masked and not self._has_warned and bool((minibatch.advantages_BS > 0).any()):
             self._has_warned = True
             logger.warning(
                 "masked-grpo has masked nothing so far: no rollout is known to have succeeded before its last action. "
                 "If the reward model does not tell when, wrap it: "
                 "reward_model={name: first-hit, args: {reward_model: {name: …, args: …}}}"
             )
-        loss = super().loss(log_prob_BS, old_log_prob_BS, advantages_B, mask_BS, reference_log_prob_BS)
-        return Loss(loss.value, {**loss.metrics, "after_first_hit": left_out})
+        return replace(found, metrics={**found.metrics, "after_first_hit": Metric(left_out, float(actions))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.compose import registries
 from gymnast_core.testing.reward_model import check_reward_model
-from gymnast_core.types import Rollout, Task
+from gymnast_core.types import Reward, Rollout, Task, one_camera
 from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.instructions import parse
 from wovr_parts import Brightness, build, make_rollout
@@ -65,16 +68,80 @@ def test_what_it_will_ask_is_announced():
 
 
 def test_clips_are_rollouts():
-    rollout = make_rollout(list(range(9)), outcome=1.0)
+    known_S = torch.tensor([math.nan] * 4 + [0.0, 0.0, 1.0, 1.0])
+    rollout = make_rollout(list(range(9)), outcome_S=known_S, proprio_TP=torch.arange(9.0)[:, None])
     assert clip_ends(8, 3) == [3, 6, 8] and clip_ends(8, 4) == [4, 8] and clip_ends(2, 5) == [2]
-    whole, prefix, window = clip(rollout, 8), clip(rollout, 5), clip(rollout, 5, frames=3)
-    assert (whole.outcome, prefix.outcome, window.outcome) == (1.0, None, None)
-    for part in (whole, prefix, window):
-        assert len(part.frames_THWC) == 1 + part.horizon
+    whole, prefix, window, early = clip(rollout, 8), clip(rollout, 5), clip(rollout, 5, frames=3), clip(rollout, 3)
+    # What the world knew then, not what it knows now.
+    assert (whole.outcome, prefix.outcome, window.outcome, early.outcome) == (1.0, 0.0, 0.0, None)
+    for part in (whole, prefix, window, early):
+        assert len(part.frames_TVHWC) == len(part.proprio_TP) == 1 + part.horizon == 1 + len(part.outcome_S)
     assert prefix.task is rollout.task
-    assert window.frames_THWC[:, 0, 0, 0].tolist() == [3, 4, 5]
+    assert window.view()[:, 0, 0, 0].tolist() == window.proprio_TP[:, 0].tolist() == [3, 4, 5]
     assert torch.equal(window.actions_NLA[:, 0], rollout.actions_NLA.flatten(0, 1)[3:5])
-    assert window.task.environment is None and window.task.frames_THWC[0, 0, 0, 0] == 3
+    assert window.task.start is None and window.task.view()[0, 0, 0, 0] == 3
+    assert window.task.proprio_TP.tolist() == [[3.0]]
+
+
+def test_a_clip_shows_every_camera():
+    frames_TVHWC = torch.arange(9, dtype=torch.uint8)[:, None, None, None, None].repeat(1, 2, 4, 4, 3)
+    frames_TVHWC[:, 1] += 100
+    rollout = make_rollout([0] * 9, frames_TVHWC=frames_TVHWC, cameras=("front", "wrist"))
+    window = clip(rollout, 5, frames=3)
+    assert window.view("wrist")[:, 0, 0, 0].tolist() == [103, 104, 105]
+    assert window.task.cameras == ("front", "wrist") and window.task.view("wrist")[0, 0, 0, 0] == 103
+
+
+class Counting(Brightness):
+    """Gives each action of a clip a reward, says when it was first bright, and remembers whom it met."""
+
+    met: Parts | None = None
+
+    def attach(self, parts):
+        self.met = parts
+
+    def state_dict(self):
+        return {"asked": list(self.asked)}
+
+    def load_state_dict(self, state):
+        self.asked = list(state["asked"])
+
+    def score(self, rollouts):
+        return [
+            replace(reward, step_values_S=torch.arange(1.0, rollout.horizon + 1), finish_step=2)
+            for rollout, reward in zip(rollouts, super().score(rollouts), strict=True)
+        ]
+
+
+def test_what_the_judge_says_of_single_actions_has_its_place_in_the_rollout():
+    judge = first_hit(clip_frames=3)
+    judge._judge = Counting(Brightness.Config())
+    hit, missed = judge.score([make_rollout([10, 10, 10, 10, 200, 10, 10, 10, 10]), make_rollout([10] * 9, seed=1)])
+    assert hit.step_values_S.tolist() == [0, 0, 1, 2, 0, 0, 0, 0] and hit.finish_step == 4
+    assert missed.step_values_S.tolist() == [0, 0, 0, 0, 0, 0, 1, 2] and missed.finish_step is None
+
+
+def test_the_judge_meets_the_run_and_keeps_its_state():
+    judge, parts = first_hit(), Parts()
+    judge._judge = Counting(Brightness.Config())
+    judge.attach(parts)
+    assert judge._judge.met is parts
+    judge.load_state_dict({"asked": [3]})
+    assert judge.state_dict() == {"asked": [3]}
+
+
+def test_scores_are_no_successes():
+    class Level(Brightness):
+        kind = "score"
+
+        def score(self, rollouts):
+            return [Reward(float(rollout.view()[-1, 0, 0, 0])) for rollout in rollouts]
+
+    registries().reward_models.register("level", Level)
+    judge = first_hit(reward_model={"name": "level"}, threshold=150.0)
+    rewards = judge.score([make_rollout([10, 10, 200, 10, 10]), make_rollout([10, 10, 90, 10, 120], seed=1)])
+    assert judge.kind == "score"
+    assert [(reward.value, reward.finish_step) for reward in rewards] == [(200.0, 2), (120.0, None)]
 
 
 def test_slow_judges_answer_later_and_failures_arrive():
@@ -121,16 +188,18 @@ def test_a_simulator_finds_the_step_at_which_an_expert_succeeded():
 
 def expert_rollout(task: Task, number: int) -> tuple[Rollout, int | None]:
     """What an expert does, and after how many actions `info["success"]` is first true."""
-    environment = gymnasium.make(task.environment, **task.environment_args)
-    environment.reset(seed=task.seed, options=dict(task.environment_options))
+    assert task.start is not None
+    environment = gymnasium.make(task.start.id, **task.start.args)
+    environment.reset(seed=task.start.seed, options=dict(task.start.options))
     plain = environment.unwrapped
     expert = Expert(parse(task.instruction), plain.scene)
-    frames, actions, first = [task.frames_THWC[-1]], [], None
+    frames, actions, outcomes, first = [task.view()[-1]], [], [], None
     for step in range(1, 17):
         action = np.asarray(expert(plain.state), np.float32)
         observation, _, _, _, info = environment.step(action)
         frames.append(torch.from_numpy(observation["image"]))
         actions.append(torch.from_numpy(action))
+        outcomes.append(float(info["success"]))
         if info["success"] and first is None:
             first = step
     generator = torch.Generator().manual_seed(number)
@@ -138,10 +207,11 @@ def expert_rollout(task: Task, number: int) -> tuple[Rollout, int | None]:
     rollout = replace(
         made,
         task=task,
-        frames_THWC=torch.stack(frames),
+        frames_TVHWC=one_camera(torch.stack(frames)),
+        cameras=task.cameras,
         actions_NLA=torch.stack(actions)[:, None],
         log_prob_NLD=-torch.rand(16, 1, 2, generator=generator),
-        outcome=float(info["success"]),
+        outcome_S=torch.tensor(outcomes),
     )
     return rollout, first
 

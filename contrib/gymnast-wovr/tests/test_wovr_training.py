@@ -14,15 +14,19 @@ import pytest
 import torch
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.compose import load_tasks
+from gymnast_core.plugins.events import CallbacksWanted, StepDone
 from gymnast_core.plugins.hooks import plugin_manager
-from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_core.runs.snapshot import load_latest_snapshot, load_snapshot
 from gymnast_core.testing.world_model import check_world_model
-from gymnast_core.types import Task
+from gymnast_core.types import EnvironmentStart, Task
 from wovr_parts import build, make_rollout
 
 from gymnast_wovr import hooks
 from gymnast_wovr.callback import refinements
-from gymnast_wovr.refinement import as_episode, choose_tasks, fit, gather_materials, refine
+from gymnast_wovr.co_evolving import CoEvolvingWorld
+from gymnast_wovr.refinement import as_episode, choose_tasks, fit, rate_factor, refine
 
 SMALL = [
     "optimizer.name=masked-grpo",
@@ -107,10 +111,17 @@ def test_a_snapshot_keeps_when_the_rollouts_that_wait_succeeded(
 ):
     run = tmp_path / "run"
     train(*arguments(models, run, "loop.iterations=1", "loop.groups_per_update=1", "loop.tasks_per_iteration=6"))
-    state = load_latest_snapshot(run / "snapshots")
-    assert state is not None
-    rewards = [reward for group in state["surplus"] for reward in group["rewards"]]
+    snapshot = load_snapshot(run / "snapshots")
+    assert snapshot is not None
+    (state,) = snapshot.processes
+    rewards = [reward for group in state["waiting"] for reward in group["rewards"]]
     assert rewards and any(reward["finish_step"] is not None for reward in rewards)
+
+
+def met(world, policy, run: RunConfig):
+    """The world, introduced to a run."""
+    world.attach(Parts(policy=policy, world_model=world, tasks=load_tasks(run.tasks), config=run))
+    return world
 
 
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
@@ -118,29 +129,32 @@ def test_the_world_in_use_is_the_one_that_was_saved(compute_dtype: str, models: 
     run = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
     args = world_args(models)
     args["world_model"]["args"]["compute_dtype"] = compute_dtype
-    world = build("world_models", "co-evolving", args)
     policy = build("policies", "openvla-oft", {"checkpoint": str(models / "policy"), "chunk_length": 2})
-    materials = gather_materials(run, world.config)
-    world.step(world.reset([materials.tasks[0]]), torch.zeros(1, 1, 2))  # what it keeps must not outlive the weights
-    refine(world, policy, materials, run, 1)
+    world = met(build("world_models", "co-evolving", args), policy, run)
+    world.step(world.reset(world.tasks()[:1]), torch.zeros(1, 1, 2))  # what it keeps must not outlive the weights
+    assert world.state_dict() == {"refined": None, "weights": None, "inner": {}}
+    refine(world, policy, run, 1)
     world.save(tmp_path / "saved")
     again = build("world_models", "co-evolving", args)
-    again.load(tmp_path / "saved")
+    again.load_state_dict(world.state_dict())
+    assert again.refined == 1
     fresh = build("world_models", "worldgym", {"checkpoint": str(tmp_path / "saved"), "compute_dtype": compute_dtype})
     frames = []
     for model in (world, again, fresh):
-        state = model.reset([materials.tasks[0]], generator=torch.Generator().manual_seed(0))
-        frames.append(model.step(state, torch.full((1, 3, 2), 0.01)))
+        state = model.reset(world.tasks()[:1], generator=torch.Generator().manual_seed(0))
+        frames.append(model.step(state, torch.full((1, 3, 2), 0.01)).frames_BLVHWC)
     assert torch.equal(frames[0], frames[1]) and torch.equal(frames[0], frames[2])
     assert not world.module().training and all(p.grad is None for p in world.module().parameters())
     # The same seed, the same refinement; another iteration, another one.
-    twin, other = (build("world_models", "co-evolving", args) for _ in range(2))
-    refine(twin, policy, materials, run, 1)
-    refine(other, policy, materials, run, 2)
+    twin, other = (met(build("world_models", "co-evolving", args), policy, run) for _ in range(2))
+    refine(twin, policy, run, 1)
+    refine(other, policy, run, 2)
     name = "final_layer.linear.weight"
     ours = world.module().state_dict()[name]
     assert torch.equal(ours, twin.module().state_dict()[name])
     assert not torch.equal(ours, other.module().state_dict()[name])
+    for one in (world, again, twin, other):
+        one.close()
 
 
 class Killed(BaseException):
@@ -153,8 +167,8 @@ class Killer:
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def gymnast_metrics(self, step: int) -> None:
-        if step == self.step:
+    def gymnast_metrics(self, event: StepDone) -> None:
+        if event.step == self.step:
             raise Killed
 
 
@@ -170,15 +184,16 @@ def test_a_run_that_is_resumed_ends_like_one_that_was_not_interrupted(
     finally:
         plugin_manager().unregister(killer)
     assert refinements(run) == [1] and not (run / "policy").exists()
-    # A refinement of a later iteration, left by a process that was killed before its snapshot, is not for this one.
+    # A refinement of a later iteration, left by a process that was killed before its snapshot, is not for this one;
+    # those of earlier ones are in the snapshot, whatever became of their folders.
+    shutil.rmtree(run / "world_model/iteration-000001")
     shutil.copytree(models / "world", run / "world_model/iteration-000003")
     train("--resume", run)
     assert columns(run) == columns(uninterrupted)
     final = "policy/model.safetensors"
     assert (run / final).read_bytes() == (uninterrupted / final).read_bytes()
-    for name in ("iteration-000001", "iteration-000003"):
-        weights = f"world_model/{name}/model.safetensors"
-        assert (run / weights).read_bytes() == (uninterrupted / weights).read_bytes()
+    weights = "world_model/iteration-000003/model.safetensors"
+    assert (run / weights).read_bytes() == (uninterrupted / weights).read_bytes()
 
 
 def test_keyframes_of_that_run_are_what_the_next_run_starts_from(
@@ -192,6 +207,7 @@ def test_keyframes_of_that_run_are_what_the_next_run_starts_from(
     assert refinements(run) == [0]
     state = load_latest_snapshot(run / "snapshots")
     assert state is not None and state["iteration"] == 1
+    assert state["components"]["world_model"]["refined"] == 0
     assert (run / "policy").exists()
 
 
@@ -199,36 +215,52 @@ def test_fitting_lowers_the_loss_and_mixes_in_recorded_episodes(models: Path, tm
     run = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
     args = world_args(models, steps=30, learning_rate=3e-3, batch_size=4)
     world = build("world_models", "co-evolving", args)
-    frames_THWC = torch.full((6, 32, 32, 3), 200, dtype=torch.uint8)
+    frames_TVHWC = torch.full((5, 1, 32, 32, 3), 200, dtype=torch.uint8)
     new = as_episode(make_rollout([1, 2, 3, 4, 5]), 0)
-    new = replace(new, frames_THWC=frames_THWC[:5], actions_TA=new.actions_TA * 0.01)
-    losses = fit(world, [new], [], run, 0)
+    new = replace(new, frames_TVHWC=frames_TVHWC, actions_TA=new.actions_TA * 0.01)
+    losses = fit(world, [new], run, 0)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     seen: list[str] = []
     mixed = build("world_models", "co-evolving", world_args(models, steps=3, batch_size=4, recorded_share=0.25))
+    mixed.recorded = lambda: [replace(new, id="recorded")]
     plain = mixed.inner.training_loss
     mixed.inner.training_loss = lambda episodes, *, generator: (
         seen.extend(episode.id for episode in episodes) or plain(episodes, generator=generator)
     )
-    fit(mixed, [new], [replace(new, id="recorded")], run, 0)
+    fit(mixed, [new], run, 0)
     assert len(seen) == 12 and seen.count("recorded") == 3
 
 
+def test_the_learning_rate_rises_over_a_tenth_and_falls_to_zero():
+    rates = [rate_factor(step, 20) for step in range(21)]
+    assert rates[:3] == [0.5, 1.0, 1.0] and rates[11] == pytest.approx(0.5) and rates[20] == pytest.approx(0.0)
+    assert rate_factor(0, 1) == 1.0
+
+
 def test_only_tasks_with_an_environment_are_executed():
-    frames_THWC = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
-    tasks = [Task(str(i), "push", frames_THWC, seed=i, environment="E-v0" if i % 2 else None) for i in range(6)]
+    frames_TVHWC = torch.zeros(1, 1, 4, 4, 3, dtype=torch.uint8)
+    starts = [EnvironmentStart("E-v0", i) if i % 2 else None for i in range(6)]
+    tasks = [Task(str(i), "push", frames_TVHWC, start=start) for i, start in enumerate(starts)]
     chosen = [task.id for task in choose_tasks(tasks, 5, torch.Generator().manual_seed(0))]
     assert sorted(chosen[:3]) == ["1", "3", "5"] and set(chosen) == {"1", "3", "5"} and len(chosen) == 5
     with pytest.raises(DataError, match="None of the 3 tasks names an environment"):
         choose_tasks(tasks[::2], 1, torch.Generator())
 
 
+def test_the_world_shows_what_the_other_one_shows(models: Path):
+    world = build("world_models", "co-evolving", world_args(models))
+    assert CoEvolvingWorld.offers(world.config) == world.inner.offers(world.inner.config)
+
+
 def test_frames_that_an_ended_environment_repeats_are_not_learned_from():
-    episode = as_episode(make_rollout([1, 2, 2, 3, 3, 3, 3], outcome=1.0), 7)
-    assert episode.frames_THWC[:, 0, 0, 0].tolist() == [1, 2, 2, 3]
+    episode = as_episode(
+        make_rollout([1, 2, 2, 3, 3, 3, 3], outcome_S=torch.ones(6), proprio_TP=torch.arange(7.0)[:, None]), 7
+    )
+    assert episode.view()[:, 0, 0, 0].tolist() == [1, 2, 2, 3]
+    assert episode.proprio_TP[:, 0].tolist() == [0, 1, 2, 3] and episode.cameras == ("camera",)
     assert len(episode.actions_TA) == 3 and episode.success is True
     still = as_episode(make_rollout([5, 5, 5]), 7)
-    assert len(still.frames_THWC) == 2 and still.success is None
+    assert len(still.frames_TVHWC) == 2 and still.success is None
 
 
 def test_the_wrapper_keeps_the_contract_of_world_models(models: Path):
@@ -254,22 +286,23 @@ def test_unusable_options_are_refused(args, message, models: Path):
         build("world_models", "co-evolving", world_args(models, **args))
 
 
-def test_a_damaged_refinement_stops_the_resume_with_one_error(
+def test_a_damaged_snapshot_stops_the_resume_with_one_error(
     uninterrupted: Path, tmp_path: Path, train: Callable[..., None], capsys
 ):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
-    for snapshot in sorted((run / "snapshots").iterdir())[1:]:
-        shutil.rmtree(snapshot)
-    (run / "world_model/iteration-000003/model.safetensors").write_bytes(b"no")
+    (newest, *_) = sorted((run / "snapshots").glob("step-*"), reverse=True)
+    state = json.loads((newest / "state.json").read_text())
+    del state["components"]["world_model"]["weights"]
+    (newest / "state.json").write_text(json.dumps(state))
     with pytest.raises(SystemExit):
         train("--resume", run)
     error = capsys.readouterr().err
-    assert "model.safetensors" in error and "Traceback" not in error
+    assert newest.name in error and "Traceback" not in error
 
 
 def test_several_processes_are_refused(models: Path, tmp_path: Path):
     config = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
-    (callback,) = hooks.gymnast_callbacks(config)
+    (callback,) = hooks.gymnast_callbacks(CallbacksWanted(config, tmp_path))
     with pytest.raises(ConfigError, match=r"in one process, not in 2; set trainer\.devices=1"):
         callback.setup(SimpleNamespace(world_size=2), None, "fit")
-    assert hooks.gymnast_callbacks(load_config(RunConfig, "tabletop", [])) == []
+    assert hooks.gymnast_callbacks(CallbacksWanted(load_config(RunConfig, "tabletop", []), tmp_path)) == []

@@ -9,7 +9,7 @@ import torch
 from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.types import EnvironmentStart, Reward, Rollout, Task, one_camera
 
 COLOURS, DIRECTIONS = ("red", "green", "blue", "yellow"), ("left", "right", "top", "bottom")
 INSTRUCTIONS = [f"push the {colour} block to the {side}" for colour in COLOURS for side in DIRECTIONS]
@@ -37,6 +37,8 @@ WORLD = {
 class Brightness(RewardModel):
     """Judges a clip by its last frame alone: its mean level, as a share of 255; dark frames (0) cannot be judged."""
 
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         threshold: float = 0.5
@@ -55,7 +57,7 @@ class Brightness(RewardModel):
         self.announced = (rollouts, frames)
 
     def score(self, rollouts: Any) -> list[Reward]:
-        self.asked += [len(rollout.frames_THWC) for rollout in rollouts]
+        self.asked += [len(rollout.frames_TVHWC) for rollout in rollouts]
         return [self._score(rollout) for rollout in rollouts]
 
     def close(self) -> None:
@@ -63,7 +65,7 @@ class Brightness(RewardModel):
 
     def _score(self, rollout: Rollout) -> Reward:
         cost = self.config.cost_usd
-        level = float(rollout.frames_THWC[-1].float().mean()) / 255 if len(rollout.frames_THWC) else 0.0
+        level = float(rollout.view()[-1].float().mean()) / 255 if len(rollout.frames_TVHWC) else 0.0
         if level == 0.0:
             return Reward(None, error="It is too dark.", cost_usd=cost)
         return Reward(float(level >= self.config.threshold), partial=level, cost_usd=cost)
@@ -73,11 +75,11 @@ def make_rollout(levels: list[int], seed: int = 0, *, chunk: int = 2, **fields: 
     """A rollout whose frame i has the grey level `levels[i]`; its actions and log-probabilities come from the seed."""
     generator = torch.Generator().manual_seed(seed)
     decisions = (len(levels) - 1) // chunk
-    frames_THWC = torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 4, 4, 3).clone()
+    frames_TVHWC = one_camera(torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 4, 4, 3).clone())
     values: dict[str, Any] = {
-        "task": Task(f"task-{seed}", "push", frames_THWC[:1], seed=3, environment="Env-v0"),
+        "task": Task(f"task-{seed}", "push", frames_TVHWC[:1], start=EnvironmentStart("Env-v0", 3)),
         "group": 0,
-        "frames_THWC": frames_THWC,
+        "frames_TVHWC": frames_TVHWC,
         "actions_NLA": torch.rand(decisions, chunk, 2, generator=generator),
         "log_prob_NLD": -torch.rand(decisions, chunk, 2, generator=generator),
         "temperature": 1.0,
