@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,17 +12,20 @@ import torch
 from oft_cases import episodes, seeing, small_config
 from torch import Tensor
 
-from gymnast_core.errors import DataError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.seeds import episode_generators
-from gymnast_core.types import Needs
+from gymnast_core.training.tally import Tally
+from gymnast_core.types import Episode, Needs
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.augmentation import jitter_color, oft_recipe, shift, shift_hsv
 from gymnast_openvla_oft.auxiliary import PointHeads
 from gymnast_openvla_oft.images import crop_center
 from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, token_loss
 from gymnast_openvla_oft.model import Hidden
+from gymnast_openvla_oft.openvla import OpenVLA
 from gymnast_openvla_oft.policy import OpenVLAOFT
 from gymnast_openvla_oft.prompt import PromptEncoder, prompt, train_tokenizer
+from gymnast_openvla_oft.tuning import Tuning
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -91,6 +94,100 @@ def test_the_same_seed_gives_the_same_loss() -> None:
     first, again, other = (policy.training_loss(episodes(), generator=seeded(s)).mean for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def uneven(count: int = 6) -> list[Episode]:
+    """Episodes of unequal length, prompts of unequal length (so that there is padding), and points that are in view
+    twice, once or never."""
+    made = []
+    for i, episode in enumerate(episodes(count, length=8)):
+        points = episode.points_TJ2.clone()
+        points[:, : i % 3] = math.nan
+        stop = 4 + i % 4
+        text = ("open it", "push the red block to the left", "push the blue block right")[i % 3]
+        cut = replace(episode, frames_TVHWC=episode.frames_TVHWC[: stop + 1], actions_TA=episode.actions_TA[:stop])
+        made.append(replace(cut, instruction=text, points_TJ2=points[: stop + 1]))
+    return made
+
+
+POINTS = {"auxiliary_points": 2, "auxiliary_points_weight": 1.0, "auxiliary_patches_weight": 0.5}
+AUGMENTED = {"oft_augmentation": True, "shift_pixels": 2, "color_jitter": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "imitation"),
+    [
+        (OpenVLAOFT, {}, {"decisions_per_episode": 2, **POINTS, **AUGMENTED, "label_smoothing_sigma": 0.05}),
+        (OpenVLAOFT, {"action_head": "l1"}, {**POINTS, **AUGMENTED}),
+        (OpenVLAOFT, {"film": True}, {"decisions_per_episode": 3}),
+        (OpenVLAOFT, {"train": Tuning(vision="frozen")}, POINTS),
+        (OpenVLA, {"chunk_length": None}, {"decisions_per_episode": 2, **AUGMENTED}),
+    ],
+    ids=["tokens", "l1", "film", "frozen", "openvla"],
+)
+def test_microbatches_change_neither_loss_nor_gradient(
+    kind: type[Any], options: dict[str, Any], imitation: dict[str, Any]
+) -> None:
+    """Whole, and in parts of 1, 2 and 4 episodes: sums and weights add up, and so do the metrics."""
+    config = replace(small_config(**imitation), **options)
+    names = {item.name for item in fields(kind.Config)}
+    policy = kind(kind.Config(**{name: value for name, value in vars(config).items() if name in names}))
+    batch = uneven()
+
+    def learned(size: int) -> tuple[float, float, dict[str, float], Tensor]:
+        generator, metrics = seeded(4), Tally()
+        total = weight = 0.0
+        policy.zero_grad()
+        for first in range(0, len(batch), size):
+            loss = policy.imitation_loss(batch[first : first + size], generator=generator)
+            loss.total.backward()
+            total, weight = total + loss.total.item(), weight + float(loss.weight)
+            metrics.add(loss.metrics)
+        gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+        return total, weight, metrics.numbers(), gradient
+
+    total, weight, numbers, gradient = learned(len(batch))
+    assert weight == len(batch) * imitation.get("decisions_per_episode", 1)
+    assert gradient.norm() > 0
+    for size in (1, 2, 4):
+        found = learned(size)
+        assert found[0] == pytest.approx(total, rel=1e-5) and found[1] == weight
+        assert found[2] == pytest.approx(numbers, rel=1e-5)
+        assert (found[3] - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+def test_an_episode_is_drawn_and_changed_alike_in_any_company() -> None:
+    policy = OpenVLAOFT(small_config(decisions_per_episode=2, **POINTS, **AUGMENTED))
+    whole = policy.training_decisions(uneven(), seeded(1))
+    generator = seeded(1)
+    parts = [policy.training_decisions(uneven()[first:stop], generator) for first, stop in ((0, 1), (1, 4), (4, 6))]
+    assert torch.equal(torch.cat([part.observation.images_BTVHWC for part in parts]), whole.observation.images_BTVHWC)
+    assert torch.equal(torch.cat([part.actions_BLA for part in parts]), whole.actions_BLA)
+    points = torch.cat([part.points_BJ2 for part in parts if part.points_BJ2 is not None])
+    torch.testing.assert_close(points, whole.points_BJ2, equal_nan=True, rtol=0, atol=0)
+
+
+def test_decisions_show_the_policy_s_cameras_and_readings() -> None:
+    episode = episodes(1, length=6)[0]
+    front = episode.frames_TVHWC[:, 0]
+    seen = replace(
+        episode,
+        frames_TVHWC=torch.stack([front, 255 - front], dim=1),
+        cameras=("front", "wrist"),
+        proprio_TP=torch.arange(6.0)[:, None],
+    )
+    needs, settings = Needs(("wrist",), proprio=1), Imitation(decisions_per_episode=20)
+    drawn = draw_decisions(seen, 2, settings, needs, seeded()).observation
+    assert drawn.cameras == ("wrist",) and drawn.latest_proprio_BP is not None
+    times = drawn.latest_proprio_BP[:, 0].long()
+    assert len(times.unique()) == 4
+    assert torch.equal(drawn.latest_BVHWC[:, 0], 255 - front[times])
+    with pytest.raises(ConfigError, match=r"the episode '0' shows the cameras front, wrist: above is lacking"):
+        draw_decisions(seen, 2, settings, Needs(("above",)), seeded())
+    with pytest.raises(ConfigError, match=r"needs 2 proprioceptive readings .* the episode '0' offers 1"):
+        draw_decisions(seen, 2, settings, Needs(("front",), proprio=2), seeded())
+    with pytest.raises(DataError, match=r"main camera 'front', but the policy's first camera is 'wrist'"):
+        draw_decisions(seen, 2, Imitation(auxiliary_points=1), needs, seeded())
 
 
 @pytest.mark.parametrize("options", [{}, {"action_head": "l1"}, {"film": True}])

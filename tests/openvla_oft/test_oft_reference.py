@@ -25,7 +25,8 @@ from oft_cases import (
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gymnast_core.types import ActionChunk, Observation
+from gymnast_core.testing.making import observe
+from gymnast_core.types import ActionChunk, Needs, Observation, Task
 from gymnast_openvla_oft.policy import OpenVLAOFT
 
 ALOHA = "aloha6_3img_proprio"
@@ -96,6 +97,31 @@ def test_causal_attention_would_not_match(words: Path, name: str) -> None:
     causal = model.language_model.model(inputs_embeds=embeds[-1:, real[-1]]).last_hidden_state
     start = prefix.shape[1] + inputs.prompts.lengths_B[-1] - 1
     close(model.action_logits(causal[:, start : start + count])[0], negative)
+
+
+def test_the_reference_s_numbers_from_the_cameras_and_readings_of_tasks(words: Path) -> None:
+    """The tasks show the three cameras in another order and one more: what the policy needs is picked by name."""
+    policy, seen, case = built(ALOHA, words, cameras=["cam_high", "cam_left_wrist", "cam_right_wrist"])
+    needs = policy.needs(policy.config)
+    assert needs == Needs(("cam_high", "cam_left_wrist", "cam_right_wrist"), proprio=14)
+    high, left, right = seen.latest_BVHWC.unbind(1)
+    names = ("cam_right_wrist", "cam_low", "cam_high", "cam_left_wrist")
+    frames_BTVHWC = torch.stack([right, 255 - high, high, left], dim=1)[:, None]
+    assert seen.proprio_BTP is not None
+    rows = zip(seen.instructions, frames_BTVHWC, seen.proprio_BTP, strict=True)
+    tasks = [Task(text, text, frames, names, proprio_TP=proprio) for text, frames, proprio in rows]
+    shown = observe(tasks, needs)
+    assert shown.cameras == needs.cameras
+    greedy = policy.act(shown, temperature=0.0)
+    assert torch.equal(greedy.tokens_BLD.flatten(1), case["greedy_token_ids"])
+    close(greedy.log_prob_BLD.flatten(1), case["logprob_greedy_T1.0"])
+    close(greedy.actions_BLA.double(), case["greedy_actions_unnorm"], atol=1e-6)
+    heat_B = torch.tensor([1.6, 1.0, 1.6])
+    scored = policy.evaluate(shown, greedy, temperature=heat_B)
+    for row, heat in enumerate(heat_B.tolist()):
+        wanted = case[f"logprob_greedy_T{heat:.1f}"][row], case[f"entropy_T{heat:.1f}"][row]
+        close(scored.log_prob_BLD[row].flatten(), wanted[0])
+        close(scored.entropy_BLD[row].flatten(), wanted[1])
 
 
 def test_three_images_and_proprioception_are_all_read(words: Path) -> None:
