@@ -96,6 +96,18 @@ class Processes:
             gradient.copy_(total.view_as(gradient))
 
 
+class Alone(Processes):
+    """This process by itself, whatever others there are: for what it does without them."""
+
+    @property
+    def rank(self) -> int:
+        return 0
+
+    @property
+    def count(self) -> int:
+        return 1
+
+
 def _bytes(parameters: Sequence[nn.Parameter]) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 

@@ -2,12 +2,13 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import OmegaConf
 
@@ -123,6 +124,7 @@ def _owned(path: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel releases it when this process dies, however it dies."""
     with storing(path):
         handle = (path / LOCK).open("a")
+    _LOCKS.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +134,22 @@ def _owned(path: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
+        _LOCKS.discard(handle)
         handle.close()
+
+
+_LOCKS: set[IO[str]] = set()
+"""Open locks of this process."""
+
+
+def _let_go() -> None:
+    """In a forked child: a lock is shared with it, and a data worker outlives a killed process by some seconds."""
+    for handle in _LOCKS:
+        handle.close()
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _flat(config: Any) -> dict[str, Any]:
@@ -143,7 +160,7 @@ def _flat(config: Any) -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             for name, item in value.items():
                 walk(item, f"{key}.{name}".lstrip("."))
-        else:
+        elif not isinstance(value, Mapping):
             flat[key] = value
 
     walk(values, "")

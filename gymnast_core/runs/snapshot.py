@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
-from gymnast_core.processes import Processes
+from gymnast_core.processes import Alone, Processes
 from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing
 
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
@@ -46,10 +46,10 @@ def save_snapshot(
 ) -> Path:
     """Write nested dicts and lists of tensors, numbers, strings, None. The newest `keep` snapshots remain.
 
-    `state` is the leader's; `own` is what this process keeps to itself. Of several processes, all must call this; they
-    write into one folder. Raises `StorageError`.
+    `state` is the leader's; `own` is what this process keeps to itself. All of the `processes` must call this, and
+    write into one folder; without them, this process writes alone. Raises `StorageError`.
     """
-    processes = processes or Processes()
+    processes = processes or Alone()
     target = directory / f"step-{step:09d}"
     with _shared(target, processes) as temporary:
         if processes.leads:

@@ -22,7 +22,6 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.registry import registries
-from gymnast_core.processes import Processes
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.types import Reward, Rollout
@@ -31,18 +30,6 @@ PART = 32
 """Rollouts that are read into memory at once."""
 KINDS = ("unscored", "scored")
 _ITERATION = re.compile(r"iteration-(\d+)-")
-
-
-class _Alone(Processes):
-    """This process, which writes its own files whatever the others do."""
-
-    @property
-    def rank(self) -> int:
-        return 0
-
-    @property
-    def count(self) -> int:
-        return 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +92,7 @@ def store(
                 "rollouts": [to_state(rollouts[i]) for i in indices],
                 "rewards": [to_state(rewards[i]) for i in indices],
             }
-            save_snapshot(directory / f"{stem}-{part:02d}", 0, state, processes=_Alone(), keep=1)
+            save_snapshot(directory / f"{stem}-{part:02d}", 0, state, keep=1)
     return used
 
 

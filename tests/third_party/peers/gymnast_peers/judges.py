@@ -28,6 +28,8 @@ class RailEnd(RewardModel):
         return [self._score(rollout) for rollout in rollouts]
 
     def _score(self, rollout: Rollout) -> Reward:
+        if len(rollout.frames_TVHWC) < 2 or not rollout.task.instruction:
+            return Reward(None, error="There is nothing to see, or nothing to do.")
         rows_TW = rollout.view(self.config.camera)[:, 0, :, 0].float()
         pixels = torch.arange(rows_TW.shape[1]) / (rows_TW.shape[1] - 1)
         place_T = (rows_TW * pixels).sum(1) / rows_TW.sum(1).clamp(min=1)

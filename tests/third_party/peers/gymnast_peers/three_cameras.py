@@ -55,7 +55,7 @@ class ThreeCameras(WorldModel):
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         self.device = torch.device("cpu")
-        self.imagined = 0
+        self.action_dim, self.imagined = 1, 0
 
     @classmethod
     def offers(cls, config: Config) -> Offers:
