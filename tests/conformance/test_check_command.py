@@ -23,8 +23,9 @@ class Nothing:
 
 class Judge(RewardModel):
     """All is well."""
+    api_version = 2
     Config = Nothing
-    def __init__(self, config): self.closed = []
+    def __init__(self, config): self.config = config
     def score(self, rollouts): return [Reward(1.0) for _ in rollouts]
 
 class Buggy(Judge):
@@ -32,8 +33,9 @@ class Buggy(Judge):
 
 class Empty(Dataset):
     """Nothing at all."""
+    api_version = 2
     Config = Nothing
-    def __init__(self, config): pass
+    def __init__(self, config): self.config = config
 '''
 ENTRIES = """
 [gymnast.reward_models]
@@ -45,7 +47,7 @@ both = check_command_plugins:Empty
 watching = check_command_hooks
 typing = check_command_typing
 """
-HOOKS = '"""Watches."""\n\n\ndef gymnast_metrics(step):\n    pass\n'
+HOOKS = '"""Watches."""\n\n\ndef gymnast_metrics(event):\n    pass\n'
 
 
 @pytest.fixture

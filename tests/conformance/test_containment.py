@@ -23,8 +23,6 @@ lacks = containment_lacks
 train = containment_command:run
 no-click = containment_command:run
 away = containment_away:run
-[gymnast.checks]
-spare = containment_needy:check
 [gymnast.presets]
 gone = containment_gone
 bytes = containment_presets
@@ -42,9 +40,9 @@ Requires-Dist: only-for-tests; extra == "dev"
 MODULES = {
     "containment_needy.py": "import no_such_dependency.deep",
     "containment_lacks.py": "import unlearn",
-    "containment_falls.py": "def gymnast_register(registries):\n    raise SystemExit('gone')\n",
+    "containment_falls.py": "def gymnast_register(event):\n    raise SystemExit('gone')\n",
     "containment_command.py": "def run():\n    pass\n",
-    "containment_policies.py": "from gymnast_core.interfaces import Policy\nclass Old(Policy):\n    api_version = 0\n",
+    "containment_policies.py": "from gymnast_core.interfaces import Policy\nclass Old(Policy):\n    pass\n",
     "containment_presets/presets/latin.yaml": "# Caf\xe9\nkind: train\n",
 }
 
@@ -100,10 +98,11 @@ def test_what_shows_when_everything_is_imported(broken: None) -> None:
     assert rows["policy", "openvla-oft"][-1] == "ok"
     assert "import no_such_dependency.deep" in reasons["policy needy"]
     assert reasons["policy needy"].rstrip().endswith("Try: pip install 'no-such-dependency>=3'")
-    assert reasons["check spare"].rstrip().endswith("Try: pip install 'no-such-dependency>=3'")
     assert "is not a click command" in reasons["command no-click"]
     old = reasons["policy grpo-like"]
-    assert "is written for plugin API 0; this gymnast has 1" in old
+    assert "is written for plugin API 1; this gymnast has 2" in old
+    assert "docs/api-2.md" in old
+    assert "`api_version = 2`" in old
     assert "`pip install --upgrade containment`" in old
     assert "`pip install 'gymnast<0.1.0'`" in old
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import gymnast_core
-from gymnast_core import errors, interfaces, testing, types
+from gymnast_core import errors, interfaces, learning, testing, types
 from gymnast_core.cli import cli
-from gymnast_core.plugins import hookspecs
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins import events, hookspecs
 from gymnast_core.plugins.hooks import HookManager
+from gymnast_core.plugins.registry import registries
+from gymnast_core.processes import Processes
 
 PAGE = (Path(gymnast_core.__file__).parents[1] / "docs" / "stability.md").read_text()
 NAMES = sorted(set(re.findall(r"`(gymnast_core(?:\.\w+)+)`", PAGE)))
@@ -28,7 +29,7 @@ def test_every_name_that_is_promised_exists(name: str) -> None:
 
 def test_the_contracts_types_errors_checks_and_hooks_are_all_promised() -> None:
     public = set()
-    for module in (interfaces, types, errors):
+    for module in (interfaces, types, learning, errors, events):
         public |= {
             f"{module.__name__}.{n}" for n, c in inspect.getmembers(module, inspect.isclass) if _is_of(c, module)
         }
@@ -54,23 +55,29 @@ def test_the_methods_of_a_registry_are_those_promised() -> None:
     assert sorted(names) == sorted(public)
 
 
+def test_the_methods_of_the_processes_exist() -> None:
+    promised = re.search(r"Processes`, its (.+?)\.\n\n", PAGE, flags=re.DOTALL)
+    assert promised
+    assert set(re.findall(r"`(\w+)`", promised.group(1))) <= set(dir(Processes))
+
+
 def test_an_implementation_of_a_deprecated_hook_is_warned_and_still_called() -> None:
     import pluggy
 
     class Specifications:
         @pluggy.HookspecMarker("gymnast")(warn_on_impl=DeprecationWarning("gymnast_old is now gymnast_new"))
-        def gymnast_old(self, step: int) -> None:
+        def gymnast_old(self, event: int) -> None:
             """What it was."""
 
     class Plugin:
-        def gymnast_old(self, step: int) -> int:
-            return step
+        def gymnast_old(self, event: int) -> int:
+            return event
 
     manager = HookManager()
     manager.add_hookspecs(Specifications())
     with pytest.warns(DeprecationWarning, match="gymnast_old is now gymnast_new"):
         manager.add(Plugin(), "late")
-    assert manager.hook.gymnast_old(step=3) == [3]
+    assert manager.hook.gymnast_old(event=3) == [3]
 
 
 def _is_of(item: type, module: object) -> bool:

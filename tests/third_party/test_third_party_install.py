@@ -44,9 +44,21 @@ def test_its_preset_is_listed(installed):
 
 
 def test_it_is_built_with_typed_args_and_keeps_the_contract(installed):
-    done = gymnast(installed, "check", "null", "fade=3")
-    assert done.returncode == 0, done.stderr
-    assert "The world model 'null' keeps its contract." in done.stdout
+    for arguments in (["fade=3"], ["cameras=2"]):
+        done = gymnast(installed, "check", "null", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "The world model 'null' keeps its contract." in done.stdout
+    hooks = gymnast(installed, "check", "hooks", "null")
+    assert "it registers the world model 'null-again'" in hooks.stdout, hooks.stderr
     wrong = gymnast(installed, "check", "null", "fad=3")
     assert wrong.returncode == 2
     assert "world_model.args.fad: No key 'fad'. Did you mean 'fade'?" in wrong.stderr
+
+
+def test_a_policy_of_api_1_is_refused_with_the_page_to_read(installed):
+    done = gymnast(installed, "check", "policy", "old")
+    assert done.returncode == 2
+    assert "The policy 'old' of gymnast-null 0.3.0 (gymnast_null.old:OldPolicy)" in done.stderr
+    assert "is written for plugin API 1; this gymnast has 2" in done.stderr
+    assert "docs/api-2.md" in done.stderr
+    assert "`api_version = 2`" in done.stderr

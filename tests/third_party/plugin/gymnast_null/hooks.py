@@ -1,7 +1,7 @@
 """Registers the world under a second name."""
 
 
-def gymnast_register(registries):
+def gymnast_register(event):
     from gymnast_null.world import NullWorld
 
-    registries.world_models.register("null-again", NullWorld)
+    event.registries.world_models.register("null-again", NullWorld)
