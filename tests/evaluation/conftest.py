@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_parts import Command
+from evaluation_parts import Command, Judge
 
 from gymnast_core import cli
+from gymnast_core.plugins.compose import registries
 
 for neighbour in ("run", "bench"):  # for `bandit`, `bench_parts`
     sys.path.append(str(Path(__file__).parents[1] / neighbour))
@@ -30,3 +31,12 @@ def gymnast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return code, written.out, written.err
 
     return call
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> type[Judge]:
+    known = registries().reward_models
+    monkeypatch.setattr(known, "_registered", dict(known._registered))
+    known.register("listed-judge", Judge)
+    Judge.answers, Judge.announced = [], []
+    return Judge

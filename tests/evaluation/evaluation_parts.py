@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
+
+from gymnast_core.interfaces import RewardModel
+from gymnast_core.types import Reward, Rollout
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command line: exit code, standard output, standard error."""
@@ -46,3 +52,40 @@ def arguments(output: Path, *changes: str) -> list[str]:
     mine = tuple(change.partition("=")[0] for change in changes)
     kept = [item for item in base if not any(re.match(rf"{re.escape(key)}[.=]", item) for key in mine)]
     return ["evaluate", *kept, *changes]
+
+
+SINGLE = (
+    "policies={}", "worlds={}", "rewards={}", f"policy={policy(0)}", "world_model=gymnasium",
+    "reward_model=listed-judge",
+)  # fmt: skip
+"""One policy in one world, judged by `Judge`."""
+
+
+def summary(run: Path) -> Any:
+    return json.loads((run / "summary.json").read_text())
+
+
+class Judge(RewardModel):
+    """Judges by a list of what to answer: a value, or None for an error; a dollar each."""
+
+    api_version = 2
+
+    answers: ClassVar[list[float | None]] = []
+    announced: ClassVar[list[tuple[int, int]]] = []
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def preflight(self, rollouts: int, frames: int) -> None:
+        self.announced.append((rollouts, frames))
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        found = [self.answers.pop(0) for _ in rollouts]
+        return [
+            Reward(None, error="overloaded", cost_usd=1.0) if value is None else Reward(value, cost_usd=1.0)
+            for value in found
+        ]
