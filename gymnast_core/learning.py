@@ -45,9 +45,11 @@ class Judged:
         mask_BS = self.mask_BS
         rewards_BS = torch.zeros(mask_BS.shape)
         for row, reward in enumerate(self.rewards):
+            if reward.value is None:
+                continue
             if reward.step_values_S is not None:
                 rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S, 0.0)
-            elif reward.value is not None:
+            else:
                 rewards_BS[row, int(mask_BS[row].sum()) - 1] = reward.value
         return rewards_BS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -281,3 +282,11 @@ def test_a_policy_learns_which_arm_pays() -> None:
 @pytest.mark.parametrize("optimizer", [GRPO(), GRPO(GRPO.Config(kl_coefficient=0.1)), IterSFT()])
 def test_it_keeps_the_public_contract(optimizer: Optimizer) -> None:
     assert check_optimizer(optimizer)
+
+
+def test_unjudged_rollouts_have_no_step_rewards() -> None:
+    group = judged([[0.5, math.nan, 1.0]], finish_B=[1, None, None], steps=3)
+    rewards = list(group.rewards)
+    assert group.step_rewards_BS.tolist() == [[0.5, 0, 0], [0, 0, 0], [0, 0, 1.0]]
+    rewards = tuple(replace(reward, step_values_S=torch.tensor([1.0, 2.0, 3.0])) for reward in rewards)
+    assert replace(group, rewards=rewards).step_rewards_BS.tolist() == [[1, 0, 0], [0, 0, 0], [1, 2, 3]]
