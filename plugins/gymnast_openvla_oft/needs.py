@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,13 +42,19 @@ def find_needs(config: Any) -> Needs:
         remembered = Remembered(readings=len(config.architecture.proprio_low))
     else:
         remembered = _remembered(config.checkpoint, config.revision, config.base, config.unnorm_key, _age(config))
-    cameras: tuple[str, ...] | int = config.images or remembered.images or 1
-    if config.cameras is not None:
-        cameras = tuple(config.cameras)
-    elif remembered.cameras is not None and config.images in (None, len(remembered.cameras)):
-        cameras = remembered.cameras
+    cameras = find_cameras(config, remembered.images, remembered.cameras)
     reads_proprio = getattr(config, "proprio", False) or remembered.reads_proprio
     return Needs(cameras, proprio=(remembered.readings or None) if reads_proprio else None)
+
+
+def find_cameras(config: Any, images: int | None, cameras: Sequence[str] | None) -> tuple[str, ...] | int:
+    """Names of the cameras of a `CheckpointConfig`, or their number; `images` and `cameras` are what its checkpoint
+    remembers."""
+    if config.cameras is not None:
+        return tuple(config.cameras)
+    if cameras is not None and config.images in (None, len(cameras)):
+        return tuple(cameras)
+    return config.images or images or 1
 
 
 def _age(config: Any) -> int:

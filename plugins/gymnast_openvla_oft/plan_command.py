@@ -24,7 +24,7 @@ BARE = ("world_model=gymnasium", "reward_model=environment", "optimizer=grpo", "
 @click.option("--strategy", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True)
 @click.option("--decisions", type=click.IntRange(1), help="Decisions whose gradient is computed at once; default: "
               "loop.micro_batch_size trajectories of the config.")  # fmt: skip
-@click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Images a decision.")
+@click.option("--views", type=click.IntRange(1), help="Images a decision.  [default: the policy's]")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def plan(
     arguments: tuple[str, ...],
@@ -32,7 +32,7 @@ def plan(
     gib: float | None,
     strategy: str,
     decisions: int | None,
-    views: int,
+    views: int | None,
     as_json: bool,
 ) -> None:
     """Say what of a training fits into memory, before anything is loaded, and what to change if it does not.
@@ -60,15 +60,16 @@ def plan(
         raise SystemExit(1)
 
 
-def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int = 1) -> Job:
+def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int | None = None) -> Job:
     """What a run's config means for memory. Raises `ConfigError` for policies that are not planned here."""
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft.plan import Job, Networks
 
-    shape, policy, actions_BLA = _policy(config.policy)
+    shape, policy, actions, own_views = _policy(config.policy)
     known = registries()
     optimizer = known.optimizers.build(config.optimizer.name, config.optimizer.args, key="optimizer")
-    loop, (chunk, width) = config.loop, actions_BLA
+    loop, (chunk, width) = config.loop, actions
+    views = views or own_views
     trajectory = max(1, loop.horizon // chunk)
     rollouts = loop.tasks_per_iteration * optimizer.group_size
     side = shape.dino.image_size
@@ -87,18 +88,19 @@ def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = N
         causal=config.policy.name == "openvla",
         reference=optimizer.needs_reference,
         rollouts=rollouts,
-        rollout_bytes=(1 + loop.horizon) * side * side * 3,
+        rollout_bytes=(1 + loop.horizon) * views * side * side * 3,
     )
 
 
 def _policy(part: ComponentConfig) -> Any:
-    """The network's shape, the policy's options, and (actions a chunk, dimensions of an action)."""
+    """The network's shape, the policy's options, (actions a chunk, dimensions of an action), and images a decision."""
     from gymnast_core.config.typed import typed
     from gymnast_core.errors import ConfigError
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft.architecture import checkpoint_config, model_shape, with_parts
     from gymnast_openvla_oft.base import check_config
     from gymnast_openvla_oft.hub import locate
+    from gymnast_openvla_oft.needs import CAMERAS_KEY, IMAGES_KEY, find_cameras
     from gymnast_openvla_oft.normalisation import choose_statistics
     from gymnast_openvla_oft.policy import CHUNK_KEY
     from gymnast_openvla_oft.weights import read_json
@@ -123,7 +125,9 @@ def _policy(part: ComponentConfig) -> Any:
         proprio_dim=len((found.get("proprio") or {}).get("q01", [])) if proprio else 0,
     )  # fmt: skip
     chunk = 1 if part.name == "openvla" else options.chunk_length or int(config.get(CHUNK_KEY, 5))
-    return shape, options, (chunk, len(found["action"]["q01"]))
+    cameras = find_cameras(options, config.get(IMAGES_KEY), config.get(CAMERAS_KEY))
+    views = cameras if isinstance(cameras, int) else len(cameras)
+    return shape, options, (chunk, len(found["action"]["q01"])), views
 
 
 def _world(part: ComponentConfig) -> Any:

@@ -227,3 +227,12 @@ def test_peak_is_in_bytes_of_the_machine(small: Job) -> None:
     plan = make_plan(small, CPU)
     assert make_plan(small, Machine(1, plan.peak / GIB, is_gpu=False)).fits
     assert not make_plan(small, Machine(1, (plan.peak - 1) / GIB, is_gpu=False)).fits
+
+
+def test_the_images_of_a_decision_are_the_policy_s_own() -> None:
+    def planned(*overrides: str, views: int | None = None) -> Job:
+        return read_job(load_config(RunConfig, None, [*BARE, "policy=openvla-oft", *overrides]), views=views)
+
+    one, three = planned(), planned("policy.args.cameras=[front,left,wrist]")
+    assert (one.views, three.views, planned("policy.args.images=2").views, planned(views=4).views) == (1, 3, 2, 4)
+    assert three.rollout_bytes == 3 * one.rollout_bytes
