@@ -12,7 +12,7 @@ from torch import nn
 
 from gymnast_core import testing
 from gymnast_core.errors import ConfigError, ContractError, DataError
-from gymnast_core.interfaces import Loss, Optimizer, Policy, RewardModel, WorldModel
+from gymnast_core.interfaces import Loss, Policy, RewardModel, WorldModel
 from gymnast_core.testing.making import make_tasks
 from gymnast_core.types import ActionChunk, Reward
 
@@ -325,88 +325,3 @@ def test_a_reward_model_that_keeps_its_contract_passes(judge):
 def test_a_reward_model_that_breaks_a_clause_is_caught(judge, message):
     with pytest.raises(ContractError, match=message):
         testing.check_reward_model(judge)
-
-
-class Reinforce(Optimizer):
-    """REINFORCE with the group's mean as baseline."""
-
-    Config = Nothing
-    group_size, epochs, minibatch_size, max_grad_norm = 4, 1, 2, 1.0
-
-    def torch_optimizer(self, parameters):
-        return torch.optim.SGD(parameters, lr=0.1)
-
-    def learning_rate(self, update):
-        return 0.1
-
-    def keep(self, rewards_GK, valid_GK):
-        return valid_GK.any(1)
-
-    def advantages(self, rewards_GK, valid_GK):
-        rewards_GK = torch.where(valid_GK, rewards_GK, 0.0)
-        mean_G1 = rewards_GK.sum(1, keepdim=True) / valid_GK.sum(1, keepdim=True).clamp(min=1)
-        return (rewards_GK - mean_G1) * valid_GK
-
-    def loss(self, log_prob_BS, old_log_prob_BS, advantages_B, mask_BS, reference_log_prob_BS=None):
-        log_prob_BS = torch.where(mask_BS, log_prob_BS, 0.0)
-        return Loss(-(log_prob_BS * advantages_B[:, None]).sum() / mask_BS.sum(), {"kl": 0.0})
-
-
-class Ascent(Reinforce):
-    def loss(self, *args, **kwargs):
-        found = super().loss(*args, **kwargs)
-        return Loss(-found.value, found.metrics)
-
-
-class MaskBlind(Reinforce):
-    def loss(self, log_prob_BS, old_log_prob_BS, advantages_B, mask_BS, reference_log_prob_BS=None):
-        everything = torch.ones_like(mask_BS)
-        return super().loss(log_prob_BS, old_log_prob_BS, advantages_B, everything)
-
-
-class CountsUnscored(Reinforce):
-    def advantages(self, rewards_GK, valid_GK):
-        return (rewards_GK - rewards_GK.mean(1, keepdim=True)) * valid_GK
-
-
-class Positional(Reinforce):
-    def advantages(self, rewards_GK, valid_GK):
-        return super().advantages(rewards_GK, valid_GK) * torch.arange(rewards_GK.shape[1])
-
-
-class Steps(Reinforce):
-    def advantages(self, rewards_GK, valid_GK):
-        sign = super().advantages(rewards_GK.round(decimals=1), valid_GK)
-        return sign - sign.sum(1, keepdim=True) / valid_GK.sum(1, keepdim=True).clamp(min=1) * valid_GK
-
-
-class HalfOptimized(Reinforce):
-    def torch_optimizer(self, parameters):
-        return torch.optim.SGD(parameters[:1], lr=0.1)
-
-
-def test_an_optimizer_that_keeps_its_contract_passes():
-    verified = testing.check_optimizer(Reinforce)
-    assert "shifting the rewards changes nothing" in verified
-    assert "scaling the rewards changes nothing" not in verified
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "message"),
-    [
-        (Ascent, "positive advantages to raise log-probabilities"),
-        (MaskBlind, "masked entries"),
-        (CountsUnscored, r"unscored"),
-        (Positional, "permuted with their rewards"),
-        (Steps, "no change by a shift"),
-        (HalfOptimized, "exactly the given parameters"),
-    ],
-)
-def test_an_optimizer_that_breaks_a_clause_is_caught(optimizer, message):
-    with pytest.raises(ContractError, match=message):
-        testing.check_optimizer(optimizer)
-
-
-def test_a_demanded_invariance_is_checked():
-    with pytest.raises(ContractError, match="no change by a scale"):
-        testing.check_optimizer(Reinforce, scale_invariant=True)
