@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk
 
