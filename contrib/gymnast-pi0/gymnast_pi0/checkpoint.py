@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,18 @@ def locate(name: str, revision: str | None, files: tuple[str, ...], key: str) ->
             f"({type(error).__name__}). Check the name, log in with `hf auth login` if it is gated, or set "
             f"policy.args.{key} to a folder."
         ) from error
+
+
+def locate_small_files(name: str, revision: str | None) -> Path:
+    """The directory of a checkpoint as `locate` finds it; of a hub repository, its JSON files alone are fetched."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _located_once(name, revision)
+
+
+@lru_cache(maxsize=8)
+def _located_once(name: str, revision: str | None) -> Path:
+    # Training asks at every gradient step, and each time the hub would be asked.
+    return locate(name, revision, ("*.json",), "checkpoint")
 
 
 def load_model(directory: Path, dtype: torch.dtype, attention: str) -> PI0ForConditionalGeneration:

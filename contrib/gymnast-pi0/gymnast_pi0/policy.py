@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,22 @@ from typing import Any
 import torch
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Observation
+from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
 from torch import Tensor, nn
 
 from gymnast_pi0 import head
-from gymnast_pi0.checkpoint import HEAD_FILE, TOKENIZER_FILE, load_model, load_tokenizer, locate, read_head
-from gymnast_pi0.flow import initial_noise, integrate
+from gymnast_pi0.checkpoint import (
+    HEAD_FILE,
+    TOKENIZER_FILE,
+    load_model,
+    load_tokenizer,
+    locate,
+    locate_small_files,
+    read_head,
+)
+from gymnast_pi0.flow import Prefix, initial_noise, integrate, read_prefix
 from gymnast_pi0.inputs import Inputs, PromptEncoder, check_images, resize_with_pad
-from gymnast_pi0.statistics import FILE, Units, read_statistics, units
+from gymnast_pi0.statistics import FILE, Units, read_statistics, state_width, units
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TRAINED = ("expert", "all")
@@ -35,7 +44,11 @@ class Pi0Policy(Policy):
 
     Temperature T multiplies the Gaussian's variance (its log-density is divided by T); the initial noise stays
     standard normal. At 0 the initial noise is one fixed draw and no other is added.
+
+    Features for critics are the mean output at pictures and text, and the normalised state beside it.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -53,6 +66,10 @@ class Pi0Policy(Policy):
         """A, dimensions of the robot's actions; None: as many as the statistics have."""
         state_dim: int | None = None
         """P, proprioceptive dimensions; None: as many as the statistics have."""
+        cameras: list[str] | None = None
+        """Names of the cameras it is shown, in its order, the main one first; None: any `images` cameras."""
+        images: int | None = None
+        """Pictures a decision where `cameras` are not named; None: 1."""
         proprio: bool = True
         """Read the robot's state; false feeds its mean, for worlds that measure none (imagined ones)."""
         chunk_length: int | None = None
@@ -86,10 +103,10 @@ class Pi0Policy(Policy):
         self.actions = self._units("actions", "action", config.action_dim, shape.max_action_dim)
         self.state: Units | None = None
         if config.proprio:
-            if "state" not in self.statistics:
-                raise ConfigError("The statistics have no state: set policy.args.proprio=false to go without one.")
+            _state_statistics(self.statistics)
             self.state = self._units("state", "proprioception", config.state_dim, shape.max_state_dim)
         self.action_dim = self.actions.width
+        self._views = self.needs(config).camera_count
         self.chunk_length = config.chunk_length or shape.chunk_size
         if self.chunk_length > shape.chunk_size:
             raise ConfigError(f"chunk_length is {self.chunk_length}; this PI0 predicts {shape.chunk_size} actions.")
@@ -115,6 +132,18 @@ class Pi0Policy(Policy):
             self.requires_grad_(False)
         self.eval()
 
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        """Of a checkpoint, its statistics are read where `state_dim` does not tell the width of the state."""
+        cameras = (config.images or 1) if config.cameras is None else tuple(config.cameras)
+        width = None
+        if config.proprio:
+            width = config.state_dim
+            if width is None:
+                statistics = read_statistics(locate_small_files(config.checkpoint, config.revision), config.statistics)
+                width = state_width(_state_statistics(statistics), config.normalisation)
+        return Needs(cameras, proprio=width)
+
     @property
     def device(self) -> torch.device:
         return self.model.device
@@ -132,7 +161,7 @@ class Pi0Policy(Policy):
         if temperature > 0:
             where = generator.device
             seeds = torch.randint(1, head.SEED_LIMIT, (batch,), generator=generator, device=where).tolist()
-        mean_BLA = self._mean(inputs, seeds)
+        mean_BLA = self._mean(inputs, self._prefix(inputs), seeds)
         if self.log_std_A is None:
             return ActionChunk(self._robot_units(mean_BLA), torch.full_like(mean_BLA, math.nan))
         drawn_BLA = mean_BLA
@@ -140,12 +169,12 @@ class Pi0Policy(Policy):
             noise_BLA = torch.randn(mean_BLA.shape, generator=generator, device=generator.device)
             drawn_BLA = mean_BLA + noise_BLA.to(mean_BLA.device) * self._std(temperature)
         bins_BLA = head.nearest(drawn_BLA)
-        log_prob_BLA = head.log_probability(bins_BLA, mean_BLA, self._std(temperature or 1.0))
+        log_prob_BLA = head.log_probability(bins_BLA, mean_BLA, self._std(temperature))
         return ActionChunk(self._robot_units(head.centres(bins_BLA)), log_prob_BLA, head.encode(seeds, bins_BLA))
 
     def evaluate(
-        self, observation: Observation, chunk: ActionChunk, *, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
+    ) -> Evaluation:
         if self.log_std_A is None:
             raise ConfigError(
                 "With noise_std=0 a PI0 policy has no likelihood, and is for evaluation only. To train it, set "
@@ -156,25 +185,33 @@ class Pi0Policy(Policy):
             found = None if chunk.tokens_BLD is None else tuple(chunk.tokens_BLD.shape)
             raise DataError(f"PI0 scores the tokens of its own chunks, of shape {shape}; these are {found}.")
         decoded = head.decode(chunk.tokens_BLD.to(self.device))
-        mean_BLA = self._mean(self.inputs(observation), decoded.seeds)
-        std_A = self._std(temperature or 1.0)
-        return head.log_probability(decoded.bins_BLA, mean_BLA, std_A), head.entropy(mean_BLA, std_A)
+        inputs = self.inputs(observation)
+        prefix = self._prefix(inputs)
+        mean_BLA = self._mean(inputs, prefix, decoded.seeds)
+        std_BLA = self._std(temperature)
+        log_prob_BLA = head.log_probability(decoded.bins_BLA, mean_BLA, std_BLA)
+        return Evaluation(log_prob_BLA, head.entropy(mean_BLA, std_BLA), self._features(inputs, prefix))
 
     def inputs(self, observation: Observation) -> Inputs:
         """What the network reads. Raises `DataError` for observations that do not fit."""
-        images_BVHWC = observation.images_BVHWC
+        images_BVHWC, proprio_BP = observation.latest_BVHWC, observation.latest_proprio_BP
         check_images(images_BVHWC, observation.instructions)
+        if images_BVHWC.shape[1] != self._views:
+            raise DataError(
+                f"The observation shows {images_BVHWC.shape[1]} cameras, and this PI0 sees {self._views}: name them in "
+                "policy.args.cameras=[…]."
+            )
         ids_BS, mask_BS = self.prompts(observation.instructions, images_BVHWC.shape[1])
         state_BP = torch.zeros(len(ids_BS), self.model.config.max_state_dim, device=self.device)
         if self.state is not None:
-            if observation.proprio_BP is None:
+            if proprio_BP is None:
                 raise DataError(
                     f"PI0 reads {self.state.width} proprioceptive values, and this world measures none. Set "
                     "policy.args.proprio=false to feed it their mean instead."
                 )
-            if observation.proprio_BP.ndim != 2 or len(observation.proprio_BP) != len(ids_BS):
-                raise DataError(f"PI0 needs one row of state an episode, not {tuple(observation.proprio_BP.shape)}.")
-            state_BP[:, : self.state.width] = self.state.normalise(observation.proprio_BP.to(self.device)).float()
+            if proprio_BP.ndim != 2 or len(proprio_BP) != len(ids_BS):
+                raise DataError(f"PI0 needs one row of state an episode, not {tuple(proprio_BP.shape)}.")
+            state_BP[:, : self.state.width] = self.state.normalise(proprio_BP.to(self.device)).float()
         pixels_BVCHW = resize_with_pad(images_BVHWC.to(self.device), self.image_size)
         return Inputs(pixels_BVCHW, ids_BS.to(self.device), mask_BS.to(self.device), state_BP)
 
@@ -189,17 +226,30 @@ class Pi0Policy(Policy):
         if self.log_std_A is not None:
             (directory / HEAD_FILE).write_text(json.dumps({"std": self._std(1.0).tolist()}))
 
-    def _mean(self, inputs: Inputs, seeds: list[int]) -> Tensor:
+    def _prefix(self, inputs: Inputs) -> Prefix:
+        return read_prefix(self.model, inputs, gradient=self.config.train == "all")
+
+    def _features(self, inputs: Inputs, prefix: Prefix) -> Tensor:
+        """float32 (B, F): of the observation alone, whatever the initial noise."""
+        width = 0 if self.state is None else self.state.width
+        return torch.cat([prefix.mean(inputs.mask_BS), inputs.state_BP[:, :width]], dim=1)
+
+    def _mean(self, inputs: Inputs, prefix: Prefix, seeds: list[int]) -> Tensor:
         """The flow's result for the executed actions, normalised units, float32 (B, L, A)."""
         shape = (self.model.config.chunk_size, self.model.config.max_action_dim)
         noise_BLD = initial_noise(seeds, shape).to(self.device)
-        actions = integrate(self.model, inputs, noise_BLD, self.steps, prefix_gradient=self.config.train == "all")
+        actions = integrate(self.model, inputs, prefix, noise_BLD, self.steps)
         return actions[:, : self.chunk_length, : self.action_dim]
 
-    def _std(self, temperature: float) -> Tensor:
+    def _std(self, temperature: float | Tensor) -> Tensor:
+        """float64 (A,), or (B, 1, A) for a temperature a row; 0 counts as 1."""
         assert self.log_std_A is not None
         low, high = map(math.log, head.STD_RANGE)
-        return self.log_std_A.double().clamp(low, high).exp() * math.sqrt(temperature)
+        std_A = self.log_std_A.double().clamp(low, high).exp()
+        if not isinstance(temperature, Tensor):
+            return std_A * math.sqrt(temperature or 1.0)
+        heat_B = temperature.to(std_A)
+        return std_A * torch.where(heat_B == 0, 1.0, heat_B).sqrt()[:, None, None]
 
     def _robot_units(self, normalised_BLA: Tensor) -> Tensor:
         values = self.actions.restore(normalised_BLA)
@@ -215,15 +265,25 @@ class Pi0Policy(Policy):
         return torch.tensor([default] * self.action_dim if values is None else values, dtype=torch.float64)
 
 
+def _state_statistics(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "state" not in statistics:
+        raise ConfigError("The statistics have no state: set policy.args.proprio=false to go without one.")
+    return statistics["state"]
+
+
 def _check(config: Pi0Policy.Config) -> None:
     choices = {"dtype": DTYPES, "train": TRAINED, "attention": ATTENTIONS}
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise ConfigError(unknown_name(name, getattr(config, name), known))
-    for name in ("chunk_length", "denoising_steps", "action_dim", "state_dim"):
+    for name in ("chunk_length", "denoising_steps", "action_dim", "state_dim", "images"):
         number = getattr(config, name)
         if number is not None and number < 1:
             raise ConfigError(f"{name} is {number}; it must be at least 1.")
+    if config.cameras is not None and (not config.cameras or len(set(config.cameras)) < len(config.cameras)):
+        raise ConfigError(f"cameras is {config.cameras}; name each camera once, or leave it out.")
+    if config.cameras is not None and config.images not in (None, len(config.cameras)):
+        raise ConfigError(f"images is {config.images}, and {len(config.cameras)} cameras are named. Leave images out.")
     low, high = head.STD_RANGE
     if config.noise_std != 0 and not low <= config.noise_std <= high:
         raise ConfigError(f"noise_std is {config.noise_std}; it must be 0 or lie in [{low}, {high}].")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ def units(
         return Units(what, first, second + EPSILON)
     half = (second - first + EPSILON) / 2
     return Units(what, first + half, half)
+
+
+def state_width(statistics: Mapping[str, list[float]], kind: str) -> int:
+    """Readings of the state that statistics are of, as `units` finds them."""
+    return units("proprioception", statistics, kind, limit=sys.maxsize).width
 
 
 def _parse(path: Path) -> dict[str, dict[str, list[float]]]:

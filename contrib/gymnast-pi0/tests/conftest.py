@@ -19,7 +19,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture
 def build(checkpoint) -> Callable[..., Pi0Policy]:
     def make(**args: object) -> Pi0Policy:
-        return Pi0Policy(Pi0Policy.Config(**{"checkpoint": str(checkpoint), "chunk_length": 3, **args}))
+        return Pi0Policy(Pi0Policy.Config(**{"checkpoint": str(checkpoint), "chunk_length": 3, "images": 2, **args}))
 
     return make
 
@@ -27,7 +27,8 @@ def build(checkpoint) -> Callable[..., Pi0Policy]:
 @pytest.fixture
 def observation() -> Observation:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2, 2, 20, 30, 3), generator=generator, dtype=torch.uint8)
-    proprio = torch.randn(2, STATE_DIM, generator=generator)
+    images = torch.randint(0, 256, (2, 1, 2, 20, 30, 3), generator=generator, dtype=torch.uint8)
+    proprio = torch.randn(2, 1, STATE_DIM, generator=generator)
     assert ACTION_DIM != STATE_DIM
-    return Observation(images, ("push the red block", "push the blue block to the left"), proprio)
+    instructions = ("push the red block", "push the blue block to the left")
+    return Observation(images, instructions, ("front", "wrist"), proprio)

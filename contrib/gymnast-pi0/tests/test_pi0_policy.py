@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ from click.testing import CliRunner
 from gymnast_core.cli import cli
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
-from gymnast_core.interfaces import RewardModel
+from gymnast_core.interfaces import RewardModel, WorldModel
 from gymnast_core.plugins.compose import registries
+from gymnast_core.rollouts.batch import decisions, temperatures
+from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_policy
+from gymnast_core.testing.making import make_tasks
 from gymnast_core.training import run
-from gymnast_core.types import ActionChunk, Observation, Reward, Rollout
+from gymnast_core.types import ActionChunk, Needs, Observation, Offers, Reward, Rollout, Step
 from pi0_checkpoints import ACTION_DIM, CHUNK, STATE_DIM, STATISTICS, WIDTH
 from safetensors.torch import load_file, save_file
 
@@ -28,13 +32,23 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def repeated(observation: Observation, count: int) -> Observation:
+    """The first row so many times."""
+    return replace(
+        observation,
+        images_BTVHWC=observation.images_BTVHWC[:1].expand(count, -1, -1, -1, -1, -1),
+        instructions=("go",) * count,
+        proprio_BTP=observation.proprio_BTP[:1].expand(count, -1, -1),
+    )
+
+
 def test_it_acts_as_transformers_samples(build, observation):
     policy = build(noise_std=0.0, chunk_length=None)
     chunk = policy.act(observation, temperature=0)
     inputs = policy.inputs(observation)
     mean, std = (torch.tensor(STATISTICS["state"][k]) for k in ("mean", "std"))
     state = torch.zeros(2, WIDTH)
-    state[:, :STATE_DIM] = (observation.proprio_BP - mean) / (std + 1e-6)
+    state[:, :STATE_DIM] = (observation.latest_proprio_BP - mean) / (std + 1e-6)
     sampled = policy.model.sample_actions(
         state,
         inputs.ids_BS,
@@ -55,7 +69,92 @@ def test_it_acts_as_transformers_samples(build, observation):
 
 @pytest.mark.parametrize("args", [{"train": "expert"}, {"train": "all", "normalisation": "quantiles"}])
 def test_it_keeps_the_contract_with_proprioception(build, args):
-    assert check_policy(build(**args), proprio_dim=STATE_DIM, image_size=24)
+    verified = check_policy(build(**args), image_size=24)
+    assert f"it is shown what it needs: 2 cameras, 1 frames, {STATE_DIM} readings" in verified
+    assert "features are of the observation alone" in verified
+    assert not any("matters to it" in line for line in verified)
+
+
+def test_it_needs_what_config_and_statistics_say(build, checkpoint):
+    def needs(**args):
+        return Pi0Policy.needs(Pi0Policy.Config(**{"checkpoint": str(checkpoint), **args}))
+
+    assert needs() == Needs(1, proprio=STATE_DIM)
+    assert needs(images=3, proprio=False) == Needs(3)
+    assert needs(cameras=["front", "wrist"], state_dim=2) == Needs(("front", "wrist"), proprio=2)
+    # What the config tells needs no file.
+    assert needs(checkpoint="/nowhere", proprio=False) == Needs(1)
+    with pytest.raises(CheckpointError, match="There is no folder"):
+        needs(checkpoint="/nowhere")
+    with pytest.raises(DataError, match=r"shows 2 cameras, and this PI0 sees 1: .*cameras="):
+        build(images=1).act(Observation(torch.zeros(1, 1, 2, 20, 30, 3, dtype=torch.uint8), ("go",), ("a", "b")))
+
+
+def test_wrist_and_state_reach_it_from_rollout_to_update(build):
+    """Imagined with three cameras of which it sees two in its own order, then scored as the update does."""
+    policy = build(cameras=["wrist", "front"], images=None)
+    tasks = make_tasks(2, 24, cameras=("front", "left", "wrist"), proprio_dim=STATE_DIM, action_dim=ACTION_DIM)
+    rollouts = imagine(policy, Drifting(Nothing()), tasks, horizon=6, temperature=0.7, generator=seeded(1))
+    needs = policy.needs(policy.config)
+
+    def scored(made: list[Rollout]) -> torch.Tensor:
+        seen, chunk = decisions(made, needs, torch.device("cpu"))
+        with torch.no_grad():
+            return policy.evaluate(seen, chunk, temperature=temperatures(made, torch.device("cpu"))).log_prob_BLD
+
+    acted = torch.cat([rollout.log_prob_NLD for rollout in rollouts])
+    torch.testing.assert_close(scored(rollouts), acted, atol=1e-4, rtol=0)
+
+    def changed(camera: int) -> list[Rollout]:
+        frames = [rollout.frames_TVHWC.clone() for rollout in rollouts]
+        for each in frames:
+            each[1:, camera] = 255 - each[1:, camera]
+        return [replace(rollout, frames_TVHWC=each) for rollout, each in zip(rollouts, frames, strict=True)]
+
+    def differs(made: list[Rollout]) -> list[bool]:
+        gaps = (scored(made) - acted).abs().amax((1, 2)).reshape(2, 2)
+        return [bool((gaps[:, n] > 1e-3).all()) for n in range(2)]
+
+    # The first decision is made on the task's own frame, which stays.
+    assert differs(changed(0)) == differs(changed(2)) == [False, True]
+    assert differs(changed(1)) == [False, False]
+    later = [
+        replace(rollout, proprio_TP=rollout.proprio_TP * torch.tensor([[1.0]] + [[-1.0]] * 6)) for rollout in rollouts
+    ]
+    assert differs(later) == [False, True]
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """A config without fields."""
+
+
+class Drifting(WorldModel):
+    """Each camera becomes brighter at its own pace, and the state grows."""
+
+    api_version = 2
+    Config = Nothing
+
+    def __init__(self, config: Nothing) -> None:
+        self.config, self.device = config, torch.device("cpu")
+
+    @classmethod
+    def offers(cls, config: Nothing) -> Offers:
+        return Offers(("front", "left", "wrist"), STATE_DIM)
+
+    def reset(self, tasks, *, generator=None):
+        frames = torch.stack([task.frames_TVHWC[-1] for task in tasks])
+        return {"frames": frames, "state": torch.stack([task.proprio_TP[-1] for task in tasks])}
+
+    def step(self, state, actions_BLA):
+        frames, readings = [], []
+        for _ in range(actions_BLA.shape[1]):
+            pace = torch.tensor([20, 30, 40], dtype=torch.uint8)[:, None, None, None]
+            state["frames"] = state["frames"] + pace  # wraps around
+            state["state"] = state["state"] + 0.3
+            frames.append(state["frames"])
+            readings.append(state["state"])
+        return Step(torch.stack(frames, 1), torch.stack(readings, 1))
 
 
 def test_training_it_as_published_is_refused_before_anything_is_imagined(checkpoint, tmp_path):
@@ -87,29 +186,26 @@ def test_greedy_actions_are_the_mean_on_the_grid(build, observation):
 
 def test_temperature_multiplies_the_variance(build, observation):
     policy = build(noise_std=0.4)
-    many = Observation(observation.images_BVHWC[:1].expand(200, -1, -1, -1, -1), ("go",) * 200, None)
-    many = dataclasses.replace(many, proprio_BP=observation.proprio_BP[:1].expand(200, -1))
+    many = repeated(observation, 200)
     chunk = policy.act(many, temperature=0.25, generator=seeded(0))
     decoded = head.decode(chunk.tokens_BLD)
     with torch.no_grad():
-        means = policy._mean(policy.inputs(many), decoded.seeds)
+        inputs = policy.inputs(many)
+        means = policy._mean(inputs, policy._prefix(inputs), decoded.seeds)
     spread = (head.centres(decoded.bins_BLA) - means).std()
     assert abs(spread.item() - 0.2) < 0.015
     assert len(set(decoded.seeds)) == 200 and means.std(0).min() > 0.01
 
 
 def test_importance_ratios_average_to_one_under_changed_weights(build, observation):
-    policy = build(noise_std=0.3, chunk_length=1)
-    many = Observation(
-        observation.images_BVHWC[:1].expand(1500, -1, -1, -1, -1)[:, :1],
-        ("go",) * 1500,
-        observation.proprio_BP[:1].expand(1500, -1),
-    )
+    policy = build(noise_std=0.3, chunk_length=1, images=1)
+    many = repeated(observation, 1500)
+    many = replace(many, images_BTVHWC=many.images_BTVHWC[:, :, :1], cameras=("front",))
     chunk = policy.act(many, generator=seeded(3))
     with torch.no_grad():
         policy.model.action_out_proj.bias.add_(0.1)
         policy.log_std_A.sub_(0.1)
-        log_prob, _ = policy.evaluate(many, chunk)
+        log_prob = policy.evaluate(many, chunk).log_prob_BLD
     ratios = (log_prob - chunk.log_prob_BLD).exp()
     assert ratios.std() > 0.2
     torch.testing.assert_close(ratios.mean(0), torch.ones(1, ACTION_DIM), atol=0.05, rtol=0)
@@ -118,8 +214,9 @@ def test_importance_ratios_average_to_one_under_changed_weights(build, observati
 @pytest.mark.parametrize(("train", "learns"), [("expert", False), ("all", True)])
 def test_gradients_go_where_training_is_wanted(build, observation, train, learns):
     policy = build(train=train)
-    log_prob, entropy = policy.evaluate(observation, policy.act(observation, generator=seeded(0)))
-    (log_prob.sum() + entropy.sum()).backward()
+    found = policy.evaluate(observation, policy.act(observation, generator=seeded(0)))
+    assert found.features_BF.requires_grad == learns
+    (found.log_prob_BLD.sum() + found.entropy_BLD.sum()).backward()
     reached = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert {"log_std_A", "model.action_out_proj.weight", "model.embed_action_time.state_proj.weight"} <= reached
     assert any(name.startswith("model.model.dit.layers.1.") for name in reached)
@@ -130,11 +227,11 @@ def test_policy_gradients_move_the_actions(build, observation):
     policy = build(noise_std=0.3)
     optimizer = torch.optim.Adam([p for p in policy.parameters() if p.requires_grad], lr=3e-3)
     goal = torch.tensor(STATISTICS["actions"]["mean"]) + 1.5 * torch.tensor(STATISTICS["actions"]["std"])
-    many = dataclasses.replace(
+    many = replace(
         observation,
-        images_BVHWC=observation.images_BVHWC.repeat(16, 1, 1, 1, 1),
+        images_BTVHWC=observation.images_BTVHWC.repeat(16, 1, 1, 1, 1, 1),
         instructions=observation.instructions * 16,
-        proprio_BP=observation.proprio_BP.repeat(16, 1),
+        proprio_BTP=observation.proprio_BTP.repeat(16, 1, 1),
     )
 
     def misses(chunk: ActionChunk) -> torch.Tensor:
@@ -144,7 +241,7 @@ def test_policy_gradients_move_the_actions(build, observation):
     for step in range(30):
         chunk = policy.act(many, generator=seeded(step))
         reward = -misses(chunk)
-        log_prob, _ = policy.evaluate(many, chunk)
+        log_prob = policy.evaluate(many, chunk).log_prob_BLD
         optimizer.zero_grad()
         (-(reward - reward.mean(0)) * log_prob).mean().backward()
         optimizer.step()
@@ -153,6 +250,8 @@ def test_policy_gradients_move_the_actions(build, observation):
 
 class TowardsTheRight(RewardModel):
     """The mean of the first action dimension, between 0 and 1."""
+
+    api_version = 2
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -195,7 +294,7 @@ def test_the_learned_spread_is_saved(build, observation, tmp_path):
     with torch.no_grad():
         policy.log_std_A.copy_(torch.tensor([0.05, 0.5]).log())
     policy.save(tmp_path / "saved")
-    again = Pi0Policy(dataclasses.replace(policy.config, checkpoint=str(tmp_path / "saved")))
+    again = Pi0Policy(replace(policy.config, checkpoint=str(tmp_path / "saved")))
     torch.testing.assert_close(again._std(1.0).float(), torch.tensor([0.05, 0.5]))
     chunk = policy.act(observation, generator=seeded(0))
     torch.testing.assert_close(again.act(observation, generator=seeded(0)).actions_BLA, chunk.actions_BLA)
@@ -234,6 +333,9 @@ def test_mistakes_in_the_config_say_what_to_type(build, checkpoint, tmp_path):
         ({"action_scale": [1.0]}, "one an action dimension"),
         ({"action_scale": [1.0, 0.0]}, "holds a 0"),
         ({"denoising_steps": 0}, "at least 1"),
+        ({"images": 0}, "at least 1"),
+        ({"cameras": ["front"]}, "Leave images out"),
+        ({"cameras": ["front", "front"]}, "each camera once"),
         ({"action_dim": 3}, "set action_dim"),
         ({"tokenizer": str(tmp_path)}, "PaliGemma's tokenizer"),
     ):
@@ -265,12 +367,12 @@ def test_observations_and_chunks_that_do_not_fit_are_refused(build, observation)
     policy = build()
     chunk = policy.act(observation, generator=seeded(0))
     with pytest.raises(DataError, match="proprio=false"):
-        policy.act(dataclasses.replace(observation, proprio_BP=None))
+        policy.act(replace(observation, proprio_BTP=None))
     with pytest.raises(DataError, match=f"{STATE_DIM}"):
-        policy.act(dataclasses.replace(observation, proprio_BP=torch.zeros(2, STATE_DIM + 1)))
+        policy.act(replace(observation, proprio_BTP=torch.zeros(2, 1, STATE_DIM + 1)))
     with pytest.raises(DataError, match="1 instructions"):
-        policy.act(dataclasses.replace(observation, instructions=("go",)))
+        policy.act(replace(observation, instructions=("go",)))
     with pytest.raises(DataError, match="uint8"):
-        policy.act(dataclasses.replace(observation, images_BVHWC=observation.images_BVHWC.float()))
+        policy.act(replace(observation, images_BTVHWC=observation.images_BTVHWC.float()))
     with pytest.raises(DataError, match="tokens of its own chunks"):
-        policy.evaluate(observation, dataclasses.replace(chunk, tokens_BLD=None))
+        policy.evaluate(observation, replace(chunk, tokens_BLD=None))
