@@ -1,12 +1,15 @@
+import re
+
 import pytest
 
-from gymnast_core.errors import ConfigError, PluginError
-from gymnast_core.plugins.compose import registries
-from gymnast_core.plugins.registry import Registry
+from gymnast_core.errors import ConfigError, DataError, PluginError
+from gymnast_core.plugins.registry import Registry, registries
 
 GROUP = "gymnast.reward_models"
+PAGE = ["what to change in docs/api-2.md", "`api_version = 2` in the class", "pip install 'gymnast<"]
 JUDGE = """
 from dataclasses import dataclass, field
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Reward
 
@@ -16,6 +19,8 @@ class Camera:
     crop: list[float] = field(default_factory=lambda: [0.0, 1.0])
 
 class Judge(RewardModel):
+    api_version = 2
+
     @dataclass(frozen=True)
     class Config:
         checkpoint: str
@@ -30,6 +35,8 @@ class Judge(RewardModel):
     def __init__(self, config):
         if config.checkpoint == "explode":
             raise RuntimeError("boom")
+        if config.checkpoint == "missing":
+            raise DataError("no such file")
         self.config = config
 
     def score(self, rollouts):
@@ -38,13 +45,19 @@ class Judge(RewardModel):
 class Future(Judge):
     api_version = 99
 
-class Past(Judge):
-    api_version = 0
+class Past(RewardModel):
+    Config = Judge.Config
+
+    def score(self, rollouts):
+        return []
 
 class Lacking(RewardModel):
+    api_version = 2
     Config = Judge.Config
 
 class NoConfig(RewardModel):
+    api_version = 2
+
     def score(self, rollouts):
         return []
 
@@ -101,8 +114,8 @@ def test_a_bad_argument_is_one_error_with_its_key_path(registry, args, parts):
     ("name", "parts"),
     [
         ("juge", ["No reward model 'juge'", "Did you mean 'judge'", "gymnast plugins"]),
-        ("future", ["plugin API 99", "has 1", "pip install --upgrade gymnast"]),
-        ("past", ["plugin API 0", "pip install --upgrade judges"]),
+        ("future", ["plugin API 99", "has 2", "pip install --upgrade gymnast", "pip install 'judges<1.2'"]),
+        ("past", ["plugin API 1; this gymnast has 2", "pip install --upgrade judges", *PAGE]),
         ("lacking", ["lacks score()"]),
         ("noconfig", ["no `Config` dataclass"]),
         ("stranger", ["not a subclass of gymnast_core.interfaces.RewardModel"]),
@@ -122,6 +135,13 @@ def test_a_plugin_that_cannot_be_used_says_why_and_stops_no_other(registry, name
     assert registry.build("judge", {"checkpoint": "x"}).score([]) == []
 
 
+def test_a_config_is_had_without_building(registry):
+    config = registry.configure("judge", {"checkpoint": "explode", "threshold": 0.25})
+    assert (type(config), config.threshold) == (registry.load("judge").Config, 0.25)
+    with pytest.raises(ConfigError, match=r"reward_model\.args\.treshold: No key 'treshold'"):
+        registry.configure("judge", {"checkpoint": "x", "treshold": 1})
+
+
 def test_describe_lists_broken_plugins_and_after_loading_their_traceback(registry):
     before = {info.name: info for info in registry.describe()}
     assert before["judge"].error is None
@@ -134,9 +154,18 @@ def test_describe_lists_broken_plugins_and_after_loading_their_traceback(registr
     assert "import no_such_dependency" in after["broken"].error
 
 
-def test_a_failing_constructor_says_where(registry):
-    with pytest.raises(PluginError, match=r"boom.*core_judge\.py:\d+"):
+def test_a_failing_constructor_says_whose_it_is_and_where(registry):
+    with pytest.raises(PluginError) as caught:
         registry.build("judge", {"checkpoint": "explode"})
+    assert "The reward model 'judge' of judges 1.2 (core_judge:Judge) cannot be built: RuntimeError: boom" in str(
+        caught.value
+    )
+    assert re.search(r"core_judge\.py:\d+", str(caught.value))
+
+
+def test_our_own_errors_pass_as_they_are(registry):
+    with pytest.raises(DataError, match=r"^no such file$"):
+        registry.build("judge", {"checkpoint": "missing"})
 
 
 def test_registered_classes_are_built_and_clash_like_any_other(registry):
