@@ -6,7 +6,7 @@ Formats: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 and, for v2, the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from gymnast_core.errors import DataError, unknown_name
 from gymnast_episodes import REPAIR
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
+CAMERA_PREFIX = "observation.images."
+"""How LeRobot names the features of cameras."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Video:
+    """Where one camera's frames of one episode are."""
+
+    path: str
+    """Relative to the root."""
+    start: float | None
+    """Seconds at which the episode starts in it; None where the video is the episode's own."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """Where one episode is."""
 
@@ -52,10 +64,8 @@ class Entry:
     """Instructions that the metadata names."""
     data: str
     """Parquet file, relative to the root."""
-    video: str | None
-    """Video file, relative to the root; None for frames stored in the parquet file."""
-    video_start: float | None
-    """Seconds at which the episode starts in its video; None where the video is the episode's own."""
+    videos: Mapping[str, Video]
+    """By camera; those whose frames are stored in the parquet file have none."""
 
 
 def read_info(root: Path) -> Info:
@@ -86,16 +96,25 @@ def read_info(root: Path) -> Info:
         raise DataError(f"{path} cannot be read: {error}. Download the dataset again.") from error
 
 
-def choose_camera(info: Info, camera: str | None) -> str:
-    """The named camera, or the only one. Raises `DataError` that lists them."""
+def choose_cameras(info: Info, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The features of the wanted cameras, which are named by feature or short (`camera_name`); all where none is
+    wanted. Raises `DataError` that lists them."""
     cameras = info.cameras()
     if not cameras:
         raise DataError(f"{info.root} has no camera: none of its features is a video or an image.")
-    if camera is None and len(cameras) > 1:
-        raise DataError(f"{info.root} has several cameras; choose one with camera=KEY: {', '.join(cameras)}.")
-    if camera is not None and camera not in cameras:
-        raise DataError(f"{info.root}: {unknown_name('camera', camera, cameras)}")
-    return camera or cameras[0]
+    by_name = {camera_name(camera): camera for camera in cameras}
+    chosen = [by_name.get(name, name) for name in wanted]
+    for name in chosen:
+        if name not in cameras:
+            raise DataError(f"{info.root}: {unknown_name('camera', name, cameras)}")
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"{info.root}: cameras names one of them twice: {', '.join(wanted)}.")
+    return tuple(chosen or cameras)
+
+
+def camera_name(feature: str) -> str:
+    """What episodes call a camera: "front" for observation.images.front."""
+    return feature.removeprefix(CAMERA_PREFIX)
 
 
 def read_tasks(info: Info) -> dict[int, str]:
@@ -117,11 +136,11 @@ def read_tasks(info: Info) -> dict[int, str]:
     return {_field(row, "task_index", path, int): _field(row, "task", path, str) for row in _json_lines(path)}
 
 
-def read_entries(info: Info, camera: str) -> list[Entry]:
+def read_entries(info: Info, cameras: Sequence[str]) -> list[Entry]:
     """All episodes in order. Raises `DataError` for metadata that is missing or incomplete."""
-    has_video = info.features[camera]["dtype"] == "video"
-    rows = _rows_v3(info, camera, has_video) if info.version == "v3.0" else _rows_v2(info)
-    entries = [_entry(info, camera, has_video, row, path) for row, path in rows]
+    on_video = [camera for camera in cameras if info.features[camera]["dtype"] == "video"]
+    rows = _rows_v3(info, on_video) if info.version == "v3.0" else _rows_v2(info)
+    entries = [_entry(info, on_video, row, path) for row, path in rows]
     if not entries:
         raise DataError(f"{info.root} has no episodes in its metadata.")
     return sorted(entries, key=lambda entry: entry.index)
@@ -156,38 +175,39 @@ def _rows_v2(info: Info) -> Iterator[tuple[dict[str, Any], Path]]:
     yield from ((row, path) for row in _json_lines(path))
 
 
-def _rows_v3(info: Info, camera: str, has_video: bool) -> Iterator[tuple[dict[str, Any], Path]]:
+def _rows_v3(info: Info, on_video: Sequence[str]) -> Iterator[tuple[dict[str, Any], Path]]:
     folder = info.root / "meta" / "episodes"
     paths = sorted(folder.glob("*/*.parquet"))
     if not paths:
         raise DataError(f"{folder} has no parquet files: the episodes are missing. Download the dataset again.")
     columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
-    if has_video:
+    for camera in on_video:
         columns += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
     for path in paths:
         yield from ((row, path) for row in read_table(path, columns).to_pylist())
 
 
-def _entry(info: Info, camera: str, has_video: bool, row: dict[str, Any], source: Path) -> Entry:
+def _entry(info: Info, on_video: Sequence[str], row: dict[str, Any], source: Path) -> Entry:
     def number(name: str) -> int:
         return _field(row, name, source, int)
 
-    index, video, start = number("episode_index"), None, None
+    index, videos = number("episode_index"), {}
     try:
         if info.version == "v3.0":
             data = info.data_path.format(chunk_index=number("data/chunk_index"), file_index=number("data/file_index"))
-            if has_video:
+            for camera in on_video:
                 chunk, file = (number(f"videos/{camera}/{name}") for name in ("chunk_index", "file_index"))
-                video = info.video_path.format(video_key=camera, chunk_index=chunk, file_index=file)
-                start = _field(row, f"videos/{camera}/from_timestamp", source, float)
+                path = info.video_path.format(video_key=camera, chunk_index=chunk, file_index=file)
+                videos[camera] = Video(path, _field(row, f"videos/{camera}/from_timestamp", source, float))
         else:
             place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
             data = info.data_path.format(**place)
-            video = info.video_path.format(video_key=camera, **place) if has_video else None
+            for camera in on_video:
+                videos[camera] = Video(info.video_path.format(video_key=camera, **place), None)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise DataError(f"{info.root}/meta/info.json: a path template cannot be filled in ({error!r}).") from error
     tasks = row.get("tasks") or []
-    return Entry(index, number("length"), tuple(str(task) for task in tasks if task is not None), data, video, start)
+    return Entry(index, number("length"), tuple(str(task) for task in tasks if task is not None), data, videos)
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

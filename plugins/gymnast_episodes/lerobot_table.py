@@ -22,6 +22,8 @@ class Columns:
     """The numbers of one parquet file, N rows."""
 
     actions_NA: NDArray[np.float32]
+    proprio_NP: NDArray[np.float32] | None
+    """Proprioceptive readings; None where none are asked for."""
     episode_N: NDArray[np.int64] | None
     """None where the file has no such column: it then holds one episode."""
     timestamp_N: NDArray[np.float64]
@@ -36,12 +38,12 @@ class Columns:
         return np.flatnonzero(self.episode_N == index)
 
 
-def read_columns(path: Path, action: str) -> Columns:
+def read_columns(path: Path, action: str, proprio: str | None = None) -> Columns:
     """The numbers of a file; remembered while it does not change, as files of v3.0 hold many episodes.
 
-    Raises `DataError` if the file is missing or damaged, or its actions are no table of numbers.
+    Raises `DataError` if the file is missing or damaged, or its actions or readings are no table of numbers.
     """
-    return _columns(path, path.stat().st_mtime_ns if path.is_file() else 0, action)
+    return _columns(path, path.stat().st_mtime_ns if path.is_file() else 0, action, proprio)
 
 
 def read_images(path: Path, camera: str, rows_T: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -75,21 +77,25 @@ def _image(path: Path, value: object) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=16)
-def _columns(path: Path, modified_ns: int, action: str) -> Columns:
-    known = open_table(path, [action, "timestamp"]).schema_arrow.names
+def _columns(path: Path, modified_ns: int, action: str, proprio: str | None) -> Columns:
+    matrices = [action] if proprio in (None, action) else [action, proprio]
+    known = open_table(path, [*matrices, "timestamp"]).schema_arrow.names
     optional = [name for name in ("episode_index", "task_index") if name in known]
-    table = read_table(path, [action, "timestamp", *optional])
+    table = read_table(path, [*matrices, "timestamp", *optional])
     try:
         actions_NA = _matrix(table[action].combine_chunks())
+        proprio_NP = None if proprio is None else _matrix(table[proprio].combine_chunks())
         numbers = {name: table[name].to_numpy().astype(np.int64) for name in optional}
         seconds_N = table["timestamp"].to_numpy().astype(np.float64)
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: {action!r} must hold lists of numbers of one length, the other columns one number a row "
+            f"{path}: {' and '.join(matrices)} must hold lists of numbers of one length, the other columns one number "
+            f"a row "
             f"({error}). {REPAIR}"
         ) from error
     unknown_N = np.full(len(seconds_N), -1, np.int64)
-    return Columns(actions_NA, numbers.get("episode_index"), seconds_N, numbers.get("task_index", unknown_N))
+    task_N = numbers.get("task_index", unknown_N)
+    return Columns(actions_NA, proprio_NP, numbers.get("episode_index"), seconds_N, task_N)
 
 
 def _matrix(column: pa.Array) -> NDArray[np.float32]:

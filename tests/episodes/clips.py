@@ -77,4 +77,4 @@ def nearest(frames: torch.Tensor, originals: np.ndarray) -> list[int]:
 def same_episode(a: Episode, b: Episode) -> None:
     assert a.instruction == b.instruction
     assert torch.equal(a.actions_TA, b.actions_TA)
-    assert torch.equal(a.frames_THWC, b.frames_THWC)
+    assert a.cameras == b.cameras and torch.equal(a.frames_TVHWC, b.frames_TVHWC)

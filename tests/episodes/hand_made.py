@@ -27,13 +27,17 @@ def frames(episode: int, camera: str = TOP) -> np.ndarray:
     return pictures(LENGTHS[episode], first=40 * episode + (200 if camera == WRIST else 0))
 
 
+def readings(episode: int) -> np.ndarray:
+    return np.random.default_rng(100 + episode).normal(size=(LENGTHS[episode], 2)).astype(np.float32)
+
+
 def rows(episode: int) -> dict[str, object]:
     """The columns of one episode; the second one changes its task on the way."""
     length, before = LENGTHS[episode], sum(LENGTHS[:episode])
     task = [episode % 2] * length if episode != 1 else [1] * 6 + [0] * 6
     return {
         "action": pa.array(list(actions(episode)), pa.list_(pa.float32(), 3)),
-        "observation.state": pa.array([[0.0, 1.0]] * length, pa.list_(pa.float32(), 2)),
+        "observation.state": pa.array(list(readings(episode)), pa.list_(pa.float32(), 2)),
         "timestamp": pa.array([i / FPS for i in range(length)], pa.float32()),
         "frame_index": pa.array(range(length), pa.int64()),
         "episode_index": pa.array([episode] * length, pa.int64()),

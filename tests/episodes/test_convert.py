@@ -17,7 +17,7 @@ from clips import BRIDGE, episodes_of, pictures, psnr, same_episode
 from gymnast_core.errors import ConfigError, DataError, PluginError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, one_camera
 from gymnast_episodes import encode, write_lerobot
 from gymnast_episodes.conversion import Conversion, convert
 from gymnast_episodes.write_lerobot import CAMERA
@@ -33,6 +33,8 @@ FORMATS = {
 
 class Toys(Dataset):
     """Five episodes of moving blocks, with two instructions."""
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -57,7 +59,7 @@ class Toys(Dataset):
             actions[1, 0] = torch.nan
         if odd == "short":
             actions = actions[1:]
-        return Episode(f"toys/{i}", f"push {i % 2}", frames, actions)
+        return Episode(f"toys/{i}", f"push {i % 2}", one_camera(frames), actions)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,7 +83,7 @@ def same_outcome(to, out, undisturbed):
     assert all(a[name] == b[name] for name in a if not name.endswith(".mp4"))
     for first, second in zip(read(to, out), read(to, undisturbed), strict=True):
         assert torch.equal(first.actions_TA, second.actions_TA)
-        assert psnr(first.frames_THWC, second.frames_THWC) > 38
+        assert psnr(first.view(), second.view()) > 38
 
 
 def files(folder):
@@ -95,8 +97,8 @@ def test_real_episodes_read_back(tmp_path, to):
     originals = episodes_of("worldgym-episodes", **SOURCE)
     for original, copy in zip(originals, read(to, tmp_path / "out"), strict=True):
         assert copy.instruction == "lift the pot"
-        assert copy.frames_THWC.shape == original.frames_THWC.shape
-        assert psnr(copy.frames_THWC, original.frames_THWC) > 38
+        assert copy.view().shape == original.view().shape
+        assert psnr(copy.view(), original.view()) > 38
         if to == "worldgym":
             torch.testing.assert_close(copy.actions_TA, original.actions_TA, rtol=1e-6, atol=1e-8)
         else:
@@ -114,7 +116,7 @@ def test_formats_turn_into_each_other(tmp_path, to):
     for i, (first, second) in enumerate(pairs):
         assert first.instruction == second.instruction == f"push {i % 2}"
         assert torch.equal(first.actions_TA, second.actions_TA)
-        assert psnr(second.frames_THWC, first.frames_THWC) > 38
+        assert psnr(second.view(), first.view()) > 38
 
 
 def test_the_tabletop_recorders_episodes(tmp_path):
@@ -127,7 +129,7 @@ def test_the_tabletop_recorders_episodes(tmp_path):
     for original, copy in zip(originals, read("lerobot-v3", tmp_path / "out"), strict=True):
         assert copy.instruction == original.instruction
         assert torch.equal(copy.actions_TA, original.actions_TA)
-        assert psnr(copy.frames_THWC, original.frames_THWC) > 38
+        assert psnr(copy.view(), original.view()) > 38
 
 
 def test_lerobot_v3_is_laid_out_as_documented(tmp_path):
@@ -165,11 +167,11 @@ def test_statistics_are_those_of_the_stored_numbers(tmp_path, to):
     frames = Toys(Toys.Config()).episodes()
     if to == "lerobot-v3":
         stats = json.loads((tmp_path / "out" / "meta" / "stats.json").read_text())
-        pixels = torch.cat([episode.frames_THWC.flatten(0, 2) for episode in frames]).double() / 255
+        pixels = torch.cat([episode.view().flatten(0, 2) for episode in frames]).double() / 255
     else:
         line = (tmp_path / "out" / "meta" / "episodes_stats.jsonl").read_text().splitlines()[3]
         stats, actions = json.loads(line)["stats"], [actions[3]]
-        pixels = frames[3].frames_THWC.flatten(0, 2).double() / 255
+        pixels = frames[3].view().flatten(0, 2).double() / 255
     values = torch.from_numpy(np.concatenate(actions))
     for key, all_rows, shape in (("action", values, (7,)), (CAMERA, pixels, (3, 1, 1))):
         expected = {
@@ -238,7 +240,7 @@ def test_trials(tmp_path):
     tasks = registries().datasets.build("trials", {"path": str(tmp_path / "out")}).tasks()
     for i, (task, original) in enumerate(zip(tasks, Toys(Toys.Config()).episodes(), strict=True)):
         assert task.instruction == f"push {i % 2}"
-        assert torch.equal(task.frames_THWC, original.frames_THWC[:1])
+        assert torch.equal(task.view(), original.view()[:1])
 
 
 def killed_by_itself(module, name, call, job):
@@ -359,7 +361,7 @@ def test_odd_sides_and_playable_videos(tmp_path):
 
     assert psnr(torch.from_numpy(read_frames(tmp_path / "odd.mp4")), frames) > 38
     run("lerobot-v3", tmp_path / "out", pixel_format="yuv420p")
-    assert read("lerobot-v3", tmp_path / "out")[0].frames_THWC.shape == (4, 32, 48, 3)
+    assert read("lerobot-v3", tmp_path / "out")[0].view().shape == (4, 32, 48, 3)
 
 
 def test_a_third_partys_format(tmp_path, monkeypatch):
@@ -373,7 +375,7 @@ def test_a_third_partys_format(tmp_path, monkeypatch):
         "from gymnast_episodes.writers import EpisodeWriter\n"
         "class Counts(EpisodeWriter):\n"
         "    def write(self, index, episode):\n"
-        "        (self.root / f'{index}.txt').write_text(str(len(episode.frames_THWC)))\n"
+        "        (self.root / f'{index}.txt').write_text(str(len(episode.frames_TVHWC)))\n"
         "        return {}\n"
     )
     monkeypatch.syspath_prepend(str(package))

@@ -29,7 +29,7 @@ def test_a_conversion_from_the_command_line(tmp_path):
     assert json.loads(done.stdout)["episodes"] == 2
     assert done.stderr.splitlines()[-1].startswith("2 of 2 episodes, ")
     assert done.stderr.rstrip().endswith("a second, 0 s left")
-    assert [len(episode.frames_THWC) for episode in episodes_of("lerobot", path=str(out))] == [6, 6]
+    assert [len(episode.view()) for episode in episodes_of("lerobot", path=str(out))] == [6, 6]
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ def test_first_frames(episodes):
         assert task.instruction == "lift"
         assert task.partial_credit_criteria == "touched"
         assert task.actions_TA is None
-        assert torch.equal(task.frames_THWC, episode.frames_THWC[:1])
+        assert torch.equal(task.view(), episode.view()[:1])
 
 
 def test_a_keyframe_with_its_context(episodes):
     for task, episode in zip(starts(keyframe=10, context=4), episodes, strict=True):
         assert task.id == f"{episode.id}@10"
-        assert torch.equal(task.frames_THWC, episode.frames_THWC[[0, 8, 9, 10]])
+        assert torch.equal(task.view(), episode.view()[[0, 8, 9, 10]])
         # Each action led to the frame beside it.
         assert torch.equal(task.actions_TA, episode.actions_TA[[7, 8, 9]])
 
@@ -42,13 +42,13 @@ def test_a_keyframe_with_its_context(episodes):
 def test_a_keyframe_alone_or_as_a_fraction(episodes):
     alone = starts(keyframe=0.5)
     assert [task.id.rpartition("@")[2] for task in alone] == ["11", "24"]
-    assert torch.equal(alone[1].frames_THWC, episodes[1].frames_THWC[24:25])
+    assert torch.equal(alone[1].view(), episodes[1].view()[24:25])
     assert alone[1].actions_TA is None
 
 
 def test_context_longer_than_the_past(episodes):
     task = starts(keyframe=2, context=8)[0]
-    assert torch.equal(task.frames_THWC, episodes[0].frames_THWC[:3])
+    assert torch.equal(task.view(), episodes[0].view()[:3])
     assert torch.equal(task.actions_TA, episodes[0].actions_TA[:2])
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clips import decode_all, episodes_of, nearest, same_episode
+from clips import decode_all, encode, episodes_of, nearest, pictures, same_episode
 from hand_made import LENGTHS, TASKS, TOP, WRIST
 
 from gymnast_core.errors import ConfigError, DataError
@@ -29,8 +29,10 @@ def test_whole_episodes(made):
     assert [episode.id for episode in episodes] == ["set/000000", "set/000001", "set/000002"]
     for i, episode in enumerate(episodes):
         np.testing.assert_array_equal(episode.actions_TA.numpy(), hand_made.actions(i)[:-1])
-        assert episode.frames_THWC.shape == (LENGTHS[i], 32, 48, 3)
-        assert nearest(episode.frames_THWC, hand_made.frames(i)) == list(range(LENGTHS[i]))
+        assert episode.view().shape == (LENGTHS[i], 32, 48, 3)
+        assert nearest(episode.view(), hand_made.frames(i)) == list(range(LENGTHS[i]))
+        assert episode.cameras == ("top",) and episode.fps == hand_made.FPS
+        np.testing.assert_array_equal(episode.proprio_TP.numpy(), hand_made.readings(i))
     # The second episode's metadata names two tasks; its rows say which one it begins with.
     assert [episode.instruction for episode in episodes] == [TASKS[0], TASKS[1], TASKS[0]]
 
@@ -39,8 +41,8 @@ def test_frames_of_one_camera_are_those_of_its_video(tmp_path):
     made = hand_made.v3(tmp_path / "set", (TOP, WRIST))
     joined = decode_all(made / f"videos/{WRIST}/chunk-000/file-000.mp4")
     episodes = episodes_of("lerobot", path=str(made), camera=WRIST)
-    assert np.array_equal(episodes[0].frames_THWC.numpy(), joined[:7])
-    assert np.array_equal(episodes[1].frames_THWC.numpy(), joined[7:])
+    assert np.array_equal(episodes[0].view().numpy(), joined[:7])
+    assert np.array_equal(episodes[1].view().numpy(), joined[7:])
 
 
 def test_crops(made):
@@ -49,22 +51,23 @@ def test_crops(made):
     for crop in crops:
         _, number, start = crop.id.split("/")
         full, at = whole[int(number)], int(start)
-        assert torch.equal(crop.frames_THWC, full.frames_THWC[at : at + 4])
+        assert torch.equal(crop.view(), full.view()[at : at + 4])
         assert torch.equal(crop.actions_TA, full.actions_TA[at : at + 3])
+        assert torch.equal(crop.proprio_TP, full.proprio_TP[at : at + 4])
     assert crops[4 + 5].instruction == TASKS[1]
     assert crops[4 + 6].instruction == TASKS[0]
     same_episode(pickle.loads(pickle.dumps(crops))[5], crops[5])
-    assert crops[0].frames_THWC.shape == (4, 32, 48, 3)
+    assert crops[0].view().shape == (4, 32, 48, 3)
     small = episodes_of("lerobot", path=str(made), window=4, image_size=[16, 24])
-    assert small[0].frames_THWC.shape == (4, 16, 24, 3)
+    assert small[0].view().shape == (4, 16, 24, 3)
 
 
 def test_images_inside_the_parquet_file(tmp_path):
     episodes = episodes_of("lerobot", path=str(hand_made.v3_images(tmp_path / "set")))
     for i, episode in enumerate(episodes):
-        np.testing.assert_array_equal(episode.frames_THWC.numpy(), hand_made.frames(i))
+        np.testing.assert_array_equal(episode.view().numpy(), hand_made.frames(i))
     crops = episodes_of("lerobot", path=str(tmp_path / "set"), window=3)
-    np.testing.assert_array_equal(crops[6].frames_THWC.numpy(), hand_made.frames(1)[1:4])
+    np.testing.assert_array_equal(crops[6].view().numpy(), hand_made.frames(1)[1:4])
 
 
 def test_a_named_column_of_tasks_and_other_number_types(tmp_path):
@@ -83,7 +86,8 @@ def test_a_named_column_of_tasks_and_other_number_types(tmp_path):
 
 def test_another_feature_as_actions(made):
     episode = episodes_of("lerobot", path=str(made), action="observation.state")[0]
-    assert episode.actions_TA.tolist() == [[0.0, 1.0]] * 6
+    np.testing.assert_array_equal(episode.actions_TA.numpy(), hand_made.readings(0)[:-1])
+    np.testing.assert_array_equal(episode.proprio_TP.numpy(), hand_made.readings(0))
     with pytest.raises(DataError, match=r"No action feature 'actoin'.*Did you mean 'action'"):
         episodes_of("lerobot", path=str(made), action="actoin")
 
@@ -154,13 +158,69 @@ def test_a_broken_dataset_is_one_error(made, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_cameras_have_to_be_named_where_there_are_several(tmp_path):
-    made = hand_made.v21(tmp_path / "set", (TOP, WRIST))
-    with pytest.raises(DataError, match=f"several cameras; choose one with camera=KEY: {TOP}, {WRIST}"):
-        episodes_of("lerobot", path=str(made))
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_all_cameras_or_the_ones_that_are_named(tmp_path, make):
+    made = make(tmp_path / "set", (TOP, WRIST))
+
+    def shown(**args):
+        """Names, and each camera's frames of the second episode."""
+        episode = episodes_of("lerobot", path=str(made), **args)[1]
+        assert episode.frames_TVHWC.shape == (LENGTHS[1], len(episode.cameras), 32, 48, 3)
+        return {name: episode.view(name) for name in episode.cameras}
+
+    both = shown()
+    assert list(both) == ["top", "wrist"]
+    for name, camera in (("top", TOP), ("wrist", WRIST)):
+        assert nearest(both[name], hand_made.frames(1, camera)) == list(range(LENGTHS[1]))
+        assert nearest(both[name], np.concatenate([hand_made.frames(1, c) for c in (TOP, WRIST)]))[0] in (0, LENGTHS[1])
+        for wanted in (name, camera):
+            (alone,) = shown(camera=wanted).items()
+            assert alone[0] == name and torch.equal(alone[1], both[name])
+    for wanted in (["wrist", "top"], [WRIST, "top"]):
+        turned = shown(cameras=wanted)
+        assert list(turned) == ["wrist", "top"]
+        assert all(torch.equal(turned[name], both[name]) for name in both)
+
+
+def test_cameras_that_are_not_there_or_named_twice(tmp_path):
+    made = str(hand_made.v21(tmp_path / "set", (TOP, WRIST)))
     with pytest.raises(DataError, match=f"No camera 'observation.images.tob'. Did you mean '{TOP}'"):
-        episodes_of("lerobot", path=str(made), camera="observation.images.tob")
-    assert len(episodes_of("lerobot", path=str(made), camera=WRIST)) == 3
+        episodes_of("lerobot", path=made, camera="observation.images.tob")
+    with pytest.raises(DataError, match="twice: top, observation"):
+        episodes_of("lerobot", path=made, cameras=["top", TOP])
+    with pytest.raises(ConfigError, match="not both"):
+        episodes_of("lerobot", path=made, camera="top", cameras=["wrist"])
+
+
+def test_cameras_of_different_sizes_have_to_be_resized(tmp_path):
+    made = hand_made.v21(tmp_path / "set", (TOP, WRIST))
+    encode(made / f"videos/chunk-000/{WRIST}/episode_000000.mp4", pictures(LENGTHS[0], height=16, width=24), fps=10)
+    with pytest.raises(DataError, match=r"differ in size \(top 32x48, wrist 16x24\).*image_size"):
+        episodes_of("lerobot", path=str(made))[0]
+    small = episodes_of("lerobot", path=str(made), image_size=[16, 24])[0]
+    assert small.frames_TVHWC.shape == (LENGTHS[0], 2, 16, 24, 3)
+
+
+def test_readings_are_left_out_or_come_from_another_feature(made):
+    def readings(**args):
+        return episodes_of("lerobot", path=str(made), **args)[0].proprio_TP
+
+    assert readings(proprio=None) is None
+    np.testing.assert_array_equal(readings(proprio="action").numpy(), hand_made.actions(0))
+    with pytest.raises(DataError, match=r"No feature of readings 'observation.stat'.*Did you mean"):
+        readings(proprio="observation.stat")
+    _edit(made / "meta/info.json", lambda content: content["features"].pop("observation.state"))
+    assert readings() is None
+
+
+def test_readings_that_are_no_numbers(made):
+    for path in sorted(made.glob("data/*/*.parquet")):
+        table = pq.ParquetFile(path).read()
+        column = pa.array([[0.0, float("nan")]] * table.num_rows, pa.list_(pa.float32()))
+        place = table.column_names.index("observation.state")
+        pq.write_table(table.set_column(place, "observation.state", column), path)
+    with pytest.raises(DataError, match=r"observation\.state of episode 0 has NaN"):
+        episodes_of("lerobot", path=str(made))[0]
 
 
 def test_a_video_that_does_not_show_the_episode(tmp_path):
@@ -170,7 +230,7 @@ def test_a_video_that_does_not_show_the_episode(tmp_path):
     rows[1][f"videos/{TOP}/from_timestamp"] = 1.5
     pq.write_table(pa.Table.from_pylist(rows), path)
     episodes = episodes_of("lerobot", path=str(made))
-    assert len(episodes[0].frames_THWC) == 7
+    assert len(episodes[0].view()) == 7
     with pytest.raises(DataError, match=r"file-000\.mp4 does not show episode 1: 12 frames from 1\.500 s on"):
         episodes[1]
 

@@ -42,8 +42,8 @@ def pair(folder, name="a", frames=12, actions=None, instruction="push"):
 def test_facts_of_real_episodes(name):
     facts = FACTS[name]
     (raw,) = [episode for episode in bridge(robot=None) if episode.id.endswith(name)]
-    assert raw.frames_THWC.shape == (facts["n_frames"], facts["height"], facts["width"], 3)
-    means_T3 = raw.frames_THWC.double().mean((1, 2))
+    assert raw.view().shape == (facts["n_frames"], facts["height"], facts["width"], 3)
+    means_T3 = raw.view().double().mean((1, 2))
     assert (means_T3 - torch.tensor(facts["frame_rgb_mean"])).abs().max() <= 2
     with np.load(BRIDGE / f"{name}.npz") as archive:
         stored = archive["arr_0"]
@@ -56,7 +56,7 @@ def test_facts_of_real_episodes(name):
 
 def test_robot_units_are_metres_and_radians_and_turn_back_into_the_stored_numbers():
     for own, raw in zip(bridge(), bridge(robot=None), strict=True):
-        assert own.actions_TA.shape == (len(own.frames_THWC) - 1, 7)
+        assert own.actions_TA.shape == (len(own.view()) - 1, 7)
         torch.testing.assert_close(own.actions_TA[:, :3], raw.actions_TA[:, :3] * 0.05 / 1.75)
         torch.testing.assert_close(own.actions_TA[:, 3:6], raw.actions_TA[:, 3:6] * 0.25 / 1.4)
         # Recorded +1 is closed; a policy closes with 0.
@@ -69,8 +69,8 @@ def test_resizing_is_that_of_the_training_data():
     for size in ([64, 64], [48, 96]):
         (episode,) = [e for e in bridge(image_size=size) if e.id.endswith("000000008")]
         expected = reference["resized_64" if size == [64, 64] else "resized_48x96"].float() * 255
-        assert episode.frames_THWC.dtype == torch.uint8
-        assert (episode.frames_THWC[:2].float() - expected).abs().max() <= 2
+        assert episode.view().dtype == torch.uint8
+        assert (episode.view()[:2].float() - expected).abs().max() <= 2
 
 
 def test_crops_are_the_same_frames_and_actions_as_the_whole():
@@ -80,7 +80,7 @@ def test_crops_are_the_same_frames_and_actions_as_the_whole():
     for index in (0, 7, 18, 19, 40, -1):
         name, _, start = crops[index].id.rpartition("/")
         full, at = whole[name], int(start)
-        assert torch.equal(crops[index].frames_THWC, full.frames_THWC[at : at + 5])
+        assert torch.equal(crops[index].view(), full.view()[at : at + 5])
         assert torch.equal(crops[index].actions_TA, full.actions_TA[at : at + 4])
     assert [crop.id.rpartition("/")[2] for crop in bridge(window=5, crops="first")] == ["0", "0"]
     assert len({crop.id for crop in bridge(window=5)[::9]}) == len(bridge(window=5)[::9])

@@ -84,11 +84,11 @@ def test_tasks_are_what_their_environment_shows(named):
     tasks = TabletopTasks(config).tasks()
     assert len({task.id for task in tasks}) == 6
     for task in tasks:
-        env = gymnasium.make(task.environment, **task.environment_args)
-        observation, _ = env.reset(seed=task.seed, options=dict(task.environment_options))
-        np.testing.assert_array_equal(observation["image"], task.frames_THWC[-1].numpy())
+        env = gymnasium.make(task.start.id, **task.start.args)
+        observation, _ = env.reset(seed=task.start.seed, options=dict(task.start.options))
+        np.testing.assert_array_equal(observation["image"], task.view()[-1].numpy())
         assert observation["instruction"] == task.instruction
-        assert task.seed in SPLITS["reporting"] and env.unwrapped.horizon == 9
+        assert task.start.seed in SPLITS["reporting"] and env.unwrapped.horizon == 9
         if named != "all":
             assert (parse(task.instruction) in HELD_OUT) == (named == "held-out")
 
@@ -98,7 +98,7 @@ def test_task_paraphrases_name_the_same_goal_in_other_words():
     other = TabletopTasks(TabletopTasks.Config(count=3, image_size=8, template=2)).tasks()
     for one, two in zip(plain, other, strict=True):
         assert one.instruction != two.instruction and parse(one.instruction) == parse(two.instruction)
-        assert torch.equal(one.frames_THWC, two.frames_THWC)
+        assert torch.equal(one.frames_TVHWC, two.frames_TVHWC)
 
 
 @pytest.mark.parametrize("bad", [{"split": "test"}, {"count": 0}, {"pairs": "none"}, {"template": 9}])
@@ -113,7 +113,7 @@ def test_whole_episodes_carry_what_was_recorded(demonstrations):
     listed = json.loads((demonstrations / "episodes.json").read_text())
     assert len(read) == 24
     for i, episode in enumerate(read):
-        assert episode.frames_THWC.shape == (21, 16, 16, 3) and episode.frames_THWC.dtype == torch.uint8
+        assert episode.frames_TVHWC.shape == (21, 1, 16, 16, 3) and episode.frames_TVHWC.dtype == torch.uint8
         np.testing.assert_array_equal(episode.actions_TA.numpy(), actions[i])
         assert episode.instruction == listed[i]["instruction"]
         assert episode.success is True and episode.outcomes[episode.instruction] is True
@@ -125,7 +125,7 @@ def test_whole_episodes_carry_what_was_recorded(demonstrations):
 def test_crops_cover_every_offset_and_judge_by_their_own_ends(play):
     whole, crops = episodes(play), episodes(play, window=5)
     assert len(crops) == 40 * 9
-    assert torch.equal(crops[10].frames_THWC, whole[1].frames_THWC[1:6])
+    assert torch.equal(crops[10].frames_TVHWC, whole[1].frames_TVHWC[1:6])
     assert torch.equal(crops[10].actions_TA, whole[1].actions_TA[1:5])
     assert len(episodes(play, window=5, crops="one")) == len(episodes(play, window=5, crops="first")) == 40
     assert crops[-1].id == crops[len(crops) - 1].id

@@ -43,7 +43,7 @@ def test_no_gap_is_the_standard_table_bit_for_bit() -> None:
                 table.step(action)
             assert (plain.render() == same.render()).all() and (plain.state == same.state).all()
     tasks = registries().datasets.build("tabletop", {"count": 1, "image_size": 32}).tasks()
-    assert tasks[0].environment_args == {"image_size": 32, "n_blocks": 2, "horizon": 16}
+    assert tasks[0].start.args == {"image_size": 32, "n_blocks": 2, "horizon": 16}
 
 
 def test_the_camera_shifts_and_zooms_by_what_was_said() -> None:
@@ -82,11 +82,11 @@ def test_low_friction_lets_a_block_slide_on() -> None:
 def test_tasks_start_from_what_their_environment_shows() -> None:
     args = {"count": 2, "image_size": 32, "gap": {"brightness": 0.7, "camera_zoom": 1.2}}
     tasks = registries().datasets.build("tabletop", args).tasks()
-    assert json.loads(json.dumps(tasks[0].environment_args))["gap"] == {"camera_zoom": 1.2, "brightness": 0.7}
+    assert json.loads(json.dumps(tasks[0].start.args))["gap"] == {"camera_zoom": 1.2, "brightness": 0.7}
     world = GymnasiumWorld(GymnasiumWorld.Config(first_frame_tolerance=0.0))
     assert len(world.reset([tasks[0], tasks[1]])) == 2
     plain = registries().datasets.build("tabletop", {"count": 1, "image_size": 32}).tasks()[0]
-    assert plain.id == tasks[0].id and (plain.frames_THWC != tasks[0].frames_THWC).any()
+    assert plain.id == tasks[0].id and (plain.frames_TVHWC != tasks[0].frames_TVHWC).any()
 
 
 @pytest.mark.parametrize(
