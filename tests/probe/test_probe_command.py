@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from evaluation_parts import WORLD, Command, policy
 
 from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
+from gymnast_probe.page import build_probe_page
 from gymnast_probe.summary import DOES_NOT_APPLY, summarise
 
 
@@ -130,3 +132,18 @@ def test_falls_are_paired_and_corrected() -> None:
     assert hard["fall"]["p_value"] == pytest.approx(2 / 2**12) and hard["fall"]["p_holm"] == pytest.approx(4 / 2**12)
     assert hard["fall"]["interval"][1] < 0 < easy["fall"]["interval"][1]
     assert easy["fall"]["p_value"] == 1.0
+
+
+def test_a_fall_of_another_reward_is_named_after_its_judge(gymnast: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert gymnast(*arguments(run, "episodes=2"))[0] == 0
+    trials = [replace(trial("first", label, i, 10.0 * i - shift), kind="score")
+              for label, shift in ((ORIGINAL, 0.0), ("dim", 4.0)) for i in range(6)]  # fmt: skip
+    summary = summarise(trials, ["first"], [ORIGINAL, "dim"], judge="progress")
+    (run / "summary.json").write_text(json.dumps(summary))
+    fall = summary["policies"]["first"]["dim"]["fall"]
+    assert fall["difference"] == -4.0 and fall["interval"] is None and fall["test"] == "paired permutation"
+    page = build_probe_page(run).read_text()
+    text = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
+    shown = text[: text.index("Repeat this probe")]
+    assert "Mean reward by progress" in shown and "−4" in shown and "success" not in shown.lower()
