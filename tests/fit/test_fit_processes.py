@@ -24,7 +24,7 @@ import toy
 from safetensors.torch import load_file
 
 from gymnast_core.errors import GymnastError
-from gymnast_core.training.processes import ending_together
+from gymnast_core.training.together import ending_together
 from gymnast_fit.batches import SeededBatches
 from gymnast_fit.processes import ADVICE
 
