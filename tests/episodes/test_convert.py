@@ -257,8 +257,11 @@ def killed_by_itself(module, name, call, job):
             return result
 
         setattr(module, name, deadly)
-        job()
-        os._exit(0)
+        # Whatever happens, the child must not go on with the tests.
+        try:
+            job()
+        finally:
+            os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 

@@ -7,6 +7,7 @@ import json
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import registries
@@ -84,7 +85,8 @@ def test_tasks_start_from_what_their_environment_shows() -> None:
     tasks = registries().datasets.build("tabletop", args).tasks()
     assert json.loads(json.dumps(tasks[0].start.args))["gap"] == {"camera_zoom": 1.2, "brightness": 0.7}
     world = GymnasiumWorld(GymnasiumWorld.Config(first_frame_tolerance=0.0))
-    assert len(world.reset([tasks[0], tasks[1]])) == 2
+    step = world.step(world.reset([tasks[0], tasks[1]]), torch.zeros(2, 1, 2))
+    assert step.frames_BLVHWC.shape == (2, 1, 1, 32, 32, 3)
     plain = registries().datasets.build("tabletop", {"count": 1, "image_size": 32}).tasks()[0]
     assert plain.id == tasks[0].id and (plain.frames_TVHWC != tasks[0].frames_TVHWC).any()
 
