@@ -109,9 +109,12 @@ class ActorCritic(Optimizer):
 
     def loss(self, minibatch: Minibatch) -> LossSum:
         clip, mask_BS = self.config.clip, minibatch.mask_BS
-        ratio_BS = (minibatch.log_prob_BSD - minibatch.old_log_prob_BSD).sum(-1).exp()
-        plain_BS = -minibatch.advantages_BS * ratio_BS
-        clipped_BS = -minibatch.advantages_BS * ratio_BS.clamp(1 - clip, 1 + clip)
+        # Nothing may come of what stands in masked entries, not even NaN.
+        log_ratio_BSD = minibatch.log_prob_BSD - minibatch.old_log_prob_BSD
+        ratio_BS = torch.where(mask_BS[..., None], log_ratio_BSD, 0.0).sum(-1).exp()
+        advantages_BS = torch.where(mask_BS, minibatch.advantages_BS, 0.0)
+        plain_BS = -advantages_BS * ratio_BS
+        clipped_BS = -advantages_BS * ratio_BS.clamp(1 - clip, 1 + clip)
         assert minibatch.features_BNF is not None
         value_BN = self.critic(minibatch.features_BNF)[..., 0]
         old_BN, returns_BN = minibatch.targets["values"], minibatch.targets["returns"]
