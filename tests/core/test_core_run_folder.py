@@ -1,0 +1,287 @@
+"""The folder of a run: who owns it, what stands in it, what a resume may change, and what a disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, load_config
+from gymnast_core.errors import ConfigError, DataError, StorageError
+from gymnast_core.runs import atomic, folder
+from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing, write_json, write_text
+from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
+from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+
+PART = ComponentConfig("a", {"depth": 2, "device": "cpu"})
+CONFIG = RunConfig(PART, PART, PART, PART, PART, loop=LoopConfig(iterations=3))
+HOLD = """
+import sys
+from pathlib import Path
+from gymnast_core.config import ComponentConfig, RunConfig
+from gymnast_core.errors import ConfigError
+from gymnast_core.runs.folder import run_folder
+part = ComponentConfig("a")
+config = RunConfig(part, part, part, part, part, output=sys.argv[1])
+resume = Path(sys.argv[1]) if sys.argv[2] == "resume" else None
+try:
+    with run_folder(config, "a", resume):
+        print("held", flush=True)
+        if sys.argv[3] == "wait":
+            sys.stdin.readline()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def holding(path: Path, how: str, wait: str = "wait") -> subprocess.Popen[str]:
+    """Another process that works in a folder until it is told to end."""
+    command = [sys.executable, "-c", HOLD, str(path), how, wait]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def start(path: Path, config: RunConfig = CONFIG) -> RunConfig:
+    with run_folder(replace(config, output=str(path)), "a") as (found, _):
+        return found
+
+
+def finish_a_step(path: Path) -> None:
+    save_snapshot(path / "snapshots", 1, {"iteration": 1})
+
+
+def test_a_new_folder_begins_with_its_config(tmp_path: Path) -> None:
+    config = start(tmp_path / "deep" / "run")
+    assert config.output == str(tmp_path / "deep" / "run")
+    assert load_config(RunConfig, f"{config.output}/config.yaml") == config
+
+
+@pytest.mark.parametrize("done", ["snapshots/step-000000001", "metrics.csv", "summary.json", "checkpoint"])
+def test_a_folder_that_holds_a_run_is_taken(tmp_path: Path, done: str) -> None:
+    start(tmp_path)
+    (tmp_path / done).mkdir(parents=True)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(
+        ConfigError, match=rf"already holds a run. Continue it with --resume {re.escape(str(tmp_path))}"
+    ):
+        start(tmp_path, replace(CONFIG, seed=9))
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_start_that_failed_stands_in_nobodys_way(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="a checkpoint is missing"),
+        run_folder(replace(CONFIG, output=str(tmp_path)), "a"),
+    ):
+        raise RuntimeError("a checkpoint is missing")
+    again = replace(CONFIG, seed=9)
+    assert start(tmp_path, again).seed == 9
+    assert load_config(RunConfig, str(tmp_path / "config.yaml")).seed == 9
+
+
+def test_of_two_starts_the_second_is_refused_and_a_killed_one_is_forgotten(tmp_path: Path) -> None:
+    first = holding(tmp_path, "start")
+    assert first.stdout is not None and first.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=r"Another process works in .*output="):
+        start(tmp_path)
+    first.kill()
+    first.wait()
+    start(tmp_path)
+
+
+def test_of_two_resumes_the_second_is_refused(tmp_path: Path) -> None:
+    start(tmp_path, RunConfig(*[ComponentConfig("a")] * 5))
+    finish_a_step(tmp_path)
+    first = holding(tmp_path, "resume")
+    assert first.stdout is not None and first.stdout.readline() == "held\n"
+    second, _ = holding(tmp_path, "resume", "end").communicate(timeout=60)
+    assert second.startswith(f"Another process works in {tmp_path}.")
+    assert first.communicate("\n", timeout=60)[0] == ""
+    third, _ = holding(tmp_path, "resume", "end").communicate(timeout=60)
+    assert third == "held\n"
+
+
+def test_folders_of_our_own_naming_differ_within_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Noon:
+            return cls(2026, 1, 2, 12, 0, 0, tzinfo=tz)
+
+    monkeypatch.setattr(folder, "datetime", Noon)
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        with run_folder(CONFIG, "grpo") as (config, path):
+            names.append(str(path))
+            assert config.output == str(path)
+    assert names == [f"runs/grpo-20260102-120000{end}" for end in ("", "-2", "-3")]
+
+
+# ---------------------------------------------------------------- resumes
+
+
+def test_what_a_resume_may_not_change_is_named() -> None:
+    after = replace(
+        CONFIG,
+        policy=ComponentConfig("b", {"depth": 3, "device": "cuda"}),
+        loop=replace(CONFIG.loop, horizon=8, iterations=9),
+    )
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(CONFIG, after, ("policy", "loop.horizon"), ("policy.args.device",))
+    said = str(caught.value)
+    assert said.startswith(
+        "A resumed run cannot change policy.name, policy.args.depth, loop.horizon: policy.name was 'a'"
+    )
+    assert "policy.args.depth was 2 and would become 3" in said and "loop.horizon was 40 and would become 8" in said
+    assert "device" not in said and "iterations" not in said
+    refuse_changes(CONFIG, after, ("world_model", "loop.temperature"))
+    # What begins alike is another key.
+    refuse_changes(CONFIG, replace(CONFIG, checkpoint_every=2), ("checkpoint",))
+
+
+def test_a_resume_is_recorded_and_taken_over(tmp_path: Path) -> None:
+    started = start(tmp_path)
+    finish_a_step(tmp_path)
+    assert read_resumes(tmp_path) == []
+    with run_folder(started, "a", tmp_path):
+        pass
+    longer = replace(started, loop=replace(started.loop, iterations=5))
+    with run_folder(longer, "a", tmp_path) as (config, path):
+        assert (config.loop.iterations, path) == (5, tmp_path)
+    first, second = read_resumes(tmp_path)
+    assert first["changes"] == {} and second["changes"] == {"loop.iterations": [3, 5]}
+    assert datetime.fromisoformat(second["time"]).tzinfo is not None
+    assert load_config(RunConfig, str(tmp_path / "config.yaml")).loop.iterations == 5
+    assert config_changes(started, replace(longer, output="elsewhere")) == {"loop.iterations": (3, 5)}
+
+
+def test_a_damaged_record_of_resumes_is_one_error(tmp_path: Path) -> None:
+    start(tmp_path)
+    (tmp_path / "resumed.json").write_text('[{"time": 1}]')
+    with pytest.raises(DataError, match=r"resumed.json is damaged .*Delete it"):
+        read_resumes(tmp_path)
+
+
+def test_what_a_kill_left_of_a_snapshot_is_removed_by_the_resume(tmp_path: Path) -> None:
+    config = start(tmp_path)
+    finish_a_step(tmp_path)
+    for name in (".step-000000002.4711.tmp", ".step-000000001.4711.old"):
+        (tmp_path / "snapshots" / name).mkdir()
+        (tmp_path / "snapshots" / name / "state.json").write_text("{")
+    with run_folder(config, "a", tmp_path):
+        assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["step-000000001"]
+    found = load_snapshot(tmp_path / "snapshots")
+    assert found is not None and found.state == {"iteration": 1}
+
+
+# ---------------------------------------------------------------- what a disk refuses
+
+
+def test_a_write_that_fails_is_one_error_with_the_room_that_is_left(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = r"x.json cannot be written: No space left on device. \d+ MB are free there"
+    with pytest.raises(StorageError, match=said), storing(tmp_path / "deep" / "x.json"):
+        raise full
+    with pytest.raises(StorageError, match="cannot be written: I/O error"), storing(tmp_path):
+        raise SafetensorError("I/O error: No space left on device")
+    with pytest.raises(ValueError, match="something else"), storing(tmp_path):
+        raise ValueError("something else")
+
+
+def test_a_place_that_is_no_folder_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written: "):
+        start(tmp_path / "file" / "run")
+    with pytest.raises(StorageError, match="cannot be written: "):
+        save_snapshot(tmp_path / "file", 1, {})
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "report.html", "whole")
+    save_snapshot(tmp_path / "snapshots", 1, {"iteration": 1})
+
+    def refuse(file: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic, "flush", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        write_text(tmp_path / "report.html", "more")
+    with pytest.raises(StorageError, match=r"step-000000002 cannot be written: No space left"):
+        save_snapshot(tmp_path / "snapshots", 2, {"weight": torch.zeros(3)})
+    assert (tmp_path / "report.html").read_text() == "whole"
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["step-000000001"]
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "snapshots"}
+
+
+IN_A_SMALL_DISK = """
+import sys, torch
+from pathlib import Path
+from gymnast_core.errors import StorageError
+from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+folder = Path(sys.argv[1])
+save_snapshot(folder, 1, {"weight": torch.zeros(1000)})
+try:
+    save_snapshot(folder, 2, {"weight": torch.zeros(1_000_000)})
+except StorageError as error:
+    print(error)
+print(sorted(path.name for path in folder.iterdir()), load_snapshot(folder).path.name)
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(IN_A_SMALL_DISK))
+    (tmp_path / "disk").mkdir()
+    inside = f"mount -t tmpfs -o size=1m none disk && {sys.executable} script.py disk"
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", inside], cwd=tmp_path, capture_output=True, text=True
+    )
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("no disks can be made here: " + done.stderr.strip())
+    assert re.search(r"step-000000002.* cannot be written: .*No space left", done.stdout), done.stderr
+    assert "['step-000000001'] step-000000001" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match="cannot be written: Permission denied"):
+            start(tmp_path / "run")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_folders_and_files_are_whole_or_as_before(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint"
+    for text in ("first", "second"):
+        with atomic_directory(target) as temporary:
+            (temporary / "weights").write_text(text)
+        assert (target / "weights").read_text() == text
+    with pytest.raises(KeyError), atomic_directory(target) as temporary:
+        (temporary / "weights").write_text("half")
+        raise KeyError
+    assert (target / "weights").read_text() == "second"
+    write_json(tmp_path / "deep" / "numbers.json", {"a": 1})
+    assert json.loads((tmp_path / "deep" / "numbers.json").read_text()) == {"a": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "deep"}
+
+
+def test_leftovers_are_files_and_folders_of_killed_processes_alone(tmp_path: Path) -> None:
+    for name in (".report.html.12.tmp", "report.html", ".hidden", ".lock"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".policy.12.old").mkdir()
+    (tmp_path / ".policy.12.old" / "weights").write_text("")
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", ".hidden", ".lock"}
