@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.types import Task
+from gymnast_core.types import Step, Task
 from PIL import Image
 from torch import Tensor
 
@@ -40,7 +40,10 @@ class Cosmos(WorldModel):
 
     Cosmos 3 (arXiv 2606.02800) through diffusers' `forward_dynamics`, which starts each chunk from one frame, the last:
     earlier context frames have no influence, and what leaves the picture is forgotten. `gymnast fit` does not train it.
+    It imagines one camera, whatever the tasks call it.
     """
+
+    api_version = 2
 
     @dataclass(frozen=True)
     class Config:
@@ -108,7 +111,7 @@ class Cosmos(WorldModel):
         """
         if not tasks:
             raise DataError("No tasks to start from.")
-        sizes = sorted({tuple(task.frames_THWC.shape[1:3]) for task in tasks})
+        sizes = sorted({tuple(task.frames_TVHWC.shape[2:4]) for task in tasks})
         if len(sizes) > 1:
             raise DataError(f"The frames of a batch must have one size; these have {sizes}.")
         generator = generator or torch.Generator().manual_seed(self.config.seed)
@@ -116,7 +119,7 @@ class Cosmos(WorldModel):
         return [self._start(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
 
     @torch.no_grad()
-    def step(self, state: list[Episode], actions_BLA: Tensor) -> Tensor:
+    def step(self, state: list[Episode], actions_BLA: Tensor) -> Step:
         """See `WorldModel.step`. Episodes are imagined one after another: the pipeline takes one at a time.
 
         Frames come in groups of the autoencoder's temporal factor (4); an incomplete last group is imagined with the
@@ -125,10 +128,16 @@ class Cosmos(WorldModel):
         if actions_BLA.ndim != 3 or actions_BLA.shape[0] != len(state) or actions_BLA.shape[1] < 1:
             raise DataError(f"Expected actions (B={len(state)}, L >= 1, A), got {tuple(actions_BLA.shape)}.")
         self.actions.check(actions_BLA)
-        return torch.stack([self._continue(e, a) for e, a in zip(state, actions_BLA.cpu(), strict=True)])
+        frames_BLHWC = torch.stack([self._continue(e, a) for e, a in zip(state, actions_BLA.cpu(), strict=True)])
+        return Step(frames_BLHWC[:, :, None])
 
     def _start(self, task: Task, seed: int) -> Episode:
-        frames, moves = task.frames_THWC, task.actions_TA
+        if len(task.cameras) != 1:
+            raise DataError(
+                f"Task {task.id!r} shows the cameras {', '.join(task.cameras)}; Cosmos imagines one. Choose it "
+                "where the dataset lets you: cameras=[…]."
+            )
+        frames, moves = task.view(), task.actions_TA
         shape = tuple(frames.shape)
         fits = frames.dtype == torch.uint8 and len(shape) == 4 and shape[0] > 0 and shape[3] == 3
         if not fits or shape[1] % self.spatial or shape[2] % self.spatial or 0 in shape:

@@ -11,7 +11,7 @@ from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.interfaces import Policy
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_world_model
-from gymnast_core.types import ActionChunk, Observation, Task
+from gymnast_core.types import ActionChunk, Observation, Task, one_camera
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def make_task(name: str = "a", height: int = SIZE, width: int = SIZE, frames: int = 1) -> Task:
     pixels = torch.randint(0, 256, (frames, height, width, 3), generator=seeded(1), dtype=torch.uint8)
-    return Task(name, "push the red block to the left", pixels)
+    return Task(name, "push the red block to the left", one_camera(pixels))
 
 
 def bridge_actions(batch: int, length: int) -> torch.Tensor:
@@ -36,7 +36,16 @@ def test_it_keeps_the_contract(build):
 class Descending(Policy):
     """Moves down by a centimetre a step, four steps a decision."""
 
+    api_version = 2
     chunk_length, action_dim = 4, 7
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Nothing to say."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = self.Config()
 
     def act(self, observation: Observation, *, temperature: float = 1.0, generator: object = None) -> ActionChunk:
         actions_BLA = torch.tensor([0.0, 0.0, -0.01, 0.0, 0.0, 0.0, 1.0]).expand(len(observation.instructions), 4, 7)
@@ -49,7 +58,7 @@ class Descending(Policy):
 def test_a_policy_is_rolled_out_in_it(world):
     tasks = [make_task("a"), make_task("b")]
     rollouts = imagine(Descending(), world, tasks, horizon=8, temperature=0.0, generator=seeded(0))
-    first, second = (rollout.frames_THWC for rollout in rollouts)
+    first, second = (rollout.view() for rollout in rollouts)
     assert first.shape == (9, SIZE, SIZE, 3) and torch.equal(first[0], second[0])
     assert not torch.equal(first[1:], second[1:])  # the same start and actions, other noise
 
@@ -60,14 +69,14 @@ def test_it_imagines_what_diffusers_pipeline_does(build):
     moves = torch.rand(1, 4, 10, generator=seeded(3)) * 2 - 1
     state = world.reset([task], generator=seeded(0))
     state[0].generator.manual_seed(5)
-    found = world.step(state, moves)
+    found = world.step(state, moves).frames_BLVHWC[:, :, 0]
     condition = CosmosActionCondition(
         mode="forward_dynamics",
         chunk_size=4,
         domain_name="bridge_orig_lerobot",
         resolution_tier=256,
         raw_actions=moves[0],
-        image=Image.fromarray(task.frames_THWC[-1].numpy()),
+        image=Image.fromarray(task.view()[-1].numpy()),
         view_point="ego_view",
     )
     video = world.pipeline(
@@ -89,7 +98,7 @@ def test_actions_instructions_and_noise_change_what_is_seen(world):
     task, actions = make_task(), bridge_actions(1, 4)
 
     def imagine(task: Task, actions: torch.Tensor, seed: int) -> torch.Tensor:
-        return world.step(world.reset([task], generator=seeded(seed)), actions)
+        return world.step(world.reset([task], generator=seeded(seed)), actions).frames_BLVHWC
 
     first = imagine(task, actions, 0)
     assert first.float().std() > 1
@@ -104,9 +113,9 @@ def test_actions_instructions_and_noise_change_what_is_seen(world):
 def test_long_chunks_are_split_where_short_ones_would_end(build):
     split, task = build(max_chunk=4), make_task()
     actions = bridge_actions(1, 8)
-    whole = split.step(split.reset([task], generator=seeded(0)), actions)
+    whole = split.step(split.reset([task], generator=seeded(0)), actions).frames_BLVHWC
     state = split.reset([task], generator=seeded(0))
-    parts = [split.step(state, actions[:, :4]), split.step(state, actions[:, 4:])]
+    parts = [split.step(state, actions[:, part]).frames_BLVHWC for part in (slice(0, 4), slice(4, 8))]
     assert torch.equal(whole, torch.cat(parts, dim=1))
 
 
@@ -122,13 +131,13 @@ def test_frames_larger_than_the_tier_keep_their_size(build):
     wide = build(layout="native", statistics=None, denoising_steps=1)
     task = make_task(height=272, width=400)
     found = wide.step(wide.reset([task]), torch.zeros(1, 1, 10))
-    assert found.shape == (1, 1, 272, 400, 3)
+    assert found.frames_BLVHWC.shape == (1, 1, 1, 272, 400, 3)
 
 
 def test_guidance_and_the_other_domains_run(build):
     pusht = build(domain="pusht", layout="native", statistics=None, guidance=3.0, view="third_person_view")
     found = pusht.step(pusht.reset([make_task()]), torch.zeros(1, 2, 2))
-    assert pusht.action_dim == 2 and found.shape == (1, 2, SIZE, SIZE, 3)
+    assert pusht.action_dim == 2 and found.frames_BLVHWC.shape == (1, 2, 1, SIZE, SIZE, 3)
 
 
 def test_mistakes_in_the_config_say_what_to_type(build, tmp_path):
@@ -174,6 +183,10 @@ def test_frames_and_actions_that_do_not_fit_are_refused(world):
         world.reset([make_task(height=SIZE + 1)])
     with pytest.raises(DataError, match="must have one size"):
         world.reset([make_task(), make_task(height=2 * SIZE)])
+    two = make_task()
+    two = dataclasses.replace(two, frames_TVHWC=two.frames_TVHWC.repeat(1, 2, 1, 1, 1), cameras=("a", "b"))
+    with pytest.raises(DataError, match="shows the cameras a, b; Cosmos imagines one"):
+        world.reset([two])
     with pytest.raises(DataError, match="No tasks"):
         world.reset([])
     state = world.reset([make_task()])
