@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from gymnast_core.errors import DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode
 from gymnast_episodes.writers import STAGING, Record, WriterOptions, load_writer
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "conversion.json"
 """What a converted folder was made from; names it as ours when a conversion is repeated."""
@@ -62,16 +65,18 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
         return summary | {"resumed": len(episodes)}
     work = out.with_name(f".{out.name}.converting")
     with _claimed(work, about):
-        log = work / STAGING / "records.jsonl"
-        written = _records(log)
+        records = work / STAGING / "records.jsonl"
+        written = _records(records)
         resumed = len(written)
         writer = writer_class(work, job.options, written)
         for index in range(resumed, len(episodes)):
             progress(index, len(episodes))
             episode = _checked(episodes[index])
+            if index == resumed and not writer.keeps_all:
+                _tell_what_is_left_out(episode, job.to)
             with _disk(work):
                 record = writer.write(index, episode)
-                with log.open("a", encoding="utf-8") as file:
+                with records.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(record) + "\n")
             written.append(record)
         progress(len(episodes), len(episodes))
@@ -123,14 +128,14 @@ def _claimed(work: Path, about: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _records(log: Path) -> list[Record]:
+def _records(path: Path) -> list[Record]:
     """Records of the complete episodes. A last line that a killed process left unfinished is cut off."""
-    if not log.is_file():
+    if not path.is_file():
         return []
-    content = log.read_bytes()
+    content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        log.write_bytes(whole)
+        path.write_bytes(whole)
     return [json.loads(line) for line in whole.decode().splitlines()]
 
 
@@ -145,6 +150,14 @@ def _checked(episode: Episode) -> Episode:
     if not torch.isfinite(actions).all():
         raise DataError(f"Episode {episode.id!r} has NaN or infinite actions.")
     return episode
+
+
+def _tell_what_is_left_out(episode: Episode, to: str) -> None:
+    """Of a writer that keeps the main camera alone, and no readings."""
+    left_out = [f"camera {name}" for name in episode.cameras[1:]]
+    left_out += [] if episode.proprio_TP is None else ["the readings (proprio_TP)"]
+    if left_out:
+        log.warning("%s is written with the camera %s alone, without %s.", to, episode.cameras[0], ", ".join(left_out))
 
 
 def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:

@@ -44,6 +44,9 @@ class EpisodeWriter(ABC):
         """`root` exists; `root / STAGING` may hold anything that `finish` needs."""
         self.root, self.options = root, options
 
+    keeps_all: bool = False
+    """Whether all cameras and readings are written; if not, the main camera alone is, and the user is told so."""
+
     @abstractmethod
     def write(self, index: int, episode: Episode) -> Record:
         """Write the episode of that number, counted from 0, completely; numbers arrive in order.

@@ -13,6 +13,7 @@ from gymnast_core.types import Episode, one_camera
 from gymnast_episodes.crops import Lazy
 from gymnast_tabletop.datasets import _table
 from gymnast_tabletop.experts import BEHAVIOURS
+from gymnast_tabletop.scene import FPS
 from gymnast_tabletop.splits import SPLITS
 
 _ATTEMPTS_A_CLIP = 200
@@ -96,6 +97,7 @@ class TabletopClips(Dataset):
                     instruction=made.instruction,
                     frames_TVHWC=one_camera(torch.from_numpy(made.frames_THWC)),
                     actions_TA=torch.from_numpy(made.actions_TA),
+                    fps=FPS,
                     success=made.success,
                     outcomes={made.instruction: made.success},
                 )

@@ -15,6 +15,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.types import Episode, one_camera
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import GOALS, Goal, block_index, feasible, parse, successes
+from gymnast_tabletop.scene import FPS
 
 _FILES = ("frames.npy", "actions.npy", "states.npy", "episodes.json", "meta.json")
 
@@ -132,6 +133,7 @@ class Crops(Sequence[Episode]):
             instruction=goal.instruction,
             frames_TVHWC=one_camera(torch.from_numpy(np.array(folder.frames_NTHWC[episode, start:stop]))),
             actions_TA=torch.from_numpy(folder.actions_NTA[episode, start : stop - 1].copy()),
+            fps=FPS,
             success=bool(fulfilled[self._goal[index]]),
             outcomes={GOALS[g].instruction: bool(fulfilled[g]) for g in np.flatnonzero(known)},
             points_TJ2=torch.from_numpy(folder.points_NTJ2[episode, start:stop][:, order]),

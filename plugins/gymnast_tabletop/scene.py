@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from gymnast_core.errors import ConfigError
 
+FPS = 10.0
+"""Control steps, and so frames, a second."""
 COLOURS = ("red", "green", "blue", "yellow")
 VIEW_WIDTH = 0.32
 """Metres that the image spans at the height of the blocks' tops."""

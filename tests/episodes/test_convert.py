@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +233,23 @@ def test_actions_that_the_robot_cannot_do_are_counted(tmp_path, caplog, monkeypa
     run("worldgym", tmp_path / "out")
     assert "5 actions of 5 episodes lie outside of what robot 'bridge' can do" in caplog.text
     assert read("worldgym", tmp_path / "out")[0].actions_TA[0, 1] == pytest.approx(0.05)
+
+
+def test_what_a_format_does_not_keep_is_said(tmp_path, caplog, monkeypatch):
+    run("lerobot-v3", tmp_path / "plain")
+    assert "alone" not in caplog.text
+    honest = Toys._episode
+
+    def rich(self, i):
+        episode = honest(self, i)
+        frames_TVHWC = torch.cat([episode.frames_TVHWC, 255 - episode.frames_TVHWC], dim=1)
+        readings_TP = torch.zeros(len(frames_TVHWC), 2)
+        return replace(episode, frames_TVHWC=frames_TVHWC, cameras=("front", "wrist"), proprio_TP=readings_TP)
+
+    monkeypatch.setattr(Toys, "_episode", rich)
+    run("lerobot-v3", tmp_path / "rich")
+    assert caplog.text.count("with the camera front alone, without camera wrist, the readings") == 1
+    same_outcome("lerobot-v3", tmp_path / "rich", tmp_path / "plain")
 
 
 def test_trials(tmp_path):

@@ -116,6 +116,8 @@ def test_whole_episodes_carry_what_was_recorded(demonstrations):
         assert episode.frames_TVHWC.shape == (21, 1, 16, 16, 3) and episode.frames_TVHWC.dtype == torch.uint8
         np.testing.assert_array_equal(episode.actions_TA.numpy(), actions[i])
         assert episode.instruction == listed[i]["instruction"]
+        # A control step takes 0.1 s.
+        assert episode.fps == 10 and episode.proprio_TP is None
         assert episode.success is True and episode.outcomes[episode.instruction] is True
         named = listed[i]["colours"].index(parse(episode.instruction).colour)
         expected = image_points(states[i])[:, [named, 1 - named, 2]]
