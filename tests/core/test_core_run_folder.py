@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -225,7 +224,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path: Path, monkeypatch:
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "snapshots"}
 
 
-IN_A_SMALL_DISK = """
+FILL_UP = """
 import sys, torch
 from pathlib import Path
 from gymnast_core.errors import StorageError
@@ -240,27 +239,35 @@ print(sorted(path.name for path in folder.iterdir()), load_snapshot(folder).path
 """
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(textwrap.dedent(IN_A_SMALL_DISK))
+def on_a_disk_of_its_own(tmp_path: Path, options: str, script: str, *arguments: str) -> str:
+    """What a script prints that works in `disk`, a small disk that only its processes see."""
+    (tmp_path / "script.py").write_text(script)
     (tmp_path / "disk").mkdir()
-    inside = f"mount -t tmpfs -o size=1m none disk && {sys.executable} script.py disk"
-    done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", inside], cwd=tmp_path, capture_output=True, text=True
-    )
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip("no disks can be made here: " + done.stderr.strip())
-    assert re.search(r"step-000000002.* cannot be written: .*No space left", done.stdout), done.stderr
-    assert "['step-000000001'] step-000000001" in done.stdout
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+    inside = f"mount -t tmpfs -o {options} none disk && {sys.executable} script.py disk {' '.join(arguments)}"
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", inside]
     try:
-        with pytest.raises(StorageError, match="cannot be written: Permission denied"):
-            start(tmp_path / "run")
-    finally:
-        tmp_path.chmod(0o700)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        pytest.skip(f"no disks can be made here: {error}")
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no disks can be made here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    said = on_a_disk_of_its_own(tmp_path, "size=1m", FILL_UP)
+    assert re.search(r"step-000000002.* cannot be written: .*No space left", said)
+    assert "['step-000000001'] step-000000001" in said
+
+
+@pytest.mark.parametrize("how", ["start", "resume"])
+def test_a_folder_that_is_read_only(tmp_path: Path, how: str) -> None:
+    script = HOLD.replace("import ConfigError", "import StorageError").replace(
+        "except ConfigError", "except StorageError"
+    )
+    said = on_a_disk_of_its_own(tmp_path, "ro", script, how, "end")
+    assert "disk cannot be written: Read-only file system." in said
 
 
 def test_folders_and_files_are_whole_or_as_before(tmp_path: Path) -> None:
