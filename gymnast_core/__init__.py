@@ -1,3 +1,3 @@
 """Gymnast: train vision-language-action policies by reinforcement learning inside learned world models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
