@@ -16,7 +16,7 @@ def fit(arguments: tuple[str, ...], resume: Path | None) -> None:
     """Supervised training of a world model, policy or reward model on recorded episodes.
 
     \b
-    fit.microbatches=M      split each step's batch (memory); the gradients are averaged
+    fit.microbatches=M      split each step's batch (memory); the step stays the same
     fit.workers=N           read episodes in N processes for each training process
     trainer.precision=bf16-mixed
     trainer.devices=2 trainer.strategy=ddp fit.microbatches=2

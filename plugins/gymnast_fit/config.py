@@ -18,8 +18,8 @@ class FitLoopConfig:
     batch_size: int = 16
     """Episodes a step, of all processes together."""
     microbatches: int = 1
-    """Equal parts of a step's batch whose gradients are computed one after the other (memory) and averaged; with
-    several processes, a multiple of their number."""
+    """Equal parts of a step's batch that are worked on one after the other, for want of memory; they change no step.
+    Several processes share them: at least one each, of weights shared by fsdp2 equally many."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     warmup_steps: int = 100

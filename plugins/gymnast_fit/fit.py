@@ -24,22 +24,22 @@ from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
-from gymnast_core.training.signals import TERMINATED
+from gymnast_core.training.signals import TERMINATED, Terminated, terminating
 from gymnast_core.training.together import ending_together, follow, led
 from gymnast_core.training.trainer import ShardedStrategy, precision_of
 from gymnast_core.types import Episode
 from gymnast_fit.batches import SeededBatches, episode_loader
 from gymnast_fit.config import FitConfig
-from gymnast_fit.module import FitModule
+from gymnast_fit.module import FitModule, Fitted, keeps_state
 from gymnast_fit.processes import ADVICE, fit_trainer, own_microbatches
 from gymnast_fit.sharding import check_shards
 
 logger = logging.getLogger(__name__)
 
-FIXED = (
-    "world_model.name", "policy.name", "reward_model.name", "episodes.name", "fit.batch_size", "fit.optimizer", "seed"
-)  # fmt: skip
+FIXED = ("world_model", "policy", "reward_model", "episodes", "fit.batch_size", "fit.optimizer", "seed")
 """Keys that say what a training is; a resumed one keeps them."""
+FREE = ("world_model.args.device", "policy.args.device", "reward_model.args.device")
+"""Keys under those that only say where it runs."""
 
 
 def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
@@ -47,14 +47,20 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
 
     With `resume`, the result is the same, bit for bit, as that of a run that was never interrupted (same machine, same
     number of threads and processes). In a process that is not the leader of several, returns {}. SIGTERM ends the
-    training after its step, with a snapshot, by `SystemExit(143)`.
+    training after its step, with a snapshot, by `SystemExit(143)`, and anything else at once, by `Terminated`.
     """
     check_sections(config.hooks)
     if resume is not None:
-        refuse_changes(load_config(FitConfig, f"{resume}/config.yaml"), config, FIXED)
+        refuse_changes(load_config(FitConfig, f"{resume}/config.yaml"), config, FIXED, FREE)
     trainer = fit_trainer(config)
-    if not trainer.is_global_zero:
-        follow()
+    with terminating():
+        if not trainer.is_global_zero:
+            follow()
+        return _fit(config, resume, trainer)
+
+
+def _fit(config: FitConfig, resume: Path | None, trainer: lightning.Trainer) -> dict[str, Any]:
+    """Build what is trained, and train it in this process."""
     kind, part = config.component
     component = _build(kind, part)
     _check_trainable(component, f"{kind}={part.name}", config.validation is not None)
@@ -67,61 +73,80 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
         source = _episodes(config.validation, "validation")
         held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
-    precision = precision_of(config.trainer)
-    if not trainer.is_global_zero:
-        folder = Path(config.output or ".")
-        module = FitModule(component, config, folder, held_out, lambda step, metrics: None, precision)
-        with led():
-            _train(module, trainer, config, state, episodes)
-        return {}
-    with run_folder(config, f"fit-{part.name}", resume) as (config, folder):
-        return _lead(config, folder, component, trainer, state, episodes, held_out)
+    try:
+        _parts(config, component).attach()
+        if not trainer.is_global_zero:
+            folder, precision = Path(config.output or "."), precision_of(config.trainer)
+            module = FitModule(component, config, folder, held_out, lambda step, metrics: None, precision)
+            _resumed(module, state, leader=False)
+            with led():
+                _train(module, trainer, config, episodes)
+            return {}
+        with run_folder(config, f"fit-{part.name}", resume) as (config, folder):
+            return _lead(config, folder, component, trainer, state, episodes, held_out)
+    finally:
+        component.close()
+
+
+def _parts(config: FitConfig, component: Fitted) -> Parts:
+    """The component, by its key, as the only part there is."""
+    fitted: dict[str, Any] = {config.component[0]: component}
+    return Parts(**fitted, config=config)
 
 
 def _lead(
     config: FitConfig,
     folder: Path,
-    component: Trainable,
+    component: Fitted,
     trainer: lightning.Trainer,
     state: dict[str, Any] | None,
     episodes: Sequence[Episode],
     held_out: Sequence[Episode],
 ) -> dict[str, Any]:
     """The training in the process that speaks and writes."""
-    kind, part = config.component
-    fitted: dict[str, Any] = {kind: component}
-    parts = Parts(**fitted, config=config)
+    parts = _parts(config, component)
 
     def tell_metrics(step: int, metrics: Mapping[str, float]) -> None:
         tell("gymnast_metrics", events.StepDone(config, folder, step, parts, metrics))
 
     module = FitModule(component, config, folder, held_out, tell_metrics, precision_of(config.trainer))
-    done, total, title = 0 if state is None else state["step"], config.fit.steps, f"Fitting {part.name}"
+    title, total = f"Fitting {config.component[1].name}", config.fit.steps
+    done = _resumed(module, state, leader=True)
     tell("gymnast_run_started", events.RunStarted(config, folder, done, parts, title, total, "step"))
     try:
         with ending_together(trainer, ADVICE):
-            _train(module, trainer, config, state, episodes)
+            _train(module, trainer, config, episodes)
     finally:
         tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts))
     if module.terminated:
         logger.warning("SIGTERM after step %d: go on with gymnast fit --resume %s", module.step, folder)
         raise SystemExit(TERMINATED)
-    summary = _finish(component, module, folder, config)
-    tell("gymnast_run_done", events.RunDone(config, folder, module.step, parts, summary))
+    try:
+        saved, summary = _finish(component, module, folder, config)
+    except Terminated:
+        logger.warning("SIGTERM after the last step: go on with gymnast fit --resume %s", folder)
+        raise
+    tell("gymnast_run_done", events.RunDone(config, folder, module.step, _parts(config, saved), summary))
+    if saved is not component:
+        saved.close()
     return summary
+
+
+def _resumed(module: FitModule, state: dict[str, Any] | None, leader: bool) -> int:
+    """Continue from a snapshot's state, if there is one; the steps that are done."""
+    if state is not None:
+        module.resume_from(state, leader=leader)
+    return module.step
 
 
 def _train(
     module: FitModule,
     trainer: lightning.Trainer,
     config: FitConfig,
-    state: dict[str, Any] | None,
     episodes: Sequence[Episode],
 ) -> None:
     """Run the steps that are left of this process's microbatches."""
     loop = config.fit
-    if state is not None:
-        module.resume_from(state, leader=trainer.is_global_zero)
     if module.step >= loop.steps:
         return
     mine = own_microbatches(config, trainer.global_rank, trainer.world_size)
@@ -139,31 +164,35 @@ def _train(
         ) from error
 
 
-def _finish(component: Trainable, module: FitModule, folder: Path, config: FitConfig) -> dict[str, Any]:
-    """Validate and save the averaged weights; the summary of the run."""
+def _finish(component: Fitted, module: FitModule, folder: Path, config: FitConfig) -> tuple[Fitted, dict[str, Any]]:
+    """Validate and save the averaged weights; the component that holds them, and the summary of the run."""
     # JSON has no NaN: what could not be measured is null.
     quality = {name: value if math.isfinite(value) else None for name, value in module.validate_average().items()}
     module.use_average()
     if module.sharded:
         # The others have ended, and with them most of the weights: what they handed over goes into a new component.
-        component = _build(*config.component)
+        trained, component = component, _build(*config.component)
         component.module().load_state_dict(module.gathered)
+        if keeps_state(trained):
+            component.load_state_dict(trained.state_dict())
+        _parts(config, component).attach()
     component.module().eval()
     component.save(folder / "checkpoint")
     summary: dict[str, Any] = {"output": str(folder), "checkpoint": str(folder / "checkpoint"), "steps": module.step}
     summary |= {"validation": quality, "parameters": sum(p.numel() for p in module.network.parameters())}
     write_json(folder / "summary.json", summary)
-    return summary
+    return component, summary
 
 
-def _build(kind: str, part: ComponentConfig) -> Trainable:
+def _build(kind: str, part: ComponentConfig) -> Fitted:
     known = registries()
     kinds: dict[str, Registry[Any]] = {
         "world_model": known.world_models,
         "policy": known.policies,
         "reward_model": known.reward_models,
     }
-    return kinds[kind].build(part.name, part.args)
+    built: Fitted = kinds[kind].build(part.name, part.args, key=kind)
+    return built
 
 
 def _check_trainable(component: Trainable, label: str, validates: bool) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import CheckpointError, DataError
-from gymnast_core.interfaces import Trainable
+from gymnast_core.interfaces import Policy, RewardModel, WorldModel
 from gymnast_core.processes import Processes
 from gymnast_core.runs.snapshot import save_snapshot
 from gymnast_core.seeds import seeded_generator, skip_episodes
@@ -29,13 +29,21 @@ from gymnast_fit.processes import own_microbatches
 from gymnast_fit.sharding import Shards, restore_optimizers, whole, whole_optimizer, whole_weights
 from gymnast_fit.validation import measure
 
+Fitted = WorldModel | Policy | RewardModel
+"""What can be fitted."""
+
+
+def keeps_state(component: Fitted) -> bool:
+    """Whether `state_dict` is what the component keeps beside its weights; a policy's is its weights."""
+    return not isinstance(component, nn.Module)
+
 
 class FitModule(lightning.LightningModule):
     """Runs `training_loss` under Lightning with manual optimisation (Muon and AdamW step together)."""
 
     def __init__(
         self,
-        component: Trainable,
+        component: Fitted,
         config: FitConfig,
         folder: Path,
         validation: Sequence[Episode],
@@ -134,25 +142,26 @@ class FitModule(lightning.LightningModule):
 
         A loss is a sum and its weight: the sums are added up, and divided by the weight of everything, once.
         """
-        loop = self._config.fit
+        loop, processes = self._config.fit, self.trainer.world_size
         size = loop.batch_size // loop.microbatches
         # FSDP averages gradients over the processes where we want their sum.
-        factor = self.trainer.world_size if self.sharded else 1
+        factor = processes if self.sharded else 1
         weight, total = 0.0, 0.0
-        for place, number in enumerate(
-            own_microbatches(self._config, self.trainer.global_rank, self.trainer.world_size)
-        ):
+        for place, number in enumerate(own_microbatches(self._config, self.trainer.global_rank, processes)):
             part = episodes[place * size : (place + 1) * size]
             # An episode has its own randomness, whichever microbatch it is in and whichever process computes it.
             generator = skip_episodes(seeded_generator(self._config.seed, "step", self.step), number * size)
             with self._autocast():
                 loss = self._component.training_loss(part, generator=generator)
-            self.manual_backward(loss.total * factor)
+            if loss.total.requires_grad:
+                self.manual_backward(loss.total * factor)
             self._tally.add({"loss": Metric(loss.mean.detach(), loss.weight), **loss.metrics})
             weight += float(loss.weight)
             total += float(loss.total.detach())
         whole_weight = sum(self._processes.gather(weight))
-        if not whole_weight > 0:
+        if whole_weight == 0:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(2)  # the leader says why
             raise DataError(
                 f"Nothing can be learned from any episode of step {self.step} (its loss weighs nothing): they do not "
                 "say what the component is to learn. Choose episodes that do, e.g. with success or outcomes for a "
@@ -257,6 +266,7 @@ class FitModule(lightning.LightningModule):
             "network": self.gathered if self.sharded else dict(self.network.state_dict()),
             "average": None if self.average is None else dict(self.average.state_dict()),
             "optimizers": optimizers,
+            "component": self._component.state_dict() if keeps_state(self._component) else {},
             "tally": self._tally.state_dict(),
             "seconds": self._seconds(),
         }
@@ -267,13 +277,14 @@ class FitModule(lightning.LightningModule):
             self.network.load_state_dict(state["network"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-        self.step = self._saved_step = state["step"]
-        self._optimizer_states = state["optimizers"]
-        # They hold what all processes had measured.
-        self._tally = Tally()
-        if leader:
-            self._tally.load_state_dict(state["tally"])
-        self._earlier_seconds = state.get("seconds", 0.0)
+            if keeps_state(self._component):
+                self._component.load_state_dict(state["component"])
+            self.step = self._saved_step = int(state["step"])
+            self._optimizer_states = state["optimizers"]
+            self._tally = Tally()
+            if leader:  # the tally holds what all processes had measured
+                self._tally.load_state_dict(state["tally"])
+            self._earlier_seconds = float(state["seconds"])
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = self.optimizers(use_pl_optimizer=False)

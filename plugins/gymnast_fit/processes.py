@@ -25,13 +25,16 @@ def fit_trainer(config: FitConfig) -> lightning.Trainer:
     precision_of(config.trainer)
     options = {key: value for key, value in config.trainer.items() if key != "precision"}
     trainer = build_trainer(options, shards=True)
-    count = trainer.world_size
-    if config.fit.microbatches % count:
+    count, microbatches = trainer.world_size, config.fit.microbatches
+    sharded = isinstance(trainer.strategy, ShardedStrategy)
+    # Of shared weights, every pass needs every process.
+    if microbatches < count or (sharded and microbatches % count):
+        wanted = f"a multiple of {count}" if sharded else f"{count} or more"
         raise ConfigError(
-            f"trainer asks for {count} processes, which share the microbatches of a step: set fit.microbatches to a "
-            f"multiple of {count} (it is {config.fit.microbatches}), or trainer.devices=1."
+            f"trainer asks for {count} processes, which share the microbatches of a step: set fit.microbatches to "
+            f"{wanted} (it is {microbatches}), or trainer.devices=1."
         )
-    if isinstance(trainer.strategy, ShardedStrategy):
+    if sharded:
         for name, wrong in (("ema", config.fit.ema > 0), ("optimizer", config.fit.optimizer != "adamw")):
             if wrong:
                 raise ConfigError(
@@ -43,5 +46,5 @@ def fit_trainer(config: FitConfig) -> lightning.Trainer:
 
 def own_microbatches(config: FitConfig, rank: int, count: int) -> range:
     """The microbatches of every step that process `rank` of `count` computes."""
-    each = config.fit.microbatches // count
-    return range(rank * each, (rank + 1) * each)
+    whole = config.fit.microbatches
+    return range(whole * rank // count, whole * (rank + 1) // count)
