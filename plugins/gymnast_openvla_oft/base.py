@@ -170,6 +170,11 @@ class CheckpointPolicy(Policy):
                 f"The observation has {len(images_BVHWC)} images and {len(observation.instructions)} instructions; it "
                 "needs one instruction an episode."
             )
+        if images_BVHWC.shape[1] != self.needed.camera_count:
+            raise DataError(
+                f"The observation shows {images_BVHWC.shape[1]} cameras ({', '.join(observation.cameras)}), and the "
+                f"policy sees {self.needed.camera_count}: name those it is to see, policy.args.cameras=[…]."
+            )
         shape = self.model.shape
         taken = images_BVHWC.shape[1] * shape.dino.patches + (1 if shape.proprio_dim else 0) + count + 1
         limit = int(self.description.config.get("llm_max_length", shape.llama.max_position_embeddings))

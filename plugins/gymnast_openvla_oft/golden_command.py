@@ -28,7 +28,6 @@ def golden() -> None:
 @click.option("--policy", "name", default="openvla-oft", show_default=True, help="Policy plugin that runs it.")
 @click.option("--tasks", "dataset", metavar="DATASET", help="Act on the first tasks of this dataset plugin.")
 @click.option("--count", default=4, show_default=True, help="Number of tasks.")
-@click.option("--views", type=click.IntRange(1), help="Camera views of made-up observations.  [default: the policy's]")
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of made-up images; default: the policy's.")
 def record_command(
     checkpoint: Path,
@@ -37,15 +36,12 @@ def record_command(
     name: str,
     dataset: str | None,
     count: int,
-    views: int | None,
     image_size: int | None,
 ) -> None:
     """Store actions, log-probabilities and versions for a handful of observations.
 
-    KEY=VALUE are arguments of the policy, e.g. unnorm_key=bridge_dataset center_crop=true dtype=bfloat16.
+    KEY=VALUE are arguments of the policy, e.g. unnorm_key=bridge_dataset images=2 dtype=bfloat16.
     """
-    from dataclasses import replace
-
     from gymnast_core.config import parse_overrides
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft import golden as files
@@ -58,7 +54,7 @@ def record_command(
         observation = files.task_observation([tasks[i] for i in range(min(count, len(tasks)))], needs)
     else:
         size = image_size or int(getattr(getattr(policy, "images", None), "size", 224))
-        observation = files.made_up_observation(size, replace(needs, cameras=views) if views else needs)
+        observation = files.made_up_observation(size, needs)
     recorded = files.record(policy, observation, name, args)
     files.write(checkpoint, recorded)
     click.echo(f"{checkpoint / files.FACTS_FILE}: {files.describe(recorded)}")

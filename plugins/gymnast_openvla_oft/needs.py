@@ -22,6 +22,8 @@ CAMERAS_KEY = "cameras"
 SMALL_FILES = ("*.json", "proprio_projector--*")
 """What is fetched of a hub repository."""
 PROJECTOR = "proprio_projector."
+_AGES: dict[str, int] = {}
+"""When each local checkpoint was written that was asked about."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,12 @@ def find_cameras(config: Any, images: int | None, cameras: Sequence[str] | None)
 
 
 def _age(config: Any) -> int:
-    """When a local checkpoint was last written; 0 for a hub repository, which is looked up once."""
+    """When a local checkpoint was last written, as far as one knows: a run outlives the folder that it began with. 0
+    for a hub repository, which is looked up once."""
     path = Path(config.checkpoint).expanduser()
-    return max((item.stat().st_mtime_ns for item in (path, *path.glob("*.json"))), default=0) if path.is_dir() else 0
+    if path.is_dir():
+        _AGES[config.checkpoint] = max(item.stat().st_mtime_ns for item in (path, *path.glob("*.json")))
+    return _AGES.get(config.checkpoint, 0)
 
 
 @lru_cache(maxsize=32)

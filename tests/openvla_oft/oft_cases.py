@@ -86,6 +86,7 @@ def golden_policy(directory: Path, facts: dict[str, Any], **options: Any) -> Ope
             unnorm_key=facts["unnorm_key"],
             action_bounds=bounds,
             chunk_length=chunk,
+            **({} if "cameras" in options else {"images": facts.get("num_images", 1)}),
             **options,
         )
     )

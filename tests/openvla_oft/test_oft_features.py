@@ -22,9 +22,9 @@ FEATURES = 4 * 32 * 4
 """Bytes of one frame's features, float32."""
 
 
-def policy(imitation: dict[str, Any] | None = None, **train: Any) -> OpenVLAOFT:
+def policy(imitation: dict[str, Any] | None = None, images: int = 1, **train: Any) -> OpenVLAOFT:
     tuning = Tuning(**{"vision": "frozen", **train})
-    return OpenVLAOFT(replace(small_config(**(imitation or {})), train=tuning)).eval()
+    return OpenVLAOFT(replace(small_config(**(imitation or {})), images=images, train=tuning)).eval()
 
 
 def store(of: OpenVLAOFT) -> FeatureStore:
@@ -45,7 +45,7 @@ def gradients(of: OpenVLAOFT, seen: Observation, chunk: ActionChunk) -> tuple[Te
 
 
 def test_reuse_changes_neither_probabilities_nor_gradients() -> None:
-    ours, plain = policy(), policy(feature_store_mib=0)
+    ours, plain = policy(images=2), policy(images=2, feature_store_mib=0)
     assert plain.store is None
     seen = observation(batch=4, views=2)
     chunk, expected = acted(ours, seen), acted(plain, seen)

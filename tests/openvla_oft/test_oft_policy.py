@@ -65,9 +65,12 @@ def test_mixed_prompts_in_a_batch_do_not_influence_each_other(policy: OpenVLAOFT
         torch.testing.assert_close(chunk.log_prob_BLD[0], together.log_prob_BLD[i])
 
 
-def test_several_views_and_other_image_sizes(policy: OpenVLAOFT) -> None:
+def test_several_views_and_other_image_sizes() -> None:
+    policy = OpenVLAOFT(replace(small_config(), images=2))
     chunk = policy.act(observation(views=2, size=20), temperature=0.0)
     assert chunk.actions_BLA.shape == (3, 2, 2)
+    with pytest.raises(DataError, match=r"shows 1 cameras .* the policy sees 2: .*policy\.args\.cameras"):
+        policy.act(observation())
 
 
 def test_instructions_and_images_both_matter(policy: OpenVLAOFT) -> None:

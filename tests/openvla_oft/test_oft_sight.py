@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from counting_world import CAMERAS, CountingWorld, task
 from oft_cases import INSTRUCTIONS, small_config
 from torch import Tensor
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_policy
@@ -118,6 +119,15 @@ def test_what_is_needed_is_known_without_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     assert OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path))) == Needs(CAMERAS, proprio=2)
     assert OpenVLA.needs(OpenVLA.Config()) == Needs(1)
+
+
+def test_a_policy_outlives_the_folder_that_it_came_from(tmp_path: Path) -> None:
+    OpenVLAOFT(config()).save(tmp_path / "gone")
+    policy = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path / "gone")))
+    shutil.rmtree(tmp_path / "gone")
+    assert policy.needs(policy.config) == Needs(CAMERAS, proprio=2)
+    with pytest.raises(CheckpointError, match="There is no checkpoint directory"):
+        OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path / "never")))
 
 
 def test_needs_that_a_world_does_not_fulfil() -> None:

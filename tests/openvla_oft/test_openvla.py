@@ -25,7 +25,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def load(directory: Path, **options: str) -> OpenVLA:
-    return OpenVLA(OpenVLA.Config(checkpoint=str(directory), unnorm_key=KEY, **options))
+    return OpenVLA(OpenVLA.Config(checkpoint=str(directory), unnorm_key=KEY, images=2, **options))
 
 
 def small() -> OpenVLA:
