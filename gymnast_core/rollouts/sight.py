@@ -88,17 +88,18 @@ def find_sight(needs: Needs, offers: Offers, task: Task, names: Names = Names())
 
 def _shown(offers: Offers, cameras: tuple[str, ...], names: Names) -> tuple[str, ...]:
     """The world's cameras by name."""
+    world = names.world[:1].upper() + names.world[1:]
     if isinstance(offers.cameras, int):
         if offers.cameras != len(cameras):
             raise ConfigError(
-                f"{names.world} imagines {_cameras(offers.cameras)}, but {names.tasks} show {_cameras(cameras)}. "
+                f"{world} imagines {_cameras(offers.cameras)}, but {names.tasks} show {_cameras(cameras)}. "
                 "Choose which of the tasks' cameras it starts from (tasks.args.cameras=[…], where the dataset has it), "
                 "or a world model that imagines them all."
             )
         return cameras
     if missing := [camera for camera in offers.cameras if camera not in cameras]:
         raise ConfigError(
-            f"{names.world} shows {_cameras(offers.cameras)}, but {names.tasks} show {_cameras(cameras)}: without "
+            f"{world} shows {_cameras(offers.cameras)}, but {names.tasks} show {_cameras(cameras)}: without "
             f"{', '.join(missing)}, no rollout can start."
         )
     return offers.cameras

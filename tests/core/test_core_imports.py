@@ -1,4 +1,5 @@
-"""No circles: whatever a module imports, at its top, inside a function or for types only, never leads back to it."""
+"""No circles: whatever a module imports, at its top, inside a function or for types only, never leads back to it.
+And no file or function that is too long to be read at once."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 CONTRIB = sorted(path.parent for path in ROOT.glob("contrib/*/gymnast_*/__init__.py"))
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+ALLOWED: Mapping[str, str] = {}
+"""What may be longer and why: "package.module" or "package.module.Class.function" -> reason."""
 
 Graph = Mapping[str, set[str]]
 
@@ -74,6 +79,30 @@ def circles(edges: Graph) -> list[list[str]]:
     return list(found.values())
 
 
+def lengths(name: str, file: Path) -> Iterator[tuple[str, int, int]]:
+    """A module and each function in it: its dotted name, its lines, and how many it may have."""
+    text = file.read_text(encoding="utf-8")
+    yield name, len(text.splitlines()), MOST_LINES
+
+    def inside(node: ast.AST, place: str) -> Iterator[tuple[str, int, int]]:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                own = f"{place}.{part.name}"
+                if not isinstance(part, ast.ClassDef):
+                    yield own, (part.end_lineno or part.lineno) - part.lineno + 1, MOST_LINES_OF_A_FUNCTION
+                yield from inside(part, own)
+            else:
+                yield from inside(part, place)
+
+    yield from inside(ast.parse(text), name)
+
+
+def too_long(packages: list[Path]) -> dict[str, str]:
+    """What has more lines than it may have."""
+    every = (item for name, file in modules(packages).items() for item in lengths(name, file))
+    return {name: f"{count} lines, at most {most}" for name, count, most in every if count > most}
+
+
 def written(found: list[list[str]]) -> str:
     return "\n".join(" -> ".join(way) for way in found)
 
@@ -115,3 +144,22 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     edges = graph([tmp_path / "one", tmp_path / "two"])
     assert circles(edges) == [["one.c", "one.d", "one.c"]]
     assert circles(by_package(edges)) == [["one", "two", "one"]]
+
+
+def test_no_file_and_no_function_is_too_long() -> None:
+    found = too_long([ROOT / "gymnast_core", *PLUGINS, *CONTRIB])
+    assert {name: said for name, said in found.items() if name not in ALLOWED} == {}
+    assert {name for name in ALLOWED if name not in found} == set(), "these need no exception any more"
+    assert all(len(reason) > 20 for reason in ALLOWED.values())
+
+
+def test_what_is_too_long_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "__init__.py").write_text("")
+    method = "class A:\n    def f(self):\n" + "        pass\n" * 60
+    (tmp_path / "one" / "a.py").write_text(method + "if True:\n    async def g():\n" + "        pass\n" * 59)
+    (tmp_path / "one" / "b.py").write_text("\n" * 401)
+    assert too_long([tmp_path / "one"]) == {
+        "one.a.A.f": "61 lines, at most 60",
+        "one.b": "401 lines, at most 400",
+    }

@@ -148,7 +148,7 @@ class TestNeedsAndOffers:
                 Offers(CAMERAS),
                 "needs 2 cameras, but the world model 'b' shows the cameras front, left, wrist",
             ),
-            (Needs(3), Offers(1), "the world model 'b' imagines 1 camera, but the tasks of 'c' show the cameras front"),
+            (Needs(3), Offers(1), "The world model 'b' imagines 1 camera, but the tasks of 'c' show the cameras front"),
             (
                 Needs(3),
                 Offers(("front", "top")),
