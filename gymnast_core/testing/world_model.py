@@ -12,17 +12,20 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError
-from gymnast_core.interfaces import Parts, WorldModel
+from gymnast_core.interfaces import Parts, Trainable, WorldModel
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, instance, raises, size_of, tensors_in
 from gymnast_core.testing.making import make_tasks, seeded, uniform
+from gymnast_core.testing.training_loss import check_training_loss, make_episodes
 from gymnast_core.types import Needs, Offers, Step, Task
 
 ROUNDING = 2
 """Levels of 255 by which one and the same frame may differ between batches: sums are rounded in another order."""
 READING_ROUNDING = 1e-3
 """The same for a reading, as a share of the largest one, and for an outcome."""
+LOSS_ROUNDING = 1e-2
+"""The same for a training loss and its gradients, as a share, of networks that compute in bfloat16."""
 CHUNKS = (1, 3, 2)
 """Actions of each step."""
 
@@ -35,7 +38,7 @@ def check_world_model(
     image_size: int | None = None,
     reload: Callable[[Path], WorldModel] | None = None,
 ) -> list[str]:
-    """Check `offers`, `reset`, `step`, `state_dict` and, where it exists, `save`.
+    """Check `offers`, `reset`, `step`, `state_dict` and, where they exist, `training_loss` and `save`.
 
     Sizes default to its own or its `config`'s, or 7 and 64. `reload` builds the world model from a saved folder; by
     default its `Config` is given `checkpoint=FOLDER`. Raises `ConfigError` if the given tasks do not show the cameras
@@ -54,6 +57,10 @@ def check_world_model(
     _check_neighbours(trial, first)
     _check_starts(trial)
     _check_state(trial, first)
+    if type(world).training_loss is not Trainable.training_loss:
+        needs = Needs(trial.cameras, proprio=offers.proprio)
+        episodes = make_episodes(needs, trial.width, sum(CHUNKS), size)
+        check_training_loss(contract, world, episodes, tolerance=LOSS_ROUNDING, given=False)
     if can_save(world):
         _check_save(trial, first, reload)
     check_component(contract, world, with_state=False)
