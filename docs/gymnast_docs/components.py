@@ -6,8 +6,7 @@ import inspect
 from typing import Any
 
 from gymnast_core.plugins import discovery
-from gymnast_core.plugins.compose import registries
-from gymnast_core.plugins.registry import Registry
+from gymnast_core.plugins.registry import Registry, registries
 from gymnast_docs.configs import config_table
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import inline, prose, table

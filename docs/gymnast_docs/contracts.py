@@ -1,14 +1,15 @@
-"""Pages of the public Python interfaces: contracts, data types, errors, checks, hooks."""
+"""Pages of the public Python interfaces: contracts, data types, errors, checks, hooks and their events."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from types import ModuleType
 from typing import Any
 
-from gymnast_core import errors, interfaces, testing
+from gymnast_core import errors, interfaces, learning, processes, seeds, testing
 from gymnast_core import types as data
-from gymnast_core.plugins import compose, hooks, hookspecs, registry
+from gymnast_core.plugins import events, hooks, hookspecs, registry
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import code, inline, narrowing_table, prose
 from gymnast_docs.source import Member, members
@@ -18,10 +19,12 @@ def contract_pages() -> dict[str, str]:
     """Page by path."""
     return {
         "reference/contracts.md": _module_page("Interface contracts", interfaces),
+        "reference/learning.md": _module_page("What optimizers learn from", learning),
         "reference/types.md": _module_page("Data types", data),
         "reference/errors.md": _module_page("Errors", errors),
-        "reference/testing.md": _module_page("Contract checks", testing),
-        "reference/registry.md": _module_page("Registries", compose, registry),
+        "reference/testing.md": checks_page(),
+        "reference/registry.md": _module_page("Registries", registry),
+        "reference/randomness.md": _module_page("Randomness and processes", seeds, processes),
         "reference/hooks.md": hooks_page(),
     }
 
@@ -32,12 +35,26 @@ def hooks_page() -> str:
     parts.append("[Write and publish a plugin](../how-to/plugin.md#a-hook-plugin) shows one.")
     manager, bundled = hooks.plugin_manager(), ours("gymnast.hooks")
     for hook in (member for member in members(hookspecs) if member.is_function):
+        event = re.search(r"events\.(\w+)", hook.declaration)
+        assert event is not None, hook.name
         callers = [found.plugin_name for found in getattr(manager.hook, hook.name).get_hookimpls()]
         used = ", ".join(f"`{name}` (`{bundled[name].module}`)" for name in sorted(callers) if name in bundled)
         parts += [f"## {hook.name}", code(hook.declaration, "python"), prose(hook.doc)]
-        parts.append(f"Used by: {used}." if used else "No bundled plugin uses it.")
+        told = f"It is told [`{event[1]}`](#{event[1].lower()})."
+        parts.append(f"{told} Used by: {used}." if used else f"{told} No bundled plugin uses it.")
     (marker,) = (member for member in members(hooks) if member.name == "hookimpl")
     parts.append(f"## hookimpl\n\n`gymnast_core.plugins.hooks.hookimpl`: {prose(marker.doc)}")
+    parts += ["# Events", prose(events.__doc__ or "")]
+    parts += [_class(cls) for cls in _classes(events)]
+    return "\n\n".join(parts) + "\n"
+
+
+def checks_page() -> str:
+    """Page `testing`: every check with its options."""
+    parts = ["# Contract checks", "Module `gymnast_core.testing`.", prose(testing.__doc__ or "")]
+    for check in testing.CHECKS.values():
+        (found,) = (member for member in members(inspect.getmodule(check)) if member.name == check.__name__)
+        parts.append(_member(found, "##"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,10 +64,14 @@ def _module_page(title: str, *modules: ModuleType) -> str:
         parts += [f"Module `{module.__name__}`.", prose(module.__doc__ or "")]
         functions = (member for member in members(module) if member.doc)
         parts += [_member(member, "##") for member in functions if member.is_function or member.name != "T"]
-        for name, cls in vars(module).items():
-            if inspect.isclass(cls) and cls.__module__ == module.__name__ and not name.startswith("_"):
-                parts.append(_class(cls))
+        parts += [_class(cls) for cls in _classes(module)]
     return "\n\n".join(parts) + "\n"
+
+
+def _classes(module: ModuleType) -> list[type]:
+    """The public classes that a module defines, in its order."""
+    found = [cls for cls in vars(module).values() if inspect.isclass(cls) and cls.__module__ == module.__name__]
+    return [cls for cls in found if not cls.__name__.startswith("_")]
 
 
 def _class(cls: type) -> str:

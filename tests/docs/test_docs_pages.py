@@ -15,7 +15,7 @@ import yaml
 from gymnast_bench.matrix import cells_of
 from gymnast_core.cli import cli
 from gymnast_core.config import load_config
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.registry import registries
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -15,10 +15,10 @@ import click
 import pytest
 import yaml
 
-from gymnast_core import interfaces, types
+from gymnast_core import interfaces, learning, testing, types
 from gymnast_core.cli import cli
 from gymnast_core.config import ComponentConfig
-from gymnast_core.plugins import hookspecs
+from gymnast_core.plugins import events, hookspecs
 from gymnast_core.plugins.discovery import PluginSource, load
 
 ROOT = Path(__file__).parents[2]
@@ -63,10 +63,12 @@ def test_every_hook_has_its_arguments_and_its_docstring(pages: dict[str, str], h
     for argument in inspect.signature(function).parameters:
         assert re.search(rf"\b{argument}: ", text)
     words = " ".join((inspect.getdoc(function) or "").split())
-    assert len(words) > 20 and words in re.sub(r"\\(.)", r"\1", text)
+    assert len(words) > 15 and words in re.sub(r"\\(.)", r"\1", text)
 
 
-@pytest.mark.parametrize("interface", ["WorldModel", "Policy", "RewardModel", "Optimizer", "Dataset", "Trainable"])
+@pytest.mark.parametrize(
+    "interface", ["WorldModel", "Policy", "RewardModel", "Optimizer", "Dataset", "Trainable", "Component"]
+)
 def test_every_method_of_a_contract_is_there(pages: dict[str, str], interface: str) -> None:
     text = section(pages["reference/contracts.md"], interface)
     own = [name for name in vars(getattr(interfaces, interface)) if not name.startswith("_") and name != "Config"]
@@ -75,10 +77,27 @@ def test_every_method_of_a_contract_is_there(pages: dict[str, str], interface: s
 
 
 def test_every_field_of_the_data_types_is_there(pages: dict[str, str]) -> None:
-    for cls in (types.Task, types.Observation, types.ActionChunk, types.Rollout, types.Reward, types.Episode):
-        assert rows(section(pages["reference/types.md"], cls.__name__)).keys() >= {
-            field.name for field in dataclasses.fields(cls)
-        }
+    for page, module in {"types": types, "learning": learning, "hooks": events}.items():
+        classes = [
+            cls for cls in vars(module).values() if dataclasses.is_dataclass(cls) and cls.__module__ == module.__name__
+        ]
+        assert len(classes) >= 3
+        for cls in classes:
+            own = {
+                field.name for field in dataclasses.fields(cls) if field.name in vars(cls).get("__annotations__", {})
+            }
+            found = rows(section(pages[f"reference/{page}.md"], cls.__name__)) if own else {}
+            assert found.keys() >= own, cls
+
+
+@pytest.mark.parametrize("kind", testing.CHECKS)
+def test_every_check_has_its_options(pages: dict[str, str], kind: str) -> None:
+    check = testing.CHECKS[kind]
+    text = section(pages["reference/testing.md"], check.__name__)
+    for option in inspect.signature(check).parameters:
+        assert re.search(rf"\b{option}: ", text), option
+    words = " ".join((inspect.getdoc(check) or "").split()[:12])
+    assert words in re.sub(r"\\(.)", r"\1", " ".join(text.split()))
 
 
 @pytest.mark.parametrize("name", ["train", *GROUPS["gymnast.commands"]])
