@@ -30,6 +30,7 @@ class SuccessClassifier(RewardModel):
     """
 
     api_version = 2
+    kind = "success"
 
     @dataclass(frozen=True)
     class Config:
@@ -48,8 +49,8 @@ class SuccessClassifier(RewardModel):
         threshold: float = 0.5
         """Probability above which a rollout counts as a success."""
         positive_share: float = 0.25
-        """Share of an episode's loss that fulfilled instructions get where others are known not to be, however many
-        those are; less means fewer false alarms."""
+        """Weight, in an episode's loss, of the instructions known to be fulfilled, however many they are; those known
+        not to be get the rest of 1. Less means fewer false alarms."""
         own_share: float = 0.0
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -82,11 +83,14 @@ class SuccessClassifier(RewardModel):
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
-            if normalised(rollout.task.instruction) in self._index:
-                known.append(position)
-            else:
+            if normalised(rollout.task.instruction) not in self._index:
                 error = unknown_name("instruction", rollout.task.instruction, self.config.instructions)
                 rewards[position] = Reward(None, error=error)
+            elif self.config.camera is not None and self.config.camera not in rollout.cameras:
+                error = unknown_name("camera", self.config.camera, rollout.cameras)
+                rewards[position] = Reward(None, error=error)
+            else:
+                known.append(position)
         for start in range(0, len(known), self.config.batch_size):
             chosen = known[start : start + self.config.batch_size]
             probability_BI = self._probabilities([rollouts[position].view(self.config.camera) for position in chosen])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from gymnast_core.types import Episode, Rollout, Task
+from gymnast_core.types import Episode, Rollout, Task, one_camera
 from gymnast_success_classifier.reward import SuccessClassifier
 
 SIZE = 16
@@ -31,7 +31,7 @@ def make_episode(seed: int, size: int = SIZE) -> Episode:
     return Episode(
         id=str(seed),
         instruction=own,
-        frames_THWC=frames_THWC,
+        frames_TVHWC=one_camera(frames_THWC),
         actions_TA=torch.zeros(4, 1),
         success=outcomes[own],
         outcomes=outcomes,
@@ -39,6 +39,6 @@ def make_episode(seed: int, size: int = SIZE) -> Episode:
 
 
 def make_rollout(episode: Episode, instruction: str | None = None) -> Rollout:
-    task = Task(episode.id, instruction or episode.instruction, episode.frames_THWC[:1])
+    task = Task(episode.id, instruction or episode.instruction, episode.frames_TVHWC[:1], episode.cameras)
     zeros = torch.zeros(2, 2, 1)
-    return Rollout(task, 0, episode.frames_THWC, actions_NLA=zeros, log_prob_NLD=zeros, temperature=1.0)
+    return Rollout(task, 0, episode.frames_TVHWC, zeros, zeros, temperature=1.0, cameras=episode.cameras)
