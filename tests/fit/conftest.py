@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import killing
 import pytest
 import toy
 
@@ -19,6 +21,34 @@ def _toys() -> Iterator[None]:
     toy.register()
     yield
     registries.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Callable[..., list[int | None]]:
+    """Runs `gymnast ARGUMENTS` in so many processes as torchrun starts them; their exit codes."""
+    server = killing.forkserver()
+
+    def start(arguments: list[str], moment: str | None = None, count: int = 2) -> list[int | None]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        shared = {"GROUP_RANK": "0", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+        places = [{"RANK": str(i), "LOCAL_RANK": str(i), **shared} if count > 1 else {} for i in range(count)]
+        processes = [
+            server.Process(target=killing.run, args=(arguments, None if index else moment, place))
+            for index, place in enumerate(places)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(150)
+        codes = [process.exitcode for process in processes]
+        for process in processes:
+            process.kill()  # what hangs must not outlive its test
+        return codes
+
+    return start
 
 
 @pytest.fixture

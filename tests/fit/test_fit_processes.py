@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,33 +40,6 @@ LOOP = (
 )
 LAYER_NORM = "reward_model.args.batch_norm=false"
 """Running statistics are the leader's, as ever in data-parallel training; everything else is compared."""
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Ranks:
-    """Runs `gymnast ARGUMENTS` in two processes as torchrun starts them; their exit codes."""
-    server = killing.forkserver()
-
-    def start(arguments: list[str], moment: str | None = None) -> list[int | None]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        places = [
-            {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-            for rank in ("0", "1")
-        ]
-        processes = [
-            server.Process(target=killing.run, args=(arguments, moment if place["RANK"] == "0" else None, place))
-            for place in places
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(120)
-        return [process.exitcode for process in processes]
-
-    return start
 
 
 @dataclass
@@ -220,6 +192,13 @@ def test_an_episode_that_only_the_second_process_reads_is_one_error(command: Com
     code, _, err = running.ends_with_all()
     assert code == 2 and "Traceback" not in err, err
     assert err.count("Error: ") == 1 and f"Episode {bad} is torn" in err
+
+
+def test_a_step_of_which_nothing_can_be_learned_is_one_error(command: Command, tmp_path: Path) -> None:
+    dark = ("reward_model.args={batch_norm: false, weighed: true}", "episodes.args.dark=true", "validation=null")
+    code, _, err = command(*TOY, *dark, TWO, LOOP, f"output={tmp_path / 'run'}").ends_with_all()
+    assert code == 2 and "Traceback" not in err, err
+    assert err.count("Error: ") == 1 and "Nothing can be learned from any episode of step 0" in err
 
 
 def test_a_process_that_is_killed_is_named_and_the_others_end() -> None:

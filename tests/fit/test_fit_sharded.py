@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import killing
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,28 +32,6 @@ KINDS = {
 Ranks = Callable[..., list[int | None]]
 
 
-@pytest.fixture(scope="module")
-def ranks() -> Ranks:
-    """Runs `gymnast ARGUMENTS` in so many processes as torchrun starts them; their exit codes."""
-    server = killing.forkserver()
-
-    def start(arguments: list[str], count: int) -> list[int | None]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        shared = {"GROUP_RANK": "0", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-        places = [{"RANK": str(i), "LOCAL_RANK": str(i), **shared} if count > 1 else {} for i in range(count)]
-        processes = [server.Process(target=killing.run, args=(arguments, None, place)) for place in places]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(150)
-        return [process.exitcode for process in processes]
-
-    return start
-
-
 def arguments(kind: str, strategy: str, output: Path, *more: str) -> list[str]:
     trainer = f"accelerator: cpu, devices: {1 if strategy == 'auto' else 2}, strategy: {strategy}"
     return [
@@ -71,10 +47,10 @@ def log(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_give_the_update_of_one(kind: str, ranks: Ranks, tmp_path: Path) -> None:
-    assert ranks(arguments(kind, "auto", tmp_path / "auto"), 1) == [0]
+    assert ranks(arguments(kind, "auto", tmp_path / "auto"), count=1) == [0]
     wanted = load_file(tmp_path / "auto/checkpoint/model.safetensors")
     for strategy in ("ddp", "fsdp2"):
-        assert ranks(arguments(kind, strategy, tmp_path / strategy), 2) == [0, 0]
+        assert ranks(arguments(kind, strategy, tmp_path / strategy), count=2) == [0, 0]
         found = load_file(tmp_path / strategy / "checkpoint/model.safetensors")
         assert found.keys() == wanted.keys()
         for name, x in wanted.items():
@@ -93,9 +69,9 @@ def test_two_processes_give_the_update_of_one(kind: str, ranks: Ranks, tmp_path:
 def test_shared_weights_go_on_where_they_stopped(ranks: Ranks, tmp_path: Path) -> None:
     for name, steps in (("run", 2), ("through", 3)):
         more = (f"fit.steps={steps}", "fit.decay=constant")
-        assert ranks(arguments("full", "fsdp2", tmp_path / name, *more), 2) == [0, 0]
+        assert ranks(arguments("full", "fsdp2", tmp_path / name, *more), count=2) == [0, 0]
     early = load_file(tmp_path / "run/checkpoint/model.safetensors")
-    assert ranks(["fit", "--resume", str(tmp_path / "run"), "fit.steps=3"], 2) == [0, 0]
+    assert ranks(["fit", "--resume", str(tmp_path / "run"), "fit.steps=3"], count=2) == [0, 0]
     again, through = (load_file(tmp_path / name / "checkpoint/model.safetensors") for name in ("run", "through"))
     assert all(torch.equal(again[name], x) for name, x in through.items())
     # Weights that learn move by the learning rate in a step: a hundred times the tolerance of the comparison above.

@@ -6,17 +6,17 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gymnast_core.errors import DataError
-from gymnast_core.interfaces import Dataset, RewardModel
+from gymnast_core.interfaces import Dataset, Parts, RewardModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Reward, Rollout, one_camera
@@ -75,6 +75,27 @@ class Toy(RewardModel):
         save_file(dict(self.network.state_dict()), str(directory / "model.safetensors"))
 
 
+class Counting(Toy):
+    """A toy that knows more than its weights: how many losses it has given in all."""
+
+    def __init__(self, config: Toy.Config) -> None:
+        super().__init__(config)
+        self.calls: list[str] = []
+
+    def attach(self, parts: Parts) -> None:
+        assert parts.reward_model is self
+        self.calls.append("attach")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.losses = state["losses"]
+
+
 class Drawing(Toy):
     """A toy that shows its weights, or fails to."""
 
@@ -102,6 +123,8 @@ class ToyEpisodes(Dataset):
         action_dim: int = 1
         dark: bool = False
         """Whether every frame is black."""
+        judged: bool = False
+        """Whether two in three episodes say whether they succeeded."""
         bad: list[int] = field(default_factory=list)
         """Episodes that cannot be read."""
         deadly: int | None = None
@@ -116,7 +139,12 @@ class ToyEpisodes(Dataset):
         shape = (config.count, config.length, config.size, config.size, 3)
         frames = torch.randint(1 if config.dark else 256, shape, generator=generator, dtype=torch.uint8)
         actions_TA = torch.zeros(config.length - 1, config.action_dim)
-        return _Readable([Episode(str(i), "look", one_camera(f), actions_TA) for i, f in enumerate(frames)], config)
+        success = (None, True, False) if config.judged else (None,)
+        episodes = [
+            Episode(str(i), "look", one_camera(f), actions_TA, success=success[i % len(success)])
+            for i, f in enumerate(frames)
+        ]
+        return _Readable(episodes, config)
 
 
 class _Readable(Sequence[Episode]):
@@ -146,6 +174,7 @@ def numbers(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
 def register() -> None:
     registries().reward_models.register("toy", Toy)
     registries().reward_models.register("toy-drawing", Drawing)
+    registries().reward_models.register("toy-counting", Counting)
     registries().datasets.register("toy-episodes", ToyEpisodes)
 
 
