@@ -189,7 +189,7 @@ def test_a_horizon_that_chunks_do_not_fill(gymnast: CommandLine, models: Models)
         ("trainer.max_epochs=3", ["trainer.max_epochs", "loop.iterations"]),
         ("trainer.nonsense=1", ["trainer", "nonsense", "lightning.Trainer"]),
         ("trainer.accelerator=abacus", ["trainer", "abacus"]),
-        ("trainer.devices=2", ["2 processes", "4 rollouts", "loop.imagine_batch_size", "set it to 2"]),
+        ("trainer.devices=2", ["2 groups of 2 rollouts", "some of 2 processes idle", "set loop.imagine_batch_size to 2 or less"]),
         ("trainer.strategy=fsdp", ["trainer.strategy=fsdp", "ddp"]),
         ("trainer.precision=3", ["trainer", "3", "bf16"]),
     ],
@@ -219,6 +219,7 @@ def test_episodes_that_do_not_exist(gymnast: CommandLine) -> None:
 def test_a_folder_that_already_holds_a_run(gymnast: CommandLine, models: Models) -> None:
     Path("run").mkdir()
     Path("run/config.yaml").write_text("kind: train\n")
+    Path("run/metrics.csv").write_text("step\n1\n")
     message = gymnast.error("train", "tabletop", *models.overrides())
     contains(message, "run already holds a run", "--resume run", "output=")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,23 +45,31 @@ def test_the_run_folder_says_what_was_asked_and_never_the_key(
     assert KEY not in done.out + done.err
 
 
+def damaged(models: Models) -> list[str]:
+    """Overrides with a policy whose weights cannot be loaded."""
+    policy = Path("damaged").resolve()
+    shutil.copytree(models.policy, policy)
+    (policy / "model.safetensors").write_bytes(b"no weights")
+    return models.overrides(policy=policy)
+
+
 def test_without_its_key_a_judge_stops_the_run_before_any_model_is_loaded(
     gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    small = [item for item in models.overrides() if not item.startswith("reward_model")]
-    message = gymnast.error("train", "tabletop", *small, "reward_model.name=gpt-4o", "policy.args.checkpoint=nowhere")
+    small = [item for item in damaged(models) if not item.startswith("reward_model")]
+    message = gymnast.error("train", "tabletop", *small, "reward_model.name=gpt-4o")
     assert "OPENAI_API_KEY" in message
-    assert "nowhere" not in message
+    assert "model.safetensors" not in message
 
 
 def test_a_budget_that_cannot_do_says_what_would(
     gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    small = [item for item in models.overrides() if not item.startswith("reward_model")]
+    small = [item for item in damaged(models) if not item.startswith("reward_model")]
     judge = "reward_model={name: gpt-4o, args: {max_usd: 0.001, cache: answers.sqlite}}"
-    message = gymnast.error("train", "tabletop", *small, judge, "policy.args.checkpoint=nowhere")
+    message = gymnast.error("train", "tabletop", *small, judge)
     assert "max_usd" in message
     assert "It would need" in message
-    assert "nowhere" not in message
+    assert "model.safetensors" not in message
