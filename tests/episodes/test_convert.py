@@ -39,6 +39,7 @@ class Toys(Dataset):
     @dataclass(frozen=True)
     class Config:
         count: int = 5
+        """Episodes."""
         odd_one: str = "none"
         """What is wrong with the third episode: none, size, nan, short."""
 
