@@ -72,7 +72,7 @@ def _report(kind: str, name: str, plugin: Any, options: dict[str, Any]) -> None:
 
         raise PluginError(f"The {kind} {name!r} failed while it was checked: {describe(error)}.") from error
     for line in lines:
-        click.echo(f"ok  {line}")
+        click.echo(f"--  {line}" if line.startswith("not shown") else f"ok  {line}")
     verb = "keep their" if kind == HOOKS else "keeps its"
     click.echo(f"The {kind} {name!r} {verb} contract.")
 

@@ -132,4 +132,5 @@ def test_a_deprecated_hook_is_mentioned(plugins: None, monkeypatch: pytest.Monke
 def test_everything_of_a_name_is_checked_without_its_kind(plugins: None) -> None:
     done = run("both")
     assert "The reward model 'both' keeps its contract." in done.output
+    assert "--  not shown: order and independence, since all judged rollouts got the reward 1\n" in done.output
     assert "expected the method tasks or episodes; got neither" in str(done.exception)

@@ -104,7 +104,7 @@ def test_what_shows_when_everything_is_imported(broken: None) -> None:
     assert "docs/api-2.md" in old
     assert "`api_version = 2`" in old
     assert "`pip install --upgrade containment`" in old
-    assert "`pip install 'gymnast<0.1.0'`" in old
+    assert "`pip install 'gymnast<0.2.0'`" in old
 
 
 def test_no_command_is_lost(broken: None) -> None:
