@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -136,6 +137,11 @@ class Policy(nn.Module, Component, Trainable, ABC):
     def needs(cls, config: Any) -> Needs:
         """What the policy that `config` describes must be shown; known before anything heavy is loaded."""
         return Needs()
+
+    @cached_property
+    def needed(self) -> Needs:
+        """What this policy must be shown. `needs` is asked once: files that a policy came from may be gone later."""
+        return self.needs(self.config)
 
     @abstractmethod
     def act(

@@ -57,7 +57,7 @@ def gymnast_run_stopped(event: events.RunStopped) -> None:
 
 
 def gymnast_run_done(event: events.RunDone) -> None:
-    """A run is complete."""
+    """A run is complete, its summary written."""
 
 
 def gymnast_build_page(event: events.PageWanted) -> Path | None:

@@ -65,7 +65,7 @@ def sight_of(policy: Policy, world_model: WorldModel, tasks: Sequence[Task]) -> 
                 f"The tasks {tasks[0].id!r} and {task.id!r} of one batch show different cameras: "
                 f"{', '.join(tasks[0].cameras)} and {', '.join(task.cameras)}."
             )
-    return find_sight(policy.needs(policy.config), world_model.offers(world_model.config), tasks[0])
+    return find_sight(policy.needed, world_model.offers(world_model.config), tasks[0])
 
 
 @dataclass

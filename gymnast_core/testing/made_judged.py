@@ -66,7 +66,7 @@ class StandInPolicy(Policy):
 
 def tasks_for(policy: Policy) -> list[Task]:
     """Two small tasks that show what the policy needs."""
-    needs: Needs = policy.needs(policy.config)
+    needs: Needs = policy.needed
     size = getattr(policy.config, "image_size", 8)
     return make_tasks(
         2, size if isinstance(size, int) else 64, cameras=camera_names(needs.cameras), proprio_dim=needs.proprio
@@ -79,7 +79,7 @@ def decided(policy: Policy, tasks: Sequence[Task], count: int) -> list[Rollout]:
     length = policy.chunk_length
     rollouts = make_rollouts(made, policy.action_dim, CHUNKS, length)
     device = next(policy.parameters()).device
-    observation, _ = decisions(rollouts, policy.needs(policy.config), device)
+    observation, _ = decisions(rollouts, policy.needed, device)
     chunk = policy.act(observation, temperature=1.0, generator=seeded(22))
     tokens = chunk.tokens_BLD
     return [
@@ -126,7 +126,7 @@ class Material:
         places = torch.tensor([self.rows.index(row) for row in rows])
         rollouts = tuple(self.judged.rollouts[row] for row in rows)
         device = leaves.log_prob_BSD.device
-        observation, chunk = decisions(rollouts, self.policy.needs(self.policy.config), device)
+        observation, chunk = decisions(rollouts, self.policy.needed, device)
         mask_BS = self.judged.mask_BS[torch.tensor(rows)].to(device)
         old_BSD = chunk.log_prob_BLD.reshape(leaves.log_prob_BSD[places].shape)
 
@@ -153,7 +153,7 @@ class Material:
         """The minibatch's differentiable inputs; what the policy says and knows has changed by up to `moved`."""
         rollouts = [self.judged.rollouts[row] for row in self.rows]
         device = next(self.policy.parameters()).device
-        observation, chunk = decisions(rollouts, self.policy.needs(self.policy.config), device)
+        observation, chunk = decisions(rollouts, self.policy.needed, device)
         found = self.policy.evaluate(observation, chunk, temperature=temperatures(rollouts, device))
         count = len(rollouts)
         old_BSD = chunk.log_prob_BLD.reshape(count, rollouts[0].horizon, -1)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gymnast_core.config.schema import RunConfig
+from gymnast_core.errors import PluginError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
@@ -80,7 +81,14 @@ class RunRecord:
         """What the hooks measure of the policy, in all processes; an error there ends the run."""
         event = self.event(events.EvaluationWanted, step=step, label=label)
         results = tell("gymnast_evaluate", event, passing=(Exception,))
-        found = {key: value for part in results for key, value in part.items()}
+        found: dict[str, Any] = {}
+        for part in results:
+            if not isinstance(part, Mapping):
+                raise PluginError(
+                    f"A hook gymnast_evaluate returned a {type(part).__name__}, {part!r:.80}; it returns numbers by name, "
+                    "or None. `gymnast plugins` lists the hook plugins."
+                )
+            found |= part
         self._measured[label] = found
         return found
 

@@ -182,7 +182,7 @@ class Updater:
         """The optimizer's loss of some trajectories, at the temperature that each was sampled with."""
         device = next(self._policy.parameters()).device
         rollouts = tuple(batch.judged.rollouts[row] for row in rows)
-        observation, chunk = decisions(rollouts, self._policy.needs(self._policy.config), device)
+        observation, chunk = decisions(rollouts, self._policy.needed, device)
         temperature_B = temperatures(rollouts, device)
         count, horizon = len(rollouts), rollouts[0].horizon
         found = self._policy.evaluate(observation, chunk, temperature=temperature_B)

@@ -115,7 +115,7 @@ class CheckpointPolicy(Policy):
         check_config(config)
         self.config = config
         self.needed = self.needs(config)
-        """What it is shown: found once, since the files that say so may be gone when it is saved."""
+        """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
         source = None
         if config.checkpoint is None:
             self.description, tokenizer = _from_scratch(config)

@@ -48,7 +48,7 @@ def record_command(
 
     args = parse_overrides(overrides)
     policy = _build(name, checkpoint, args, device)
-    needs = policy.needs(policy.config)
+    needs = policy.needed
     if dataset is not None:
         tasks = registries().datasets.build(dataset, key="tasks").tasks()
         observation = files.task_observation([tasks[i] for i in range(min(count, len(tasks)))], needs)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.types import Needs
 from gymnast_openvla_oft.checkpoint import STATISTICS_FILE, Source, open_source
 from gymnast_openvla_oft.normalisation import choose_statistics
@@ -22,8 +22,6 @@ CAMERAS_KEY = "cameras"
 SMALL_FILES = ("*.json", "proprio_projector--*")
 """What is fetched of a hub repository."""
 PROJECTOR = "proprio_projector."
-_AGES: dict[str, int] = {}
-"""When each local checkpoint was written that was asked about."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def find_needs(config: Any) -> Needs:
     if config.checkpoint is None:
         remembered = Remembered(readings=len(config.architecture.proprio_low))
     else:
-        remembered = _remembered(config.checkpoint, config.revision, config.base, config.unnorm_key, _age(config))
+        remembered = _remembered(config.checkpoint, config.revision, config.base, config.unnorm_key)
     cameras = find_cameras(config, remembered.images, remembered.cameras)
     reads_proprio = getattr(config, "proprio", False) or remembered.reads_proprio
     return Needs(cameras, proprio=(remembered.readings or None) if reads_proprio else None)
@@ -59,25 +57,15 @@ def find_cameras(config: Any, images: int | None, cameras: Sequence[str] | None)
     return config.images or images or 1
 
 
-def _age(config: Any) -> int:
-    """When a local checkpoint was last written, as far as one knows: a run outlives the folder that it began with. 0
-    for a hub repository, which is looked up once."""
-    path = Path(config.checkpoint).expanduser()
-    if path.is_dir():
-        _AGES[config.checkpoint] = max(item.stat().st_mtime_ns for item in (path, *path.glob("*.json")))
-    return _AGES.get(config.checkpoint, 0)
-
-
-@lru_cache(maxsize=32)
-def _remembered(
-    checkpoint: str, revision: str | None, base: str | None, unnorm_key: str | None, age: int
-) -> Remembered:
-    # The update asks at every gradient step; the files are read again only when they changed.
+def _remembered(checkpoint: str, revision: str | None, base: str | None, unnorm_key: str | None) -> Remembered:
     source = open_source(checkpoint, revision, base, files=SMALL_FILES)
     config = read_json(source.find("config.json"))
     statistics = source.find(STATISTICS_FILE)
     norm_stats = read_json(statistics) if statistics.is_file() else config.get("norm_stats", {})
-    _, chosen = choose_statistics(norm_stats, unnorm_key)
+    try:
+        _, chosen = choose_statistics(norm_stats, unnorm_key)
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"{checkpoint}: {error}") from error
     cameras = config.get(CAMERAS_KEY)
     return Remembered(
         images=config.get(IMAGES_KEY),

@@ -117,7 +117,7 @@ def test_rollouts_hold_all_that_was_shown() -> None:
 @pytest.mark.parametrize("history", [1, 2, 4])
 def test_the_update_sees_what_the_policy_saw(history: int) -> None:
     policy, rollouts = watch([make_task(seed) for seed in SEEDS], history=history)
-    seen, chunk = decisions(rollouts, policy.needs(policy.config), torch.device("cpu"))
+    seen, chunk = decisions(rollouts, policy.needed, torch.device("cpu"))
     by_episode = [torch.stack([one.images_BTVHWC[row] for one in policy.shown]) for row in range(2)]
     assert torch.equal(seen.images_BTVHWC, torch.cat(by_episode))
     numbers = [one.proprio_BTP for one in policy.shown]

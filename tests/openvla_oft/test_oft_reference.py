@@ -102,7 +102,7 @@ def test_causal_attention_would_not_match(words: Path, name: str) -> None:
 def test_the_reference_s_numbers_from_the_cameras_and_readings_of_tasks(words: Path) -> None:
     """The tasks show the three cameras in another order and one more: what the policy needs is picked by name."""
     policy, seen, case = built(ALOHA, words, cameras=["cam_high", "cam_left_wrist", "cam_right_wrist"])
-    needs = policy.needs(policy.config)
+    needs = policy.needed
     assert needs == Needs(("cam_high", "cam_left_wrist", "cam_right_wrist"), proprio=14)
     high, left, right = seen.latest_BVHWC.unbind(1)
     names = ("cam_right_wrist", "cam_low", "cam_high", "cam_left_wrist")

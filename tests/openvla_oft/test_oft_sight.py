@@ -39,7 +39,7 @@ def rolled_out(policy: OpenVLAOFT, temperature: float = 1.0) -> list[Rollout]:
 
 def scored(policy: OpenVLAOFT, rollouts: list[Rollout], change: Observation | None = None) -> Tensor:
     """Log-probabilities of the rollouts' decisions, as the update computes them."""
-    observation, chunk = decisions(rollouts, policy.needs(policy.config), CPU)
+    observation, chunk = decisions(rollouts, policy.needed, CPU)
     with torch.no_grad():
         found = policy.evaluate(change or observation, chunk, temperature=temperatures(rollouts, CPU))
     assert found.features_BF is not None and found.features_BF.dtype == torch.float32
@@ -62,7 +62,7 @@ def test_the_update_scores_what_was_seen(cameras: list[str] | None) -> None:
 def test_the_policy_is_shown_the_current_pictures_in_its_order() -> None:
     policy = OpenVLAOFT(config(cameras=["wrist", "front"])).eval()
     (rollout, *_), views = rolled_out(policy), [2, 0]
-    observation, _ = decisions([rollout], policy.needs(policy.config), CPU)
+    observation, _ = decisions([rollout], policy.needed, CPU)
     assert observation.cameras == ("wrist", "front")
     # A decision every two actions.
     assert torch.equal(observation.latest_BVHWC, rollout.frames_TVHWC[[0, 2, 4]][:, views])
@@ -77,7 +77,7 @@ def test_the_policy_is_shown_the_current_pictures_in_its_order() -> None:
 def test_each_camera_and_the_readings_matter(what: str) -> None:
     policy = OpenVLAOFT(config()).eval()
     rollouts = rolled_out(policy)
-    seen, _ = decisions(rollouts, policy.needs(policy.config), CPU)
+    seen, _ = decisions(rollouts, policy.needed, CPU)
     images, proprio = seen.images_BTVHWC.clone(), seen.proprio_BTP
     assert proprio is not None
     if what == "proprioception":
@@ -125,7 +125,7 @@ def test_a_policy_outlives_the_folder_that_it_came_from(tmp_path: Path) -> None:
     OpenVLAOFT(config()).save(tmp_path / "gone")
     policy = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path / "gone")))
     shutil.rmtree(tmp_path / "gone")
-    assert policy.needs(policy.config) == Needs(CAMERAS, proprio=2)
+    assert policy.needed == Needs(CAMERAS, proprio=2)
     with pytest.raises(CheckpointError, match="There is no checkpoint directory"):
         OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path / "never")))
 

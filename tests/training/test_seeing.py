@@ -73,7 +73,7 @@ def test_a_rollout_begins_at_the_last_context_frame_and_holds_one_frame_an_actio
 def test_decisions_are_what_act_was_shown_and_made(history: int, context: int) -> None:
     policy = SeeingPolicy(SeeingPolicy.Config(history=history))
     rollouts = roll_out(policy, context=context)
-    observation, chunk = decisions(rollouts, policy.needs(policy.config), torch.device("cpu"))
+    observation, chunk = decisions(rollouts, policy.needed, torch.device("cpu"))
     for row in range(2):
         for decision, shown in enumerate(policy.shown):
             place = row * 3 + decision
@@ -89,7 +89,7 @@ def test_decisions_are_what_act_was_shown_and_made(history: int, context: int) -
 def test_rollouts_of_one_batch_are_scored_at_their_own_temperature() -> None:
     policy = SeeingPolicy()
     cold, warm = roll_out(policy, temperature=0.5)[0], roll_out(policy, temperature=2.0)[1]
-    observation, chunk = decisions([cold, warm], policy.needs(policy.config), torch.device("cpu"))
+    observation, chunk = decisions([cold, warm], policy.needed, torch.device("cpu"))
     heat_B = temperatures([cold, warm], torch.device("cpu"))
     assert heat_B.tolist() == [0.5] * 3 + [2.0] * 3
     found = policy.evaluate(observation, chunk, temperature=heat_B)

@@ -67,7 +67,7 @@ class PolicyService:
 
     def __init__(self, policy: Policy, config: ServiceConfig, device: torch.device | str = "cpu") -> None:
         self.policy, self.config, self.device = policy.eval().to(device), config, device
-        self._needs = policy.needs(policy.config)
+        self._needs = policy.needed
         self._image_keys, self._state_keys = _image_keys(config, self._needs), _state_keys(config, self._needs)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="gymnast-serve")

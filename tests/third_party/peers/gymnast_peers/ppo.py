@@ -143,7 +143,7 @@ class ActorCritic(Optimizer):
         policy = self._parts.policy
         assert policy is not None
         device = self.critic.weight.device
-        observation, chunk = decisions(judged.rollouts, policy.needs(policy.config), device)
+        observation, chunk = decisions(judged.rollouts, policy.needed, device)
         found = policy.evaluate(observation, chunk, temperature=temperatures(judged.rollouts, device))
         assert found.features_BF is not None
         return self.critic(found.features_BF).reshape(len(judged.rollouts), -1).cpu()
