@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+
+from gymnast_core import interfaces, learning, types
+from gymnast_core.plugins import hookspecs
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -65,3 +69,30 @@ def test_every_file_of_the_core_has_its_place() -> None:
     for folder in sorted(folders - {ROOT / "gymnast_core" / "testing"}):
         listed = set(re.findall(r"`(\w+)`", rows[folder.relative_to(ROOT).as_posix()]))
         assert {path.stem for path in folder.glob("*.py")} - {"__init__"} <= listed, folder.name
+
+
+API_2 = (ROOT / "docs" / "api-2.md").read_text(encoding="utf-8")
+
+
+def test_the_way_to_api_2_names_what_there_is() -> None:
+    """The right-hand side of its tables, and its prose: modules, classes with their fields, hooks."""
+    new = re.sub(r"^\| .*? \| ", "", API_2, flags=re.MULTILINE)
+    for name in set(re.findall(r"`(gymnast_core(?:\.\w+)+)`", new)):
+        assert pkgutil.resolve_name(name)
+    public = {**vars(types), **vars(learning), **vars(interfaces), **vars(hookspecs)}
+    named = re.findall(r"`(Task|Episode|Rollout|Reward|Advantages|judged|parts)\.(\w+)", new)
+    assert len(named) > 10
+    for name, member in named:
+        owner = name.capitalize()
+        known = {*dir(public[owner]), *getattr(public[owner], "__dataclass_fields__", ())}
+        assert member in known, f"{owner}.{member}"
+    for cls, arguments in re.findall(r"`([A-Z]\w+)\(([\w, =]+)\)`", new):
+        fields = [name.partition("=")[0].strip() for name in arguments.split(",")]
+        assert fields == list(public[cls].__dataclass_fields__)[: len(fields)], cls
+    gone = {"gymnast_trainer", "gymnast_training", "gymnast_rollouts_done"}
+    assert set(re.findall(r"`(gymnast_[a-z]+_?[a-z]*)\(event\)`", new)) <= set(public)
+    assert not gone & set(public)
+
+
+def test_a_plugin_of_api_1_is_sent_to_that_page() -> None:
+    assert "docs/api-2.md" in (ROOT / "gymnast_core" / "plugins" / "registry.py").read_text()
