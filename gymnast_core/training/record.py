@@ -85,8 +85,8 @@ class RunRecord:
         for part in results:
             if not isinstance(part, Mapping):
                 raise PluginError(
-                    f"A hook gymnast_evaluate returned a {type(part).__name__}, {part!r:.80}; it returns numbers by name, "
-                    "or None. `gymnast plugins` lists the hook plugins."
+                    f"A hook gymnast_evaluate returned a {type(part).__name__}, {part!r:.80}; it returns numbers by "
+                    "name, or None. `gymnast plugins` lists the hook plugins."
                 )
             found |= part
         self._measured[label] = found
