@@ -75,7 +75,8 @@ class Episode:
     """What is known of other instructions at the end (hindsight): instruction -> fulfilled."""
     points_TJ2: Tensor | None = None
     """float32 coordinates in the main camera (x right, y down, both in [0, 1]) of J points of interest a frame, the
-    object that the instruction names first; NaN where out of view. Auxiliary training targets; None where nobody knows them."""
+    object that the instruction names first; NaN where out of view. Auxiliary training targets; None where nobody knows
+    them."""
 
     def __post_init__(self) -> None:
         _check_cameras(self.id, self.frames_TVHWC, self.cameras)

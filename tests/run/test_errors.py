@@ -189,7 +189,10 @@ def test_a_horizon_that_chunks_do_not_fill(gymnast: CommandLine, models: Models)
         ("trainer.max_epochs=3", ["trainer.max_epochs", "loop.iterations"]),
         ("trainer.nonsense=1", ["trainer", "nonsense", "lightning.Trainer"]),
         ("trainer.accelerator=abacus", ["trainer", "abacus"]),
-        ("trainer.devices=2", ["2 groups of 2 rollouts", "some of 2 processes idle", "set loop.imagine_batch_size to 2 or less"]),
+        (
+            "trainer.devices=2",
+            ["2 groups of 2 rollouts", "some of 2 processes idle", "set loop.imagine_batch_size to 2 or less"],
+        ),
         ("trainer.strategy=fsdp", ["trainer.strategy=fsdp", "ddp"]),
         ("trainer.precision=3", ["trainer", "3", "bf16"]),
     ],
