@@ -106,7 +106,7 @@ class Pi0Policy(Policy):
             _state_statistics(self.statistics)
             self.state = self._units("state", "proprioception", config.state_dim, shape.max_state_dim)
         self.action_dim = self.actions.width
-        self._views = self.needs(config).camera_count
+        self.needed = self.needs(config)  # now, since the folder may be gone later
         self.chunk_length = config.chunk_length or shape.chunk_size
         if self.chunk_length > shape.chunk_size:
             raise ConfigError(f"chunk_length is {self.chunk_length}; this PI0 predicts {shape.chunk_size} actions.")
@@ -196,10 +196,10 @@ class Pi0Policy(Policy):
         """What the network reads. Raises `DataError` for observations that do not fit."""
         images_BVHWC, proprio_BP = observation.latest_BVHWC, observation.latest_proprio_BP
         check_images(images_BVHWC, observation.instructions)
-        if images_BVHWC.shape[1] != self._views:
+        if images_BVHWC.shape[1] != self.needed.camera_count:
             raise DataError(
-                f"The observation shows {images_BVHWC.shape[1]} cameras, and this PI0 sees {self._views}: name them in "
-                "policy.args.cameras=[…]."
+                f"The observation shows {images_BVHWC.shape[1]} cameras, and this PI0 sees "
+                f"{self.needed.camera_count}: name them in policy.args.cameras=[…]."
             )
         ids_BS, mask_BS = self.prompts(observation.instructions, images_BVHWC.shape[1])
         state_BP = torch.zeros(len(ids_BS), self.model.config.max_state_dim, device=self.device)
