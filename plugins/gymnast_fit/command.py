@@ -25,7 +25,8 @@ def fit(arguments: tuple[str, ...], resume: Path | None) -> None:
                             share the weights, too (FSDP2; for components that define shard())
 
     Held-out episodes (validation=DATASET) give numbers in metrics.csv and, from components that illustrate, pictures
-    in RUN/validation/step-…/. SIGTERM ends the training after its step with a snapshot; --resume goes on bit for bit.
+    in RUN/validation/step-…/. SIGTERM ends the training after its step with a snapshot and exit status 143; --resume
+    goes on bit for bit.
     """
     from gymnast_fit.config import FitConfig
 

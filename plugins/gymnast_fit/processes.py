@@ -19,8 +19,8 @@ ADVICE = "raise fit.microbatches. Go on from the last snapshot with gymnast fit 
 def fit_trainer(config: FitConfig) -> lightning.Trainer:
     """Lightning's Trainer as the config wants it.
 
-    Raises `ConfigError` for a number of processes that does not divide the microbatches, and for precisions that need
-    another number format than float32 weights with float32 or bfloat16 arithmetic.
+    Raises `ConfigError` for more processes than microbatches, or weights shared by a number of processes that does not
+    divide them, and for precisions other than float32 weights with float32 or bfloat16 arithmetic.
     """
     precision_of(config.trainer)
     options = {key: value for key, value in config.trainer.items() if key != "precision"}
