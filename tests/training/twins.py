@@ -17,7 +17,7 @@ class Meeting:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.barrier = threading.Barrier(count, timeout=30)
+        self.barrier = threading.Barrier(count, timeout=5)
         self.table: list[Any] = [None] * count
 
 
