@@ -20,7 +20,7 @@ from gymnast_core.runs.snapshot import clean_snapshots
 LOCK = ".lock"
 RESUMED = "resumed.json"
 """What each resume changed: [{"time": …, "changes": {key: [before, after]}}]."""
-_DONE = ("snapshots/step-*", "metrics.csv", "results.jsonl", "checkpoint", "summary.json")
+_DONE = ("snapshots/step-*", "evaluations/*.json", "metrics.csv", "results.jsonl", "checkpoint", "summary.json")
 """What shows that a run has come further than its start."""
 
 
@@ -48,18 +48,6 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
             clean_snapshots(path / "snapshots")
             _take_over(config, path)
         yield config, path
-
-
-def open_run_folder(config: Any, name: str, resume: Path | None = None) -> tuple[Any, Path]:
-    """`run_folder` for the rest of this process's life."""
-    keeper = run_folder(config, name, resume)
-    opened = keeper.__enter__()
-    _KEPT.append(keeper)
-    return opened
-
-
-_KEPT: list[Any] = []
-"""Folders that this process owns until it ends."""
 
 
 def config_changes(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:

@@ -70,7 +70,8 @@ def _shared(target: Path, processes: Processes) -> Iterator[Path]:
             yield temporary
         return
     if not processes.leads:
-        yield Path(processes.broadcast(""))
+        with storing(target):
+            yield Path(processes.broadcast(""))
         processes.wait()
         return
     with atomic_directory(target) as temporary:
@@ -119,9 +120,8 @@ def clean_snapshots(directory: Path) -> None:
 def _write(path: Path, state: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     structure = _flatten(state, "", tensors)
-    with storing(path):
-        save_file(tensors, str(path.with_suffix(".safetensors")))
-        path.with_suffix(".json").write_text(json.dumps(structure))
+    save_file(tensors, str(path.with_suffix(".safetensors")))
+    path.with_suffix(".json").write_text(json.dumps(structure))
 
 
 def _read(path: Path) -> dict[str, Any]:
