@@ -133,7 +133,7 @@ class Collector:
         first = next((error for _, some, _ in counts for error in some), "")
         failed = [first] * sum(count for _, _, count in counts)
         judged = sum(count for count, _, _ in counts)
-        refuse_failures(failed, judged, self._loop.max_error_rate, "loop.max_error_rate", "")
+        refuse_failures(failed, judged, self._loop.max_error_rate, "loop.max_error_rate")
 
     def state_dict(self) -> dict[str, Any]:
         """The groups that wait in this process."""

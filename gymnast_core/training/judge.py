@@ -52,10 +52,10 @@ def judge(
     return rewards
 
 
-def refuse_failures(errors: Sequence[str], judged: int, limit: float, key: str, advice: str) -> None:
+def refuse_failures(errors: Sequence[str], judged: int, limit: float, key: str) -> None:
     """Raises `RewardsFailing` if more than the share `limit` of `judged` rollouts came back with an error."""
     if len(errors) > limit * judged:
         raise RewardsFailing(
             f"{len(errors)} of {judged} rollouts could not be judged (limit {key}={limit}). First error: {errors[0]} "
-            f"Nothing was learned from them. {advice}"
+            "Nothing was learned from them."
         )

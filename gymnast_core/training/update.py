@@ -43,6 +43,8 @@ class _Batch:
     """What this process holds of an iteration's rollouts."""
 
     judged: Judged
+    mask_BS: Tensor
+    """bool: the actions that count."""
     advantages: Advantages
     row: Mapping[tuple[int, int], int]
     """(label of the group, place in it) -> row of `judged`; judged rollouts only."""
@@ -96,7 +98,7 @@ class Updater:
         judged = Judged(rollouts, rewards, self._optimizer.group_size)
         keys = [(group.label, place) for group in groups for place in range(len(group.rollouts))]
         row = {key: index for index, key in enumerate(keys) if rewards[index].value is not None}
-        return _Batch(judged, self._optimizer.advantages(judged), row)
+        return _Batch(judged, judged.mask_BS, self._optimizer.advantages(judged), row)
 
     def _gradient_step(
         self, batch: _Batch, chosen: Sequence[tuple[int, int]], place: tuple[int, int, int], tally: Tally
@@ -108,8 +110,10 @@ class Updater:
         mine = [batch.row[key] for key in chosen if key in batch.row]
         self._accumulate(list(self._terms(batch, mine, len(chosen), place)), metrics)
         combined = metrics.combined(self._processes)
+        # From here on the numbers are of all processes, and are counted once.
+        counted = tally if self._processes.leads else Tally()
         if self._optimizer.should_stop({name: float(metric.value) for name, metric in combined.items()}):
-            tally.add({"stopped_early": Metric(1.0)})
+            counted.add({"stopped_early": Metric(1.0)})
             return False
         norm = nn.utils.clip_grad_norm_(self.parameters, self._optimizer.max_grad_norm)
         if not bool(torch.isfinite(norm)):
@@ -122,10 +126,8 @@ class Updater:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.torch_optimizer.step()
         self.updates += 1
-        # The numbers are of all processes already; they are counted once.
-        if self._processes.leads:
-            tally.add(combined)
-            tally.add({"grad_norm": Metric(norm), "learning_rate": Metric(rate), "stopped_early": Metric(0.0)})
+        counted.add(combined)
+        counted.add({"grad_norm": Metric(norm), "learning_rate": Metric(rate), "stopped_early": Metric(0.0)})
         return True
 
     def _terms(self, batch: _Batch, mine: Sequence[int], count: int, place: tuple[int, int, int]) -> Iterator[Term]:
@@ -191,7 +193,7 @@ class Updater:
             with torch.no_grad():
                 reference = self.reference.evaluate(observation, chunk, temperature=temperature_B).log_prob_BLD
         chosen = torch.tensor(rows)
-        mask_BS = batch.judged.mask_BS[chosen].to(device)
+        mask_BS = batch.mask_BS[chosen].to(device)
         minibatch = Minibatch(
             rollouts=rollouts,
             observation=observation,
