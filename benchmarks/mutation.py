@@ -3,7 +3,7 @@
     python benchmarks/mutation.py [--folder DIR] [--only PATTERN ...] [--workers 2]
 
 Runs mutmut over `gymnast_core/rollouts` and `gymnast_core/training` in a copy of the sources: every mutant changes one
-operator, constant, argument or call, and `tests/training` must fail with it. Writes the counts and every survivor to
+operator, constant, argument or call, and `tests/training` (or the test of tallies) must fail with it. Writes the counts and every survivor to
 benchmarks/results/mutation.md, with the reason that benchmarks/mutation_survivors.yaml gives for it. Takes hours on two
 cores; a second call with the same `--folder` goes on where the first one stopped. Needs `pip install mutmut`.
 """
@@ -77,7 +77,7 @@ CONFIG = """
 source_paths = ["gymnast_core"]
 only_mutate = {mutated}
 also_copy = ["plugins"]
-pytest_add_cli_args_test_selection = ["tests/training"]
+pytest_add_cli_args_test_selection = ["tests/training", "tests/core/test_core_tally.py"]
 pytest_add_cli_args = ["-q", "-x", "-p", "no:cacheprovider"]
 mutate_only_covered_lines = false
 """
@@ -148,7 +148,7 @@ def report(folder: Path, found: dict[str, str], by_name: dict[str, bool]) -> str
         "# Mutations of the loop",
         "",
         "`python benchmarks/mutation.py`: mutmut changes one thing at a time in gymnast_core/rollouts and "
-        "gymnast_core/training; the tests of tests/training run against it.",
+        "gymnast_core/training; tests/training and the tests of tallies run against it.",
         "",
         f"{caught} of {tried} mutants were caught ({100 * caught / max(tried, 1):.1f} %): "
         + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
