@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from learner import Learner
@@ -17,14 +19,14 @@ from seeing import CountingWorld, SeeingPolicy, UpReward, task
 from torch import nn
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, load_config
-from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.errors import CheckpointError, ConfigError, DataError, PluginError
 from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.learning import Minibatch
 from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.plugins.registry import registries
 from gymnast_core.runs.folder import read_resumes
 from gymnast_core.training.judge import RewardsFailing
-from gymnast_core.training.run import train
+from gymnast_core.training.run import MOST_ITERATIONS, train
 from gymnast_core.types import LossSum, Reward
 
 SAID: list[str] = []
@@ -33,6 +35,10 @@ SAID: list[str] = []
 
 class World(CountingWorld):
     """Counts its steps, and remembers them."""
+
+    @dataclass(frozen=True)
+    class Config:
+        device: str = "cpu"
 
     steps = 0
 
@@ -367,3 +373,103 @@ def test_autocast_is_in_the_update_alone(precision: str, monkeypatch: pytest.Mon
         spy(cls, name)
     train(config(trainer={"accelerator": "cpu", "precision": precision}))
     assert seen == {"act": {False}, "step": {False}, "score": {False}, "loss": {precision == "bf16-mixed"}}
+
+
+@pytest.mark.parametrize("done", [-1, 10**30, "x", None, 1.5])
+def test_a_snapshot_that_cannot_be_is_one_error(done: Any) -> None:
+    train(config())
+    file = Path("run/snapshots/step-000000002/state.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "iteration": done}))
+    with pytest.raises(
+        CheckpointError, match=rf"step-000000002 does not fit this run: .*it says that {str(done)[:40]} it"
+    ):
+        train(None, resume=Path("run"))
+
+
+@pytest.mark.parametrize("done", [0, MOST_ITERATIONS])
+def test_the_most_and_the_least_that_a_snapshot_may_have_done(done: int) -> None:
+    train(config())
+    file = Path("run/snapshots/step-000000002/state.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "iteration": done}))
+    stored = load_config(RunConfig, "run/config.yaml")
+    longer = replace(stored, loop=replace(stored.loop, iterations=max(done, 1)))
+    assert train(longer, resume=Path("run"))["iterations"] == max(done, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 4}, "seed was 3 and would become 4"),
+        ({"loop": {"horizon": 6}}, "loop.horizon was 4 and would become 6"),
+        ({"tasks": ComponentConfig("noting", {"count": 3})}, "tasks.args.count was None and would become 3"),
+        ({"evaluation": EvaluationConfig(temperature=0.5)}, "evaluation.temperature"),
+    ],
+)
+def test_what_a_run_is_cannot_change_on_resume(change: Any, key: str) -> None:
+    train(config())
+    with pytest.raises(ConfigError, match=f"A resumed run cannot change .*{key}"):
+        train(config(**change), resume=Path("run"))
+    assert read_resumes(Path("run")) == []
+
+
+def test_where_it_runs_and_how_long_may_change_on_resume() -> None:
+    train(config(world_model=ComponentConfig("noting", {"device": "cpu"})))
+    moved = config(world_model=ComponentConfig("noting", {"device": "meta"}), loop={"iterations": 3})
+    assert train(moved, resume=Path("run"))["iterations"] == 3
+    assert set(read_resumes(Path("run"))[0]["changes"]) == {"world_model.args.device", "loop.iterations"}
+
+
+def test_a_run_without_a_name_is_called_after_its_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = train(config(output=None))
+    assert re.fullmatch(r"runs/noting-\d{8}-\d{6}", summary["output"])
+    assert f"Run folder: {summary['output']}" in capsys.readouterr().err
+
+
+class TestCallbacks:
+    """Plugins may add Lightning callbacks, or refuse the run, before anything is there."""
+
+    def add(self, hook: Any, request: pytest.FixtureRequest) -> None:
+        plugin = SimpleNamespace(gymnast_callbacks=hook)
+        plugin_manager().add(plugin, "callbacks")
+        request.addfinalizer(lambda: plugin_manager().unregister(plugin))
+
+    def test_they_get_the_config_and_are_called(self, request: pytest.FixtureRequest) -> None:
+        seen: list[Any] = []
+
+        class Callback(lightning.Callback):
+            def on_train_batch_end(self, trainer: Any, module: Any, *rest: Any) -> None:
+                seen.append((module.iteration, module.record.folder))
+
+        def hook(event: Any) -> list[Any]:
+            seen.append((event.config.loop.iterations, event.folder))
+            return [Callback()]
+
+        self.add(hook, request)
+        train(config())
+        assert seen[0] == (2, Path("run"))
+        # Two iterations, and the end.
+        assert seen[1:] == [(1, Path("run")), (2, Path("run")), (2, Path("run"))]
+
+    def test_one_that_refuses_stops_the_run(self, request: pytest.FixtureRequest) -> None:
+        def hook(event: Any) -> list[Any]:
+            raise ConfigError("hooks.mine: no")
+
+        self.add(hook, request)
+        with pytest.raises(ConfigError, match=r"hooks\.mine: no"):
+            train(config())
+        assert not Path("run").exists()
+
+    def test_one_that_breaks_does_not(self, request: pytest.FixtureRequest) -> None:
+        def hook(event: Any) -> list[Any]:
+            raise ValueError("oh")
+
+        self.add(hook, request)
+        assert train(config())["iterations"] == 2
+
+
+def test_what_measures_must_return_numbers_by_name(request: pytest.FixtureRequest) -> None:
+    plugin = SimpleNamespace(gymnast_evaluate=lambda event: [1.0])
+    plugin_manager().add(plugin, "numbers")
+    request.addfinalizer(lambda: plugin_manager().unregister(plugin))
+    with pytest.raises(PluginError, match=r"gymnast_evaluate returned a list, \[1.0\]; it returns numbers by name"):
+        train(config())
