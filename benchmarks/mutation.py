@@ -3,10 +3,10 @@
     python benchmarks/mutation.py [--folder DIR] [--only PATTERN ...] [--workers 2]
 
 Runs mutmut over `gymnast_core/rollouts` and `gymnast_core/training` in a copy of the sources: every mutant changes one
-operator, constant, argument or call, and `tests/training`, or the test of tallies, must fail with it. Before that, faults
-that an earlier suite let through are put in by name. Writes the counts and every survivor to
-benchmarks/results/mutation.md, with the reason that benchmarks/mutation_survivors.yaml gives for it. Takes an hour on two
-cores; a second call with the same `--folder` goes on where the first one stopped. Needs `pip install mutmut`.
+operator, constant, argument or call, and `tests/training`, or the test of tallies, must fail with it. Before that,
+faults that an earlier suite let through are put in by name. Writes the counts and every survivor to
+benchmarks/results/mutation.md, with the reason that benchmarks/mutation_survivors.yaml gives for it. Takes an hour on
+two cores; a second call with the same `--folder` goes on where the first one stopped. Needs `pip install mutmut`.
 """
 
 from __future__ import annotations
