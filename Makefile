@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(VENV)/bin/gymnast train tabletop
 
+# One file a process, on every core; threads of their own would only be in each other's way.
 test: install
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 # openpi-client pins an older numpy than the rest needs; its websocket client works with either.
 test-contrib: install
