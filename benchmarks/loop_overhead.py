@@ -27,7 +27,8 @@ def seconds(python: str, iterations: int, folder: Path) -> list[dict[str, float]
     overrides = [f"loop.iterations={iterations}", "evaluation.tasks=null", f"output={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [python, "-m", "gymnast_core.cli", "train", "tabletop", *overrides]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    # Elsewhere than in a checkout, which `-m` would import from.
+    subprocess.run(command, env=environment, check=True, capture_output=True, cwd=folder.parent)
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[1:]
     found = [(float(row["seconds_imagining"]), float(row["seconds_updating"])) for row in rows]
