@@ -9,7 +9,7 @@ from torch import Tensor
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.sight import Sight, find_sight
-from gymnast_core.types import ActionChunk, Rollout, Step, Task
+from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
 @torch.no_grad()
@@ -86,7 +86,8 @@ class _Episodes:
         self._start_BP = None if self._proprio_BTP is None else self._proprio_BTP[:, -1]
         self._instructions = tuple(task.instruction for task in self.tasks)
 
-    def observe(self):  # type: ignore[no-untyped-def]
+    def observe(self) -> Observation:
+        """What the policy is shown now."""
         return self.sight.observe(self._frames_BTVHWC, self._proprio_BTP, self._instructions)
 
     def add(self, chunk: ActionChunk, step: Step) -> None:

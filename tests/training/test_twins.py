@@ -200,3 +200,16 @@ def test_the_seeing_policy_is_the_same_in_every_thread() -> None:
     """What the comparisons above rest on."""
     first, second = together(2, lambda processes: [p.detach() for p in SeeingPolicy().parameters()])
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Careful(Learner):
+    def should_stop(self, metrics: Any) -> bool:
+        return metrics["ratio_max"] > 1.0001
+
+
+def test_a_stop_is_counted_once_however_many_processes_there_are() -> None:
+    (alone,) = together(1, lambda processes: iterate(processes, Careful(minibatch_size=4, rate=3.0)))
+    several = together(2, lambda processes: iterate(processes, Careful(minibatch_size=4, rate=3.0)))
+    assert any(0 < numbers["stopped_early"] < 1 for numbers in alone.numbers)
+    for step, numbers in enumerate(alone.numbers):
+        assert [mine.numbers[step]["stopped_early"] for mine in several] == [numbers["stopped_early"]] * 2
