@@ -1,7 +1,9 @@
 """What a command is told, as dataclasses with a docstring under each field."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from gymnast_core.config.ranges import Count, Fraction, Range, Seed, ZeroOrMore
 
 
 @dataclass(frozen=True)
@@ -16,28 +18,28 @@ class ComponentConfig:
 class LoopConfig:
     """Imagine, score, update."""
 
-    iterations: int = 100
+    iterations: ZeroOrMore = 100
     """Batches of rollouts; a batch is `tasks_per_iteration` groups."""
-    tasks_per_iteration: int = 8
+    tasks_per_iteration: Count = 8
     """Groups a batch, G."""
-    horizon: int = 40
+    horizon: Count = 40
     """Actions an episode."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(least=1e-3)] = 1.0
     """Sampling temperature of the policy."""
-    max_draws: int = 4
+    max_draws: Count = 4
     """How often a batch is refilled by fresh tasks (dynamic sampling) before it goes on smaller."""
-    groups_per_update: int | None = None
+    groups_per_update: Count | None = None
     """Groups that fill a batch; None means `tasks_per_iteration`. Surplus groups wait for the next one."""
-    imagine_batch_size: int = 256
+    imagine_batch_size: Count = 256
     """Episodes imagined at once, at most; each batch is judged while the next is imagined."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Count | None = None
     """Trajectories whose gradient is computed at once (memory); None means a process's whole share of a minibatch. It
     changes no update."""
-    rescore: int = 1
+    rescore: ZeroOrMore = 1
     """How often rollouts that could not be judged are put to the reward model again."""
     drop_incomplete_groups: bool = False
     """Whether to drop a group of which a rollout stays unjudged; otherwise the judged ones teach."""
-    max_error_rate: float = 0.5
+    max_error_rate: Fraction = 0.5
     """Share of rollouts left unjudged above which the run stops, to be resumed."""
 
 
@@ -49,11 +51,11 @@ class EvaluationConfig:
     reward_model: ComponentConfig = field(default_factory=lambda: ComponentConfig("environment"))
     tasks: ComponentConfig | None = None
     """Held-out tasks; None skips evaluation."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(least=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
-    every: int = 0
+    every: ZeroOrMore = 0
     """Iterations between evaluations; 0 evaluates before and after the run only."""
-    videos: int = 8
+    videos: ZeroOrMore = 8
     """Rollout videos kept of each evaluation."""
 
 
@@ -75,8 +77,8 @@ class RunConfig:
     """Keyword arguments of `lightning.Trainer`; `precision` is that of the update alone."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What hook plugins are told, by plugin: hooks.NAME.KEY."""
-    seed: int = 0
+    seed: Seed = 0
     output: str | None = None
     """Run folder; None makes runs/<preset>-<timestamp>."""
-    checkpoint_every: int = 1
+    checkpoint_every: Count = 1
     """Iterations between checkpoints."""

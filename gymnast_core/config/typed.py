@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gymnast_core.config.ranges import check_values
 from gymnast_core.errors import ConfigError, unknown_name
 
 C = TypeVar("C")
@@ -18,7 +19,8 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
     """Merge `values` over the defaults of the dataclass `schema` and build it; lists replace lists.
 
     `key` is the path of `values` in the whole config, e.g. "world_model.args", used in errors. Raises
-    `ConfigError` for unknown keys, wrong types, missing mandatory values and whatever the dataclass refuses.
+    `ConfigError` for unknown keys, wrong types, missing mandatory values, numbers outside the range that is declared
+    beside their field (`gymnast_core.config.ranges`) and whatever the dataclass refuses.
     """
     _check_keys(schema, values, key)
     try:
@@ -27,11 +29,12 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
         config = OmegaConf.merge(config, OmegaConf.create(dict(values)))
         missing = sorted(OmegaConf.missing_keys(config))
         if not missing:
+            check_values(schema, OmegaConf.to_container(config, resolve=True), key)
             return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0].rstrip(".")
         raise ConfigError(f"{_join(key, error.full_key) or schema.__qualname__}: {reason}.") from error
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
         raise ConfigError(f"{key or schema.__qualname__}: {error}") from error
     paths = [_join(key, name) for name in missing]
     raise ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE.")
