@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
@@ -24,7 +24,7 @@ from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
-from gymnast_fit.optimizers import build_optimizers, learning_rate_factor
+from gymnast_fit.optimizers import build_optimizers, learning_rate_factor, moving_average
 from gymnast_fit.processes import own_microbatches
 from gymnast_fit.sharding import Shards, restore_optimizers, whole, whole_optimizer, whole_weights
 from gymnast_fit.validation import measure
@@ -58,8 +58,7 @@ class FitModule(lightning.LightningModule):
         self._tell_metrics, self._precision, self._processes = tell_metrics, precision, Processes()
         self.average: AveragedModel | None = None
         if config.fit.ema > 0:
-            average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=False)
-            self.average = average.requires_grad_(False)
+            self.average = moving_average(self.network, config.fit.ema)
         self.step = self._saved_step = 0
         self.sharded = False
         """Whether each process holds a part of the weights."""

@@ -1,4 +1,4 @@
-"""Learning rates and gradient optimizers of supervised training."""
+"""Learning rates, gradient optimizers and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import ConfigError
 from gymnast_fit.config import FitLoopConfig
@@ -46,6 +47,15 @@ def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.opt
             )
         )  # fmt: skip
     return optimizers
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An average that begins with the network's weights; each `update_parameters` makes it decay·average + (1 -
+    decay)·weights. Buffers (running statistics) are copied."""
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+    # PyTorch takes the weights of the first update for the start; the initial ones are, in WorldGym and DiT.
+    average.n_averaged.fill_(1)
+    return average.requires_grad_(False)
 
 
 def _block_matrices(module: nn.Module) -> list[str]:

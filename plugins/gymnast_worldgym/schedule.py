@@ -37,7 +37,10 @@ def alphas_cumprod(timesteps: int = TIMESTEPS) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def sampling_timesteps(steps: int, timesteps: int = TIMESTEPS) -> Tensor:
     """int64 (steps + 1,): diffusion timestep of each level; -1 is clean."""
-    return torch.linspace(-1, timesteps - 1, steps + 1).long()
+    # As the original has it: an integer linspace, which PyTorch computes in float64 and truncates. Truncating a float32
+    # linspace gives another timestep at 156 of the 1000 numbers of steps (30, 60, 120, ...; not at 10, 20 or 50). So
+    # does an integer linspace on a GPU, which PyTorch computes in float32: frames are always those of the CPU's.
+    return torch.linspace(-1, timesteps - 1, steps + 1, dtype=torch.long)
 
 
 def pyramid(steps: int, horizon: int) -> Tensor:
