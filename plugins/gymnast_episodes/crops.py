@@ -3,58 +3,51 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, overload
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.config.ranges import Choices, Count, Range, Seed
+from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
-from gymnast_episodes.images import resize
+from gymnast_episodes.checking import put_off, readable
+from gymnast_episodes.images import check_size, resize
+from gymnast_episodes.recording import recording_of
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """The options that all readers of episodes share."""
 
-    window: int | None = None
+    window: Annotated[int, Range(least=2)] | None = None
     """Frames a crop; null for whole episodes. Shorter episodes are left out."""
-    crops: str = "all"
+    crops: Annotated[str, Choices("all", "one", "first")] = "all"
     """Which crops of an episode: all, one (at an offset drawn by the seed) or first."""
-    part: str = "all"
+    part: Annotated[str, Choices("train", "validation", "all")] = "all"
     """train, validation or all; whole episodes fall into one of the two."""
-    validation_fraction: float = 0.05
+    validation_fraction: Annotated[float, Range(least=0, below=1)] = 0.05
     """Fraction of the episodes that are validation."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the partition and the offsets."""
-    image_size: list[int] | None = None
+    image_size: list[Count] | None = None
     """Resize frames to this height and width, pixels; null keeps their own."""
     skip_bad: bool = False
-    """Decode every video once at the start and leave out the episodes that cannot be read, with a warning each;
-    false: a bad episode is an error when it is read."""
+    """Read every episode once at the start and leave out those that cannot be read, with a warning each; `gymnast
+    convert` leaves them out as it goes. false: a bad episode is an error when it is read."""
 
     def __post_init__(self) -> None:
-        choices = {"crops": ("all", "one", "first"), "part": ("train", "validation", "all")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}: {unknown_name('choice', getattr(self, name), known)}")
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ConfigError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1).")
-        if self.window is not None and self.window < 2:
-            raise ConfigError(f"window is {self.window}; a crop has at least 2 frames.")
-        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
-            raise ConfigError(f"image_size is {list(self.image_size)}; give height and width, e.g. [64, 64].")
+        check_size(self.image_size)
 
 
 class Source(Protocol):
@@ -70,8 +63,46 @@ class Source(Protocol):
     def frames(self, episode: int) -> int:
         """T, as the metadata has it; `DataError` if the episode's metadata cannot be used."""
 
+    def files(self, episode: int) -> Sequence[Path]:
+        """The files that hold it."""
+
     def read(self, episode: int, start: int, stop: int, id: str) -> Episode:
         """Frames `start` to `stop` (excluded) and the actions between them."""
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A source as its check sees it."""
+
+    source: Source
+    selection: Selection
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def label(self, episode: int) -> str:
+        return self.source.label(episode)
+
+    def frames(self, episode: int) -> int:
+        return self.source.frames(episode)
+
+    def state(self, episode: int) -> str:
+        files = [
+            (str(path), stat.st_size, stat.st_mtime_ns) for path, stat in map(_stat, self.source.files(episode)) if stat
+        ]
+        # What chooses among episodes and frames does not change whether one can be read.
+        return repr((replace(self.selection, window=None, crops="all", part="all", seed=0), files))
+
+    def check(self, episode: int) -> None:
+        self.source.read(episode, 0, self.source.frames(episode), "")
+
+
+def _stat(path: Path) -> tuple[Path, os.stat_result | None]:
+    try:
+        return path, path.stat()
+    except OSError:
+        return path, None
 
 
 class Lazy(Sequence[Item], Generic[Item]):
@@ -104,7 +135,7 @@ def select(source: Source, selection: Selection) -> Sequence[Episode]:
     chosen = partition(len(source), selection.part, selection.validation_fraction, rng)
     # Drawn for every episode, so that a bad or short one does not change the crops of the others.
     position = rng.random(len(source))
-    known = _frames(source, chosen.tolist(), selection.skip_bad)
+    known = readable(_Checked(source, selection), chosen.tolist(), selection.skip_bad)
     long_enough = {i: frames for i, frames in known.items() if frames >= (selection.window or 2)}
     if not long_enough:
         raise DataError(
@@ -132,18 +163,27 @@ class Crops(Lazy[Episode]):
         position_N: NDArray[np.float64],
     ) -> None:
         self._source, self._window = source, selection.window
+        self.recording = recording_of(source)
+        # Whether a bad episode raises `DataError` although the user asked to leave it out.
+        self.unchecked = selection.skip_bad and put_off()
+        # Crops are counted, not listed: metadata may promise more frames than memory could number.
         offsets_N = lengths_N - (lengths_N if selection.window is None else selection.window) + 1
-        if selection.crops == "all":
-            self._row = np.repeat(np.arange(len(episodes_N)), offsets_N)
-            self._start = np.arange(len(self._row)) - np.repeat(np.cumsum(offsets_N) - offsets_N, offsets_N)
-        else:
-            self._row = np.arange(len(episodes_N))
-            self._start = (position_N * offsets_N).astype(np.int64) * (selection.crops == "one")
+        self._start_N = None if selection.crops == "all" else (position_N * offsets_N).astype(np.int64)
+        if selection.crops == "first":
+            self._start_N = np.zeros_like(offsets_N)
+        self._end_N = np.cumsum(offsets_N if self._start_N is None else np.ones_like(offsets_N))
         self._episodes, self._lengths = episodes_N, lengths_N
-        super().__init__(len(self._row), self._crop)
+        super().__init__(int(self._end_N[-1]), self._crop)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Row among the episodes, and the first frame."""
+        row = int(np.searchsorted(self._end_N, index, side="right"))
+        if self._start_N is not None:
+            return row, int(self._start_N[row])
+        return row, index - (int(self._end_N[row - 1]) if row else 0)
 
     def _crop(self, index: int) -> Episode:
-        row, start = int(self._row[index]), int(self._start[index])
+        row, start = self._place(index)
         episode = int(self._episodes[row])
         label = f"{self._source.name}/{self._source.label(episode)}"
         if self._window is None:
@@ -157,33 +197,21 @@ def frames_tensor(frames_THWC: NDArray[np.uint8], image_size: list[int] | None) 
     return tensor_THWC if image_size is None else resize(tensor_THWC, image_size)
 
 
+def stacked(views: Mapping[str, Tensor], source: str) -> Tensor:
+    """Frames of each camera (T, H, W, C) as (T, V, H, W, C). Raises `DataError` where their sizes differ."""
+    sizes = {camera: tuple(view.shape[1:3]) for camera, view in views.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+        raise DataError(
+            f"The cameras of {source} differ in size ({listed}): resize them with image_size=[H,W], or choose with "
+            "cameras=[…]."
+        )
+    return torch.stack(list(views.values()), dim=1)
+
+
 def partition(count: int, part: str, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices of the episodes of a part, in order. The generator is used alike whatever the part."""
     shuffled = rng.permutation(count)
     validation = round(count * fraction)
     chosen = {"train": shuffled[validation:], "validation": shuffled[:validation], "all": shuffled}[part]
     return np.sort(chosen)
-
-
-def _frames(source: Source, episodes: Sequence[int], skip_bad: bool) -> dict[int, int]:
-    """Frames of each episode; with `skip_bad`, only of those that can be read from end to end."""
-    found: dict[int, int] = {}
-    bad, told = 0, time.monotonic()
-    for number, episode in enumerate(episodes):
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            log.warning("%s: %d of %d episodes checked.", source.name, number, len(episodes))
-        try:
-            frames = source.frames(episode)
-            if skip_bad and frames > 1:
-                source.read(episode, 0, frames, "")
-        except DataError as error:
-            if not skip_bad:
-                raise
-            bad += 1
-            log.warning("Skipped %s/%s: %s", source.name, source.label(episode), error)
-        else:
-            found[episode] = frames
-    if bad:
-        log.warning("%s: %d bad episodes skipped, %d are good.", source.name, bad, len(found))
-    return found

@@ -11,6 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gymnast_core.errors import ConfigError
+
+
+def check_size(size: Sequence[int] | None, key: str = "image_size") -> None:
+    """Raises `ConfigError` for a size that is not height and width."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ConfigError(f"{key} is {list(size)}; give height and width, e.g. [64, 64].")
+
 
 def resize(frames: Tensor, size: Sequence[int]) -> Tensor:
     """Frames (..., H, W, C) resized to `size` = (height, width), pixels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,33 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
-from gymnast_episodes.crops import Selection, frames_tensor, select
-from gymnast_episodes.lerobot_layout import (
-    Entry,
-    Video,
-    camera_name,
-    choose_cameras,
-    read_entries,
-    read_info,
-    read_tasks,
-)
-from gymnast_episodes.lerobot_table import read_columns, read_images
-from gymnast_episodes.video import read_frames, video_index
+from gymnast_episodes.crops import Selection, frames_tensor, select, stacked
+from gymnast_episodes.lerobot_layout import Entry, Video, camera_name, choose_cameras, read_entries, read_info
+from gymnast_episodes.lerobot_table import Columns, read_columns, read_images
+from gymnast_episodes.lerobot_tasks import TaskTable
+from gymnast_episodes.lerobot_times import frames_of_rows
+from gymnast_episodes.recording import Recording
+from gymnast_episodes.video import read_chosen, video_index
 
 STATE = "observation.state"
 """Where LeRobot keeps a robot's own readings."""
+_BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 class LeRobotEpisodes(Dataset):
     """Episodes of a LeRobotDataset on disk. Actions and readings are in the units in which they are stored.
 
-    LeRobot stores an action for every frame; the last one of an episode leads to no frame and is dropped.
+    Rows belong to episodes and frames by their indices, wherever they stand; timestamps say which frame of a video
+    belongs to which row. LeRobot stores an action for every frame; the last one of an episode leads to no frame and is
+    dropped.
     """
 
     api_version = 2
@@ -62,10 +60,10 @@ class LeRobotEpisodes(Dataset):
             raise ConfigError(f"Give camera={config.camera} or cameras=[{','.join(config.cameras)}], not both.")
 
     def episodes(self) -> Sequence[Episode]:
-        return select(_Recording(self.config), self.config)
+        return select(_Source(self.config), self.config)
 
 
-class _Recording:
+class _Source:
     """A dataset's metadata, and its episodes by number."""
 
     def __init__(self, config: LeRobotEpisodes.Config) -> None:
@@ -74,13 +72,20 @@ class _Recording:
         self._cameras = choose_cameras(self._info, config.cameras if config.camera is None else [config.camera])
         features = self._info.features
         numbers = [key for key in features if key not in self._info.cameras()]
-        if config.action not in features:
+        if config.action not in numbers:
             raise DataError(f"{root}: {unknown_name('action feature', config.action, numbers)}")
-        if config.proprio not in (None, STATE, *features):
+        if config.proprio not in (None, STATE, *numbers):
             raise DataError(f"{root}: {unknown_name('feature of readings', str(config.proprio), numbers)}")
-        self._proprio = config.proprio if config.proprio in features else None
-        self._tasks = read_tasks(self._info)
-        self._entries = read_entries(self._info, self._cameras)
+        self._proprio = config.proprio if config.proprio in numbers else None
+        self._tasks = TaskTable(self._info)
+        self._entries = read_entries(self._info, self._cameras, config.skip_bad)
+        read = {*self._cameras, config.action, self._proprio, *_BOOKKEEPING}
+        self.recording = Recording(
+            robot=self._info.robot,
+            action_names=features[config.action].names,
+            proprio_names=None if self._proprio is None else features[self._proprio].names,
+            left_out=tuple(key for key in features if key not in read),
+        )
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,79 +96,65 @@ class _Recording:
     def frames(self, episode: int) -> int:
         return self._entries[episode].length
 
+    def files(self, episode: int) -> Sequence[Path]:
+        entry = self._entries[episode]
+        return [self._info.root / name for name in (entry.data, *(video.path for video in entry.videos.values()))]
+
     def read(self, episode: int, start: int, stop: int, id: str) -> Episode:
         entry = self._entries[episode]
-        path = self._info.root / entry.data
-        rows = read_columns(path, self._config.action, self._proprio)
-        chosen = rows.of_episode(entry.index)
-        if len(chosen) != entry.length:
-            raise DataError(
-                f"{path} has {len(chosen)} rows of episode {entry.index}, but the metadata says {entry.length} frames. "
-                f"{REPAIR}"
-            )
-        actions_TA = rows.actions_NA[chosen[start : stop - 1]]
-        expected = list(self._info.features[self._config.action].get("shape", actions_TA.shape[1:]))
-        if list(actions_TA.shape[1:]) != expected:
-            raise DataError(f"{path}: actions are {list(actions_TA.shape[1:])} wide, meta/info.json says {expected}.")
-        if not np.isfinite(actions_TA).all():
-            raise DataError(f"{path}: actions of episode {entry.index} contain NaN or infinite values. {REPAIR}")
-        proprio_TP = None if rows.proprio_NP is None else rows.proprio_NP[chosen[start:stop]]
-        if proprio_TP is not None and not np.isfinite(proprio_TP).all():
-            raise DataError(f"{path}: {self._proprio} of episode {entry.index} has NaN or infinite values. {REPAIR}")
-        views = []
+        rows = read_columns(self._info.root / entry.data, self._config.action, self._proprio)
+        chosen_T = self._rows(entry, rows)
+        part_T = chosen_T[start:stop]
+        actions_TA = self._checked(entry, rows, self._config.action, rows.actions_NA[part_T[:-1]])
+        proprio_TP = rows.proprio_NP
+        if self._proprio is not None and proprio_TP is not None:
+            proprio_TP = self._checked(entry, rows, self._proprio, proprio_TP[part_T])
+        views = {}
         for camera in self._cameras:
             if camera in entry.videos:
-                seconds_T = rows.timestamp_N[chosen]
+                seconds_T = None if rows.timestamp_N is None else rows.timestamp_N[chosen_T]
                 frames_THWC = self._video_frames(entry, entry.videos[camera], seconds_T, start, stop)
             else:
-                frames_THWC = read_images(path, camera, chosen[start:stop])
-            views.append(frames_tensor(frames_THWC, self._config.image_size))
+                frames_THWC = read_images(rows.path, camera, part_T)
+            views[camera_name(camera)] = frames_tensor(frames_THWC, self._config.image_size)
         return Episode(
             id,
-            self._instruction(entry, int(rows.task_N[chosen[start]])),
-            self._together(views),
+            self._tasks.instruction(entry, int(rows.task_N[part_T[0]]), self._config.instruction),
+            stacked(views, str(self._info.root)),
             torch.from_numpy(actions_TA),
-            cameras=tuple(camera_name(camera) for camera in self._cameras),
+            cameras=tuple(views),
             proprio_TP=None if proprio_TP is None else torch.from_numpy(proprio_TP),
             fps=self._info.fps,
         )
 
-    def _together(self, views: Sequence[Tensor]) -> Tensor:
-        """The cameras' frames (T, H, W, C) as (T, V, H, W, C)."""
-        sizes = {camera_name(camera): tuple(view.shape[1:3]) for camera, view in zip(self._cameras, views, strict=True)}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{name} {height}x{width}" for name, (height, width) in sizes.items())
+    def _rows(self, entry: Entry, rows: Columns) -> NDArray[np.int64]:
+        """The episode's rows of its file, in order."""
+        if rows.episode_N is None and self._info.version == "v3.0":
+            raise DataError(f"{rows.path} lacks the column episode_index, by which episodes are told apart.")
+        chosen_T = rows.of_episode(entry.index)
+        if len(chosen_T) != entry.length:
             raise DataError(
-                f"The cameras of {self._info.root} differ in size ({listed}): resize them with image_size=[H,W], or "
-                "choose with cameras=[…]."
+                f"{rows.path} has {len(chosen_T)} rows of episode {entry.index}, but the metadata says {entry.length} "
+                f"frames. {REPAIR}"
             )
-        return torch.stack(list(views), dim=1)
+        return chosen_T
+
+    def _checked(self, entry: Entry, rows: Columns, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Numbers of a feature (T, D), if they are as wide as the metadata says and finite."""
+        shape = self._info.features[name].shape
+        kind = "actions" if name == self._config.action else name
+        if shape is not None and values.shape[1] != math.prod(shape):
+            raise DataError(
+                f"{rows.path}: {kind} are {list(values.shape[1:])} wide, meta/info.json says {list(shape)}. {REPAIR}"
+            )
+        if not np.isfinite(values).all():
+            raise DataError(f"{rows.path}: {kind} of episode {entry.index} contain NaN or infinite values. {REPAIR}")
+        return values
 
     def _video_frames(
-        self, entry: Entry, video: Video, seconds_T: NDArray[np.float64], start: int, stop: int
+        self, entry: Entry, video: Video, seconds_T: NDArray[np.float64] | None, start: int, stop: int
     ) -> NDArray[np.uint8]:
         path = self._info.root / video.path
-        index, first = video_index(path), 0
-        if video.start is not None or len(index) != entry.length:
-            offset = video.start or 0.0
-            first = index.frame_at(offset + float(seconds_T[0]))
-            last = first + entry.length - 1
-            ends = [(first, seconds_T[0]), (last, seconds_T[-1])]
-            late = [abs(index.seconds(i) - offset - float(s)) for i, s in ends if i < len(index)]
-            if len(late) < 2 or max(late) > 0.5 / self._info.fps:
-                raise DataError(
-                    f"The video {path} does not show episode {entry.index}: {entry.length} frames from "
-                    f"{offset:.3f} s on at {self._info.fps:g} a second are not there. {REPAIR}"
-                )
-        return read_frames(path, first + start, first + stop)
-
-    def _instruction(self, entry: Entry, task: int) -> str:
-        # An episode of several tasks says frame by frame which one it is about.
-        named = entry.tasks if len(entry.tasks) == 1 else (self._tasks.get(task, ""), *entry.tasks)
-        for text in (*named, self._config.instruction or ""):
-            if text.strip():
-                return text.strip()
-        raise DataError(
-            f"Episode {entry.index} of {self._info.root} has no instruction: it names no task. "
-            'Give one for the whole dataset: instruction="...".'
-        )
+        index = video_index(path)
+        frames_T = frames_of_rows(path, index, video, seconds_T, self._info.fps, entry.length)
+        return read_chosen(path, frames_T[start:stop])

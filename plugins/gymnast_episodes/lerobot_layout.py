@@ -5,21 +5,38 @@ Formats: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 and, for v2, the
 
 from __future__ import annotations
 
-import json
+import itertools
+import logging
+import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import DataError, unknown_name
-from gymnast_episodes import REPAIR
+from gymnast_core.reading import JsonObject, as_object, read_json_lines, read_object
+from gymnast_episodes.foreign import data_files, reading, writable
+from gymnast_episodes.tables import read_table
+
+log = logging.getLogger(__name__)
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 CAMERA_PREFIX = "observation.images."
 """How LeRobot names the features of cameras."""
+AGAIN = "Download the dataset again."
+_INDEX = Range(least=0, most=2**40)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column or camera, as `meta/info.json` describes it."""
+
+    dtype: str
+    shape: tuple[int, ...] | None
+    """None where the file does not say."""
+    names: Any
+    """What its numbers are called: JSON as the dataset has it (a list, or lists by group); None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +47,20 @@ class Info:
     version: str
     fps: float
     """Frames a second."""
-    features: Mapping[str, Mapping[str, Any]]
-    """Column or camera -> {"dtype": ..., "shape": ...}."""
+    features: Mapping[str, Feature]
     data_path: str
     """Template of the parquet files' paths."""
     video_path: str
     """Template of the videos' paths; empty where there are none."""
     chunks_size: int
     """Episodes (v2) or files (v3) a folder."""
+    episodes: int | None
+    """Episodes in all; None where the file does not say."""
+    robot: str | None
+    """The kind of robot, as the dataset names it."""
 
     def cameras(self) -> list[str]:
-        return sorted(key for key, about in self.features.items() if about.get("dtype") in ("video", "image"))
+        return sorted(key for key, about in self.features.items() if about.dtype in ("video", "image"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,10 @@ class Video:
     """Relative to the root."""
     start: float | None
     """Seconds at which the episode starts in it; None where the video is the episode's own."""
+    stop: float | None = None
+    """Seconds at which it ends; None where that is not said."""
+    span: tuple[float, float] | None = None
+    """Seconds from which and to which all the episodes of this video reach."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +84,8 @@ class Entry:
     index: int
     length: int
     """Frames."""
-    tasks: tuple[str, ...]
-    """Instructions that the metadata names."""
+    tasks: tuple[str | int, ...]
+    """Instructions that the metadata names, or their numbers in the table of tasks."""
     data: str
     """Parquet file, relative to the root."""
     videos: Mapping[str, Video]
@@ -71,29 +95,27 @@ class Entry:
 def read_info(root: Path) -> Info:
     """`meta/info.json`. Raises `DataError` if it is missing, incomplete or of an unknown version."""
     path = root / "meta" / "info.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        version = str(about["codebase_version"])
-        if version not in VERSIONS:
-            raise DataError(
-                f"{path}: codebase_version {version!r} cannot be read; known: {', '.join(VERSIONS)}. "
-                "Convert the dataset with LeRobot's own scripts."
-            )
-        return Info(
-            root=root,
-            version=version,
-            fps=float(about["fps"]),
-            features={str(key): dict(value) for key, value in about["features"].items()},
-            data_path=str(about["data_path"]),
-            video_path=str(about.get("video_path") or ""),
-            chunks_size=int(about.get("chunks_size", 1000)),
+    if not path.exists():
+        raise DataError(f"{root} is no LeRobot dataset: it has no meta/info.json. Give its folder: path=DIR.")
+    about = read_object(path, allow_nan=True)
+    version = about.text("codebase_version")
+    if version not in VERSIONS:
+        raise DataError(
+            f"{path}: codebase_version {version!r} cannot be read; known: {', '.join(VERSIONS)}. "
+            "Convert the dataset with LeRobot's own scripts."
         )
-    except FileNotFoundError:
-        raise DataError(f"{root} is no LeRobot dataset: it has no meta/info.json. Give its folder: path=DIR.") from None
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error}. Download the dataset again.") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Download the dataset again.") from error
+    features = about.object("features")
+    return Info(
+        root=root,
+        version=version,
+        fps=about.number("fps", Range(above=0, most=1e6)),
+        features={name: _feature(features.object(name)) for name in features.values},
+        data_path=about.text("data_path"),
+        video_path=about.text("video_path", default=None) or "",
+        chunks_size=about.integer("chunks_size", Range(least=1), default=1000),
+        episodes=about.integer("total_episodes", _INDEX, default=None),
+        robot=about.text("robot_type", default=None),
+    )
 
 
 def choose_cameras(info: Info, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -117,113 +139,125 @@ def camera_name(feature: str) -> str:
     return feature.removeprefix(CAMERA_PREFIX)
 
 
-def read_tasks(info: Info) -> dict[int, str]:
-    """Instructions by `task_index`. Empty where the dataset has no table of them."""
-    if info.version == "v3.0":
-        path = info.root / "meta" / "tasks.parquet"
-        if not path.is_file():
-            return {}
-        table = read_table(path)
-        # Written by pandas, whose row labels (the instructions) may be stored under several names.
-        texts = [name for name in table.column_names if name != "task_index"]
-        if "task_index" not in table.column_names or not texts:
-            raise DataError(f"{path} has the columns {table.column_names}; it must have task_index and the task.")
-        name = "task" if "task" in texts else texts[0]
-        return dict(zip(map(int, table["task_index"].to_pylist()), map(str, table[name].to_pylist()), strict=True))
-    path = info.root / "meta" / "tasks.jsonl"
-    if not path.is_file():
-        return {}
-    return {_field(row, "task_index", path, int): _field(row, "task", path, str) for row in _json_lines(path)}
+def read_entries(info: Info, cameras: Sequence[str], skip_bad: bool = False) -> list[Entry]:
+    """All episodes in order.
 
-
-def read_entries(info: Info, cameras: Sequence[str]) -> list[Entry]:
-    """All episodes in order. Raises `DataError` for metadata that is missing or incomplete."""
-    on_video = [camera for camera in cameras if info.features[camera]["dtype"] == "video"]
+    Raises `DataError` for metadata that is missing, incomplete or contradicts itself; with `skip_bad`, fewer or more
+    episodes than `meta/info.json` counts are a warning.
+    """
+    on_video = [camera for camera in cameras if info.features[camera].dtype == "video"]
     rows = _rows_v3(info, on_video) if info.version == "v3.0" else _rows_v2(info)
-    entries = [_entry(info, on_video, row, path) for row, path in rows]
+    entries = sorted((_entry(info, on_video, row) for row in rows), key=lambda entry: entry.index)
     if not entries:
         raise DataError(f"{info.root} has no episodes in its metadata.")
-    return sorted(entries, key=lambda entry: entry.index)
+    for one, other in itertools.pairwise(entries):
+        if one.index == other.index:
+            raise DataError(f"{info.root}/meta lists episode {one.index} twice. {AGAIN}")
+    if info.episodes not in (None, len(entries)):
+        message = f"{info.root}/meta/info.json counts {info.episodes} episodes, but meta lists {len(entries)}."
+        if not skip_bad:
+            raise DataError(f"{message} {AGAIN} skip_bad=true reads those that are listed.")
+        log.warning("%s", message)
+    return _with_spans(info, entries)
 
 
-def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
-    """A parquet file that has these columns. Raises `DataError` if it is missing, damaged or lacks one."""
-    try:
-        # Not through the dataset layer, which would take folder names for columns.
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise DataError(f"The file {path} is missing. {REPAIR}") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"The file {path} cannot be read: {error}. {REPAIR}") from error
-    known = file.schema_arrow.names
-    if missing := [name for name in columns if name not in known]:
-        raise DataError(f"{path} lacks the column {', '.join(missing)}; it has {', '.join(known)}.")
-    return file
+def _feature(about: JsonObject) -> Feature:
+    shape = about.integers("shape", Range(least=0), default=None)
+    return Feature(about.text("dtype"), None if shape is None else tuple(shape), about.values.get("names"))
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """All rows of a parquet file. Raises `DataError` as `open_table` does."""
-    file = open_table(path, columns or [])
-    try:
-        return file.read(columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"The file {path} cannot be read: {error}. {REPAIR}") from error
-
-
-def _rows_v2(info: Info) -> Iterator[tuple[dict[str, Any], Path]]:
+def _rows_v2(info: Info) -> Iterator[JsonObject]:
     path = info.root / "meta" / "episodes.jsonl"
-    yield from ((row, path) for row in _json_lines(path))
+    for number, row in enumerate(read_json_lines(path, allow_nan=True), start=1):
+        yield as_object(row, f"{path}, episode {number} of the file", DataError)
 
 
-def _rows_v3(info: Info, on_video: Sequence[str]) -> Iterator[tuple[dict[str, Any], Path]]:
+def _rows_v3(info: Info, on_video: Sequence[str]) -> Iterator[JsonObject]:
     folder = info.root / "meta" / "episodes"
-    paths = sorted(folder.glob("*/*.parquet"))
+    paths = data_files(folder.glob("*/*.parquet"))
     if not paths:
-        raise DataError(f"{folder} has no parquet files: the episodes are missing. Download the dataset again.")
+        raise DataError(f"{folder} has no parquet files: the episodes are missing. {AGAIN}")
     columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
     for camera in on_video:
-        columns += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+        columns += [
+            f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        ]
     for path in paths:
-        yield from ((row, path) for row in read_table(path, columns).to_pylist())
+        table = read_table(path, columns)
+        with reading(f"the file {path}", AGAIN):
+            rows = table.to_pylist()
+        for number, row in enumerate(rows):
+            yield as_object(row, f"{path}, row {number}", DataError)
 
 
-def _entry(info: Info, on_video: Sequence[str], row: dict[str, Any], source: Path) -> Entry:
-    def number(name: str) -> int:
-        return _field(row, name, source, int)
+def _entry(info: Info, on_video: Sequence[str], row: JsonObject) -> Entry:
+    index, videos = _whole(row, "episode_index"), {}
+    if info.version == "v3.0":
+        place = {name: _whole(row, f"data/{name}") for name in ("chunk_index", "file_index")}
+        data = _filled_in(info, "data_path", **place)
+        for camera in on_video:
+            place = {name: _whole(row, f"videos/{camera}/{name}") for name in ("chunk_index", "file_index")}
+            start, stop = (row.number(f"videos/{camera}/{name}_timestamp", Range(least=0)) for name in ("from", "to"))
+            videos[camera] = Video(_filled_in(info, "video_path", video_key=camera, **place), start, stop)
+    else:
+        place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
+        data = _filled_in(info, "data_path", **place)
+        for camera in on_video:
+            videos[camera] = Video(_filled_in(info, "video_path", video_key=camera, **place), None)
+    return Entry(index, _whole(row, "length"), _tasks(row), data, videos)
 
-    index, videos = number("episode_index"), {}
+
+def _tasks(row: JsonObject) -> tuple[str | int, ...]:
+    """One text, or a list of texts or of numbers."""
+    named = row.values.get("tasks")
+    listed = named if isinstance(named, list) else [] if named is None else [named]
+    for task in listed:
+        if isinstance(task, bool) or not isinstance(task, str | int | None) or not writable(str(task)):
+            row.refuse("tasks", f"is {named!r}; it must be a text, or a list of texts")
+    return tuple(task for task in listed if task is not None)
+
+
+def _whole(row: JsonObject, name: str) -> int:
+    """A whole number; pandas makes 3.0 of it where other rows have none."""
+    value = row[name]
+    if isinstance(value, float) and value.is_integer():
+        row = JsonObject(row.values | {name: int(value)}, row.place, row.error)
+    return row.integer(name, _INDEX)
+
+
+def _filled_in(info: Info, key: str, **values: str | int) -> str:
+    """A path template of `meta/info.json`, filled in: relative to the root, and inside it."""
+    template, filled = getattr(info, key), ""
     try:
-        if info.version == "v3.0":
-            data = info.data_path.format(chunk_index=number("data/chunk_index"), file_index=number("data/file_index"))
-            for camera in on_video:
-                chunk, file = (number(f"videos/{camera}/{name}") for name in ("chunk_index", "file_index"))
-                path = info.video_path.format(video_key=camera, chunk_index=chunk, file_index=file)
-                videos[camera] = Video(path, _field(row, f"videos/{camera}/from_timestamp", source, float))
-        else:
-            place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
-            data = info.data_path.format(**place)
-            for camera in on_video:
-                videos[camera] = Video(info.video_path.format(video_key=camera, **place), None)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise DataError(f"{info.root}/meta/info.json: a path template cannot be filled in ({error!r}).") from error
-    tasks = row.get("tasks") or []
-    return Entry(index, number("length"), tuple(str(task) for task in tasks if task is not None), data, videos)
+        for text, name, form, conversion in string.Formatter().parse(template):
+            filled += text
+            if name is not None:
+                # A width of more digits would be a name that no file system takes.
+                if conversion or len(form or "") > 3:
+                    raise ValueError(f"the form {form or conversion!r}")
+                filled += format(values[name], form or "")
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{info.root}/meta/info.json: the path template {key} {template!r} cannot be filled in ({error!r}). {AGAIN}"
+        ) from error
+    path = PurePosixPath(filled)
+    if not filled or "\0" in filled or not writable(filled) or path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{info.root}/meta/info.json: {key} {template!r} leads to no file of the dataset. {AGAIN}")
+    return filled
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise DataError(f"The file {path} is missing. Download the dataset again.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Download the dataset again.") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} must hold one JSON object a line. Download the dataset again.")
-    return rows
-
-
-def _field(row: dict[str, Any], name: str, path: Path, kind: type) -> Any:
-    try:
-        return kind(row[name])
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: an episode has no usable {name!r}. Download the dataset again.") from None
+def _with_spans(info: Info, entries: list[Entry]) -> list[Entry]:
+    """What the episodes of one video know of each other: from where to where they reach in it together."""
+    spans: dict[str, tuple[float, float]] = {}
+    for entry in entries:
+        for video in entry.videos.values():
+            if video.start is not None:
+                low, high = spans.get(video.path, (video.start, video.start))
+                spans[video.path] = min(low, video.start), max(high, video.start + entry.length / info.fps)
+    return [
+        replace(
+            entry,
+            videos={camera: replace(video, span=spans.get(video.path)) for camera, video in entry.videos.items()},
+        )
+        for entry in entries
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Count, NotNegative
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
@@ -25,10 +26,10 @@ class EpisodeStarts(Dataset):
     class Config:
         episodes: ComponentConfig
         """Any dataset of episodes: {name, args}."""
-        keyframe: float | None = None
+        keyframe: NotNegative | None = None
         """Frame where the policy starts: below 1 a fraction of the episode, from 1 on a frame's number, counted from
         0; null starts at the first frame."""
-        context: int = 1
+        context: Count = 1
         """Frames that a keyframe start shows: the keyframe alone, or the first frame and the last `context` - 1 up to
         the keyframe (fewer where the episode has fewer)."""
         partial_credit_criteria: str | None = None
@@ -36,10 +37,10 @@ class EpisodeStarts(Dataset):
 
     def __init__(self, config: Config) -> None:
         keyframe = config.keyframe
-        if keyframe is not None and (keyframe < 0 or (keyframe >= 1 and keyframe != int(keyframe))):
+        if keyframe is not None and keyframe >= 1 and keyframe != int(keyframe):
             raise ConfigError(f"keyframe is {keyframe}; give a fraction below 1, or the number of a frame.")
-        if config.context < 1 or (config.context > 1 and keyframe is None):
-            raise ConfigError(f"context is {config.context}; it is at least 1, and more than 1 only with a keyframe.")
+        if config.context > 1 and keyframe is None:
+            raise ConfigError(f"context is {config.context}; it is more than 1 only with a keyframe.")
         self.config = config
         self._dataset = registries().datasets.build(config.episodes.name, config.episodes.args, key="episodes")
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from gymnast_core.config.ranges import Count
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
+from gymnast_core.reading import read_object
 from gymnast_core.types import Task, one_camera
-from gymnast_episodes.images import resize
+from gymnast_episodes.foreign import data_files, writable
+from gymnast_episodes.images import check_size, resize
+from gymnast_episodes.pictures import read_picture
 
 log = logging.getLogger(__name__)
+
+_FAULTS = 5
+"""Faults that are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +58,33 @@ class Trials(Dataset):
     class Config:
         path: str = "trials"
         """Folder, searched recursively."""
-        image_size: list[int] | None = None
+        image_size: list[Count] | None = None
         """Resize images to this height and width, pixels (bilinear, antialiased); null keeps their own."""
+
+        def __post_init__(self) -> None:
+            check_size(self.image_size)
 
     def __init__(self, config: Config) -> None:
         self.config = config
         root = Path(config.path).expanduser()
         if not root.is_dir():
             raise DataError(f"No folder {root}. Give the folder with the trials: tasks.args.path=FOLDER.")
-        images = sorted(root.rglob("*.png"))
-        self.trials = [trial for image in images if (trial := _read_trial(image, root)) is not None]
+        images, faults = data_files(root.rglob("*.png")), []
+        self.trials: list[Trial] = []
+        for image in images:
+            # As the published evaluation does: an image without a usable instruction is no trial. But it is told.
+            try:
+                self.trials.append(_read_trial(image, root))
+            except DataError as error:
+                faults.append(str(error))
+        listed = " ".join(faults[:_FAULTS]) + (f" … and {len(faults) - _FAULTS} more." if len(faults) > _FAULTS else "")
         if not self.trials:
             raise DataError(
                 f"No trials under {root}: found {len(images)} .png files, none with a .json of the same name "
-                'that holds {"instruction": "..."}.'
+                f'that holds {{"instruction": "..."}}. {listed}'.rstrip()
             )
-        if len(self.trials) < len(images):
-            skipped = len(images) - len(self.trials)
-            log.warning("%d of %d images under %s have no instruction.", skipped, len(images), root)
+        if faults:
+            log.warning("%d of %d images under %s are left out: %s", len(faults), len(images), root, listed)
         self.image_size = None if config.image_size is None else list(config.image_size)
 
     def tasks(self) -> Sequence[Task]:
@@ -97,27 +110,24 @@ class _LazyTasks(Sequence[Task]):
         return Task(trial.id, trial.instruction, frames_TVHWC, partial_credit_criteria=criteria)
 
 
-def _read_trial(image: Path, root: Path) -> Trial | None:
-    """None where there is no usable instruction, as in the published evaluation."""
-    try:
-        about = json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    instruction = about.get("instruction") if isinstance(about, dict) else None
-    if not isinstance(instruction, str) or not instruction.strip():
-        return None
-    partial = about.get("partial_credit_criteria")
+def _read_trial(image: Path, root: Path) -> Trial:
+    """Raises `DataError` where there is no usable instruction."""
+    path = image.with_suffix(".json")
+    if not path.exists():
+        raise DataError(f"{image.name} has no {path.name}.")
+    about = read_object(path, allow_nan=True)
+    instruction = about.text("instruction")
+    partial = about.text("partial_credit_criteria", default=None)
+    if not instruction.strip() or not writable(instruction + (partial or "")):
+        about.refuse("instruction", f"is {instruction!r}; it must say something")
     name = image.relative_to(root).with_suffix("").as_posix()
-    return Trial(image, name, instruction, partial if isinstance(partial, str) and partial.strip() else None)
+    return Trial(image, name, instruction, partial if partial and partial.strip() else None)
 
 
 def _read_image(path: Path, size: list[int] | None) -> torch.Tensor:
     """uint8 (H, W, 3)."""
     try:
-        with Image.open(path) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+        pixels = torch.from_numpy(read_picture(path, f"the image {path}", "Replace it."))
     except FileNotFoundError:
         raise DataError(f"The image {path} is gone.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"Cannot read the image {path}: {error}") from None
     return pixels if size is None else resize(pixels, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gymnast_core.errors import DataError
 from gymnast_episodes import REPAIR
+from gymnast_episodes.foreign import reading
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,6 @@ class VideoIndex:
     """Presentation times of the frames that decode on their own, in order."""
     time_base: float
     """Seconds a unit of `pts_T`."""
-    height: int
-    """Pixels."""
-    width: int
-    """Pixels."""
 
     def __len__(self) -> int:
         return len(self.pts_T)
@@ -43,6 +40,20 @@ class VideoIndex:
     def seconds(self, frame: int) -> float:
         """Presentation time of a frame."""
         return float(self.pts_T[frame] * self.time_base)
+
+    @cached_property
+    def times_T(self) -> NDArray[np.float64]:
+        """Presentation time of each frame, seconds."""
+        return (self.pts_T * self.time_base).astype(np.float64)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second, if the frames follow each other evenly (within a twentieth of their distance)."""
+        distances = np.diff(self.pts_T)
+        if not len(distances) or not self.time_base:
+            return None
+        even = (np.abs(distances - distances.mean()) <= max(0.05 * distances.mean(), 1)).all()
+        return float(round(1 / (distances.mean() * self.time_base), 3)) if even else None
 
 
 def video_index(path: Path) -> VideoIndex:
@@ -57,6 +68,12 @@ def video_index(path: Path) -> VideoIndex:
     if stat.st_size == 0:
         raise DataError(f"The video {path} is empty (0 bytes). {REPAIR}")
     return _index(path, stat.st_size, stat.st_mtime_ns)
+
+
+def read_chosen(path: Path, frames_T: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Frames of these increasing numbers, uint8 RGB (T, H, W, 3); errors as of `read_frames`."""
+    first = int(frames_T[0])
+    return read_frames(path, first, int(frames_T[-1]) + 1)[frames_T - first]
 
 
 def read_frames(path: Path, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
@@ -84,7 +101,6 @@ def read_frames(path: Path, start: int = 0, stop: int | None = None) -> NDArray[
 def _index(path: Path, size: int, modified_ns: int) -> VideoIndex:
     with _opened(path) as (container, stream):
         promised, time_base = stream.frames, float(stream.time_base or 0)
-        height, width = stream.height, stream.width
         times: list[int | None] = []
         keys: list[int] = []
         whole = 0
@@ -104,13 +120,13 @@ def _index(path: Path, size: int, modified_ns: int) -> VideoIndex:
     pts_T = np.sort(np.array(times, np.int64))
     if (np.diff(pts_T) == 0).any():
         raise DataError(f"The video {path} shows two frames at the same time. Write it anew.")
-    return VideoIndex(pts_T, np.sort(np.array(keys, np.int64)), time_base, height, width)
+    return VideoIndex(pts_T, np.sort(np.array(keys, np.int64)), time_base)
 
 
 def _decode(path: Path, index: VideoIndex, start: int, stop: int, key: int | None) -> NDArray[np.uint8] | None:
     """The frames, or None if some did not come out whole; `key` is the time of the key frame to start at."""
-    frames_THWC = np.empty((stop - start, index.height, index.width, 3), np.uint8)
-    row = {int(pts): i for i, pts in enumerate(index.pts_T[start:stop])}
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    wanted = {int(pts): i for i, pts in enumerate(index.pts_T[start:stop])}
     first, last = int(index.pts_T[0]) if key is None else key, int(index.pts_T[stop - 1])
     converter = VideoReformatter()
     with _opened(path) as (container, stream):
@@ -122,28 +138,44 @@ def _decode(path: Path, index: VideoIndex, start: int, stop: int, key: int | Non
             # Later frames are built on damaged ones. Those shown before the key frame may lack what lies behind it.
             if frame.is_corrupt and frame.pts >= first:
                 return None
-            i = row.pop(frame.pts, None)
+            i = wanted.pop(frame.pts, None)
             if i is None:
                 continue
-            picture = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            if picture.shape != frames_THWC.shape[1:]:
+            picture: Any = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            pictures[i] = upright(path, frame, picture)
+            if pictures[i].shape != next(iter(pictures.values())).shape:
                 raise DataError(f"The video {path} changes its size on the way. Write it anew.")
-            frames_THWC[i] = picture
-            if not row:
+            if not wanted:
                 break
-    return None if row else frames_THWC
+    return None if wanted else np.stack([pictures[i] for i in range(stop - start)])
+
+
+def upright(path: Path, frame: Any, picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture as players show it: turned and mirrored as the container's display matrix says.
+
+    Raises `DataError` for a matrix that does more than quarter turns and mirroring.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return picture_HWC
+    # x' = a x + c y, y' = b x + d y, in units of 2**-16; ISO 14496-12, track header.
+    a, b, _, c, d = (round(value / 2**16, 2) for value in np.frombuffer(bytes(data), np.int32)[:5].tolist())
+    if (b, c) == (0, 0) and abs(a) == abs(d) == 1:
+        across, down = a, d
+    elif (a, d) == (0, 0) and abs(b) == abs(c) == 1:
+        picture_HWC = picture_HWC.transpose(1, 0, 2)
+        across, down = c, b
+    else:
+        raise DataError(f"The video {path} is shown turned by a matrix ({a} {b} {c} {d}) that is no quarter turn.")
+    return picture_HWC[:: int(down), :: int(across)]
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video. {REPAIR}")
-            stream = container.streams.video[0]
-            # Data loaders work in parallel already; more threads only add delay to short requests.
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"Cannot read the video {path}: {reason}. {REPAIR}") from error
+    with reading(f"the video {path}"), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise DataError(f"{path} holds no video. {REPAIR}")
+        stream = container.streams.video[0]
+        # Data loaders work in parallel already; more threads only add delay to short requests.
+        stream.codec_context.thread_count = 1
+        yield container, stream

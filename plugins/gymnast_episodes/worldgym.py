@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import cast
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gymnast_core.config.ranges import Count
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
+from gymnast_core.reading import read_object
 from gymnast_core.types import Episode, one_camera
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select
+from gymnast_episodes.foreign import data_files, reading, writable
+from gymnast_episodes.recording import Recording
 from gymnast_episodes.robots import robot
 from gymnast_episodes.video import read_frames, video_index
 
@@ -39,7 +42,7 @@ class WorldGymEpisodes(Dataset):
         """Robot whose units the actions are turned into; null gives the stored numbers, in the model's units."""
         instruction: str | None = None
         """Instruction of the episodes that bring none."""
-        action_dim: int = 10
+        action_dim: Count = 10
         """Width of the stored actions."""
 
     def __init__(self, config: Config) -> None:
@@ -59,7 +62,9 @@ class _Folder:
         self._config, self.name = config, self._root.resolve().name
         if not self._root.is_dir():
             raise DataError(f"No folder {self._root}. Give the folder with NAME.mp4 and NAME.npz: path=FOLDER.")
-        self._labels = sorted(video.relative_to(self._root).with_suffix("").as_posix() for video in self._videos())
+        videos = data_files(self._root.rglob("*.mp4"))
+        self._labels = sorted(video.relative_to(self._root).with_suffix("").as_posix() for video in videos)
+        self.recording = Recording(robot=config.robot)
         if not self._labels:
             raise DataError(f"No .mp4 files under {self._root}. Episodes are pairs of NAME.mp4 and NAME.npz.")
 
@@ -72,6 +77,9 @@ class _Folder:
     def frames(self, episode: int) -> int:
         self._instruction(episode)
         return len(self._stored_actions(episode))
+
+    def files(self, episode: int) -> Sequence[Path]:
+        return [self._file(episode, suffix) for suffix in (".mp4", ".npz", ".json", ".txt")]
 
     def read(self, episode: int, start: int, stop: int, id: str) -> Episode:
         video, stored = self._file(episode, ".mp4"), self._stored_actions(episode)
@@ -87,10 +95,8 @@ class _Folder:
             except DataError as error:
                 raise DataError(f"{video.with_suffix('.npz')}: {error}") from error
         frames_THWC = frames_tensor(read_frames(video, start, stop), self._config.image_size)
-        return Episode(id, self._instruction(episode), one_camera(frames_THWC), actions_TA)
-
-    def _videos(self) -> Sequence[Path]:
-        return [path for path in self._root.rglob("*.mp4") if not path.name.startswith(".")]
+        fps = video_index(video).fps
+        return Episode(id, self._instruction(episode), one_camera(frames_THWC), actions_TA, fps=fps)
 
     def _file(self, episode: int, suffix: str) -> Path:
         return self._root / (self._labels[episode] + suffix)
@@ -100,17 +106,15 @@ class _Folder:
 
     def _instruction(self, episode: int) -> str:
         about, plain = self._file(episode, ".json"), self._file(episode, ".txt")
-        source = about if about.is_file() else plain
-        text: object = self._config.instruction
-        try:
-            if source == about:
-                content = json.loads(about.read_text(encoding="utf-8"))
-                text = content.get("instruction", text) if isinstance(content, dict) else text
-            elif plain.is_file():
-                text = plain.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise DataError(f"Cannot read the instruction in {source}: {error}. Repair the file.") from error
-        if not isinstance(text, str) or not text.strip():
+        text = self._config.instruction
+        if about.exists():
+            text = read_object(about, allow_nan=True).text("instruction", default=text)
+        elif plain.exists():
+            with reading(f"the instruction in {plain}", "Repair the file."):
+                text = plain.read_text(encoding="utf-8-sig")
+        if text is not None and not writable(text):
+            raise DataError(f"{about}: the instruction is {text!r}, which cannot be written as text.")
+        if text is None or not text.strip():
             raise DataError(
                 f"No instruction for {self._file(episode, '.mp4')}. Put one in {about.name} "
                 '({"instruction": "..."}) or '
@@ -121,17 +125,17 @@ class _Folder:
 
 def read_actions(path: Path, width: int) -> NDArray[np.float32]:
     """`arr_0` of an .npz, float32 (T, width). Raises `DataError` naming the file; never unpickles."""
+    advice = "It must be a .npz with the numbers under 'arr_0' (np.savez)."
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            stored = archive["arr_0"]
+        with reading(f"the actions in {path}", advice):
+            archive = np.load(path, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile) or "arr_0" not in archive:
+                held = ", ".join(archive) if isinstance(archive, np.lib.npyio.NpzFile) else "one array (.npy)"
+                raise DataError(f"{path} holds {held}. {advice}")
+            with archive:
+                stored = _unpickled(path, archive, advice)
     except FileNotFoundError:
         raise DataError(f"No {path.name} beside {path.with_suffix('.mp4')}: the episode has no actions.") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
-        # What numpy says of a pickled object advises to trust it.
-        reason = "it holds pickled objects" if "pickle" in str(error) else str(error) or type(error).__name__
-        raise DataError(
-            f"Cannot read the actions in {path}: {reason}. It must be a .npz with the numbers under 'arr_0' (np.savez)."
-        ) from error
     if stored.ndim != 2 or stored.shape[1] != width or stored.dtype.kind not in "fiu":
         raise DataError(
             f"{path}: arr_0 is {stored.dtype} {stored.shape}; it must be numbers of shape (frames, {width}). "
@@ -141,3 +145,13 @@ def read_actions(path: Path, width: int) -> NDArray[np.float32]:
         bad = int(np.flatnonzero(~np.isfinite(stored).all(axis=1))[0])
         raise DataError(f"{path}: action {bad} contains NaN or infinite values. {REPAIR}")
     return stored.astype(np.float32)
+
+
+def _unpickled(path: Path, archive: np.lib.npyio.NpzFile, advice: str) -> NDArray:
+    """`arr_0`; objects, which numpy advises to trust, are refused."""
+    with cast(ZipFile, archive.zip).open("arr_0.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version in read_header and read_header[version](file)[2].hasobject:
+            raise DataError(f"Cannot read the actions in {path}: it holds pickled objects. {advice}")
+    return archive["arr_0"]

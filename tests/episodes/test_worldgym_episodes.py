@@ -203,8 +203,8 @@ def test_skipping_does_not_move_the_other_crops(tmp_path):
     [
         ({"crops": "al"}, "Did you mean 'all'"),
         ({"part": "test"}, "Known: all, train, validation"),
-        ({"window": 1}, "at least 2 frames"),
-        ({"validation_fraction": 1.0}, "must lie in"),
+        ({"window": 1}, "window is 1; it must be at least 2"),
+        ({"validation_fraction": 1.0}, "must be at least 0 and below 1"),
         ({"image_size": [64]}, "give height and width"),
         ({"robot": "brigde"}, "Did you mean 'bridge'"),
     ],
