@@ -231,7 +231,7 @@ def test_a_video_that_does_not_show_the_episode(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), path)
     episodes = episodes_of("lerobot", path=str(made))
     assert len(episodes[0].view()) == 7
-    with pytest.raises(DataError, match=r"file-000\.mp4 does not show the episode from 1\.500 s on \(4 frames, 12 rows\)"):
+    with pytest.raises(DataError, match=r"file-000\.mp4 does not show the episode from 1\.500 s on"):
         episodes[1]
 
 
