@@ -21,6 +21,7 @@ from gymnast_core.processes import Processes
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
+from gymnast_core.training.masters import MasterWeights
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, LossSum, Metric
 
@@ -71,7 +72,9 @@ class Updater:
         self._precision, self._processes = precision, processes
         self.reference: Policy | None = None
         """The frozen initial policy, if the optimizer needs it."""
-        self.torch_optimizer: torch.optim.Optimizer | None = None
+        self._torch_optimizer: torch.optim.Optimizer | None = None
+        self.masters = MasterWeights([])
+        """Float32 copies of what is trained in a coarser dtype."""
         self.updates = 0
         """Gradient steps taken, over the whole run."""
 
@@ -79,6 +82,18 @@ class Updater:
     def parameters(self) -> list[nn.Parameter]:
         """What is trained."""
         return [parameter for module in self._trained for parameter in module.parameters() if parameter.requires_grad]
+
+    @property
+    def torch_optimizer(self) -> torch.optim.Optimizer | None:
+        """Takes the steps. It is given for `parameters`, when those are on their device, and steps their copies."""
+        return self._torch_optimizer
+
+    @torch_optimizer.setter
+    def torch_optimizer(self, optimizer: torch.optim.Optimizer | None) -> None:
+        self._torch_optimizer = optimizer
+        self.masters = MasterWeights(self.parameters)
+        if optimizer is not None:
+            self.masters.adopt(optimizer)
 
     def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> None:
         """Learn from the kept groups of all processes, of which these are this one's."""
@@ -105,17 +120,21 @@ class Updater:
     ) -> bool:
         """One clipped update; False if the optimizer wants to stop working on this batch (no step is taken then)."""
         assert self.torch_optimizer is not None
-        self.torch_optimizer.zero_grad(set_to_none=True)
+        self.masters.follow()
+        for parameter in self.masters.stepped:
+            parameter.grad = None
         metrics = Tally()
         mine = [batch.row[key] for key in chosen if key in batch.row]
-        self._accumulate(list(self._terms(batch, mine, len(chosen), place)), metrics)
+        terms = list(self._terms(batch, mine, len(chosen), place))
+        with self.masters.computing_in(torch.bfloat16) if self._precision == "bf16-mixed" else nullcontext():
+            self._accumulate(terms, metrics)
         combined = metrics.combined(self._processes)
         # From here on the numbers are of all processes, and are counted once.
         counted = tally if self._processes.leads else Tally()
         if self._optimizer.should_stop({name: float(metric.value) for name, metric in combined.items()}):
             counted.add({"stopped_early": Metric(1.0)})
             return False
-        norm = nn.utils.clip_grad_norm_(self.parameters, self._optimizer.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.masters.stepped, self._optimizer.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise NonFiniteGradient(
                 f"A gradient of the policy became infinite or NaN in gradient step {self.updates + 1}; no step was "
@@ -125,6 +144,7 @@ class Updater:
         for group in self.torch_optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.torch_optimizer.step()
+        self.masters.write()
         self.updates += 1
         counted.add(combined)
         counted.add({"grad_norm": Metric(norm), "learning_rate": Metric(rate), "stopped_early": Metric(0.0)})
@@ -150,7 +170,7 @@ class Updater:
 
     def _accumulate(self, terms: Sequence[Term], metrics: Tally) -> None:
         """Leave the gradient of the weighed sum of the terms' means, over all processes, in the parameters."""
-        parameters = self.parameters
+        parameters = self.masters.stepped
         added: list[Tensor | None] = [None for _ in parameters]
         for term in terms:
             weight = torch.zeros((), dtype=torch.float64)
@@ -159,6 +179,7 @@ class Updater:
                     loss = part()
                 if loss.total.requires_grad:
                     loss.total.backward()
+                self.masters.take_gradients()
                 weight += torch.as_tensor(loss.weight).detach().to(weight)
                 metrics.add(loss.metrics)
                 metrics.add({term.name: Metric(loss.mean.detach(), torch.as_tensor(loss.weight).detach())})
@@ -234,10 +255,16 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         optimizer = self.torch_optimizer
-        return {"updates": self.updates, "torch_optimizer": None if optimizer is None else optimizer.state_dict()}
+        return {
+            "updates": self.updates,
+            "torch_optimizer": None if optimizer is None else optimizer.state_dict(),
+            "weights": self.masters.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """After `torch_optimizer` is there."""
         self.updates = state["updates"]
         if self.torch_optimizer is not None:
             self.torch_optimizer.load_state_dict(state["torch_optimizer"])
+            if "weights" in state:  # an earlier edition kept no copies
+                self.masters.load_state_dict(state["weights"])

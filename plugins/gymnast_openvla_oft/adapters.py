@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
+from gymnast_core.training.rounding import is_coarse, rounded, thresholds
 from gymnast_openvla_oft.weights import read_json, read_safetensors, write_json, write_safetensors
 
 ADAPTER_FOLDER = "lora_adapter"
@@ -126,8 +127,16 @@ def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
                 f"The adapter's update of {module} is {tuple(delta.shape)}, the base model's weight "
                 f"{tuple(base.shape)}. Is it the model that the adapter was trained on?"
             )
-        merged[name] = (base.float() + delta.to(base.device)).to(base.dtype)
+        merged[name] = _added(base, delta.to(base.device))
     return merged
+
+
+def _added(base: Tensor, delta: Tensor) -> Tensor:
+    """The sum in the dtype of `base`. To the nearest, an update that is young would be lost in bfloat16."""
+    total = base.float() + delta
+    if not is_coarse(base.dtype):
+        return total.to(base.dtype)
+    return rounded(total, base.dtype, thresholds(total.numel(), total.device).view_as(total))
 
 
 def write_adapter(directory: Path, adapter: Adapter, config: Mapping[str, Any]) -> None:

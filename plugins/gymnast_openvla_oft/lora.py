@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.training.rounding import RoundedSum, is_coarse, thresholds
 from gymnast_openvla_oft.adapters import Adapter, Factors
 from gymnast_openvla_oft.components import optional_part
 from gymnast_openvla_oft.model import OFTModel
@@ -61,7 +63,10 @@ def add_lora(
         parameter.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
-        _start(name, model.get_submodule(name), (adapter or {}).get(name), generator)
+        layer = model.get_submodule(name)
+        _start(name, layer, (adapter or {}).get(name), generator)
+        if is_coarse(layer.base_layer.weight.dtype):
+            layer.forward = partial(_fine_sum, layer)
 
 
 def continued(adapter: Mapping[str, Factors], model: OFTModel, rank: int, alpha: float) -> dict[str, Factors]:
@@ -87,6 +92,18 @@ def continued(adapter: Mapping[str, Factors], model: OFTModel, rank: int, alpha:
                 "Is it the model that the adapter was trained on?"
             )
     return kept
+
+
+def _fine_sum(layer: Any, x: Tensor) -> Tensor:
+    """The layer's output and what the factors add to it, rounded once, by thresholds.
+
+    peft rounds the first before it adds the second, and the sum to the nearest: as long as the factors are young, what
+    they add is less than half of the distance between two bfloat16 numbers, and nothing of it would be left.
+    """
+    result = layer.base_layer(x)
+    down, up = layer.lora_A["default"], layer.lora_B["default"]
+    added = up(down(x.to(down.weight.dtype))) * layer.scaling["default"]
+    return RoundedSum.apply(result, added, thresholds(result.shape[-1], result.device))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _start(name: str, layer: Any, factors: Factors | None, generator: torch.Generator) -> None:
