@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
-from transformers import LlamaConfig
 
+from gymnast_core.config.ranges import AnyNumber, Count, Positive, Range, Seed
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
+from gymnast_core.reading import JsonObject
 from gymnast_openvla_oft.components import optional_part
+from gymnast_openvla_oft.llama import llama_config
 from gymnast_openvla_oft.model import ModelShape
 from gymnast_openvla_oft.vision import TowerShape
+from gymnast_openvla_oft.vocabulary import ACTION_IDS_KEY, PADDING_ROWS, PUBLISHED_BINS, plain_vocabulary, read_bins
 
 DINO_ID = "vit_large_patch14_reg4_dinov2.lvd142m"
 SIGLIP_ID = "vit_so400m_patch14_siglip_224"
@@ -30,22 +33,30 @@ TIMM_MODELS: dict[str, dict[str, Any]] = {
 """The towers of published checkpoints, in timm's words."""
 TOWER_OVERRIDES = "tiny_timm_kwargs"
 """Key of `config.json` under which a smaller model keeps what differs from `TIMM_MODELS`, a dict a tower."""
-PADDING_ROWS = 64
+TOWER_SIZES = {
+    "embed_dim": Range(least=1, most=2**14),
+    "depth": Range(least=2, most=100),
+    "num_heads": Range(least=1, most=256),
+    "patch_size": Range(least=1, most=512),
+    "reg_tokens": Range(least=0, most=64),
+}
+PROJECTOR = "no-align+fused-gelu-mlp"
+IMAGE_SIDES = Range(least=1, most=4096)
 
 
 @dataclass(frozen=True)
 class Tower:
     """Size of one vision tower of a model from scratch."""
 
-    patch_size: int = 8
+    patch_size: Count = 8
     """Pixels a side; both towers need the same, since their features are joined patch by patch."""
-    width: int = 64
+    width: Count = 64
     """Features of a patch."""
-    depth: int = 3
+    depth: Annotated[int, Range(least=2)] = 3
     """Blocks; the last one is present, as in published checkpoints, but unused."""
-    heads: int = 4
+    heads: Count = 4
     """Attention heads; the width is a multiple of them."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Positive = 4.0
     """Width of the MLP, as a multiple of the width."""
 
 
@@ -53,33 +64,33 @@ class Tower:
 class Architecture:
     """A model from scratch: OpenVLA-OFT's architecture at any size."""
 
-    image_size: int = 32
+    image_size: Count = 32
     """Pixels a side."""
     dino: Tower = field(default_factory=Tower)
     """The first tower (class token, four registers, LayerScale)."""
     siglip: Tower = field(default_factory=Tower)
     """The second tower (patches only)."""
-    llm_width: int = 128
+    llm_width: Count = 128
     """Features of a token of the language model."""
-    llm_layers: int = 4
+    llm_layers: Count = 4
     """Layers of the language model."""
-    llm_heads: int = 4
+    llm_heads: Count = 4
     """Attention heads of the language model; its width is a multiple of them."""
-    llm_intermediate: int = 256
+    llm_intermediate: Count = 256
     """Width of the gated MLP."""
-    n_action_bins: int = 256
+    n_action_bins: Annotated[int, Range(least=2)] = PUBLISHED_BINS
     """Action tokens: bins that each dimension of a normalised action falls into."""
-    action_low: list[float] = field(default_factory=lambda: [-1.0, -1.0])
+    action_low: list[AnyNumber] = field(default_factory=lambda: [-1.0, -1.0])
     """Action that becomes -1, robot units, by dimension: a low quantile of demonstrations, or a limit."""
-    action_high: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    action_high: list[AnyNumber] = field(default_factory=lambda: [1.0, 1.0])
     """Action that becomes 1, robot units, one a dimension."""
-    proprio_low: list[float] = field(default_factory=list)
+    proprio_low: list[AnyNumber] = field(default_factory=list)
     """Proprioceptive reading that becomes -1, robot units, by dimension; empty where the robot has no such sense."""
-    proprio_high: list[float] = field(default_factory=list)
+    proprio_high: list[AnyNumber] = field(default_factory=list)
     """Proprioceptive reading that becomes 1."""
     tokenizer_corpus: list[str] = field(default_factory=list)
     """Instructions whose words become tokens; anything else is spelt in bytes."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the initial weights."""
 
 
@@ -121,6 +132,7 @@ def checkpoint_config(architecture: Architecture, tokens: int, unnorm_key: str) 
         "image_sizes": [architecture.image_size, architecture.image_size],
         "model_type": "openvla",
         "n_action_bins": architecture.n_action_bins,
+        ACTION_IDS_KEY: [vocabulary - architecture.n_action_bins, vocabulary],
         "norm_stats": {unnorm_key: _statistics(architecture)},
         "pad_to_multiple_of": PADDING_ROWS,
         "pad_token_id": vocabulary,
@@ -154,29 +166,17 @@ def preprocessor_config(image_size: int) -> dict[str, Any]:
     }
 
 
-def model_shape(config: Mapping[str, Any]) -> ModelShape:
-    """The network that a checkpoint's `config.json` describes.
+def model_shape(config: Mapping[str, Any], where: str = "config.json") -> ModelShape:
+    """The network that a checkpoint's `config.json` describes; `where` names that file in errors.
 
-    Raises `CheckpointError` for towers unknown here.
+    The number of action tokens' last id is that of `config.json` alone: see `vocabulary.find_vocabulary`. Raises
+    `CheckpointError` for what cannot be right, and for towers unknown here.
     """
-    try:
-        size = int(config["image_sizes"][0])
-        ids = config["timm_model_ids"]
-        text = {key: value for key, value in config["text_config"].items() if key not in ("torch_dtype", "dtype")}
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"config.json is not an OpenVLA config: it lacks or garbles {error}.") from error
-    overrides = config.get(TOWER_OVERRIDES) or [{}] * len(ids)
-    if len(ids) != 2:
-        raise CheckpointError(f"config.json names {len(ids)} vision towers; OpenVLA-OFT has two (DINOv2, SigLIP).")
-    dino, siglip = (_tower(name, size, extra) for name, extra in zip(ids, overrides, strict=True))
-    llama = LlamaConfig(**text)
-    return ModelShape(
-        dino=dino,
-        siglip=siglip,
-        llama=llama,
-        bins=int(config.get("n_action_bins", 256)),
-        padding_rows=int(config.get("pad_to_multiple_of", PADDING_ROWS)),
-    )
+    stated = JsonObject(dict(config), where, CheckpointError)
+    dino, siglip = _towers(stated)
+    llama = llama_config(stated.object("text_config"))
+    vocabulary = plain_vocabulary(stated)
+    return ModelShape(dino, siglip, llama, read_bins(stated), padding_rows=llama.vocab_size - vocabulary)
 
 
 def with_parts(
@@ -188,10 +188,8 @@ def with_parts(
     film: bool = False,
 ) -> ModelShape:
     """The network with the optional parts that `weights` hold, and those asked for (sizes > 0, or True) besides."""
-    if "action_head.model.fc2.weight" in weights:
-        regression_dim = weights["action_head.model.fc2.weight"].shape[0]
-    if "proprio_projector.fc1.weight" in weights:
-        proprio_dim = weights["proprio_projector.fc1.weight"].shape[1]
+    regression_dim = _side(weights, "action_head.model.fc2.weight", 0) or regression_dim
+    proprio_dim = _side(weights, "proprio_projector.fc1.weight", 1) or proprio_dim
     if film or any(optional_part(name) == "film" for name in weights):
         width = shape.llama.hidden_size
         dino, siglip = replace(shape.dino, film_width=width), replace(shape.siglip, film_width=width)
@@ -199,18 +197,64 @@ def with_parts(
     return replace(shape, regression_dim=regression_dim, proprio_dim=proprio_dim)
 
 
-def _tower(name: str, image_size: int, overrides: Mapping[str, Any]) -> TowerShape:
-    if name not in TIMM_MODELS:
-        raise CheckpointError(unknown_name("vision tower", name, TIMM_MODELS))
-    words = {**TIMM_MODELS[name], **overrides}
+def _side(weights: Mapping[str, Tensor], name: str, axis: int) -> int:
+    """Length of a matrix on one axis; 0 where there is no such matrix."""
+    if name not in weights:
+        return 0
+    if weights[name].dim() != 2 or not weights[name].numel():
+        raise CheckpointError(f"{name} is {tuple(weights[name].shape)}; it must be a matrix.")
+    return weights[name].shape[axis]
+
+
+def _towers(stated: JsonObject) -> tuple[TowerShape, TowerShape]:
+    """DINOv2 and SigLIP."""
+    wanted = (DINO_ID, SIGLIP_ID)
+    names = stated.texts("timm_model_ids")
+    for name in names:
+        if name not in TIMM_MODELS:
+            stated.refuse("timm_model_ids", f"holds another: {unknown_name('vision tower', name, TIMM_MODELS)}"[:-1])
+    if tuple(names) != wanted:
+        stated.refuse("timm_model_ids", f"is {names}; OpenVLA-OFT has two vision towers, {' and '.join(wanted)}")
+    if not stated.flag("use_fused_vision_backbone", default=True):
+        stated.refuse("use_fused_vision_backbone", "is false, but two vision towers are named")
+    stated.text("arch_specifier", (PROJECTOR,), default=PROJECTOR)
+    if stated.values.get("timm_override_act_layers") not in (None, [], [None], [None, None]):
+        stated.refuse("timm_override_act_layers", "names activations; the towers' own are the only ones known here")
+    height, width = stated.integers("image_sizes", IMAGE_SIDES, length=2)
+    if height != width:
+        stated.refuse("image_sizes", f"is {height} x {width}; the towers see squares")
+    overrides = stated.objects(TOWER_OVERRIDES, default=None)
+    if overrides is None:
+        overrides = [JsonObject({}, stated.place, CheckpointError)] * 2
+    if len(overrides) != 2:
+        stated.refuse(TOWER_OVERRIDES, f"has {len(overrides)} entries; it needs one a vision tower")
+    dino, siglip = (_tower(name, height, own) for name, own in zip(names, overrides, strict=True))
+    if dino.patch_size != siglip.patch_size:
+        stated.refuse(TOWER_OVERRIDES, f"has towers of different patch_size, {dino.patch_size} and {siglip.patch_size}")
+    return dino, siglip
+
+
+def _tower(name: str, image_size: int, own: JsonObject) -> TowerShape:
+    usual = TIMM_MODELS[name]
+    for key in own.values:
+        if key not in (*TOWER_SIZES, "mlp_ratio"):
+            own.refuse(key, f"is not known; known are {', '.join(TOWER_SIZES)} and mlp_ratio")
+    sizes = {key: own.integer(key, range_, default=usual.get(key, 0)) for key, range_ in TOWER_SIZES.items()}
+    ratio = own.number("mlp_ratio", Range(above=0, most=64), default=usual["mlp_ratio"])
+    if sizes["embed_dim"] % sizes["num_heads"]:
+        own.refuse("num_heads", f"is {sizes['num_heads']}, which does not divide embed_dim {sizes['embed_dim']}")
+    if bool(sizes["reg_tokens"]) != bool(usual.get("reg_tokens")):
+        own.refuse("reg_tokens", f"is {sizes['reg_tokens']}; DINOv2 has register tokens, and SigLIP none")
+    if image_size % sizes["patch_size"]:
+        own.refuse("patch_size", f"is {sizes['patch_size']}, which does not divide image_sizes {image_size}")
     return TowerShape(
         image_size=image_size,
-        patch_size=words["patch_size"],
-        width=words["embed_dim"],
-        depth=words["depth"],
-        heads=words["num_heads"],
-        mlp_width=int(words["embed_dim"] * words["mlp_ratio"]),
-        registers=words.get("reg_tokens", 0),
+        patch_size=sizes["patch_size"],
+        width=sizes["embed_dim"],
+        depth=sizes["depth"],
+        heads=sizes["num_heads"],
+        mlp_width=int(sizes["embed_dim"] * ratio),
+        registers=sizes["reg_tokens"],
         pooling_head=name == SIGLIP_ID,
     )
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from gymnast_core.config.ranges import Choices, Count, Range
+from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import Policy
+from gymnast_core.reading import JsonObject
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import ActionChunk, Episode, Needs, Observation
 from gymnast_openvla_oft import golden
@@ -37,20 +40,25 @@ from gymnast_openvla_oft.checkpoint import (
     read_unmerged,
     save_checkpoint,
 )
+from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, Parts, find_facts
 from gymnast_openvla_oft.features import FeatureStore
-from gymnast_openvla_oft.images import ImageProcessor, check_images
+from gymnast_openvla_oft.images import PREPARATIONS, ImageProcessor
 from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, joined
 from gymnast_openvla_oft.initialise import initialise
 from gymnast_openvla_oft.lora import continued, default_alpha
 from gymnast_openvla_oft.model import Inputs, OFTModel
-from gymnast_openvla_oft.needs import CAMERAS_KEY, IMAGES_KEY, find_needs
-from gymnast_openvla_oft.normalisation import OFT_EPSILON, Normaliser, choose_statistics
-from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, train_tokenizer
+from gymnast_openvla_oft.needs import find_needs, find_parts, needs_of
+from gymnast_openvla_oft.normalisation import BOUNDS, OFT_EPSILON, Normaliser, choose_statistics, count_readings
+from gymnast_openvla_oft.processor import Processor
+from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, tokenizer_path, train_tokenizer
 from gymnast_openvla_oft.sharding import shard
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, apply_tuning, check_tuning
+from gymnast_openvla_oft.vocabulary import find_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTIONS = ("sdpa", "eager")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,22 +73,26 @@ class CheckpointConfig:
     """Model under a checkpoint that is a bare LoRA adapter; None takes the one that the adapter names."""
     unnorm_key: str | None = None
     """Dataset whose action statistics are used; not needed when the checkpoint holds only one."""
-    action_bounds: str = "q99"
-    """Statistics that span the actions: "q99" (quantiles; Bridge, LIBERO) or "minmax" (ALOHA)."""
-    center_crop: bool = False
-    """Crop images to 90 % of their area, as models fine-tuned with random crops expect."""
-    preparation: str = "none"
-    """What training frames went through first: "none" (Bridge), "jpeg-lanczos" (ALOHA) or "libero" (also rotated)."""
+    action_bounds: Annotated[str, Choices(*BOUNDS)] | None = None
+    """Statistics that span the actions: "q99" (quantiles; Bridge, LIBERO) or "minmax" (ALOHA). None: those that the
+    checkpoint was saved with, or q99, which is logged."""
+    center_crop: bool | None = None
+    """Crop images to 90 % of their area, as models fine-tuned with random crops expect. None: as the checkpoint was
+    saved, or not, which is logged."""
+    preparation: Annotated[str, Choices(*PREPARATIONS)] | None = None
+    """What training frames went through first: "none" (Bridge), "jpeg-lanczos" (ALOHA) or "libero" (also rotated).
+    None: as the checkpoint was saved, or "none", which is logged."""
     cameras: list[str] | None = None
     """Names of the cameras it is shown, in its order, the main one first; None takes those that the checkpoint was
     saved with, or any `images` cameras if it names none."""
-    images: int | None = None
-    """Images a decision where `cameras` are not named; None takes what the checkpoint was saved with, or 1."""
-    attention: str = "sdpa"
+    images: Count | None = None
+    """Images a decision where `cameras` are not named. None takes what the checkpoint was saved with. A published one
+    does not say it: 1 is logged, and has to be said of one with files of the original OpenVLA-OFT."""
+    attention: Annotated[str, Choices("sdpa", "eager")] = "sdpa"
     """Attention kernel of the language model: "sdpa" or "eager"."""
-    dtype: str = "float32"
+    dtype: Annotated[str, Choices("float32", "bfloat16")] = "float32"
     """Of the weights: "float32" or "bfloat16". Log-probabilities are float32 either way."""
-    golden: str = "warn"
+    golden: Annotated[str, Choices(*golden.REACTIONS)] = "warn"
     """When recorded golden actions (`gymnast golden record`) are not reproduced: "warn", "error", or "off"."""
     architecture: Architecture = field(default_factory=Architecture)
     """Sizes of a model from scratch; unused with a checkpoint."""
@@ -110,12 +122,13 @@ class CheckpointPolicy(Policy):
     """Added to the range of an action; see `Normaliser`."""
     config: CheckpointConfig
 
+    parallel: ClassVar[bool] = True
+    """Whether it may see several images and decide a chunk of actions; plain OpenVLA does neither."""
+
     def __init__(self, config: CheckpointConfig, parts: WantedParts) -> None:
         super().__init__()
         check_config(config)
         self.config = config
-        self.needed = self.needs(config)
-        """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
         source = None
         if config.checkpoint is None:
             self.description, tokenizer = _from_scratch(config)
@@ -123,24 +136,32 @@ class CheckpointPolicy(Policy):
             source = open_source(config.checkpoint, config.revision, config.base)
             self.description = read_description(source)
             tokenizer = load_tokenizer(source.directory, source.base)
-        self.unnorm_key, statistics = choose_statistics(self.description.norm_stats, config.unnorm_key)
-        self.units = Normaliser("action", statistics["action"], bounds=config.action_bounds, epsilon=self.epsilon)
+        described = self.description
+        found = Parts() if source is None else find_parts(source)
+        self.facts = find_facts(config, described.config, found, described.where, parallel=self.parallel)
+        """What no tensor shows of how it was trained."""
+        self.chunk_length = self.facts.chunk_length
+        self.unnorm_key, statistics = choose_statistics(described.norm_stats, config.unnorm_key, described.statistics)
+        bounds, where = self.facts.action_bounds, f"{described.statistics}: {self.unnorm_key}"
+        self.units = Normaliser("action", statistics["action"], bounds=bounds, epsilon=self.epsilon, where=where)
         self.action_dim = self.units.width
-        self.model = self._build_model(source, parts, len((statistics.get("proprio") or {}).get("q01", [])))
+        readings = count_readings(statistics, bounds, where) if self.facts.proprio else 0
+        self.needed = needs_of(self.facts, readings, where, found)
+        """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
+        self.model = self._build_model(source, replace(parts, proprio=self.facts.proprio), readings, tokenizer)
         shape = self.model.shape
         self.codec = ActionCodec(vocabulary=shape.effective_vocabulary, bins=shape.bins)
-        self.images = ImageProcessor.from_config(
-            self.description.preprocessor, center_crop=config.center_crop, preparation=config.preparation
-        )
-        self.prompts = PromptEncoder(tokenizer, pad_token=shape.effective_vocabulary)
-        self.proprio = self._proprio_units(statistics) if shape.proprio_dim else None
+        self.processor = self._processor(tokenizer, statistics)
+        """What turns observations into the network's input, for whatever purpose."""
         self.store = self._feature_store()
         recorded = config.golden != "off" and source is not None
         self._golden = golden.read(source.directory) if recorded and source is not None else None
+        if source is not None:
+            self._tell(source, statistics)
 
     @classmethod
     def needs(cls, config: CheckpointConfig) -> Needs:
-        return find_needs(config)
+        return find_needs(config, parallel=cls.parallel)
 
     @property
     def device(self) -> torch.device:
@@ -163,39 +184,23 @@ class CheckpointPolicy(Policy):
         `cropped` images were prepared and cropped already, at random for training. Images that were changed at random
         are not `recurring`: there is no sense in keeping their features.
         """
-        images_BVHWC = observation.latest_BVHWC
-        check_images(images_BVHWC)
-        if len(observation.instructions) != len(images_BVHWC):
-            raise DataError(
-                f"The observation has {len(images_BVHWC)} images and {len(observation.instructions)} instructions; it "
-                "needs one instruction an episode."
-            )
-        if images_BVHWC.shape[1] != self.needed.camera_count:
-            raise DataError(
-                f"The observation shows {images_BVHWC.shape[1]} cameras ({', '.join(observation.cameras)}), and the "
-                f"policy sees {self.needed.camera_count}: name those it is to see, policy.args.cameras=[…]."
-            )
-        shape = self.model.shape
-        taken = images_BVHWC.shape[1] * shape.dino.patches + (1 if shape.proprio_dim else 0) + count + 1
-        limit = int(self.description.config.get("llm_max_length", shape.llama.max_position_embeddings))
-        self.prompts.check_length(observation.instructions, limit, taken)
-        prompts, proprio = self.prompts(observation.instructions, self.device), self._proprio(observation)
-        if self.store is not None and recurring and not cropped:
-            features_BPE = self.store.features(images_BVHWC, self.model.vision_backbone, self._tower_features)
-            return Inputs(None, prompts, proprio, features_BPE.to(self.device))
-        images_BVHWC = images_BVHWC.to(self.device)
-        pixels_BVCHW = self.images.finish(images_BVHWC) if cropped else self.images(images_BVHWC)
-        return Inputs(pixels_BVCHW, prompts, proprio)
+        if self.store is None or cropped or not recurring:
+            return self.processor(observation, count, self.device, prepared=cropped)
+        prompts, proprio = self.processor.words(observation, count, self.device)
+        features = self.store.features(observation.latest_BVHWC, self.model.vision_backbone, self._tower_features)
+        return Inputs(None, prompts, proprio, features.to(self.device))
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint directory that the reference code and this class read; auxiliary heads are left out."""
         golden.forget(Path(directory))
-        cameras = self.needed.cameras
-        config = {**self.description.config, IMAGES_KEY: self.needed.camera_count}
-        if isinstance(cameras, tuple):
-            config[CAMERAS_KEY] = list(cameras)
+        kept = {key: value for key, value in self.description.config.items() if key != CAMERAS_KEY}
+        config = {**kept, **self.facts.entries()}
+        if self.model.shape.proprio_dim:
+            config["proprio_dim"] = self.model.shape.proprio_dim
+        if not self.parallel:
+            del config[CHUNK_KEY]
         self.description = replace(self.description, config=config)
-        save_checkpoint(Path(directory), self.description, self.prompts.tokenizer, self.model)
+        save_checkpoint(Path(directory), self.description, self.processor.prompts.tokenizer, self.model)
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Share the weights among processes (FSDP2); see `sharding.py`. What is saved must be gathered first."""
@@ -209,9 +214,7 @@ class CheckpointPolicy(Policy):
         for episode, own in zip(episodes, generators, strict=True):
             decisions = draw_decisions(episode, self.chunk_length, settings, needs, own)
             if settings.oft_augmentation:
-                observation = decisions.observation
-                prepared = self.images.prepare(observation.latest_BVHWC)
-                decisions = replace(decisions, observation=replace(observation, images_BTVHWC=prepared[:, None]))
+                decisions = replace(decisions, observation=self.processor.prepare(decisions.observation))
             drawn.append(augment(decisions, settings, own))
         return joined(drawn)
 
@@ -231,18 +234,22 @@ class CheckpointPolicy(Policy):
         self._golden = None  # the comparison acts, too
         golden.report(golden.compare(self, recorded), self.config.golden)
 
-    def _build_model(self, source: Source | None, parts: WantedParts, proprio_dim: int) -> OFTModel:
-        config = self.config
+    def _build_model(
+        self, source: Source | None, parts: WantedParts, proprio_dim: int, tokenizer: Tokenizer
+    ) -> OFTModel:
+        config, described = self.config, self.description
         weights, kept = ({}, {}) if source is None else self._read(source)
+        shape = model_shape(described.config, described.where)
+        stated = JsonObject(described.config, described.where, CheckpointError)
+        where = "tokenizer.json" if source is None else str(tokenizer_path(source.directory, source.base))
+        vocabulary = find_vocabulary(stated, tokenizer, where)
         shape = with_parts(
-            model_shape(self.description.config),
+            replace(shape, padding_rows=shape.llama.vocab_size - vocabulary),
             weights,
             regression_dim=self.action_dim if parts.regression else 0,
             proprio_dim=proprio_dim if parts.proprio else 0,
             film=parts.film,
         )
-        if parts.proprio and not shape.proprio_dim:
-            raise ConfigError(f"proprio=true needs statistics of proprioception; those of {self.unnorm_key!r} lack it.")
         if shape.regression_dim not in (0, self.action_dim):
             raise CheckpointError(
                 f"The regression head predicts {shape.regression_dim} dimensions, but the actions of "
@@ -278,16 +285,38 @@ class CheckpointPolicy(Policy):
         return FeatureStore(tuning.feature_store_mib << 20, FEATURE_DTYPES[tuning.feature_dtype or self.config.dtype])
 
     def _tower_features(self, images_BVHWC: Tensor) -> Tensor:
-        pixels_BVCHW = self.images(images_BVHWC.to(self.device))
+        pixels_BVCHW = self.processor.pixels(images_BVHWC.to(self.device))
         return self.model.vision_backbone(pixels_BVCHW.to(self.model.dtype))
 
+    def _processor(self, tokenizer: Tokenizer, statistics: Mapping[str, Any]) -> Processor:
+        described, shape = self.description, self.model.shape
+        images = ImageProcessor.from_config(
+            described.preprocessor,
+            center_crop=self.facts.center_crop,
+            preparation=self.facts.preparation,
+            where=described.preprocessor_file,
+        )
+        stated = JsonObject(described.config, described.where, CheckpointError)
+        limit = shape.llama.max_position_embeddings
+        limit = min(limit, stated.integer("llm_max_length", Range(least=1, most=2**20), default=limit))
+        proprio = self._proprio_units(statistics) if shape.proprio_dim else None
+        processor = Processor(
+            images=images,
+            prompts=PromptEncoder(tokenizer, pad_token=shape.pad_token),
+            proprio=proprio,
+            needs=self.needed,
+            patches=shape.dino.patches,
+            limit=limit,
+        )
+        least = processor.taken(self.chunk_length * self.action_dim) + len(processor.prompts.ids(""))
+        if least > limit:
+            stated.refuse("llm_max_length", f"leaves {limit} positions, fewer than the {least} of images and actions")
+        return processor
+
     def _proprio_units(self, statistics: Mapping[str, Any]) -> Normaliser:
-        width = self.model.shape.proprio_dim
-        if "proprio" not in statistics:
-            raise CheckpointError(
-                f"The policy reads proprioception, but the statistics of {self.unnorm_key!r} hold no 'proprio' entry."
-            )
-        units = Normaliser("proprioception", statistics["proprio"], bounds=self.config.action_bounds)
+        width, where = self.model.shape.proprio_dim, f"{self.description.statistics}: {self.unnorm_key}"
+        bounds = self.facts.action_bounds
+        units = Normaliser("proprioception", statistics["proprio"], bounds=bounds, where=where)
         if units.width != width:
             raise CheckpointError(
                 f"The projector of proprioception takes {width} values, the statistics of {self.unnorm_key!r} have "
@@ -295,21 +324,15 @@ class CheckpointPolicy(Policy):
             )
         return units
 
-    def _proprio(self, observation: Observation) -> Tensor | None:
-        if self.proprio is None:
-            return None
-        proprio_BP = observation.latest_proprio_BP
-        if proprio_BP is None:
-            raise DataError(
-                f"The policy reads {self.proprio.width} proprioceptive values, and the observation has none. Use a "
-                "world that measures them, or a checkpoint without a proprio_projector."
+    def _tell(self, source: Source, statistics: Mapping[str, Any]) -> None:
+        """Log what the files leave open."""
+        self.facts.tell(source.find("config.json"))
+        if "mask" not in statistics["action"]:
+            logger.warning(
+                "%s: %s: action has no mask: every dimension is taken for normalised, as the reference does.",
+                self.description.statistics,
+                self.unnorm_key,
             )
-        if proprio_BP.shape[0] != len(observation.instructions) or proprio_BP.dim() != 2:
-            raise DataError(
-                f"The observation's current proprioception is {tuple(proprio_BP.shape)}; it needs one row of "
-                f"{self.proprio.width} an episode."
-            )
-        return self.proprio.normalise(proprio_BP.to(self.device)).float()
 
 
 def check_config(config: CheckpointConfig) -> None:

@@ -19,7 +19,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.reading import JsonObject, as_object, parse_json
 from gymnast_openvla_oft.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
@@ -33,9 +35,10 @@ from gymnast_openvla_oft.adapters import (
 )
 from gymnast_openvla_oft.components import optional_part, plain_name, read_components, write_components
 from gymnast_openvla_oft.hub import FILES, locate
+from gymnast_openvla_oft.images import RESIZES, input_size
 from gymnast_openvla_oft.initialise import fill_missing
-from gymnast_openvla_oft.model import ModelShape, OFTModel
-from gymnast_openvla_oft.prompt import TOKENIZER_FILE
+from gymnast_openvla_oft.model import END_TOKEN, ModelShape, OFTModel
+from gymnast_openvla_oft.prompt import BEGIN_TOKEN, TOKENIZER_FILE
 from gymnast_openvla_oft.weights import (
     MAX_SHARD,
     has_weights,
@@ -88,6 +91,11 @@ class Description:
     """Action statistics by dataset: `dataset_statistics.json`, or `config.json`'s without that file."""
     companions: Mapping[str, bytes] = field(default_factory=dict)
     """Content of the files in `COMPANIONS` that there are."""
+    where: str = "config.json"
+    """Path of that file, for errors."""
+    preprocessor_file: str = "preprocessor_config.json"
+    statistics: str = "config.json: norm_stats"
+    """File of the statistics, for errors."""
 
 
 def open_source(
@@ -117,14 +125,23 @@ def open_source(
 
 def read_description(source: Source) -> Description:
     """The JSON files of a checkpoint. Raises `CheckpointError` when one is missing or contradicts another."""
-    config = read_json(source.find("config.json"))
-    preprocessor = read_json(source.find("preprocessor_config.json"))
-    _check_image_size(source.directory, config, preprocessor)
+    path, preprocessor_path = source.find("config.json"), source.find("preprocessor_config.json")
+    config, preprocessor = read_json(path), read_json(preprocessor_path)
+    _check_images(path, config, preprocessor_path, preprocessor)
     statistics = source.find(STATISTICS_FILE)
     norm_stats = read_json(statistics) if statistics.is_file() else config.get("norm_stats", {})
     paths = {name: source.find(name) for name in COMPANIONS}
     companions = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
-    return Description(config, preprocessor, norm_stats, companions)
+    _check_companions({paths[name]: content for name, content in companions.items() if name.endswith(".json")})
+    return Description(
+        config,
+        preprocessor,
+        norm_stats,
+        companions,
+        where=str(path),
+        preprocessor_file=str(preprocessor_path),
+        statistics=str(statistics) if statistics.is_file() else f"{path}: norm_stats",
+    )
 
 
 def read_state(source: Source) -> dict[str, Tensor]:
@@ -223,18 +240,31 @@ def _new_companions(config: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: (json.dumps(x, indent=2, sort_keys=True) + "\n").encode() for name, x in contents.items()}
 
 
-def _check_image_size(where: Path, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> None:
-    try:
-        side = int(config["image_sizes"][0])
-        sizes = {(int(height), int(width)) for _, height, width in preprocessor["input_sizes"]}
-    except (KeyError, IndexError, TypeError, ValueError):
-        return  # the readers of these entries say what they lack
-    if sizes != {(side, side)}:
-        shown = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
+def _check_images(where: Path, config: Mapping[str, Any], file: Path, preprocessor: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` unless both files describe the same images."""
+    stated = JsonObject(dict(config), str(where), CheckpointError)
+    processor = JsonObject(dict(preprocessor), str(file), CheckpointError)
+    side, made = stated.integers("image_sizes", length=2)[0], input_size(processor)
+    if made != side:
         raise CheckpointError(
-            f"{where}: preprocessor_config.json makes images of {shown} pixels, but config.json describes vision "
+            f"{file}: input_sizes makes images of {made}x{made} pixels, but config.json describes vision "
             f"towers for {side}x{side}. One of the two files is another model's."
         )
+    strategies = [held.text("image_resize_strategy", RESIZES, default=None) for held in (stated, processor)]
+    if None not in strategies and len(set(strategies)) > 1:
+        processor.refuse("image_resize_strategy", f"is {strategies[1]!r}, but that of config.json is {strategies[0]!r}")
+
+
+def _check_companions(contents: Mapping[Path, bytes]) -> None:
+    """Raise `CheckpointError` for a file that is no JSON object, or that contradicts the ids that prompts are made
+    of."""
+    for path, content in contents.items():
+        held = as_object(parse_json(content, str(path), CheckpointError), str(path), CheckpointError)
+        if path.name == "generation_config.json":
+            for key, wanted in (("bos_token_id", BEGIN_TOKEN), ("eos_token_id", END_TOKEN)):
+                if held.integer(key, Range(least=0), default=wanted) != wanted:
+                    held.refuse(key, f"is {held[key]}; that of OpenVLA's language models is {wanted}")
+            held.integer("pad_token_id", Range(least=-1), default=None)
 
 
 def _check_fit(directory: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

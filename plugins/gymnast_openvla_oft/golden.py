@@ -97,8 +97,8 @@ def environment(policy: Policy) -> dict[str, str]:
     found["matmul_precision"] = torch.get_float32_matmul_precision()
     options = getattr(policy, "config", None)
     settings = asdict(options) if options is not None else {}
-    for name in ("unnorm_key", "chunk_length"):  # what null stood for
-        settings[name] = getattr(policy, name, settings.get(name))
+    for name in ("unnorm_key", "chunk_length", "center_crop", "preparation", "action_bounds"):  # what null stood for
+        settings[name] = getattr(policy, name, getattr(getattr(policy, "facts", None), name, settings.get(name)))
     return found | {f"{key}": str(value) for key, value in settings.items() if key not in (*NOT_SETTINGS, "dtype")}
 
 

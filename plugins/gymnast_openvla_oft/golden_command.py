@@ -45,6 +45,7 @@ def record_command(
     from gymnast_core.config import parse_overrides
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft import golden as files
+    from gymnast_openvla_oft.base import CheckpointPolicy
 
     args = parse_overrides(overrides)
     policy = _build(name, checkpoint, args, device)
@@ -53,7 +54,7 @@ def record_command(
         tasks = registries().datasets.build(dataset, key="tasks").tasks()
         observation = files.task_observation([tasks[i] for i in range(min(count, len(tasks)))], needs)
     else:
-        size = image_size or int(getattr(getattr(policy, "images", None), "size", 224))
+        size = image_size or (policy.processor.images.size if isinstance(policy, CheckpointPolicy) else 224)
         observation = files.made_up_observation(size, needs)
     recorded = files.record(policy, observation, name, args)
     files.write(checkpoint, recorded)

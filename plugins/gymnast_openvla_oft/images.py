@@ -12,10 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from gymnast_core.reading import JsonObject, as_object
 from gymnast_openvla_oft.jpeg import jpeg_round_trip
 
 CROP_AREA = 0.9
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+COLOURS = {"means": (IMAGENET[0], HALF), "stds": (IMAGENET[1], HALF)}
+"""What DINOv2 and SigLIP were trained with (timm's `data_config`)."""
+ROUNDING = 4e-3
+"""Published files hold these numbers in bfloat16."""
+MAX_SIDE = 4096
 RESIZES = ("resize-naive", "letterbox", "resize-crop")
 PREPARATIONS = ("none", "jpeg-lanczos", "libero")
 """What happened to the frames that a model was trained on before anything else; see `ImageProcessor.preparation`."""
@@ -39,17 +48,26 @@ class ImageProcessor:
     (ALOHA); "libero", the same after a rotation by 180°, because LIBERO's camera is upside down."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, center_crop: bool, preparation: str = "none") -> ImageProcessor:
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        center_crop: bool,
+        preparation: str = "none",
+        where: str = "preprocessor_config.json",
+    ) -> ImageProcessor:
+        """Raises `CheckpointError` for a file (`where`) that describes another processor than the towers were trained
+        with."""
         if preparation not in PREPARATIONS:
             raise ConfigError(unknown_name("preparation", preparation, PREPARATIONS))
-        strategy = config.get("image_resize_strategy", "resize-naive")
-        if strategy not in RESIZES:
-            raise CheckpointError(unknown_name("image_resize_strategy", strategy, RESIZES))
-        try:
-            size = int(config["input_sizes"][0][-1])
-            means, stds = (tuple(map(tuple, config[name])) for name in ("means", "stds"))
-        except (KeyError, IndexError, TypeError) as error:
-            raise CheckpointError(f"preprocessor_config.json lacks or garbles {error}.") from error
+        stated = as_object(config, where, CheckpointError)
+        strategy = stated.text("image_resize_strategy", RESIZES, default="resize-naive")
+        if not stated.flag("use_fused_vision_backbone", default=True):
+            stated.refuse("use_fused_vision_backbone", "is false; the network has two vision towers")
+        if stated.values.get("interpolations", ["bicubic"] * 2) != ["bicubic"] * 2:
+            stated.refuse("interpolations", f"is {stated['interpolations']}; images are resized bicubically here")
+        size = input_size(stated)
+        means, stds = (_colours(stated, name) for name in ("means", "stds"))
         return cls(size, means, stds, strategy=strategy, center_crop=center_crop, preparation=preparation)
 
     def __call__(self, images_BVHWC: Tensor) -> Tensor:
@@ -81,6 +99,32 @@ class ImageProcessor:
         # The reference pads the images of both towers with the last tower's mean.
         fill = tuple(int(mean * 255) for mean in self.means[-1])
         return _each(images_BVHWC, lambda image: resize(image, self.size, self.strategy, fill))
+
+
+def input_size(stated: JsonObject) -> int:
+    """Pixels a side that a `preprocessor_config.json` makes of an image, for both towers alike."""
+    sizes = stated["input_sizes"]
+    side = sizes[0][-1] if isinstance(sizes, list) and sizes and isinstance(sizes[0], list) and sizes[0] else None
+    if type(side) is not int or not 1 <= side <= MAX_SIDE or sizes != [[3, side, side]] * 2:
+        stated.refuse(
+            "input_sizes", f"is {sizes}; it must be [3, side, side] for each of two vision towers, side alike"
+        )
+    return side
+
+
+def _colours(stated: JsonObject, name: str) -> tuple[tuple[float, ...], ...]:
+    """The mean or deviation of red, green and blue for each tower, which are those that the tower was trained with."""
+    towers = stated[name]
+    if not isinstance(towers, list) or len(towers) != len(COLOURS[name]):
+        stated.refuse(name, f"must have one list of three numbers for each of {len(COLOURS[name])} vision towers")
+    found = []
+    for i, (colours, wanted) in enumerate(zip(towers, COLOURS[name], strict=True)):
+        tower = JsonObject({f"{name}[{i}]": colours}, stated.place, CheckpointError)
+        numbers = tower.numbers(f"{name}[{i}]", Range(least=0, most=1), length=3)
+        if max(abs(x - y) for x, y in zip(numbers, wanted, strict=True)) > ROUNDING:
+            tower.refuse(f"{name}[{i}]", f"is {numbers}, but this vision tower was trained with {list(wanted)}")
+        found.append(tuple(numbers))
+    return tuple(found)
 
 
 def _each(images_BVHWC: Tensor, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:

@@ -33,7 +33,7 @@ class ModelShape:
     bins: int
     """Action tokens: the last ids of the effective vocabulary."""
     padding_rows: int
-    """Rows of the embedding table beyond the effective vocabulary (`pad_to_multiple_of`)."""
+    """Rows of the embedding table beyond the effective vocabulary."""
     regression_dim: int = 0
     """A, dimensions of the regression head's actions; 0 is a model that decides in tokens."""
     proprio_dim: int = 0
@@ -41,8 +41,14 @@ class ModelShape:
 
     @property
     def effective_vocabulary(self) -> int:
-        """Token ids in use; also the id of the padding token."""
+        """Token ids in use."""
         return self.llama.vocab_size - self.padding_rows
+
+    @property
+    def pad_token(self) -> int:
+        """Id behind the vocabulary, as in published checkpoints; the last one where the embeddings have no row for it.
+        What is padded is masked, so that its embedding has no influence."""
+        return min(self.effective_vocabulary, self.llama.vocab_size - 1)
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ class OFTModel(nn.Module):
     def embed(self, prefix_BPE: Tensor, prompts: Prompts, count: int) -> tuple[Tensor, Tensor]:
         """The language model's input (B, S, E) and which of its positions are real, bool (B, S)."""
         ids_BS, lengths_B1 = prompts.ids_BS, prompts.lengths_B[:, None]
-        pad = self.shape.effective_vocabulary
+        pad = self.shape.pad_token
         offset = torch.arange(ids_BS.shape[1] + count, device=ids_BS.device)[None]
         text = offset < lengths_B1 - 1
         end = offset == lengths_B1 - 1 + count

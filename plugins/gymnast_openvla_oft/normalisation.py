@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from gymnast_core.reading import JsonObject, as_object
 
 BOUNDS = {"q99": ("q01", "q99"), "minmax": ("min", "max")}
 """Statistics that become -1 and 1: quantiles (Bridge, LIBERO) or extremes (ALOHA)."""
@@ -16,31 +19,37 @@ OFT_EPSILON = 1e-8
 """What OpenVLA-OFT adds to a range, so that a constant dimension does not divide by zero. Plain OpenVLA adds none."""
 
 
+LARGEST = Range(least=-1e6, most=1e6)
+"""Robot units: metres, radians, pixels at most."""
+ORDER = ("min", "q01", "q99", "max")
+ROUNDING = 1e-4
+"""Share of a range by which statistics that were computed in different precisions may be out of order."""
+
+
 class Normaliser:
     """The linear map between robot units and [-1, 1], a dimension at a time, in float64 as in the reference.
 
-    `what` names the quantity in errors. Dimensions outside the statistics' mask (grippers) pass through.
+    `what` names the quantity, and `where` the statistics, in errors. Dimensions outside the statistics' mask (grippers)
+    pass through. Raises `CheckpointError` for statistics that cannot be right.
     """
 
-    def __init__(self, what: str, statistics: Mapping[str, Any], *, bounds: str, epsilon: float = OFT_EPSILON) -> None:
-        if bounds not in BOUNDS:
-            raise ConfigError(unknown_name("action_bounds", bounds, BOUNDS))
-        low, high = BOUNDS[bounds]
-        missing = {low, high} - set(statistics)
-        if missing:
-            raise CheckpointError(
-                f"The {what} statistics lack {', '.join(sorted(missing))}; they hold "
-                f"{', '.join(statistics)}. Choose the other kind with action_bounds=q99|minmax."
-            )
+    def __init__(
+        self,
+        what: str,
+        statistics: Mapping[str, Any],
+        *,
+        bounds: str,
+        epsilon: float = OFT_EPSILON,
+        where: str = "norm_stats",
+    ) -> None:
+        held = as_object(statistics, f"{where}: {what}", CheckpointError)
+        check_statistics(held)
         self.what = what
         self.epsilon = epsilon
-        self.low = torch.tensor(statistics[low], dtype=torch.float64)
-        self.high = torch.tensor(statistics[high], dtype=torch.float64)
-        mask = statistics.get("mask") or [True] * len(self.low)
-        self.mask = torch.tensor(mask, dtype=torch.bool)
-        if not len(self.low) == len(self.high) == len(self.mask):
-            lengths = f"{len(self.low)}, {len(self.high)}, {len(self.mask)}"
-            raise CheckpointError(f"The {what} statistics' {low}, {high}, mask differ in length: {lengths}.")
+        low, high = _bounds(what, held, bounds)
+        self.low = torch.tensor(low, dtype=torch.float64)
+        self.high = torch.tensor(high, dtype=torch.float64)
+        self.mask = torch.tensor(held.flags("mask", default=[True] * len(low)), dtype=torch.bool)
 
     @property
     def width(self) -> int:
@@ -67,20 +76,71 @@ class Normaliser:
         return self.low.to(device), self.high.to(device), self.mask.to(device)
 
 
-def choose_statistics(norm_stats: Mapping[str, Any], key: str | None) -> tuple[str, Mapping[str, Any]]:
+def choose_statistics(norm_stats: Any, key: str | None, where: str = "norm_stats") -> tuple[str, dict[str, Any]]:
     """The statistics (of actions, perhaps of proprioception) of dataset `key`, or of the only dataset there is.
 
-    Raises `ConfigError` that lists the datasets when `key` is unknown or missing among several.
+    `where` names the file in errors. Raises `ConfigError` that lists the datasets when `key` is unknown or missing
+    among several, and `CheckpointError` for statistics that cannot be right.
     """
+    held = as_object(norm_stats, where, CheckpointError)
     if key is None:
-        if len(norm_stats) != 1:
+        if len(held.values) != 1:
             raise ConfigError(
-                f"The checkpoint holds action statistics of {len(norm_stats)} datasets; choose one with "
-                f"unnorm_key: {', '.join(sorted(norm_stats)) or 'none'}."
+                f"The checkpoint holds action statistics of {len(held.values)} datasets; choose one with "
+                f"unnorm_key: {', '.join(sorted(held.values)) or 'none'}."
             )
-        key = next(iter(norm_stats))
-    if key not in norm_stats:
-        raise ConfigError(unknown_name("action statistics (unnorm_key)", key, norm_stats))
-    if "action" not in norm_stats[key]:
-        raise CheckpointError(f"The statistics of {key!r} hold no 'action' entry.")
-    return key, norm_stats[key]
+        key = next(iter(held.values))
+    if key not in held:
+        raise ConfigError(unknown_name("action statistics (unnorm_key)", key, held.values))
+    chosen = held.object(key)
+    if "action" not in chosen:
+        raise CheckpointError(f"{where}: the statistics of {key!r} hold no 'action' entry.")
+    check_statistics(chosen.object("action"))
+    if readings := chosen.object("proprio", default=None):
+        check_statistics(readings)
+    return key, chosen.values
+
+
+def count_readings(chosen: Mapping[str, Any], bounds: str, where: str = "norm_stats") -> int:
+    """Proprioceptive readings that a dataset's statistics know of, 0 without."""
+    statistics = as_object(chosen, where, CheckpointError).object("proprio", default=None)
+    return 0 if statistics is None else len(_bounds("proprioception", statistics, bounds)[0])
+
+
+def check_statistics(statistics: JsonObject) -> None:
+    """Raise `CheckpointError` unless all lists have one length, and their numbers the order that statistics have."""
+    names = [name for name in (*ORDER, "mean", "std") if name in statistics]
+    found = {name: statistics.numbers(name, LARGEST) for name in names}
+    lengths = {name: len(numbers) for name, numbers in found.items()}
+    if "mask" in statistics:
+        lengths["mask"] = len(statistics.flags("mask"))
+    if 0 in lengths.values() or len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise CheckpointError(f"{statistics.place}: the lists must have one number a dimension each; they have {said}.")
+    for lower, higher in pairwise(name for name in ORDER if name in found):
+        _check_order(statistics, lower, higher)
+    for lower, higher in (("min", "mean"), ("mean", "max")):
+        if lower in found and higher in found:
+            _check_order(statistics, lower, higher)
+    if min(found.get("std", [0.0])) < 0:
+        statistics.refuse("std", "has a negative number")
+
+
+def _check_order(statistics: JsonObject, lower: str, higher: str) -> None:
+    for i, (low, high) in enumerate(zip(statistics.numbers(lower), statistics.numbers(higher), strict=True)):
+        if low - high > ROUNDING * max(abs(low), abs(high)):
+            statistics.refuse(f"{lower}[{i}]", f"is {low:g}, above {higher}[{i}], which is {high:g}")
+
+
+def _bounds(what: str, statistics: JsonObject, bounds: str) -> tuple[list[float], list[float]]:
+    """What becomes -1 and 1."""
+    if bounds not in BOUNDS:
+        raise ConfigError(unknown_name("action_bounds", bounds, BOUNDS))
+    missing = [name for name in BOUNDS[bounds] if name not in statistics]
+    if missing:
+        raise CheckpointError(
+            f"{statistics.place}: the {what} statistics lack {', '.join(missing)}; they hold "
+            f"{', '.join(statistics.values)}. Choose the other kind with action_bounds=q99|minmax."
+        )
+    low, high = (statistics.numbers(name, LARGEST) for name in BOUNDS[bounds])
+    return low, high

@@ -27,6 +27,7 @@ class OpenVLA(CheckpointPolicy):
 
     api_version = 2
     epsilon: ClassVar[float] = 0.0
+    parallel: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config(CheckpointConfig):
@@ -45,7 +46,6 @@ class OpenVLA(CheckpointPolicy):
                 f"{config.checkpoint} has a regression head, proprioception or FiLM: it is an OpenVLA-OFT checkpoint. "
                 "Set policy.name=openvla-oft."
             )
-        self.chunk_length = 1
         self.check_golden_actions()
 
     def _act(self, observation: Observation, temperature: float, generator: torch.Generator | None) -> ActionChunk:

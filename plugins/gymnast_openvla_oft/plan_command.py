@@ -99,10 +99,9 @@ def _policy(part: ComponentConfig) -> Any:
     from gymnast_core.plugins.compose import registries
     from gymnast_openvla_oft.architecture import checkpoint_config, model_shape, with_parts
     from gymnast_openvla_oft.base import check_config
+    from gymnast_openvla_oft.facts import Parts, find_facts
     from gymnast_openvla_oft.hub import locate
-    from gymnast_openvla_oft.needs import CAMERAS_KEY, IMAGES_KEY, find_cameras
     from gymnast_openvla_oft.normalisation import choose_statistics
-    from gymnast_openvla_oft.policy import CHUNK_KEY
     from gymnast_openvla_oft.weights import read_json
 
     if part.name not in POLICIES:
@@ -124,10 +123,9 @@ def _policy(part: ComponentConfig) -> Any:
         model_shape(config), {}, film=getattr(options, "film", False) or "vision_backbone" in parts,
         proprio_dim=len((found.get("proprio") or {}).get("q01", [])) if proprio else 0,
     )  # fmt: skip
-    chunk = 1 if part.name == "openvla" else options.chunk_length or int(config.get(CHUNK_KEY, 5))
-    cameras = find_cameras(options, config.get(IMAGES_KEY), config.get(CAMERAS_KEY))
-    views = cameras if isinstance(cameras, int) else len(cameras)
-    return shape, options, (chunk, len(found["action"]["q01"])), views
+    facts = find_facts(options, config, Parts(), "config.json", parallel=part.name != "openvla")
+    width = len(next(iter(found["action"].values())))
+    return shape, options, (facts.chunk_length, width), facts.images
 
 
 def _world(part: ComponentConfig) -> Any:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Choices, Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation
 from gymnast_openvla_oft.auxiliary import PointHeads
 from gymnast_openvla_oft.base import DTYPES, CheckpointConfig, CheckpointPolicy, WantedParts
 from gymnast_openvla_oft.decoding import choose, score
+from gymnast_openvla_oft.facts import MAX_CHUNK
 from gymnast_openvla_oft.imitation import Decisions, token_loss, token_metrics
 from gymnast_openvla_oft.model import Hidden
 
-CHUNK_KEY = "num_actions_chunk"
-"""Key of `config.json` that remembers the chunk length; published checkpoints leave it to the user."""
 ACTION_HEADS = ("tokens", "l1")
 UNSUPERVISED = (
     "a regression (L1) head predicts one action and no distribution over actions, and the token head (lm_head) beside "
@@ -37,12 +37,14 @@ class OpenVLAOFT(CheckpointPolicy):
 
     @dataclass(frozen=True)
     class Config(CheckpointConfig):
-        chunk_length: int | None = None
-        """L, actions a decision; None takes what the checkpoint was saved with, or 5 (Bridge) if silent."""
-        action_head: str | None = None
+        chunk_length: Annotated[int, Range(least=1, most=MAX_CHUNK)] | None = None
+        """L, actions a decision. None takes what the checkpoint was saved with. A published one does not say it: 5
+        (Bridge) is logged, and has to be said of one with files of the original OpenVLA-OFT."""
+        action_head: Annotated[str, Choices("tokens", "l1")] | None = None
         """"tokens", or "l1" for a regression head, a new one where the checkpoint has none; None: the checkpoint's."""
-        proprio: bool = False
-        """Add a projector of proprioception to a checkpoint that has none; one that it has is always used."""
+        proprio: bool | None = None
+        """Whether it reads proprioception. None: if the checkpoint has a projector of it, which is always used. True
+        adds one to a checkpoint that has none, to be trained."""
         film: bool = False
         """Add FiLM to the vision towers of a checkpoint that has none; FiLM that it has is always used."""
 
@@ -51,14 +53,13 @@ class OpenVLAOFT(CheckpointPolicy):
 
     def __init__(self, config: Config) -> None:
         _check(config)
-        super().__init__(config, WantedParts(config.action_head == "l1", config.proprio, config.film))
+        super().__init__(config, WantedParts(config.action_head == "l1", bool(config.proprio), config.film))
         self.regression = self.model.shape.regression_dim > 0
         if self.regression and config.action_head == "tokens":
             raise CheckpointError(
                 f"{config.checkpoint} was not trained to predict tokens (action_head=tokens): {UNSUPERVISED}"
                 "Leave action_head out to evaluate it."
             )
-        self.chunk_length = config.chunk_length or int(self.description.config.get(CHUNK_KEY, 5))
         self.auxiliary: PointHeads | None = None
         if config.imitation.auxiliary_points:
             generator = torch.Generator().manual_seed(config.architecture.seed)
@@ -107,11 +108,6 @@ class OpenVLAOFT(CheckpointPolicy):
         """Loss, token accuracy and greedy action error (normalised units) on unaugmented decisions."""
         loss = self._imitation(self.plain_decisions(episodes, generator))
         return {"loss": float(loss.mean), **{name: float(metric.value) for name, metric in loss.metrics.items()}}
-
-    def save(self, directory: Path) -> None:
-        config = {**self.description.config, CHUNK_KEY: self.chunk_length}
-        self.description = replace(self.description, config=config)
-        super().save(directory)
 
     def _imitation(self, decisions: Decisions, **inputs: bool) -> LossSum:
         """Weighed by decisions: each is a chunk of as many actions."""

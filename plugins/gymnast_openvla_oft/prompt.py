@@ -11,7 +11,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from gymnast_core.errors import CheckpointError, DataError
-from gymnast_openvla_oft.model import Prompts
+from gymnast_openvla_oft.model import END_TOKEN, Prompts
 
 SPACE = "▁"
 """Llama's lone-space token (id 29871 there), with which every prompt ends."""
@@ -42,6 +42,11 @@ class PromptEncoder:
             raise CheckpointError(f"The tokenizer has no lone-space token {SPACE!r}, with which OpenVLA's prompts end.")
         self.space = space
         self._known: dict[str, list[int]] = {}
+        begin = self.ids("")
+        if END_TOKEN in begin or BEGIN_TOKEN in begin[1:]:
+            raise CheckpointError(
+                f"The tokenizer puts BOS or the end token (id {END_TOKEN}) into a prompt: {begin}. Llama's does not."
+            )
 
     def ids(self, instruction: str) -> list[int]:
         """Token ids of an instruction's prompt, BOS first, the lone space last."""
@@ -73,11 +78,16 @@ def pad_prompts(rows: Sequence[Sequence[int]], pad_token: int, device: torch.dev
     return Prompts(ids_BS=torch.tensor(ids).to(device), lengths_B=lengths.to(device))
 
 
+def tokenizer_path(directory: Path, base: Path | None = None) -> Path:
+    """The file of a checkpoint's tokenizer, or of its base model's; it need not exist."""
+    paths = [place / TOKENIZER_FILE for place in (directory, base) if place is not None]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
     """The fast tokenizer of a checkpoint, or of its base model. Raises `CheckpointError` when there is none."""
-    paths = [place / TOKENIZER_FILE for place in (directory, base) if place is not None]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
+    path = tokenizer_path(directory, base)
+    if not path.is_file():
         advice = "Copy it from the model that this one was trained from."
         if (directory / SENTENCEPIECE_FILE).is_file():
             advice = (

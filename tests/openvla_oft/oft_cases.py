@@ -93,7 +93,9 @@ def golden_policy(directory: Path, facts: dict[str, Any], **options: Any) -> Ope
 
 
 def load_tiny(directory: Path | str, key: str = "bridge_dataset", **options: Any) -> OpenVLAOFT:
-    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), unnorm_key=key, **options))
+    """A policy of one image and, unless `options` say otherwise, Bridge's chunks, which no golden file states."""
+    facts = {"images": 1, "chunk_length": 5, **options}
+    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), unnorm_key=key, **facts))
 
 
 def greedy(policy: OpenVLAOFT) -> ActionChunk:

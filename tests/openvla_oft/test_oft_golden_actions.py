@@ -32,7 +32,8 @@ def record(directory: Path, *arguments: str) -> None:
 
 
 def load(directory: Path, **options: Any) -> OpenVLAOFT:
-    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), **{"unnorm_key": KEY, **options}))
+    facts = {"images": 1, "chunk_length": 5, "center_crop": False, "preparation": "none", "action_bounds": "q99"}
+    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), **{"unnorm_key": KEY, **facts, **options}))
 
 
 def pretend(directory: Path, **environment: str) -> None:
@@ -95,6 +96,7 @@ def test_another_attention_kernel_is_no_change_of_behaviour(words: Path) -> None
 def test_loading_warns_refuses_or_is_silent(words: Path, caplog: pytest.LogCaptureFixture) -> None:
     record(words)
     pretend(words, transformers="4.40.1")
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         load(words)
     assert not caplog.records, "the actions are the same, so another version is no reason to warn"

@@ -108,5 +108,8 @@ def test_other_dtypes_and_shapes_are_refused(golden: Path, images: Tensor) -> No
 
 
 def test_unknown_strategy_is_named(golden: Path) -> None:
-    with pytest.raises(CheckpointError, match="Did you mean 'letterbox'"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"image_resize_strategy is .leterbox.; it must be one of resize-naive",
+    ):
         processor(golden, 56, image_resize_strategy="leterbox")

@@ -293,8 +293,8 @@ def test_training_with_the_oft_recipe_crops_once_and_validation_in_the_centre() 
     config = replace(small_config(), center_crop=True, imitation=Imitation(oft_augmentation=True))
     policy = OpenVLAOFT(config)
     seen: list[Tensor] = []
-    finish = policy.images.finish
-    object.__setattr__(policy.images, "finish", lambda images: (seen.append(images), finish(images))[1])
+    finish = policy.processor.images.finish
+    object.__setattr__(policy.processor.images, "finish", lambda images: (seen.append(images), finish(images))[1])
     policy.training_loss(episodes(2), generator=seeded())
     policy.validate(episodes(2), generator=seeded())
     for row, (episode, generator) in enumerate(zip(episodes(2), episode_generators(seeded(), 2), strict=True)):

@@ -109,14 +109,14 @@ class TestDirectories:
             load_tiny(words)
 
     def test_a_tokenizer_s_padding_and_truncation_are_none_of_the_prompt_s_business(self, words: Path) -> None:
-        before = load_tiny(words).prompts.ids("w24 w121 w77")
+        before = load_tiny(words).processor.prompts.ids("w24 w121 w77")
         tokenizer = Tokenizer.from_file(str(words / "tokenizer.json"))
         tokenizer.enable_padding(length=64, pad_id=0)
         tokenizer.enable_truncation(2)
         tokenizer.save(str(words / "tokenizer.json"))
         policy = load_tiny(words)
-        assert policy.prompts.ids("w24 w121 w77") == before == [1, 24, 121, 77, 150]
-        assert policy.prompts.tokenizer.padding is not None, "what is saved is the tokenizer as it came"
+        assert policy.processor.prompts.ids("w24 w121 w77") == before == [1, 24, 121, 77, 150]
+        assert policy.processor.prompts.tokenizer.padding is not None, "what is saved is the tokenizer as it came"
 
     def test_a_tokenizer_without_bos(self, words: Path) -> None:
         tokenizer = Tokenizer.from_file(str(words / "tokenizer.json"))

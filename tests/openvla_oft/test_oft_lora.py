@@ -209,6 +209,7 @@ def config_7b() -> dict[str, Any]:
     """The config.json of openvla-7b: everything else about Llama 2 7B is transformers' default."""
     small = checkpoint_config(small_config().architecture, 0, "x")
     text = {"model_type": "llama", "pad_token_id": 32000, "vocab_size": 32064}
+    del small["action_token_ids"], small["pad_token_id"]
     return {**small, "image_sizes": [224, 224], "tiny_timm_kwargs": None, "text_config": text}
 
 

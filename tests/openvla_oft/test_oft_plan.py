@@ -90,7 +90,7 @@ def test_activations_are_close_to_what_autograd_keeps(small: Job, train: dict[st
     if train.get("checkpointing"):
         measured += size_of(planned, "a layer's backward pass")
     # The prompts are as long as those of the plan.
-    assert real.prompts(observation().instructions, torch.device("cpu")).ids_BS.shape[1] == TYPICAL_PROMPT
+    assert real.processor.prompts(observation().instructions, torch.device("cpu")).ids_BS.shape[1] == TYPICAL_PROMPT
     assert 0.85 < size_of(planned, "activations") / measured < 1.15
 
 

@@ -53,7 +53,7 @@ def close(found: Tensor, wanted: Tensor, atol: float = 1e-4) -> None:
 
 def seen_as(policy: OpenVLAOFT, pixels_BVCHW: Tensor) -> Tensor:
     """Make the policy read these pixel values; returns images to hand it."""
-    policy.images = lambda images: pixels_BVCHW  # type: ignore[assignment]
+    policy.processor = replace(policy.processor, images=lambda images: pixels_BVCHW)  # type: ignore[arg-type]
     batch, views = pixels_BVCHW.shape[:2]
     return torch.zeros(batch, views, 8, 8, 3, dtype=torch.uint8)
 
@@ -78,7 +78,7 @@ def test_act_and_evaluate(words: Path, name: str) -> None:
 
 def test_normalised_proprioception(words: Path) -> None:
     policy, _, case = built(ALOHA, words)
-    close(policy.proprio.normalise(case["proprio_raw"]), case["proprio_normalized"], atol=1e-12)
+    close(policy.processor.proprio.normalise(case["proprio_raw"]), case["proprio_normalized"], atol=1e-12)
 
 
 @torch.no_grad()
@@ -177,7 +177,7 @@ def test_regression_head_and_film(words: Path, variant: str, sample: int) -> Non
         actions = policy.units.unnormalise(policy.codec.decode(tokens.view(8, 7)))
         close(actions, case[f"discrete.actions_unnorm.{sample}"], atol=1e-9)
         return
-    if policy.proprio is not None:
+    if policy.processor.proprio is not None:
         close(inputs.proprio_BP[0].double(), case[f"input.state_normalized.{sample}"], atol=1e-6)
     chunk = policy.act(seen, temperature=0.0)
     close(chunk.actions_BLA[0].double(), case[f"{variant}.actions_unnorm.{sample}"])

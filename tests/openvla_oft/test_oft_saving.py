@@ -35,7 +35,7 @@ MANIFEST = {name: tuple(x.shape) for name, x in load_file(GOLDEN / "tiny_ckpt" /
 
 
 def load(directory: Path, **options: Any) -> OpenVLAOFT:
-    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), unnorm_key=KEY, **options))
+    return OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(directory), unnorm_key=KEY, **{"images": 1, **options}))
 
 
 def seen() -> Observation:
@@ -81,7 +81,7 @@ def test_round_trip_of_the_reference_layout(tmp_path: Path, name: str) -> None:
 def test_shards_replace_a_single_file_and_back(words: Path, tmp_path: Path) -> None:
     policy, saved = load(words), tmp_path / "saved"
     policy.save(saved)
-    save_checkpoint(saved, policy.description, policy.prompts.tokenizer, policy.model, max_shard=500_000)
+    save_checkpoint(saved, policy.description, policy.processor.prompts.tokenizer, policy.model, max_shard=500_000)
     shards = sorted(path.name for path in saved.glob("*.safetensors"))
     assert len(shards) >= 3 and "model.safetensors" not in shards
     index = json.loads((saved / "model.safetensors.index.json").read_text())
@@ -125,9 +125,9 @@ def test_component_files_survive_under_their_published_names(words: Path, tmp_pa
 def test_the_film_file_has_the_names_that_peft_gives_the_towers(words: Path, tmp_path: Path) -> None:
     """The reference loads the file strictly, into towers that it put under peft with all linear layers adapted."""
     add_component(words, "vision_backbone", film_towers())
-    load(words).save(tmp_path / "saved")
+    load(words, chunk_length=8).save(tmp_path / "saved")
     found = torch.load(tmp_path / "saved" / "vision_backbone--latest_checkpoint.pt", weights_only=True)
-    plain = load(words).model.vision_backbone
+    plain = load(words, chunk_length=8).model.vision_backbone
     for block in (*plain.featurizer.blocks, *plain.fused_featurizer.blocks):
         del block.scale, block.shift  # the reference adds FiLM after peft
     linear = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]

@@ -70,7 +70,7 @@ def test_the_policy_is_shown_the_current_pictures_in_its_order() -> None:
     assert torch.equal(observation.latest_proprio_BP, rollout.proprio_TP[[0, 2, 4]])
     inputs = policy.inputs(observation, 4)
     assert inputs.pixels_BVCHW is not None and inputs.pixels_BVCHW.shape == (3, 2, 6, 32, 32)
-    assert torch.equal(inputs.pixels_BVCHW, policy.images(observation.latest_BVHWC))
+    assert torch.equal(inputs.pixels_BVCHW, policy.processor.images(observation.latest_BVHWC))
 
 
 @pytest.mark.parametrize("what", [*CAMERAS, "proprioception", "order"])
@@ -106,7 +106,7 @@ def test_a_checkpoint_remembers_its_cameras_and_readings(tmp_path: Path) -> None
     assert OpenVLAOFT.needs(replace(unnamed, cameras=["a", "b", "c"])) == Needs(("a", "b", "c"))
     assert OpenVLAOFT.needs(replace(unnamed, proprio=True)) == Needs(2, proprio=2)
     policy = OpenVLAOFT(named)
-    assert policy.proprio is not None and policy.proprio.width == 2
+    assert policy.processor.proprio is not None and policy.processor.proprio.width == 2
     policy.save(tmp_path / "again")
     assert OpenVLAOFT.needs(replace(named, checkpoint=str(tmp_path / "again"))) == OpenVLAOFT.needs(named)
     # Another checkpoint in the same place is looked at again.

@@ -53,7 +53,7 @@ def test_greedy_tokens_equal_transformers_generation(words: Path, attention: str
         output_logits=True, return_dict_in_generate=True,
     )  # fmt: skip
     for i, text in enumerate(seen().instructions):
-        ids = torch.tensor([policy.prompts.ids(text)])
+        ids = torch.tensor([policy.processor.prompts.ids(text)])
         prompt = torch.cat([embed(ids[:, :1]), patches[i : i + 1], embed(ids[:, 1:])], dim=1)
         mask = torch.ones(prompt.shape[:2], dtype=torch.long)
         found = llama.generate(inputs_embeds=prompt, attention_mask=mask, generation_config=settings)
