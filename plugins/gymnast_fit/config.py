@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Choices, Count, NotNegative, Positive, Range, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError
+
+Decay = Annotated[float, Range(least=0, below=1)]
+"""Share of a moving average that stays at each step."""
 
 
 @dataclass(frozen=True)
 class FitLoopConfig:
     """Supervised training."""
 
-    steps: int = 10_000
+    steps: Count = 10_000
     """Gradient steps."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Episodes a step, of all processes together."""
-    microbatches: int = 1
+    microbatches: Count = 1
     """Equal parts of a step's batch that are worked on one after the other, for want of memory; they change no step.
     Several processes share them: at least one each, of weights shared by fsdp2 equally many."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Peak learning rate of AdamW."""
-    warmup_steps: int = 100
+    warmup_steps: ZeroOrMore = 100
     """Steps of linear warm-up."""
-    optimizer: str = "adamw"
+    optimizer: Annotated[str, Choices("adamw", "muon")] = "adamw"
     """"adamw", or "muon" for the matrices with AdamW for everything else."""
-    muon_learning_rate: float = 0.02
+    muon_learning_rate: Positive = 0.02
     """Peak learning rate of Muon, scaled so that its updates are as large as AdamW's at that rate."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled weight decay of matrices; norms and biases have none."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    betas: list[Decay] = field(default_factory=lambda: [0.9, 0.99])
     """AdamW's decay rates of the first and second moment."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradient norm above which gradients are scaled down."""
-    ema: float = 0.0
+    ema: Decay = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0 keeps none."""
-    decay: str = "cosine"
+    decay: Annotated[str, Choices("cosine", "constant")] = "cosine"
     """"cosine" (to zero) or "constant", after the warm-up."""
-    validate_every: int = 1000
+    validate_every: ZeroOrMore = 1000
     """Steps between validations (numbers in the log, pictures in RUN/validation); 0 validates at the end only."""
-    validation_episodes: int = 32
+    validation_episodes: Count = 32
     """Held-out episodes of a validation."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Count = 1000
     """Steps between checkpoints."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps between log lines."""
-    workers: int = 0
+    workers: ZeroOrMore = 0
     """Processes that read episodes, for each training process; 0 reads in the training process."""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """Wall-clock minutes after which this process ends training early, with a checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "microbatches", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup_steps", "validate_every", "validation_episodes", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must not be negative")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"fit.batch_size is {self.batch_size}; it must be a multiple of fit.microbatches ({self.microbatches})"
             )
-        if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"fit.ema is {self.ema}; it must lie in [0, 1)")
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"fit.optimizer is {self.optimizer!r}; known: adamw, muon")
-        if self.decay not in ("cosine", "constant"):
-            raise ValueError(f"fit.decay is {self.decay!r}; known: constant, cosine")
         if len(self.betas) != 2:
             raise ValueError(f"fit.betas are two numbers, not {self.betas}")
 
@@ -88,7 +80,7 @@ class FitConfig:
     """Keyword arguments of `lightning.Trainer`, e.g. {devices: 2, strategy: ddp, precision: bf16-mixed}."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What hook plugins are told, by plugin: hooks.NAME.KEY."""
-    seed: int = 0
+    seed: Seed = 0
     output: str | None = None
     """Run folder; None makes runs/<preset>-<timestamp>."""
 

@@ -8,29 +8,32 @@ drawn independently and stronger than those of the first, which is always a real
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gymnast_core.config.ranges import Fraction, Range
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Strength of each distortion; 0 switches it off."""
 
-    shift: float = 0.04
+    shift: Fraction = 0.04
     """Largest shift of both frames together, as a fraction of the image side."""
-    brightness: float = 0.12
+    brightness: Fraction = 0.12
     """Largest change of brightness, as a fraction of full scale."""
-    contrast: float = 0.2
+    contrast: Fraction = 0.2
     """Largest relative change of contrast."""
-    colour: float = 0.08
+    colour: Fraction = 0.08
     """Largest relative change of each colour channel of the last frame."""
-    blur: float = 1.0
-    """Largest standard deviation of the blur of the last frame, pixels."""
-    noise: float = 0.05
+    blur: Annotated[float, Range(least=0, most=2)] = 1.0
+    """Largest standard deviation of the blur of the last frame, pixels; its kernel has 5."""
+    noise: Fraction = 0.05
     """Largest standard deviation of pixel noise, as a fraction of full scale."""
-    blotches: float = 0.05
+    blotches: Fraction = 0.05
     """Largest standard deviation of smooth noise (8 x 8 cells) on the last frame, fraction of full scale."""
 
 

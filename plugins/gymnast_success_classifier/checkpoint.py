@@ -4,32 +4,69 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.config.ranges import Range
+from gymnast_core.errors import CheckpointError, unknown_name
+from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KIND = "success-classifier"
+METADATA_KEY = "gymnast_success_classifier"
+"""Of the weights file: what `config.json` says, too. A file that was changed or mixed up is found out by it."""
+
+IMAGE_SIZE, WIDTH, HIDDEN = Range(least=16, most=4096), Range(least=8, most=4096), Range(least=1, most=2**16)
+ImageSize = Annotated[int, IMAGE_SIZE]
+Width = Annotated[int, WIDTH]
+Hidden = Annotated[int, HIDDEN]
 
 
-def read_config(directory: Path) -> dict[str, object]:
-    """The architecture that a checkpoint folder describes. Raises `CheckpointError`."""
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint's `config.json` says."""
+
+    image_size: int
+    width: int
+    hidden: int
+    instructions: list[str]
+
+
+def read_config(directory: Path) -> Description:
+    """What a checkpoint folder says of itself. Raises `CheckpointError` that names the file and the key."""
     path = directory / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise CheckpointError(
             f"No success classifier in {directory}: {CONFIG} is missing. Give the folder that `gymnast fit` wrote."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Fit the classifier again.") from error
-    if not isinstance(config, dict) or config.get("kind") != KIND:
-        raise CheckpointError(f"{path} does not describe a success classifier (no kind: {KIND!r}).")
-    return {key: value for key, value in config.items() if key != "kind"}
+        )
+    return _description(read_object(path, CheckpointError))
+
+
+def normalised(instruction: str) -> str:
+    """Instructions that differ only in case, spacing or a final full stop are one instruction."""
+    return " ".join(instruction.lower().split()).rstrip(". ")
+
+
+def _description(config: JsonObject) -> Description:
+    known = ("kind", "image_size", "width", "hidden", "instructions")
+    if config.values.get("kind") != KIND:
+        raise CheckpointError(f"{config.place} does not describe a success classifier (no kind: {KIND!r}).")
+    for name in config.values:
+        if name not in known:
+            raise CheckpointError(f"{config.place}: {unknown_name('key', name, known)}")
+    width = config.integer("width", WIDTH)
+    if width % 8:
+        config.refuse("width", f"is {width}; it must be a multiple of 8")
+    instructions = config.texts("instructions")
+    if not instructions or len({normalised(text) for text in instructions}) < len(instructions):
+        config.refuse("instructions", "must be some, each of them once")
+    return Description(config.integer("image_size", IMAGE_SIZE), width, config.integer("hidden", HIDDEN), instructions)
 
 
 def read_weights(directory: Path, network: nn.Module) -> None:
@@ -37,6 +74,8 @@ def read_weights(directory: Path, network: nn.Module) -> None:
     path = directory / WEIGHTS
     try:
         weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is missing or damaged: {error}. Copy it again or fit the classifier anew."
@@ -50,15 +89,43 @@ def read_weights(directory: Path, network: nn.Module) -> None:
             f"{path} does not fit the network of its {CONFIG}: {len(wrong)} tensors differ; {first} is "
             f"{found.get(first, 'missing')}, not {wanted.get(first, 'expected')}. Fit the classifier again."
         )
+    _check_same(directory, metadata)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: {name} holds numbers that are no weights (NaN, infinite or {tensor.dtype}). Copy it again or "
+                "fit the classifier anew."
+            )
     network.load_state_dict(weights)
 
 
-def write(directory: Path, config: Mapping[str, object], network: nn.Module) -> None:
+def _check_same(directory: Path, metadata: Mapping[str, str]) -> None:
+    """`config.json` against what was written into the weights file; earlier files hold nothing to compare."""
+    if METADATA_KEY not in metadata:
+        return
+    place = f"{directory / WEIGHTS} (metadata)"
+    saved = asdict(
+        _description(as_object(parse_json(metadata[METADATA_KEY], place, CheckpointError), place, CheckpointError))
+    )
+    for name, found in asdict(read_config(directory)).items():
+        if found != saved[name]:
+            raise CheckpointError(
+                f"{directory / CONFIG}: {name} is not what the weights were saved with ({_short(saved[name])}). The "
+                "file was changed or belongs to another checkpoint: copy the folder again."
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def write(directory: Path, description: Description, network: nn.Module) -> None:
     """Write both files, each under a temporary name first: a crash leaves no half-written checkpoint."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, directory / f"{WEIGHTS}.part")
-    text = json.dumps({"kind": KIND, **config}, indent=2) + "\n"
-    (directory / f"{CONFIG}.part").write_text(text, encoding="utf-8")
+    config = {"kind": KIND, **asdict(description)}
+    save_file(weights, directory / f"{WEIGHTS}.part", metadata={METADATA_KEY: json.dumps(config)})
+    (directory / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in (WEIGHTS, CONFIG):
         (directory / f"{name}.part").replace(directory / name)

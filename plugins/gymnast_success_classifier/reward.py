@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gymnast_core.config.ranges import Count, NotNegative, Range, Seed, check_values
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Reward, Rollout
 from gymnast_success_classifier import checkpoint
 from gymnast_success_classifier.augmentation import AugmentationConfig, augment
+from gymnast_success_classifier.checkpoint import Hidden, ImageSize, Width, normalised
 from gymnast_success_classifier.metrics import judge_quality
 from gymnast_success_classifier.model import ChangeClassifier, frame_pair
 
-ARCHITECTURE = ("image_size", "width", "hidden")
+SIZES = {"image_size": 32, "width": 32, "hidden": 128}
+"""Of a fresh network."""
+Share = Annotated[float, Range(above=0, below=1)]
 
 
 class SuccessClassifier(RewardModel):
@@ -35,45 +40,44 @@ class SuccessClassifier(RewardModel):
     @dataclass(frozen=True)
     class Config:
         checkpoint: str | None = None
-        """Folder written by `save`, which fixes instructions and architecture; None: a fresh network."""
+        """Folder written by `save`, which fixes instructions and sizes; None: a fresh network."""
         instructions: list[str] = field(default_factory=list)
         """The closed set of instructions; with a checkpoint, leave it empty."""
         camera: str | None = None
         """Which camera it looks at; None: the main one."""
-        image_size: int = 32
-        """Side, in pixels, that frames are resized to."""
-        width: int = 32
-        """Channels of the first stage."""
-        hidden: int = 128
-        """Units of the head's hidden layer."""
-        threshold: float = 0.5
+        image_size: ImageSize | None = None
+        """Side, in pixels, that frames are resized to; None: the checkpoint's, or 32."""
+        width: Width | None = None
+        """Channels of the first stage, a multiple of 8; None: the checkpoint's, or 32."""
+        hidden: Hidden | None = None
+        """Units of the head's hidden layer; None: the checkpoint's, or 128."""
+        threshold: Share = 0.5
         """Probability above which a rollout counts as a success."""
-        positive_share: float = 0.25
+        positive_share: Share = 0.25
         """Weight, in an episode's loss, of the instructions known to be fulfilled, however many they are; those known
         not to be get the rest of 1. Less means fewer false alarms."""
-        own_share: float = 0.0
+        own_share: NotNegative = 0.0
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
         """Distortions of training frames."""
-        batch_size: int = 256
+        batch_size: Count = 256
         """Rollouts scored at once."""
-        init_seed: int = 0
+        init_seed: Seed = 0
         """Seed of a fresh network's weights."""
         device: str = "cpu"
         """Where the network lives, e.g. "cuda"."""
 
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
-        directory = Path(config.checkpoint) if config.checkpoint is not None else None
-        if directory is not None:
-            config = _with_checkpoint(config, directory)
+        directory = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
+        config = _fresh(config) if directory is None else _with_checkpoint(config, directory)
         _check(config)
         self.config: SuccessClassifier.Config = config
         self._index = {normalised(text): index for index, text in enumerate(config.instructions)}
         self.network = _build(config)
         if directory is not None:
             checkpoint.read_weights(directory, self.network)
-        self.network.to(config.device)
+        self.network.to(_device(config.device))
 
     def module(self) -> nn.Module:
         return self.network
@@ -143,11 +147,12 @@ class SuccessClassifier(RewardModel):
         return metrics | {f"hindsight_{name}": value for name, value in hindsight.items()}
 
     def save(self, directory: Path) -> None:
-        architecture: dict[str, object] = {name: getattr(self.config, name) for name in ARCHITECTURE}
-        architecture["instructions"] = list(self.config.instructions)
-        checkpoint.write(Path(directory), architecture, self.network)
+        sizes = {name: getattr(self.config, name) for name in SIZES}
+        description = checkpoint.Description(**sizes, instructions=list(self.config.instructions))
+        checkpoint.write(Path(directory), description, self.network)
 
     def _pairs(self, frames: Sequence[Tensor]) -> Tensor:
+        assert self.config.image_size is not None
         pairs = [frame_pair(frames_THWC, self.config.image_size) for frames_THWC in frames]
         return torch.stack(pairs).to(next(self.network.parameters()).device)
 
@@ -184,11 +189,6 @@ class SuccessClassifier(RewardModel):
         return own_BI
 
 
-def normalised(instruction: str) -> str:
-    """Instructions that differ only in case, spacing or a final full stop are one instruction."""
-    return " ".join(instruction.lower().split()).rstrip(". ")
-
-
 def _normalise(weight_BI: Tensor) -> Tensor:
     """Weights that add up to 1 in each row that has any."""
     return weight_BI / weight_BI.sum(1, keepdim=True).clamp(min=1e-9)
@@ -200,31 +200,39 @@ def _mean_of(values_BI: Tensor, weight_BI: Tensor) -> Metric:
 
 
 def _build(config: SuccessClassifier.Config) -> ChangeClassifier:
+    assert config.width is not None and config.hidden is not None
     # Layers draw their first weights from the global generator; forking leaves it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.init_seed)
-        return ChangeClassifier(
-            instructions=len(config.instructions),
-            width=config.width,
-            hidden=config.hidden,
-        )
+        return ChangeClassifier(instructions=len(config.instructions), width=config.width, hidden=config.hidden)
+
+
+def _fresh(config: SuccessClassifier.Config) -> SuccessClassifier.Config:
+    """With the sizes of a fresh network where none are given."""
+    sizes = {name: usual for name, usual in SIZES.items() if getattr(config, name) is None}
+    return replace(config, **sizes)  # type: ignore[arg-type]
 
 
 def _with_checkpoint(config: SuccessClassifier.Config, directory: Path) -> SuccessClassifier.Config:
+    """With the checkpoint's sizes and instructions, of which the config must say nothing else."""
     stored = checkpoint.read_config(directory)
-    instructions = stored.get("instructions")
-    if not isinstance(instructions, list) or not set(stored) >= set(ARCHITECTURE):
-        raise CheckpointError(f"{directory / checkpoint.CONFIG} lacks instructions or one of {list(ARCHITECTURE)}.")
-    if config.instructions and list(config.instructions) != instructions:
+    if config.instructions and list(config.instructions) != stored.instructions:
         raise CheckpointError(
-            f"The success classifier in {directory} judges {len(instructions)} other instructions than the "
+            f"The success classifier in {directory} judges {len(stored.instructions)} other instructions than the "
             "config lists. Leave reward_model.args.instructions empty, or fit a classifier for yours."
         )
-    architecture = {name: stored[name] for name in ARCHITECTURE}
-    return replace(config, instructions=instructions, **architecture)  # type: ignore[arg-type]
+    sizes = {name: getattr(stored, name) for name in SIZES}
+    for name, size in sizes.items():
+        if getattr(config, name) not in (None, size):
+            raise ConfigError(
+                f"reward_model.args.{name} is {getattr(config, name)}, but the success classifier in {directory} has "
+                f"{size}. Leave it out."
+            )
+    return replace(config, instructions=stored.instructions, **sizes)
 
 
 def _check(config: SuccessClassifier.Config) -> None:
+    check_values(SuccessClassifier.Config, asdict(config), "reward_model.args")
     if not config.instructions:
         raise ConfigError(
             "The success classifier has neither a checkpoint nor instructions. Set "
@@ -233,12 +241,12 @@ def _check(config: SuccessClassifier.Config) -> None:
         )
     if len({normalised(text) for text in config.instructions}) < len(config.instructions):
         raise ConfigError("reward_model.args.instructions lists an instruction twice.")
-    if not 0.0 < config.threshold < 1.0:
-        raise ConfigError(f"reward_model.args.threshold is {config.threshold}; it must lie between 0 and 1.")
-    if not 0.0 < config.positive_share < 1.0:
-        raise ConfigError(f"reward_model.args.positive_share is {config.positive_share}; it must lie between 0 and 1.")
-    if config.image_size < 16 or config.width < 8 or config.width % 8:
-        raise ConfigError(
-            f"reward_model.args: image_size is {config.image_size} (at least 16) and width {config.width} "
-            "(a multiple of 8)."
-        )
+    if config.width is None or config.width % 8:
+        raise ConfigError(f"reward_model.args.width is {config.width}; it must be a multiple of 8.")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"reward_model.args.device: no torch device {name!r}. Use cpu, cuda or cuda:0.") from None

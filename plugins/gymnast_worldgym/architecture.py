@@ -4,57 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.config.ranges import AnyNumber, Choices, Range, check_values
+from gymnast_core.errors import ConfigError
 from gymnast_episodes.robots import robot
 from gymnast_worldgym.codec import CODECS, Codec
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.schedule import TIMESTEPS
 
-CHOICES = {
-    "rope": ("standard", "pixel"),
-    "prediction": ("v", "x0", "flow"),
-    "codec": CODECS,
-    "action_alignment": ("previous", "same"),
-}
+# Upper bounds only keep a slip of the finger from asking for more memory than there is.
+Pixels = Annotated[int, Range(least=1, most=2**14)]
+Channels = Annotated[int, Range(least=1, most=2**12)]
+Patch = Annotated[int, Range(least=1, most=2**10)]
+Width = Annotated[int, Range(least=4, most=2**16)]
+Layers = Annotated[int, Range(least=1, most=2**10)]
+Heads = Annotated[int, Range(least=1, most=2**12)]
+ActionWidth = Annotated[int, Range(least=1, most=2**12)]
+Window = Annotated[int, Range(least=2, most=10_000)]
+"""Frames: at least a context frame and a new one."""
+Rope = Annotated[str, Choices("standard", "pixel")]
+Prediction = Annotated[str, Choices("v", "x0", "flow")]
+CodecName = Annotated[str, Choices(*CODECS)]
+Alignment = Annotated[str, Choices("previous", "same")]
+DenoisingSteps = Annotated[int, Range(least=1, most=TIMESTEPS)]
+Guidance = Annotated[float, Range(above=0, most=1000)]
+"""At 0 the actions would have no effect."""
+Level = Annotated[int, Range(least=0, below=TIMESTEPS)]
+Horizon = Annotated[int, Range(least=1, below=10_000)]
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Fixed by training, kept in a checkpoint's `config.json`. `WorldGym.Config` documents the fields."""
 
-    image_size: list[int] = field(default_factory=lambda: [32, 32])
-    channels: int = 3
-    patch_size: int = 8
-    dim: int = 192
-    layers: int = 4
-    heads: int = 6
-    action_dim: int = 10
-    window: int = 8
-    rope: str = "standard"
-    prediction: str = "x0"
-    codec: str = "pixels"
+    image_size: list[Pixels] = field(default_factory=lambda: [32, 32])
+    channels: Channels = 3
+    patch_size: Patch = 8
+    dim: Width = 192
+    layers: Layers = 4
+    heads: Heads = 6
+    action_dim: ActionWidth = 10
+    window: Window = 8
+    rope: Rope = "standard"
+    prediction: Prediction = "x0"
+    codec: CodecName = "pixels"
     robot: str | None = None
-    robot_action_dim: int | None = None
-    action_scale: list[float] = field(default_factory=lambda: [1.0])
-    action_offset: list[float] = field(default_factory=lambda: [0.0])
-    action_alignment: str = "previous"
+    robot_action_dim: ActionWidth | None = None
+    action_scale: list[AnyNumber] = field(default_factory=lambda: [1.0])
+    action_offset: list[AnyNumber] = field(default_factory=lambda: [0.0])
+    action_alignment: Alignment = "previous"
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(unknown_name(name, getattr(self, name), known))
-        for name in ("channels", "patch_size", "dim", "layers", "heads", "action_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.window < 2:
-            raise ConfigError(f"window is {self.window}; it must hold a context frame and a new one: at least 2.")
+        check_values(Architecture, asdict(self))
         if self.dim % (4 * self.heads):
             raise ConfigError(
                 f"dim {self.dim} must be a multiple of 4·heads = {4 * self.heads} (rotary pairs on two axes)."
             )
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
+        if len(self.image_size) != 2:
             raise ConfigError(f"image_size is {list(self.image_size)}; it must be [height, width], pixels.")
         self._check_actions()
 
@@ -101,23 +108,14 @@ class Architecture:
 class Sampling:
     """How frames are imagined; a checkpoint's `config.json` holds recommended values."""
 
-    denoising_steps: int = 1
-    guidance: float = 1.0
-    stabilization_level: int = 14
-    horizon: int | None = None
+    denoising_steps: DenoisingSteps = 1
+    guidance: Guidance = 1.0
+    stabilization_level: Level = 14
+    horizon: Horizon | None = None
     streaming: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.denoising_steps <= TIMESTEPS:
-            raise ConfigError(f"denoising_steps is {self.denoising_steps}; it must lie between 1 and {TIMESTEPS}.")
-        if not 0 <= self.stabilization_level < TIMESTEPS:
-            raise ConfigError(
-                f"stabilization_level is {self.stabilization_level}; it must lie between 0 and {TIMESTEPS - 1}."
-            )
-        if self.horizon is not None and self.horizon < 1:
-            raise ConfigError(
-                f"horizon is {self.horizon}; give at least 1, or null for the length of each action chunk."
-            )
+        check_values(Sampling, asdict(self))
 
 
 Part = TypeVar("Part")
@@ -126,27 +124,16 @@ Part = TypeVar("Part")
 def merge(
     part: type[Part], config: Any, stored: Mapping[str, Any] | None = None, preset: Mapping[str, Any] | None = None
 ) -> Part:
-    """The preset's values under the stored ones under the user's (`None` is "not given"), over the defaults.
+    """The preset's values under the stored ones under the user's (`None` is "not given"), over the defaults."""
+    names = {f.name for f in fields(cast(Any, part))}
+    advised = {name: value for name, value in (preset or {}).items() if name in names}
+    return part(**{**advised, **(stored or {}), **given(part, config)})
 
-    A checkpoint fixes its architecture: raises `ConfigError` where the user's value differs.
-    """
-    stored = dict(stored or {})
-    known = {f.name for f in fields(cast(Any, part))}
-    for name in stored:
-        if name not in known:
-            raise ConfigError(
-                f"The checkpoint's config.json: {unknown_name(part.__name__.lower() + ' key', name, known)}"
-            )
-    given = {name: _plain(getattr(config, name)) for name in known if getattr(config, name) is not None}
-    if part is Architecture:
-        for name in given.keys() & stored.keys():
-            if given[name] != stored[name]:
-                raise ConfigError(
-                    f"{name} is {given[name]}, but the checkpoint was trained with {stored[name]}. "
-                    f"Leave {name} out of the arguments."
-                )
-    advised = {name: value for name, value in (preset or {}).items() if name in known}
-    return part(**{**advised, **stored, **given})
+
+def given(part: Any, config: Any) -> dict[str, Any]:
+    """What the user says of a part, in plain values."""
+    said = {f.name: getattr(config, f.name) for f in fields(part)}
+    return {name: _plain(value) for name, value in said.items() if value is not None}
 
 
 def as_dict(part: Any) -> dict[str, Any]:

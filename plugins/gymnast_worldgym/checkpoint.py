@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gymnast_core.errors import CheckpointError
 from gymnast_worldgym import published
+from gymnast_worldgym.stored import Sections, as_metadata, check_same_model, read_config, read_metadata
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,11 +27,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and, for our own folders, the config they were saved with."""
+    """Weights and what the file says of them: sections of `config.json`, or of the weights' metadata."""
 
     source: Path
     weights: Mapping[str, Tensor]
-    config: Mapping[str, Any] | None
+    config: Sections | None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The architecture that the tensors' shapes tell of; empty for those of another kind of model."""
+        return _sizes({name: tuple(tensor.shape) for name, tensor in self.weights.items()})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -42,14 +48,25 @@ def read(path: str | Path) -> Checkpoint:
     path = Path(path).expanduser()
     if not path.exists():
         raise CheckpointError(f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file.")
-    config = None
-    weights_file = path
-    if path.is_dir():
-        config = _read_config(path / CONFIG_FILE)
-        weights_file = path / WEIGHTS_FILE
-        if not weights_file.exists():
-            raise CheckpointError(f"The checkpoint folder {path} has no {WEIGHTS_FILE}.")
-    return Checkpoint(source=path, weights=_read_weights(weights_file), config=config)
+    if not path.is_dir():
+        return Checkpoint(path, _read_weights(path), _read_metadata(path))
+    config = read_config(path / CONFIG_FILE)
+    weights_file = path / WEIGHTS_FILE
+    if not weights_file.exists():
+        raise CheckpointError(f"The checkpoint folder {path} has no {WEIGHTS_FILE}.")
+    weights = _read_weights(weights_file)
+    check_same_model(config, _read_metadata(weights_file), path / CONFIG_FILE)
+    return Checkpoint(path, weights, config)
+
+
+def describe(path: str | Path) -> Checkpoint:
+    """What `read` returns, with tensors that have a shape and no numbers; without any where there is no file yet."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        return Checkpoint(path, {}, None)
+    config = read_config(path / CONFIG_FILE) if path.is_dir() else _read_metadata(path)
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    return Checkpoint(path, _read_shapes(file) if file.exists() else {}, config)
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
@@ -67,6 +84,11 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
             f"The weights in {checkpoint.source} do not fit the model: {len(wrong)} tensors differ. {shown}. "
             + _advice(found, expected)
         )
+    for name, tensor in checkpoint.weights.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{checkpoint.source}: {name} holds {tensor.dtype}, not floating-point weights.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{checkpoint.source}: {name} holds NaN or infinite numbers; the file is damaged.")
     module.load_state_dict(dict(checkpoint.weights))
 
 
@@ -75,7 +97,7 @@ def _advice(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
     sizes, ours = _sizes(found), _sizes(expected)
     if not sizes:
         return "These are not weights of a WorldGym transformer."
-    presets = [name for name in published.names() if sizes.items() <= published.preset(name).items()]
+    presets = published.fitting(sizes)
     if presets:
         return f"These are the sizes of published weights: set preset to {' or '.join(presets)}."
     settings = [f"{name}={size}" for name, size in sizes.items() if size != ours[name]]
@@ -97,7 +119,7 @@ def _sizes(shapes: Mapping[str, Shape]) -> dict[str, int]:
     }
 
 
-def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None:
+def write(directory: Path, module: nn.Module, config: Sections) -> None:
     """Write a checkpoint folder: a new one appears complete or not at all, an old one file by file."""
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -105,8 +127,8 @@ def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None
     try:
         staging.chmod(0o755)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        save_file(weights, staging / WEIGHTS_FILE)
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, staging / WEIGHTS_FILE, metadata=as_metadata(config))
+        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if not directory.exists():
             staging.rename(directory)
             return
@@ -116,30 +138,38 @@ def write(directory: Path, module: nn.Module, config: Mapping[str, Any]) -> None
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"The checkpoint folder {path.parent} has no {path.name}.") from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"Cannot read {path}: {error}") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object.")
-    if "architecture" not in config:
-        raise CheckpointError(
-            f"{path} describes no WorldGym model (no architecture). Give the folder that `gymnast fit` wrote."
-        )
-    return config
-
-
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
     content = _read_file(path)
     if isinstance(content, Mapping):
         content = next((content[k] for k in ("ema", "model") if isinstance(content.get(k), Mapping)), content)
-    named = isinstance(content, Mapping) and all(isinstance(tensor, Tensor) for tensor in content.values())
-    if not named or not content:
+    if not (isinstance(content, Mapping) and content and all(isinstance(x, Tensor) for x in content.values())):
         raise CheckpointError(f"{path} holds no weights: expected named tensors, or a dict with `ema` or `model`.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    named = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    if len(named) < len(content):
+        raise CheckpointError(f"{path} holds tensors of one name with and without `module.`: which ones are meant?")
+    return named
+
+
+def _read_shapes(path: Path) -> Mapping[str, Tensor]:
+    """Tensors without numbers, of the file's names and shapes."""
+    if path.suffix != ".safetensors":
+        return {name: tensor.to("meta") for name, tensor in _read_weights(path).items()}
+    with _opened(path) as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+def _read_metadata(path: Path) -> Sections | None:
+    if path.suffix != ".safetensors":
+        return None
+    with _opened(path) as file:
+        return read_metadata(file.metadata(), path)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from None
 
 
 def _read_file(path: Path) -> Any:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gymnast_worldgym.architecture import Architecture, Sampling, merge
+from gymnast_worldgym.checkpoint import describe
+from gymnast_worldgym.facts import settle
 from gymnast_worldgym.model import DiT
-from gymnast_worldgym.published import preset
-from gymnast_worldgym.vae import Autoencoder
 
 VAE_PARAMETERS = 83_653_863
 """Of Stable Diffusion's AutoencoderKL, whose sizes all published checkpoints use."""
@@ -21,10 +18,9 @@ VAE_PIXEL_BYTES = 2861
 
 def memory_plan(config: Any, episodes: int) -> dict[str, int]:
     """Bytes by purpose, with `episodes` imagined at once; `config` is a `WorldGym.Config`."""
-    advised, stored = preset(config.preset), _stored(config.checkpoint)
-    architecture = merge(Architecture, config, stored.get("architecture"), advised)
-    sampling = merge(Sampling, config, stored.get("sampling"), advised)
-    autoencoder = merge(Autoencoder, config, stored.get("autoencoder"), advised)
+    saved = None if config.checkpoint is None else describe(config.checkpoint)
+    settings = settle(config, saved)
+    architecture, sampling, autoencoder = settings.architecture, settings.sampling, settings.autoencoder
     with torch.device("meta"):
         network = DiT(architecture.network(), None)
     count = sum(p.numel() for p in network.parameters())
@@ -45,8 +41,3 @@ def memory_plan(config: Any, episodes: int) -> dict[str, int]:
     # The widest intermediate result of a pass over a chunk of frames: the feed-forward's 4·dim, in and out.
     found["world model at work"] = passes * 8 * slots * size
     return found
-
-
-def _stored(checkpoint: str | None) -> dict[str, Any]:
-    path = Path(checkpoint or "").expanduser() / "config.json"
-    return json.loads(path.read_text()) if checkpoint and path.is_file() else {}

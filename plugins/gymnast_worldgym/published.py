@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -29,3 +30,8 @@ def preset(name: str | None) -> dict[str, Any]:
     if name not in _presets():
         raise ConfigError(unknown_name("preset", name, names()))
     return dict(_presets()[name])
+
+
+def fitting(sizes: Mapping[str, int]) -> list[str]:
+    """Names of the presets that are of weights of these sizes."""
+    return [name for name in names() if sizes.items() <= preset(name).items()]

@@ -107,7 +107,7 @@ class Diffusion(NoiseProcess):
         return torch.randint(TIMESTEPS, (batch, frames), generator=generator, device=generator.device)
 
     def clean_times(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
-        end = 2 * self.stabilization_level + 1
+        end = min(2 * self.stabilization_level + 1, TIMESTEPS)
         return torch.randint(end, (batch, frames), generator=generator, device=generator.device)
 
     def last_time(self) -> float:

@@ -6,12 +6,14 @@ Shapes: B clips, T frames, H W C latent pixels, A model action dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gymnast_core.config.ranges import Fraction, NotNegative, Range, check_values
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.types import Episode, LossSum, Metric
 from gymnast_worldgym.actions import ActionSpace
@@ -25,35 +27,38 @@ from gymnast_worldgym.schedule import NoiseProcess
 class PixelWeights:
     """A pixel's loss weight: base + object·(differs from background) + motion·(differs from last frame)."""
 
-    base: float = 0.4
+    base: NotNegative = 0.4
     """Weight of every pixel."""
-    object: float = 2.5
+    object: NotNegative = 2.5
     """Added where a pixel differs from the clip's background: the median over the pixels of its first frame."""
-    motion: float = 6.0
+    motion: NotNegative = 6.0
     """Added where a pixel, or one nearby, differs from the previous frame."""
-    threshold: int = 12
+    threshold: Annotated[int, Range(least=0, most=255)] = 12
     """Smallest difference that counts, in 8-bit steps of the channel that differs most."""
-    dilation: int = 1
+    dilation: Annotated[int, Range(least=0, most=256)] = 1
     """Reach of motion to neighbouring pixels, pixels."""
+
+    def __post_init__(self) -> None:
+        check_values(PixelWeights, asdict(self))
+        if self.base == self.object == self.motion == 0:
+            raise ConfigError("pixel_weights: base, object and motion are all 0: no pixel would count.")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """What the network is trained on; `WorldGym.Config` exposes the same fields."""
 
-    clean_fraction: float = 0.5
+    clean_fraction: Fraction = 0.5
     """Share of frames trained nearly clean, as context frames are shown; the others take any noise level."""
-    pure_noise_fraction: float = 0.0
+    pure_noise_fraction: Fraction = 0.0
     """Share of the other frames that are pure noise: what matters when sampling takes a single step."""
-    action_dropout: float = 0.0
+    action_dropout: Fraction = 0.0
     """Probability that a whole clip is trained with the null action (needed for guidance; published: 0.1)."""
     pixel_weights: PixelWeights | None = None
     """Weights of pixels; null weighs them equally."""
 
     def __post_init__(self) -> None:
-        for name in ("clean_fraction", "pure_noise_fraction", "action_dropout"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        check_values(TrainingConfig, asdict(self))
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range, check_values
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.reading import read_object
 from gymnast_worldgym.latent_cache import LatentCache, Moments
 from gymnast_worldgym.noise import Noise
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+
+log = logging.getLogger(__name__)
+
+VaeBatch = Annotated[int, Range(least=1, most=4096)]
+"""Frames."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,10 @@ class Autoencoder:
     vae: str | None = None
     vae_revision: str | None = None
     vae_subfolder: str | None = None
-    vae_batch: int = 8
+    vae_batch: VaeBatch = 8
 
     def __post_init__(self) -> None:
-        if self.vae_batch < 1:
-            raise ConfigError(f"vae_batch is {self.vae_batch}; it must be at least 1.")
+        check_values(Autoencoder, asdict(self))
 
     def resolved(self) -> Autoencoder:
         """The same with an absolute path, for a checkpoint that is used from other working directories."""
@@ -123,6 +130,7 @@ def _load(config: Autoencoder) -> Any:
                 f"No {name} in {folder}. Give an AutoencoderKL folder as diffusers saves it ({CONFIG_FILE}, "
                 f"{WEIGHTS_FILE}); vae_subfolder names the folder inside a whole pipeline, often: vae."
             )
+    _check_config(folder / CONFIG_FILE)
     from diffusers import AutoencoderKL
 
     try:
@@ -134,12 +142,41 @@ def _load(config: Autoencoder) -> Any:
     except Exception as error:  # diffusers raises OSError, ValueError, RuntimeError, TypeError, ... on bad folders
         raise CheckpointError(f"Cannot read the autoencoder in {folder}: {_first_line(error)}") from None
     # diffusers only logs a warning and leaves such weights at random values.
-    if wrong := [*loading["missing_keys"], *loading["mismatched_keys"]]:
+    if wrong := [*loading["missing_keys"], *loading["mismatched_keys"], *loading["unexpected_keys"]]:
         raise CheckpointError(
-            f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {len(wrong)} tensors lack or differ, "
-            f"first {wrong[0]}."
+            f"{folder / WEIGHTS_FILE} does not fit its {CONFIG_FILE}: {len(wrong)} tensors lack, differ or have no "
+            f"use, first {wrong[0]}."
         )
+    for name, tensor in vae.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{folder / WEIGHTS_FILE}: {name} holds NaN or infinite numbers; it is damaged.")
     return vae.eval().requires_grad_(False)
+
+
+def _check_config(path: Path) -> None:
+    """Types and ranges of what an autoencoder's config says; diffusers takes anything, and defaults for the rest."""
+    config = read_object(path, CheckpointError)
+    if config.text("_class_name", default="AutoencoderKL") != "AutoencoderKL":
+        config.refuse("_class_name", f"is {config['_class_name']!r}; codec autoencoder-kl takes an AutoencoderKL")
+    size = Range(least=1, most=2**14)
+    for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block", "norm_num_groups"):
+        config.integer(name, size)
+    blocks = config.integers("block_out_channels", size)
+    for name in ("down_block_types", "up_block_types"):
+        config.texts(name, length=len(blocks))
+    config.text("act_fn")
+    for name in ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention", "force_upcast"):
+        config.flag(name, default=None)
+    for name in ("latents_mean", "latents_std"):
+        config.numbers(name, default=None)
+    config.number("shift_factor", default=None)
+    if "scaling_factor" in config:
+        config.number("scaling_factor", Range(above=0, most=1000))
+    elif config["latent_channels"] == 4:
+        # Autoencoders of Stable Diffusion 1 do not say it; the default of diffusers is theirs.
+        log.warning("%s has no scaling_factor: taken is 0.18215, that of Stable Diffusion 1.", path)
+    else:
+        config.refuse("scaling_factor", "is missing: the factor of the latents that the world model was trained on")
 
 
 def _folder(source: str, config: Autoencoder) -> Path:

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym.actions import ActionSpace
-from gymnast_worldgym.architecture import Architecture, Sampling, as_dict, merge
+from gymnast_worldgym.architecture import (
+    ActionWidth,
+    Alignment,
+    Channels,
+    CodecName,
+    DenoisingSteps,
+    Guidance,
+    Heads,
+    Horizon,
+    Layers,
+    Level,
+    Patch,
+    Pixels,
+    Prediction,
+    Rope,
+    Width,
+    Window,
+    as_dict,
+)
 from gymnast_worldgym.codec import Codec, PixelCodec
+from gymnast_worldgym.facts import settle
 from gymnast_worldgym.memory import memory_plan
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import Noise, generator_noise
-from gymnast_worldgym.published import preset
 from gymnast_worldgym.sampling import Sampler
 from gymnast_worldgym.schedule import noise_process
-from gymnast_worldgym.training import PixelWeights, TrainingConfig, diffusion_loss, draw_clips
-from gymnast_worldgym.vae import Autoencoder, AutoencoderCodec
+from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips
+from gymnast_worldgym.vae import AutoencoderCodec, VaeBatch
 from gymnast_worldgym.validation import illustrate, open_loop_quality
+
+log = logging.getLogger(__name__)
+
+ComputeDtype = Annotated[str, Choices("float32", "bfloat16", "float16", "auto")]
 
 
 @dataclass
@@ -57,98 +81,100 @@ class WorldGym(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        """Fields at null come from the checkpoint's config.json, else from the preset, else from `architecture`."""
+        """Fields at null come from the checkpoint's config.json or its tensors, else from the preset; for random
+        weights else from `architecture`. What neither tells of bare weights (a .pt, or a .safetensors file of others)
+        is asked for, in one error."""
 
         preset: str | None = None
-        """Settings of a published checkpoint, below your own: openx-9-robots or bridge-v2."""
+        """Settings of a published checkpoint, below your own and those of a checkpoint folder: openx-9-robots or
+        bridge-v2."""
         checkpoint: str | None = None
         """Folder written by `gymnast fit`, .safetensors file or published .pt file; null: random weights."""
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
-        compute_dtype: str = "float32"
+        compute_dtype: ComputeDtype = "float32"
         """Dtype of the blocks' matrix products: float32, bfloat16, float16, or auto: bfloat16 where it is fast."""
         compile: bool = False
         """Imagine with torch.compile: needs a C++ compiler and a minute at the start; gains little on a CPU."""
-        seed: int = 0
-        """Seed of the initial weights."""
+        seed: Seed = 0
+        """Seed of the initial weights, and of imagining where the caller brings no generator."""
 
-        image_size: list[int] | None = None
+        image_size: list[Pixels] | None = None
         """Frame height and width, pixels; multiples of patch_size, for autoencoder-kl of 8 times that."""
-        channels: int | None = None
+        channels: Channels | None = None
         """Latent channels."""
-        patch_size: int | None = None
+        patch_size: Patch | None = None
         """Side of a patch, latent pixels."""
-        dim: int | None = None
+        dim: Width | None = None
         """Width of the transformer."""
-        layers: int | None = None
+        layers: Layers | None = None
         """Layers of one spatial and one temporal block."""
-        heads: int | None = None
+        heads: Heads | None = None
         """Attention heads."""
-        action_dim: int | None = None
+        action_dim: ActionWidth | None = None
         """Width of the model's actions; its last component flags the null action."""
-        window: int | None = None
+        window: Window | None = None
         """Frames the transformer sees at once, context and new ones together."""
-        rope: str | None = None
+        rope: Rope | None = None
         """Spatial positions: standard, or pixel (the published Bridge checkpoint)."""
-        prediction: str | None = None
+        prediction: Prediction | None = None
         """What the network predicts: v (published), x0 (best for small models on pixels) or flow."""
-        codec: str | None = None
+        codec: CodecName | None = None
         """Latents: pixels, or autoencoder-kl (a Stable-Diffusion autoencoder, see vae)."""
         robot: str | None = None
         """Robot whose actions come in, in its own units: bridge, rt_1, libero, ... (robots.yaml); null: see below."""
-        robot_action_dim: int | None = None
+        robot_action_dim: ActionWidth | None = None
         """For other robots: width of the actions; null takes any width up to action_dim."""
-        action_scale: list[float] | None = None
+        action_scale: list[AnyNumber] | None = None
         """For other robots: model units per robot unit, one for all or one per robot action dimension."""
-        action_offset: list[float] | None = None
+        action_offset: list[AnyNumber] | None = None
         """For other robots: added after scaling, model units."""
         unit_range: bool = False
         """Actions come in with positions and rotations in -1..1 of the robot's range instead of its own units."""
-        action_alignment: str | None = None
-        """Training: frame i goes with the action that led to it (previous) or the one chosen at it (same)."""
+        action_alignment: Alignment | None = None
+        """Training: frame i goes with the action that led to it (previous) or the one chosen at it (same). Imagining
+        always feeds the action that leads to a frame."""
 
         vae: str | None = None
         """Autoencoder of codec autoencoder-kl: a folder as diffusers saves it, or a Hugging Face repository."""
         vae_revision: str | None = None
-        """Revision of that repository; null: main."""
+        """Revision of that repository; null: main. Not for folders."""
         vae_subfolder: str | None = None
-        """Folder inside the repository, often: vae; inside a local folder, used where it exists."""
-        vae_batch: int | None = None
+        """Folder inside the repository or local folder, often: vae. A preset's is used where the folder has it."""
+        vae_batch: VaeBatch | None = None
         """Frames that the autoencoder encodes or decodes at once; null: 8 (1.5 GB of memory at 256 x 256 pixels)."""
         latent_cache: str | None = None
         """Folder where the autoencoder's results on frames are kept, so that training encodes each frame once."""
 
-        denoising_steps: int | None = None
+        denoising_steps: DenoisingSteps | None = None
         """Sampler steps per frame."""
-        guidance: float | None = None
-        """Classifier-free guidance scale on the action; 1 is none."""
-        stabilization_level: int | None = None
-        """Diffusion timestep at which context frames are shown."""
-        horizon: int | None = None
-        """Frames denoised together; null: a whole action chunk."""
+        guidance: Guidance | None = None
+        """Classifier-free guidance scale on the action; 1 is none. Needs a model trained with action_dropout."""
+        stabilization_level: Level | None = None
+        """Diffusion timestep at which context frames are shown; not for prediction flow."""
+        horizon: Horizon | None = None
+        """Frames denoised together, less than window; null: a whole action chunk, or as much of it as the window holds
+        beside a frame of context."""
         streaming: bool | None = None
         """Keep features across the sliding of the window: faster, no longer exact once it slides."""
 
-        clean_fraction: float | None = None
+        clean_fraction: Fraction | None = None
         """Training: share of frames that are nearly clean."""
-        pure_noise_fraction: float | None = None
-        """Training: share of the other frames that are pure noise."""
-        action_dropout: float | None = None
+        pure_noise_fraction: Fraction | None = None
+        """Training: share of the other frames that are pure noise; with clean_fraction 1 there are no others."""
+        action_dropout: Fraction | None = None
         """Training: probability that a clip is trained without its actions."""
         pixel_weights: PixelWeights | None = None
         """Training: weights on objects and motion; null weighs all pixels equally."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if config.compute_dtype not in {"float16", "float32", "bfloat16", "auto"}:
-            raise ConfigError(f"compute_dtype is {config.compute_dtype!r}; choose auto, float16, float32 or bfloat16.")
-        advised = preset(config.preset)
+        self._told_horizon = False
+        check_values(type(config), asdict(config))
         saved = checkpoints.read(config.checkpoint) if config.checkpoint else None
-        stored = (saved.config if saved else None) or {}
-        self.architecture = merge(Architecture, config, stored.get("architecture"), advised)
-        self.sampling = merge(Sampling, config, stored.get("sampling"), advised)
-        self.autoencoder = merge(Autoencoder, config, stored.get("autoencoder"), advised)
-        self.training = merge(TrainingConfig, config, preset=advised)
+        settings = settle(config, saved)
+        self.architecture, self.sampling = settings.architecture, settings.sampling
+        self.autoencoder, self.training = settings.autoencoder, settings.training
         self.codec = self._build_codec()
         self.architecture.check_codec(self.codec)
         self.actions = ActionSpace(self.architecture, config.unit_range)
@@ -214,13 +240,29 @@ class WorldGym(WorldModel):
         if actions_BLA.ndim != 3 or actions_BLA.shape[0] != state.batch or actions_BLA.shape[1] < 1:
             raise DataError(f"Expected actions (B={state.batch}, L >= 1, A), got {tuple(actions_BLA.shape)}.")
         slots = self.actions.to_model(actions_BLA).to(self.device)
-        horizon = min(self.sampling.horizon or slots.shape[1], self.architecture.window - 1)
+        horizon = self._together(slots.shape[1])
         height, width = (size // self.codec.factor for size in self.architecture.image_size)
         latents = []
         for chunk_BLA in slots.split(horizon, dim=1):
             noise = state.noise((state.batch, chunk_BLA.shape[1], height, width, self.architecture.channels))
             latents.append(state.sampler.extend(chunk_BLA, noise))
         return Step(self.codec.decode(torch.cat(latents, dim=1))[:, :, None])
+
+    def _together(self, length: int) -> int:
+        """Frames of a chunk that are denoised together; says once where they are fewer than was asked for."""
+        wanted = self.sampling.horizon or length
+        horizon = min(wanted, length, self.architecture.window - 1)
+        if horizon < wanted and not self._told_horizon:
+            self._told_horizon = True
+            log.warning(
+                "%d frames are denoised together, not horizon=%s: chunks have %d actions, and the window of %d frames "
+                "holds a frame of context besides.",
+                horizon,
+                self.sampling.horizon or "null (a whole chunk)",
+                length,
+                self.architecture.window,
+            )
+        return horizon
 
     def module(self) -> DiT:
         return self.network
@@ -254,13 +296,9 @@ class WorldGym(WorldModel):
         checkpoints.write(Path(directory), self.network, config)
 
     def _build_codec(self) -> Codec:
-        learned = self.architecture.codec == "autoencoder-kl"
-        needs_pixels, needs_vae = self.training.pixel_weights is not None, self.config.vae is not None
-        if learned and needs_pixels:
-            raise ConfigError("pixel_weights needs codec: pixels.")
-        if not learned and (needs_vae or self.config.latent_cache is not None):
-            raise ConfigError("vae and latent_cache need codec: autoencoder-kl.")
-        return AutoencoderCodec(self.autoencoder, self.config.latent_cache) if learned else PixelCodec()
+        if self.architecture.codec == "autoencoder-kl":
+            return AutoencoderCodec(self.autoencoder, self.config.latent_cache)
+        return PixelCodec()
 
     def _check_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:

@@ -43,7 +43,7 @@ def test_a_loss_that_explodes(fit: Fit, fit_error: FitError, tmp_path: Path) -> 
         (["fit.log_every=0"], ["fit.log_every is 0"]),
         (["fit.checkpoint_every=0"], ["fit.checkpoint_every is 0"]),
         (["fit.workers=-1"], ["fit.workers is -1"]),
-        (["fit.ema=1.0"], ["fit.ema is 1.0"]),
+        (["fit.ema=1.0"], ["fit.ema is 1; it must be at least 0 and below 1"]),
         (["fit.betas=[0.9]"], ["fit.betas", "two"]),
         (["fit.microbatches=3"], ["fit.batch_size is 16", "multiple of fit.microbatches (3)"]),
         (["fit.microbatches=0"], ["fit.microbatches is 0"]),

@@ -17,6 +17,7 @@ from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.testing import check_reward_model
 from gymnast_core.types import Episode
+from gymnast_success_classifier.augmentation import AugmentationConfig
 from gymnast_success_classifier.reward import SuccessClassifier
 
 SHIPPED = [
@@ -211,6 +212,9 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     config = SuccessClassifier.Config(checkpoint=str(tmp_path))
     with pytest.raises(CheckpointError, match="other instructions"):
         SuccessClassifier(replace(config, instructions=["open the drawer"]))
+    with pytest.raises(ConfigError, match=r"args\.width is 16, but the success classifier in .* has 8\. Leave it out"):
+        SuccessClassifier(replace(config, width=16))
+    assert SuccessClassifier(replace(config, width=8)).config.width == 8
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
@@ -224,7 +228,7 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit"):
         SuccessClassifier(config)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not valid JSON"):
         SuccessClassifier(config)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="does not describe"):
@@ -241,7 +245,12 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         ({"threshold": 1.0}, "threshold"),
         ({"positive_share": 0.0}, "positive_share"),
         ({"width": 9}, "width"),
-        ({"image_size": 4}, "image_size"),
+        ({"image_size": 4}, "image_size is 4; it must be at least 16"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"own_share": -0.5}, "own_share is -0.5"),
+        ({"augmentation": AugmentationConfig(blur=-1.0)}, r"augmentation\.blur is -1"),
+        ({"augmentation": AugmentationConfig(noise=float("nan"))}, r"augmentation\.noise is nan"),
+        ({"device": "gpu"}, "no torch device 'gpu'"),
     ],
 )
 def test_a_wrong_setting_is_named(changes: dict[str, object], message: str) -> None:

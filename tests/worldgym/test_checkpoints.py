@@ -129,11 +129,13 @@ def test_arguments_that_contradict_the_checkpoint_are_refused(tmp_path: Path) ->
     worlds.world().save(tmp_path / "world")
     checkpoint = str(tmp_path / "world")
     assert WorldGym(WorldGym.Config(checkpoint=checkpoint, dim=32, denoising_steps=4)).sampling.denoising_steps == 4
-    with pytest.raises(ConfigError, match="dim is 64, but the checkpoint was trained with 32"):
+    with pytest.raises(ConfigError, match=r"dim is 64, but the weights in .* have 32"):
         WorldGym(WorldGym.Config(checkpoint=checkpoint, dim=64))
+    with pytest.raises(ConfigError, match="heads is 4, but the checkpoint was trained with 2"):
+        WorldGym(WorldGym.Config(checkpoint=checkpoint, heads=4))
     config = tmp_path / "world" / "config.json"
-    config.write_text(json.dumps({"architecture": {"dimm": 3}}))
-    with pytest.raises(ConfigError, match="Did you mean 'dim'"):
+    config.write_text(json.dumps({"architecture": {"dimm": 3}, "sampling": {}}))
+    with pytest.raises(CheckpointError, match=r"config\.json.*: No key 'dimm'. Did you mean 'dim'"):
         WorldGym(WorldGym.Config(checkpoint=checkpoint))
     config.write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -143,7 +145,8 @@ def test_arguments_that_contradict_the_checkpoint_are_refused(tmp_path: Path) ->
 def test_weights_without_a_config_take_the_arguments(tmp_path: Path) -> None:
     model = worlds.world()
     torch.save({"model": model.module().state_dict(), "step": 1}, tmp_path / "bare.pt")
-    again = WorldGym(WorldGym.Config(**worlds.SIZE, checkpoint=str(tmp_path / "bare.pt")))
+    facts = dict(rope="standard", prediction="x0", denoising_steps=1)
+    again = WorldGym(WorldGym.Config(**worlds.SIZE, **facts, checkpoint=str(tmp_path / "bare.pt")))
     assert torch.equal(again.module().x_proj.weight, model.module().x_proj.weight)
 
 

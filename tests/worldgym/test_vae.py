@@ -208,11 +208,16 @@ def test_a_group_imagines_what_its_rollouts_imagine_alone(guidance: float) -> No
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"channels": 4}, "channels is 4, but codec 'autoencoder-kl' makes 16: set channels to 16"),
+        ({"channels": 4}, r"channels is 4, but the weights in .*ckpt_c16_ema\.safetensors have 16"),
+        (
+            {"channels": 4, "checkpoint": None, "action_dropout": 0.1},
+            "channels is 4, but codec 'autoencoder-kl' makes 16: set channels to 16",
+        ),
         ({"image_size": [72, 64]}, "multiples of patch_size 2 times 8 pixels"),
-        ({"vae": None}, "needs an autoencoder: set vae"),
+        ({"vae": None}, r"but not vae \(the autoencoder of its latents: a folder or"),
+        ({"vae": None, "checkpoint": None, "action_dropout": 0.1}, "needs an autoencoder: set vae"),
         ({"vae_batch": 0}, "vae_batch is 0"),
-        ({"codec": "pixels"}, "vae and latent_cache need codec: autoencoder-kl"),
+        ({"codec": "pixels"}, "vae needs codec: autoencoder-kl; it is pixels"),
         ({"codec": "autoencoder"}, "Did you mean 'autoencoder-kl'"),
     ],
 )
@@ -237,14 +242,46 @@ def test_folders_that_hold_no_autoencoder_are_checkpoint_errors(tmp_path: Path) 
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(weights[:5000])
     refused("Cannot read the autoencoder in")
     (tmp_path / "vae" / "config.json").write_text("{")
-    refused("Cannot read the autoencoder in")
+    refused(r"vae/config\.json is not valid JSON")
     weights = load_file(Path(autoencoders.FOLDER) / "diffusion_pytorch_model.safetensors")
     del weights["decoder.conv_in.weight"]
     shutil.copy(Path(autoencoders.FOLDER) / "config.json", tmp_path / "vae")
     save_file(weights, tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
-    refused(r"1 tensors lack or differ, first decoder\.conv_in\.weight")
+    refused(r"1 tensors lack, differ or have no use, first decoder\.conv_in\.weight")
     shutil.copytree(autoencoders.FOLDER, tmp_path / "pipeline" / "vae")
     assert AutoencoderCodec(Autoencoder(vae=str(tmp_path / "pipeline"), vae_subfolder="vae")).channels == 16
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"scaling_factor": "1.5"}, r'scaling_factor is "1\.5"; it must be a number'),
+        ({"scaling_factor": 0}, "scaling_factor is 0; it must be at most 1000 and above 0"),
+        ({"scaling_factor": None}, "scaling_factor is null"),
+        ({"scaling_factor": ...}, "scaling_factor is missing"),
+        ({"latent_channels": 16.0}, "latent_channels is 16.0; it must be a whole number"),
+        ({"latent_channels": -16}, "latent_channels is -16"),
+        ({"norm_num_groups": "4"}, 'norm_num_groups is "4"'),
+        ({"norm_num_groups": ...}, "norm_num_groups is missing"),
+        ({"norm_num_groups": 3}, "Cannot read the autoencoder"),
+        ({"block_out_channels": [8, 8, 16]}, "down_block_types .*must have 3 entries, not 4"),
+        ({"block_out_channels": [8, 8, 16, True]}, "block_out_channels"),
+        ({"use_quant_conv": 1}, "use_quant_conv is 1; it must be true or false"),
+        ({"use_quant_conv": True}, "tensors lack"),
+        ({"mid_block_add_attention": False}, "have no use, first"),
+        ({"act_fn": 3}, "act_fn is 3"),
+        ({"act_fn": "silly"}, "Cannot read the autoencoder"),
+        ({"_class_name": "AsymmetricAutoencoderKL"}, "takes an AutoencoderKL"),
+    ],
+)
+def test_an_autoencoders_config_is_checked(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    shutil.copytree(autoencoders.FOLDER, tmp_path / "vae")
+    file = tmp_path / "vae" / "config.json"
+    config = {**json.loads(file.read_text()), **changed}
+    file.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        AutoencoderCodec(Autoencoder(vae=str(tmp_path / "vae")))
+    assert str(tmp_path / "vae") in str(caught.value)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

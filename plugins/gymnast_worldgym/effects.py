@@ -1,0 +1,82 @@
+"""Options that another one leaves without effect: refused, so that nobody believes in a setting that does nothing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from gymnast_core.errors import ConfigError
+from gymnast_worldgym.architecture import Architecture, Sampling
+from gymnast_worldgym.training import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+OF_AUTOENCODER = ("vae", "vae_revision", "vae_subfolder", "vae_batch", "latent_cache")
+
+
+def check_effects(
+    config: Any, architecture: Architecture, sampling: Sampling, training: TrainingConfig, pretrained: bool
+) -> None:
+    """Raises `ConfigError` for options of a `WorldGym.Config` that have no effect beside the others.
+
+    Only what the user says is refused; of a preset, what has no use here is passed over.
+    """
+    _check_latents(config, architecture, training)
+    _check_actions(config)
+    if architecture.prediction == "flow" and config.stabilization_level is not None:
+        raise ConfigError(
+            "stabilization_level has no effect with prediction: flow, whose context frames are shown as they are. "
+            "Leave it out."
+        )
+    most = architecture.window - 1
+    if sampling.horizon is not None and sampling.horizon > most:
+        raise ConfigError(
+            f"horizon is {sampling.horizon}, but a window of {architecture.window} frames holds at most {most} new "
+            f"ones beside one of context. Set horizon to {most} or less, or to null: whole action chunks up to {most}."
+        )
+    if training.clean_fraction == 1.0 and config.pure_noise_fraction:
+        raise ConfigError(
+            "pure_noise_fraction is a share of the frames that are not nearly clean; with clean_fraction: 1 there are "
+            "none. Leave it out, or lower clean_fraction."
+        )
+    if not pretrained and sampling.guidance != 1.0 and training.action_dropout == 0.0:
+        log.warning(
+            "guidance=%g compares with the null action, which a model trained with action_dropout=0 never sees. Set "
+            "action_dropout (published: 0.1), or guidance to 1.",
+            sampling.guidance,
+        )
+
+
+def _check_latents(config: Any, architecture: Architecture, training: TrainingConfig) -> None:
+    if architecture.codec == "autoencoder-kl":
+        if training.pixel_weights is not None:
+            raise ConfigError("pixel_weights needs codec: pixels.")
+        _check_folder(config)
+        return
+    idle = [name for name in OF_AUTOENCODER if getattr(config, name) is not None]
+    if idle:
+        raise ConfigError(
+            f"{' and '.join(idle)} {'needs' if len(idle) == 1 else 'need'} codec: autoencoder-kl; it is pixels."
+        )
+
+
+def _check_folder(config: Any) -> None:
+    """Revision and subfolder of a repository, given beside a folder of this machine."""
+    folder = None if config.vae is None else Path(config.vae).expanduser()
+    if folder is None or not folder.is_dir():
+        return
+    if config.vae_revision is not None:
+        raise ConfigError(f"vae_revision is of a Hugging Face repository; vae is the folder {folder}. Leave it out.")
+    if config.vae_subfolder is not None and not (folder / config.vae_subfolder).is_dir():
+        raise ConfigError(f"vae_subfolder: {folder} has no folder {config.vae_subfolder!r}. Leave it out.")
+
+
+def _check_actions(config: Any) -> None:
+    scaling = [
+        name for name in ("robot_action_dim", "action_scale", "action_offset") if getattr(config, name) is not None
+    ]
+    if config.robot is not None and scaling:
+        raise ConfigError(
+            f"robot {config.robot!r} already says how actions are scaled: leave out {', '.join(scaling)}, or the robot."
+        )
