@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import difflib
+import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -13,13 +17,20 @@ from gymnast_core.cli import print_summary
 from gymnast_core.errors import ConfigError
 
 _SECONDS_BETWEEN_LINES = 10.0
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+"""How an argument begins that is no name: those of folders begin otherwise, or are last."""
 
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="DATASET [KEY=VALUE]... OUT")
 @click.option("--to", "to", required=True, metavar="FORMAT", help="lerobot-v3, lerobot-v2.1, worldgym, trials, ...")
 @click.option("--robot", metavar="ROBOT", help="Robot whose units the actions are in; worldgym stores model units.")
-@click.option("--fps", default=10, show_default=True, type=click.IntRange(1, 1000), help="Frames a second of videos.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, 1000, min_open=True),
+    callback=lambda _, option, value: _finite(option, value),
+    help="Frames a second of videos. Without it: the source's; needed where the source does not know.",
+)
 @click.option(
     "--pixel-format",
     default="yuv444p",
@@ -27,11 +38,13 @@ _SECONDS_BETWEEN_LINES = 10.0
     type=click.Choice(["yuv444p", "yuv420p"]),
     help="yuv444p keeps colours exact to the pixel; yuv420p plays in every browser.",
 )
-def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: int, pixel_format: str) -> None:
+def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: float | None, pixel_format: str) -> None:
     """Write the episodes of any dataset as a folder of another format.
 
     DATASET is the name of an installed dataset that holds episodes (`gymnast plugins`), KEY=VALUE its arguments, OUT
-    the folder to write. Interrupted or killed, the same command continues.
+    the folder to write. Cameras, readings, names and the frame rate are kept where the format can hold them; what it
+    cannot hold is told. With skip_bad=true, episodes that cannot be read are left out. Interrupted or killed, the same
+    command continues.
 
     \b
     gymnast convert worldgym-episodes path=bridge skip_bad=true instruction="..." --to lerobot-v3 bridge-lerobot
@@ -42,25 +55,54 @@ def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: int, pi
     from gymnast_episodes.conversion import convert as run
     from gymnast_episodes.writers import WriterOptions
 
-    names = [argument for argument in arguments if "=" not in argument]
-    if len(names) != 2:
-        raise ConfigError(
-            f"Give a dataset and the folder to write, not {' '.join(names) or 'nothing'}: "
-            "gymnast convert DATASET path=DIR --to FORMAT OUT"
-        )
+    dataset, out, overrides = _sorted_out(arguments)
     if robot is not None:
         from gymnast_episodes.robots import robot as known_robot
 
         known_robot(robot)
-    args = parse_overrides([argument for argument in arguments if "=" in argument])
+    args = parse_overrides(overrides)
     options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format)
     summary = None
     with contextlib.suppress(KeyboardInterrupt):
-        summary = run(Conversion(names[0], args, to, Path(names[1]), options), _Progress())
+        summary = run(Conversion(dataset, args, to, Path(out), options), _Progress())
     if summary is None:
         click.echo("\nInterrupted. The same command continues.", err=True)
         sys.exit(130)
     print_summary(summary)
+
+
+def _finite(option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of frames.", param=option)
+    return value
+
+
+def _sorted_out(arguments: tuple[str, ...]) -> tuple[str, str, list[str]]:
+    """The dataset's name, the folder to write, and the overrides. A folder's name may hold "=", too."""
+    overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
+    names = [argument for argument in arguments if argument not in overrides]
+    if len(names) == 1 and overrides and arguments[-1] == overrides[-1]:
+        # The last argument is a folder named like lr=0.1, if the dataset has no such option.
+        key, known = overrides[-1].partition("=")[0].partition(".")[0], _options(names[0])
+        if known is not None and not difflib.get_close_matches(key, known):
+            names.append(overrides.pop())
+    if len(names) != 2:
+        raise ConfigError(
+            f"Give a dataset and the folder to write, not {' '.join(names) or 'nothing'}: "
+            "gymnast convert DATASET path=DIR --to FORMAT OUT (a folder named like an option: ./NAME=VALUE)"
+        )
+    return names[0], names[1], overrides
+
+
+def _options(dataset: str) -> list[str] | None:
+    """Names of a dataset's options; None if there is no such dataset."""
+    from gymnast_core.errors import PluginError
+    from gymnast_core.plugins.compose import registries
+
+    try:
+        return [field.name for field in dataclasses.fields(registries().datasets.load(dataset).Config)]
+    except PluginError:
+        return None
 
 
 class _Progress:

@@ -6,24 +6,30 @@ import fcntl
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gymnast_core import __version__
 from gymnast_core.errors import DataError
 from gymnast_core.plugins.compose import registries
+from gymnast_core.reading import read_json_lines, read_object
 from gymnast_core.types import Episode
-from gymnast_episodes.writers import STAGING, Record, WriterOptions, load_writer
+from gymnast_episodes.checking import checks_put_off
+from gymnast_episodes.losses import at_rate, checked, tell_what_is_lost
+from gymnast_episodes.recording import recording_of
+from gymnast_episodes.writers import STAGING, EpisodeWriter, Record, WriterOptions, load_writer
 
 log = logging.getLogger(__name__)
 
+BAD = "left_out"
+"""Key of a record that says why its episode was left out."""
 MANIFEST = "conversion.json"
 """What a converted folder was made from; names it as ours when a conversion is repeated."""
+
+RECORDS, LOCK = "records.jsonl", "lock"
 
 Progress = Callable[[int, int], None]
 """Told (episodes done, episodes in all)."""
@@ -52,7 +58,8 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
     """
     writer_class = load_writer(job.to)
     out = job.out.expanduser()
-    episodes = registries().datasets.build(job.dataset, job.args, key="source").episodes()
+    with checks_put_off():
+        episodes = registries().datasets.build(job.dataset, job.args, key="source").episodes()
     about = {
         "gymnast": __version__,
         "source": {"name": job.dataset, "args": dict(job.args), "episodes": len(episodes)},
@@ -65,27 +72,60 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
         return summary | {"resumed": len(episodes)}
     work = out.with_name(f".{out.name}.converting")
     with _claimed(work, about):
-        records = work / STAGING / "records.jsonl"
-        written = _records(records)
-        resumed = len(written)
-        writer = writer_class(work, job.options, written)
+        done = _Done(work / STAGING / RECORDS)
+        resumed = len(done.all)
+        writer = writer_class(work, job.options, done.written)
+        writer.recording = recording_of(episodes)
         for index in range(resumed, len(episodes)):
             progress(index, len(episodes))
-            episode = _checked(episodes[index])
-            if index == resumed and not writer.keeps_all:
-                _tell_what_is_left_out(episode, job.to)
-            with _disk(work):
-                record = writer.write(index, episode)
-                with records.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-            written.append(record)
+            _one(job, writer, done, episodes, index)
         progress(len(episodes), len(episodes))
+        if not done.written:
+            raise DataError(f"None of the {len(episodes)} episodes could be read; the first fault: {done.all[0][BAD]}")
         with _disk(work):
-            writer.finish(written)
+            writer.finish(done.written)
             _write_manifest(work, about)
             work.rename(out)
     shutil.rmtree(out / STAGING)
+    if skipped := len(done.all) - len(done.written):
+        summary |= {"episodes": len(done.written), "skipped": skipped}
     return summary | {"resumed": resumed}
+
+
+def _one(job: Conversion, writer: EpisodeWriter, done: _Done, episodes: Sequence[Episode], index: int) -> None:
+    """Read an episode and write it, or note why not where bad ones are to be left out."""
+    try:
+        episode = episodes[index]
+    except DataError as error:
+        if not getattr(episodes, "unchecked", False):
+            raise
+        log.warning("Skipped: %s", error)
+        with _disk(done.path):
+            done.add({BAD: str(error)})
+        return
+    episode = checked(episode)
+    if not done.written:
+        tell_what_is_lost(episode, writer, job.to, job.options.fps)
+    episode = at_rate(episode, writer, job.options.fps)
+    with _disk(done.path):
+        done.add(writer.write(len(done.written), episode))
+
+
+class _Done:
+    """Records of the episodes that are done, good and bad, in a file that survives the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.all = _records(path)
+
+    @property
+    def written(self) -> list[Record]:
+        return [record for record in self.all if BAD not in record]
+
+    def add(self, record: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.all.append(record)
 
 
 @contextmanager
@@ -112,13 +152,15 @@ def _claimed(work: Path, about: dict[str, Any]) -> Iterator[None]:
         staging.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"Cannot write to {work.parent}: {error}.") from error
-    with (staging / "lock").open("w") as lock:
+    with (staging / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"Another process is converting to this folder ({work}). Wait for it to end.") from None
         begun = _read_manifest(staging / MANIFEST)
-        if begun is None:
+        if begun is None or not _records(staging / RECORDS):
+            # Nothing was finished, whatever it was.
+            _empty(work)
             _write_manifest(staging, about)
         elif not _same(begun, about):
             raise DataError(
@@ -126,6 +168,14 @@ def _claimed(work: Path, about: dict[str, Any]) -> Iterator[None]:
                 "Repeat that one, or remove the folder."
             )
         yield
+
+
+def _empty(work: Path) -> None:
+    """Remove everything but the lock, which is held."""
+    staging = work / STAGING
+    for path in [*work.iterdir(), *staging.iterdir()]:
+        if path not in (staging, staging / LOCK):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _records(path: Path) -> list[Record]:
@@ -136,28 +186,7 @@ def _records(path: Path) -> list[Record]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    return [json.loads(line) for line in whole.decode().splitlines()]
-
-
-def _checked(episode: Episode) -> Episode:
-    frames, actions = episode.view(), episode.actions_TA
-    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) < 2:
-        raise DataError(
-            f"Episode {episode.id!r} has frames {frames.dtype} {tuple(frames.shape)}, not uint8 (T, H, W, 3)."
-        )
-    if actions.ndim != 2 or len(actions) != len(frames) - 1:
-        raise DataError(f"Episode {episode.id!r} has {len(frames)} frames and actions {tuple(actions.shape)}.")
-    if not torch.isfinite(actions).all():
-        raise DataError(f"Episode {episode.id!r} has NaN or infinite actions.")
-    return episode
-
-
-def _tell_what_is_left_out(episode: Episode, to: str) -> None:
-    """Of a writer that keeps the main camera alone, and no readings."""
-    left_out = [f"camera {name}" for name in episode.cameras[1:]]
-    left_out += [] if episode.proprio_TP is None else ["the readings (proprio_TP)"]
-    if left_out:
-        log.warning("%s is written with the camera %s alone, without %s.", to, episode.cameras[0], ", ".join(left_out))
+    return read_json_lines(path, allow_nan=True, max_bytes=2**40)
 
 
 def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
@@ -167,10 +196,9 @@ def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path).values
+    except DataError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _write_manifest(folder: Path, about: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ _KEY_FRAMES = "10"
 """Frames from one key frame to the next: what a random access has to decode at most."""
 
 
-def encode_video(path: Path, frames_THWC: Tensor, fps: int, pixel_format: str) -> None:
+def encode_video(path: Path, frames_THWC: Tensor, fps: float, pixel_format: str) -> None:
     """Write uint8 RGB frames (T, H, W, 3) as H.264 at `fps` frames a second.
 
     No frame refers to a later one, so that the videos can be joined and cut at key frames. Raises `DataError` if the
@@ -34,7 +34,7 @@ def encode_video(path: Path, frames_THWC: Tensor, fps: int, pixel_format: str) -
         raise DataError(f"yuv420p needs even sides; the frames are {height}x{width}. Use --pixel-format yuv444p.")
     options = {"crf": _QUALITY, "preset": "medium", "bf": "0", "g": _KEY_FRAMES}
     with _writing(path) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
+        stream = container.add_stream("libx264", rate=rate(fps), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.thread_count = 1
         # Small frames are converted several times faster by one thread than by all.
@@ -45,7 +45,7 @@ def encode_video(path: Path, frames_THWC: Tensor, fps: int, pixel_format: str) -
         container.mux(stream.encode())
 
 
-def join_videos(parts: Sequence[Path], path: Path, fps: int) -> None:
+def join_videos(parts: Sequence[Path], path: Path, fps: float) -> None:
     """Put videos that `encode_video` wrote at the same size and rate one after the other, without encoding anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -58,11 +58,16 @@ def join_videos(parts: Sequence[Path], path: Path, fps: int) -> None:
                 for packet in container.demux(source):
                     if packet.pts is None or packet.dts is None:
                         continue  # the flush at the end
-                    shift = round(Fraction(written, fps) / source.time_base)
+                    shift = round(written / rate(fps) / source.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = target
                     out.mux(packet)
                 written += source.frames
+
+
+def rate(fps: float) -> Fraction:
+    """Frames a second as a ratio of small numbers, which containers can hold."""
+    return Fraction(fps).limit_denominator(1001)
 
 
 @contextmanager

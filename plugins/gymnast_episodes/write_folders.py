@@ -14,7 +14,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.encode import encode_video
 from gymnast_episodes.robots import GRIPPER, robot
-from gymnast_episodes.writers import EpisodeWriter, Record
+from gymnast_episodes.writers import EpisodeWriter, Record, rate_of
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class WorldGymWriter(EpisodeWriter):
     def write(self, index: int, episode: Episode) -> Record:
         name = f"{index:09d}"
         actions_TA, changed = self._model_units(episode)
-        encode_video(self.root / f"{name}.mp4", episode.view(), self.options.fps, self.options.pixel_format)
+        encode_video(self.root / f"{name}.mp4", episode.view(), rate_of(episode), self.options.pixel_format)
         np.savez(self.root / f"{name}.npz", actions_TA.numpy())
         about = {"instruction": episode.instruction, "source": episode.id}
         (self.root / f"{name}.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
@@ -70,6 +70,8 @@ class WorldGymWriter(EpisodeWriter):
 
 class TrialsWriter(EpisodeWriter):
     """`NAME.png` with the first frame, `NAME.json` with the instruction: what the dataset `trials` reads."""
+
+    needs_fps = False
 
     def write(self, index: int, episode: Episode) -> Record:
         name = f"{index:06d}"

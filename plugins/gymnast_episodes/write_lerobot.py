@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ import torch
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.encode import encode_video, join_videos
+from gymnast_episodes.lerobot_features import STATE, Form, features_of, number, table_of_rows, table_of_tasks
 from gymnast_episodes.statistics import column_stats, image_stats, merge_stats
 from gymnast_episodes.writers import STAGING, EpisodeWriter, Record, WriterOptions
 
-CAMERA = "observation.images.main"
-_SCALARS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+log = logging.getLogger(__name__)
+
 _FILES_A_CHUNK = 1000
 _DATA_MB, _VIDEO_MB = 100, 200
 
@@ -28,106 +31,107 @@ _DATA_MB, _VIDEO_MB = 100, 200
 class _LeRobotWriter(EpisodeWriter):
     """What both versions share: rows, videos and statistics of single episodes.
 
-    Actions are stored as they are. LeRobot has a row for every frame; the last one, whose action leads to no frame,
-    repeats the action before.
+    Actions and readings are stored as they are. LeRobot has a row for every frame; the last one, whose action leads to
+    no frame, repeats the action before.
     """
+
+    keeps = frozenset({"cameras", "readings", "names", "robot"})
 
     def __init__(self, root: Path, options: WriterOptions, written: Sequence[Record]) -> None:
         super().__init__(root, options, written)
         self._frames = sum(record["length"] for record in written)
         self._tasks = {record["task"]: record["task_index"] for record in written}
-        self._shape = written[0]["shape"] if written else None
+        self._form = Form(**written[0]["form"]) if written else None
 
     @abstractmethod
-    def _files(self, index: int) -> tuple[Path, Path]:
-        """Parquet file and video of an episode."""
+    def _data_file(self, index: int) -> Path:
+        """Parquet file of an episode."""
+
+    @abstractmethod
+    def _video_file(self, index: int, camera: str) -> Path:
+        """Video of an episode."""
 
     def write(self, index: int, episode: Episode) -> Record:
-        length, height, width, _ = episode.view().shape
-        shape = [height, width, episode.actions_TA.shape[1]]
-        if self._shape not in (None, shape):
+        length, form = len(episode.frames_TVHWC), Form.of(episode)
+        if self._form not in (None, form):
             raise DataError(
-                f"Episode {episode.id!r} has height, width and action width {shape}, the first one {self._shape}; a "
-                "LeRobot dataset holds one size. Set the source's image_size."
+                f"Episode {episode.id!r} has {form}; the first one {self._form}. A LeRobot dataset holds one form. Set "
+                "the source's image_size or cameras, or --fps."
             )
-        data, video = self._files(index)
-        for path in (data, video):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if self._form is None and form.cameras != sorted(form.cameras):
+            log.warning("Read it with cameras=[%s]: the main one is not first by name.", ",".join(episode.cameras))
         task_index = self._tasks.get(episode.instruction, len(self._tasks))
-        actions_TA = episode.actions_TA.float().cpu()
-        frame_T = np.arange(length, dtype=np.int64)
-        columns: dict[str, np.ndarray] = {
-            "action": torch.cat([actions_TA, actions_TA[-1:]]).numpy(),
-            "timestamp": (frame_T / self.options.fps).astype(np.float32),
-            "frame_index": frame_T,
-            "episode_index": np.full(length, index, np.int64),
-            "index": frame_T + self._frames,
-            "task_index": np.full(length, task_index, np.int64),
-        }
-        _write_table(_rows(columns), data)
-        encode_video(video, episode.view(), self.options.fps, self.options.pixel_format)
-        stats = {name: column_stats(values.reshape(length, -1)) for name, values in columns.items()}
+        columns = self._columns(index, episode, task_index)
+        _write_table(table_of_rows(columns), self._data_file(index))
+        stats: dict[str, Any] = {}
+        for name, camera in zip(episode.cameras, form.cameras, strict=True):
+            path = self._video_file(index, camera)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encode_video(path, episode.view(name), form.fps, self.options.pixel_format)
+            stats[camera] = image_stats(episode.view(name).cpu())
+        stats |= {name: column_stats(values.reshape(length, -1)) for name, values in columns.items()}
         record = {
             "id": episode.id,
             "length": length,
             "from": self._frames,
             "task": episode.instruction,
             "task_index": task_index,
-            "shape": shape,
-            "stats": {CAMERA: image_stats(episode.view().cpu()), **stats},
+            "form": asdict(form),
+            "stats": stats,
         }
-        self._tasks[episode.instruction], self._shape = task_index, shape
+        self._tasks[episode.instruction], self._form = task_index, form
         self._frames += length
         return record
 
-    def _info(self, version: str, **paths: Any) -> dict[str, Any]:
-        height, width, action_dim = self._shape or (0, 0, 0)
-        video = {
-            "video.fps": self.options.fps,
-            "video.height": height,
-            "video.width": width,
-            "video.channels": 3,
-            "video.codec": "h264",
-            "video.pix_fmt": self.options.pixel_format,
-            "video.is_depth_map": False,
-            "has_audio": False,
+    def _columns(self, index: int, episode: Episode, task_index: int) -> dict[str, np.ndarray]:
+        """Name -> (T,) or (T, D)."""
+        length, actions_TA = len(episode.frames_TVHWC), episode.actions_TA.float().cpu()
+        frame_T = np.arange(length, dtype=np.int64)
+        columns: dict[str, np.ndarray] = {"action": torch.cat([actions_TA, actions_TA[-1:]]).numpy()}
+        if episode.proprio_TP is not None:
+            columns[STATE] = episode.proprio_TP.float().cpu().numpy()
+        return columns | {
+            "timestamp": (frame_T / Form.of(episode).fps).astype(np.float32),
+            "frame_index": frame_T,
+            "episode_index": np.full(length, index, np.int64),
+            "index": frame_T + self._frames,
+            "task_index": np.full(length, task_index, np.int64),
         }
-        frames = {"dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"]}
-        features: dict[str, Any] = {
-            CAMERA: {**frames, "info": video},
-            "action": {"dtype": "float32", "shape": [action_dim], "names": [f"action_{i}" for i in range(action_dim)]},
-        }
-        for name in _SCALARS:
-            features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+
+    def _info(self, version: str, form: Form, **paths: Any) -> dict[str, Any]:
         return {
             "codebase_version": version,
-            "robot_type": self.options.robot,
+            "robot_type": self.options.robot or self.recording.robot,
             "total_frames": self._frames,
             "total_tasks": len(self._tasks),
             "chunks_size": _FILES_A_CHUNK,
-            "fps": self.options.fps,
+            "fps": number(form.fps),
             **paths,
-            "features": features,
+            "features": features_of(form, self.recording, self.options.pixel_format),
         }
 
 
 class LeRobotV21Writer(_LeRobotWriter):
-    """One parquet file and one video an episode."""
+    """One parquet file and one video a camera for each episode."""
 
     _data = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     _video = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
-    def _files(self, index: int) -> tuple[Path, Path]:
-        place = {"episode_chunk": index // _FILES_A_CHUNK, "episode_index": index, "video_key": CAMERA}
-        return self.root / self._data.format(**place), self.root / self._video.format(**place)
+    def _data_file(self, index: int) -> Path:
+        return self.root / self._data.format(episode_chunk=index // _FILES_A_CHUNK, episode_index=index)
+
+    def _video_file(self, index: int, camera: str) -> Path:
+        place = {"episode_chunk": index // _FILES_A_CHUNK, "episode_index": index, "video_key": camera}
+        return self.root / self._video.format(**place)
 
     def finish(self, written: Sequence[Record]) -> None:
-        total, meta = len(written), self.root / "meta"
+        total, meta, form = len(written), self.root / "meta", Form(**written[0]["form"])
         meta.mkdir(exist_ok=True)
         info = self._info(
             "v2.1",
+            form,
             total_episodes=total,
-            total_videos=total,
+            total_videos=total * len(form.cameras),
             total_chunks=-(-total // _FILES_A_CHUNK),
             splits={"train": f"0:{total}"},
             data_path=self._data,
@@ -147,53 +151,37 @@ class LeRobotV3Writer(_LeRobotWriter):
     _data = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
     _video = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
-    def _files(self, index: int) -> tuple[Path, Path]:
-        staged = self.root / STAGING / f"{index // _FILES_A_CHUNK:03d}"
-        return staged / f"{index:06d}.parquet", staged / f"{index:06d}.mp4"
+    def _data_file(self, index: int) -> Path:
+        return self._staged(index) / f"{index:06d}.parquet"
+
+    def _video_file(self, index: int, camera: str) -> Path:
+        return self._staged(index) / f"{index:06d}.{camera}.mp4"
+
+    def _staged(self, index: int) -> Path:
+        return self.root / STAGING / f"{index // _FILES_A_CHUNK:03d}"
 
     def finish(self, written: Sequence[Record]) -> None:
-        total, fps = len(written), self.options.fps
+        total, form = len(written), Form(**written[0]["form"])
         rows: list[dict[str, Any]] = [{} for _ in written]
-        for number, group in enumerate(self._groups(total, 0, _DATA_MB)):
-            place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
-            self._join_tables(group, self.root / self._data.format(**place))
+        tables = [self._data_file(i) for i in range(total)]
+        for group, place in _groups(tables, _DATA_MB):
+            _join_tables([tables[i] for i in group], self.root / self._data.format(**place))
             for i in group:
                 rows[i] |= {f"data/{name}": value for name, value in place.items()}
-        for number, group in enumerate(self._groups(total, 1, _VIDEO_MB)):
-            place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
-            target = self.root / self._video.format(video_key=CAMERA, **place)
-            join_videos([self._files(i)[1] for i in group], target, fps)
-            frames = 0
-            for i in group:
-                end = frames + written[i]["length"]
-                span = {"from_timestamp": frames / fps, "to_timestamp": end / fps}
-                rows[i] |= {f"videos/{CAMERA}/{name}": value for name, value in {**place, **span}.items()}
-                frames = end
-        self._write_meta(written, rows)
+        for camera in form.cameras:
+            videos = [self._video_file(i, camera) for i in range(total)]
+            for group, place in _groups(videos, _VIDEO_MB):
+                target = self.root / self._video.format(video_key=camera, **place)
+                join_videos([videos[i] for i in group], target, form.fps)
+                frames = 0
+                for i in group:
+                    end = frames + written[i]["length"]
+                    span = {"from_timestamp": frames / form.fps, "to_timestamp": end / form.fps}
+                    rows[i] |= {f"videos/{camera}/{name}": value for name, value in {**place, **span}.items()}
+                    frames = end
+        self._write_meta(form, written, rows)
 
-    def _groups(self, total: int, kind: int, megabytes: int) -> Iterator[list[int]]:
-        """Runs of episodes whose staged files (0: parquet, 1: video) fit one file."""
-        group: list[int] = []
-        size = 0
-        for i in range(total):
-            bytes_ = self._files(i)[kind].stat().st_size
-            if group and size + bytes_ > megabytes * 2**20:
-                yield group
-                group, size = [], 0
-            group.append(i)
-            size += bytes_
-        if group:
-            yield group
-
-    def _join_tables(self, group: Sequence[int], path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first = pq.read_schema(self._files(group[0])[0])
-        # One row group an episode: a reader of one episode reads no other.
-        with pq.ParquetWriter(path, first) as target:
-            for i in group:
-                target.write_table(pq.ParquetFile(self._files(i)[0]).read())
-
-    def _write_meta(self, written: Sequence[Record], rows: list[dict[str, Any]]) -> None:
+    def _write_meta(self, form: Form, written: Sequence[Record], rows: list[dict[str, Any]]) -> None:
         total, meta = len(written), self.root / "meta"
         for i, (row, record) in enumerate(zip(rows, written, strict=True)):
             row |= {"episode_index": i, "tasks": [record["task"]], "length": record["length"]}
@@ -202,10 +190,11 @@ class LeRobotV3Writer(_LeRobotWriter):
             for feature, stats in record["stats"].items():
                 row |= {f"stats/{feature}/{name}": value for name, value in stats.items()}
         _write_table(pa.Table.from_pylist(rows), meta / "episodes" / "chunk-000" / "file-000.parquet")
-        _write_table(_task_table(self._tasks), meta / "tasks.parquet")
+        _write_table(table_of_tasks(self._tasks), meta / "tasks.parquet")
         _write_json(meta / "stats.json", merge_stats([record["stats"] for record in written]))
         info = self._info(
             "v3.0",
+            form,
             total_episodes=total,
             data_files_size_in_mb=_DATA_MB,
             video_files_size_in_mb=_VIDEO_MB,
@@ -215,31 +204,35 @@ class LeRobotV3Writer(_LeRobotWriter):
         )
         for about in info["features"].values():
             if about["dtype"] != "video":
-                about["fps"] = self.options.fps
+                about["fps"] = number(form.fps)
         _write_json(meta / "info.json", info)
 
 
-def _rows(columns: dict[str, np.ndarray]) -> pa.Table:
-    action_TA = columns["action"]
-    action = pa.FixedSizeListArray.from_arrays(pa.array(action_TA.reshape(-1)), action_TA.shape[1])
-    return pa.table({"action": action, **{name: pa.array(columns[name]) for name in _SCALARS}})
+def _groups(files: Sequence[Path], megabytes: int) -> Iterator[tuple[list[int], dict[str, int]]]:
+    """Runs of staged files that fit one file, and which file that is."""
+    group: list[int] = []
+    size = number = 0
+    for i, file in enumerate(files):
+        bytes_ = file.stat().st_size
+        if group and size + bytes_ > megabytes * 2**20:
+            yield group, _place(number)
+            group, size, number = [], 0, number + 1
+        group.append(i)
+        size += bytes_
+    if group:
+        yield group, _place(number)
 
 
-def _task_table(tasks: dict[str, int]) -> pa.Table:
-    """LeRobot looks tasks up as the row labels of a pandas table."""
-    table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks.keys(), pa.string())})
-    column = {"field_name": "task_index", "name": "task_index", "metadata": None}
-    label = {"field_name": "task", "name": "task", "metadata": None}
-    pandas = {
-        "index_columns": ["task"],
-        "column_indexes": [],
-        "columns": [
-            {**column, "pandas_type": "int64", "numpy_type": "int64"},
-            {**label, "pandas_type": "unicode", "numpy_type": "object"},
-        ],
-        "pandas_version": "2.0.0",
-    }
-    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+def _place(number: int) -> dict[str, int]:
+    return {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
+
+
+def _join_tables(parts: Sequence[Path], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One row group an episode: a reader of one episode reads no other.
+    with pq.ParquetWriter(path, pq.read_schema(parts[0])) as target:
+        for part in parts:
+            target.write_table(pq.ParquetFile(part).read())
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

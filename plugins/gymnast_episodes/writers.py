@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from gymnast_core.config.ranges import Choices, Positive, check_values
 from gymnast_core.errors import PluginError, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.types import Episode
+from gymnast_episodes.recording import Recording
 
 GROUP = "gymnast.episode_writers"
 STAGING = ".conversion"
@@ -25,12 +27,15 @@ Record = dict[str, Any]
 class WriterOptions:
     """What the user may choose about an output, whatever its format."""
 
-    fps: int = 10
-    """Frames a second of the videos."""
+    fps: Positive | None = None
+    """Frames a second of the videos; None: those of the episodes. What holds is in each episode's `fps`."""
     robot: str | None = None
     """Robot whose units the source's actions have, for formats that store model units."""
-    pixel_format: str = "yuv444p"
+    pixel_format: Annotated[str, Choices("yuv444p", "yuv420p")] = "yuv444p"
     """yuv444p keeps colours exact to the pixel; yuv420p halves their resolution and plays in every browser."""
+
+    def __post_init__(self) -> None:
+        check_values(WriterOptions, asdict(self), "options")
 
 
 class EpisodeWriter(ABC):
@@ -44,8 +49,16 @@ class EpisodeWriter(ABC):
         """`root` exists; `root / STAGING` may hold anything that `finish` needs."""
         self.root, self.options = root, options
 
+    keeps: frozenset[str] = frozenset()
+    """What is written beside frames of the main camera, actions and instruction: some of "cameras", "readings", "names"
+    (of joints, in `recording`), "robot" and "success". The user is told of what an episode has and the format has not.
+    """
     keeps_all: bool = False
-    """Whether all cameras and readings are written; if not, the main camera alone is, and the user is told so."""
+    """Whether everything is kept."""
+    needs_fps: bool = True
+    """Whether the format has a frame rate; if so, `Episode.fps` is a number in `write`."""
+    recording: Recording = Recording()
+    """What the source says of all its episodes."""
 
     @abstractmethod
     def write(self, index: int, episode: Episode) -> Record:
@@ -56,6 +69,12 @@ class EpisodeWriter(ABC):
 
     def finish(self, written: Sequence[Record]) -> None:  # noqa: B027
         """Write what concerns all episodes, if anything. May be killed and repeated as well."""
+
+
+def rate_of(episode: Episode) -> float:
+    """Frames a second of an episode that a writer with `needs_fps` was given."""
+    assert episode.fps is not None
+    return episode.fps
 
 
 def writer_names() -> list[str]:
