@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError
+from gymnast_core.reading import JsonObject
 from gymnast_core.training.rounding import is_coarse, rounded, thresholds
 from gymnast_openvla_oft.weights import read_json, read_safetensors, write_json, write_safetensors
 
@@ -58,15 +60,21 @@ def read_adapter(directory: Path) -> dict[str, Factors]:
     check_variant(str(directory), config)
     weights = read_safetensors(directory / ADAPTER_WEIGHTS)
     named = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in weights.items()}
-    plain, adapter = split_factors(named, alpha_of(config), rank_stabilised=bool(config.get("use_rslora")))
+    stated = JsonObject(config, str(directory / ADAPTER_CONFIG), CheckpointError)
+    stabilised = stated.flag("use_rslora", default=False)
+    plain, adapter = split_factors(named, alpha_of(config, stated.place), rank_stabilised=stabilised)
     if plain:
         raise CheckpointError(f"{directory / ADAPTER_WEIGHTS} holds {next(iter(plain))}, which is no LoRA factor.")
+    rank = stated.integer("r", Range(least=1), default=None)
+    odd = [name for name, factors in adapter.items() if len(factors.a_RI) != rank]
+    if rank is not None and odd and not config.get("rank_pattern"):
+        stated.refuse("r", f"is {rank}, but the factors of {odd[0]} have rank {len(adapter[odd[0]].a_RI)}")
     return adapter
 
 
-def alpha_of(config: Mapping[str, Any]) -> float:
-    """peft's `lora_alpha`; 8 where the file leaves it out."""
-    return float(config.get("lora_alpha", 8))
+def alpha_of(config: Mapping[str, Any], where: str = ADAPTER_CONFIG) -> float:
+    """peft's `lora_alpha`; 8 where the file leaves it out. Raises `CheckpointError` for what is no such number."""
+    return JsonObject(dict(config), where, CheckpointError).number("lora_alpha", Range(above=0, most=1e4), default=8.0)
 
 
 def check_variant(where: str, config: Mapping[str, Any]) -> None:

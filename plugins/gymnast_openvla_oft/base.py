@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from gymnast_core.config.ranges import Choices, Count, Range
-from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
+from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
 from gymnast_core.seeds import episode_generators
@@ -232,7 +232,15 @@ class CheckpointPolicy(Policy):
 
     def _compare_golden(self, recorded: golden.GoldenActions) -> None:
         self._golden = None  # the comparison acts, too
-        golden.report(golden.compare(self, recorded), self.config.golden)
+        try:
+            comparison = golden.compare(self, recorded)
+        except DataError as error:
+            message = f"The golden actions cannot be compared, since they were recorded of another policy: {error}"
+            if self.config.golden == "error":
+                raise CheckpointError(message) from error
+            logger.warning("%s Silence this with policy.args.golden=off.", message)
+            return
+        golden.report(comparison, self.config.golden)
 
     def _build_model(
         self, source: Source | None, parts: WantedParts, proprio_dim: int, tokenizer: Tokenizer

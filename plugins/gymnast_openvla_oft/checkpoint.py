@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError
-from gymnast_core.reading import JsonObject, as_object, parse_json
+from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
 from gymnast_openvla_oft.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
@@ -111,7 +111,7 @@ def open_source(
         raise ConfigError(f"{directory} holds no adapter, so it has no use for base={base!r}. Leave base out.")
     if adapter is None or (base is None and has_weights(directory)):
         return Source(directory)
-    named = base or read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path")
+    named = base or read_object(adapter / ADAPTER_CONFIG, CheckpointError).text("base_model_name_or_path", default=None)
     if not named:
         raise CheckpointError(f"{adapter} does not name the model that it adapts. Set policy.args.base to it.")
     try:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
 from gymnast_core.interfaces import Policy
+from gymnast_core.reading import read_object
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.types import ONE_CAMERA, ActionChunk, Needs, Observation, Offers, Task
-from gymnast_openvla_oft.weights import read_json, read_safetensors, remove, write_json, write_safetensors
+from gymnast_openvla_oft.weights import read_safetensors, remove, write_json, write_safetensors
 
 TENSORS_FILE = "golden_actions.safetensors"
 FACTS_FILE = "golden_actions.json"
@@ -189,18 +190,31 @@ def read(directory: Path) -> GoldenActions | None:
     """The golden actions of a checkpoint, or None. Raises `CheckpointError` for damaged files."""
     if not (directory / FACTS_FILE).is_file():
         return None
-    facts, tensors = read_json(directory / FACTS_FILE), read_safetensors(directory / TENSORS_FILE)
-    try:
-        cameras = facts.get("cameras") or _names(tensors["images"].shape[1])
-        observation = _one_frame(
-            tensors["images"], tuple(facts["instructions"]), tuple(cameras), tensors.get("proprio")
-        )
-        chunk = ActionChunk(tensors["actions"], tensors["log_prob"], tensors.get("tokens"))
-        return GoldenActions(observation, chunk, facts["environment"], facts["policy"], facts["args"])
-    except KeyError as error:
-        raise CheckpointError(
-            f"The golden actions in {directory} lack {error}. Record them again: gymnast golden record {directory}"
-        ) from error
+    facts, tensors = read_object(directory / FACTS_FILE, CheckpointError), read_safetensors(directory / TENSORS_FILE)
+    environment = facts.object("environment")
+    for name in environment.values:
+        environment.text(name)
+    images, actions = (_tensor(tensors, name, directory) for name in ("images", "actions"))
+    if images.dtype != torch.uint8 or images.dim() != 5 or actions.dim() != 3:
+        raise CheckpointError(f"{directory / TENSORS_FILE} holds no observations and actions. {_again(directory)}")
+    cameras = facts.texts("cameras", length=images.shape[1], default=None) or _names(images.shape[1])
+    instructions = facts.texts("instructions", length=len(images))
+    observation = _one_frame(images, tuple(instructions), tuple(cameras), tensors.get("proprio"))
+    chunk = ActionChunk(actions, _tensor(tensors, "log_prob", directory), tensors.get("tokens"))
+    if any(x.shape[:1] != images.shape[:1] for x in tensors.values()):
+        raise CheckpointError(f"{directory / TENSORS_FILE} holds tensors of different length. {_again(directory)}")
+    args = facts.object("args").values
+    return GoldenActions(observation, chunk, environment.values, facts.text("policy"), args)
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str, directory: Path) -> Tensor:
+    if name not in tensors:
+        raise CheckpointError(f"{directory / TENSORS_FILE} holds no {name}. {_again(directory)}")
+    return tensors[name]
+
+
+def _again(directory: Path) -> str:
+    return f"Record the golden actions again: gymnast golden record {directory}"
 
 
 def forget(directory: Path) -> None:

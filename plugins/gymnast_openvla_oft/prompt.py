@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from gymnast_core.errors import CheckpointError, DataError
+from gymnast_core.errors import CheckpointError, DataError, GymnastError
+from gymnast_core.reading import read_json
 from gymnast_openvla_oft.model import END_TOKEN, Prompts
 
 SPACE = "▁"
@@ -96,9 +97,15 @@ def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
             )
         raise CheckpointError(f"{directory} holds no {TOKENIZER_FILE}. {advice}")
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for malformed files
-        raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+        # The reader's own limits (size, depth, encoding) come first: the library has none.
+        tokenizer = Tokenizer.from_str(json.dumps(read_json(path, CheckpointError)))
+        tokenizer.encode(prompt(""))
+    except (GymnastError, KeyboardInterrupt, SystemExit):
+        raise
+    # The library raises bare Exception for malformed files, and its panics are not even that.
+    except BaseException as error:
+        raise CheckpointError(f"{path} is not a readable tokenizer: {str(error)[:200]}") from error
+    return tokenizer
 
 
 def train_tokenizer(instructions: Sequence[str]) -> Tokenizer:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
+from gymnast_core.reading import read_object
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -35,10 +36,7 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     if not (directory / WEIGHTS_FILE).is_file():
         if not (directory / INDEX_FILE).is_file():
             raise CheckpointError(f"{directory} holds neither {WEIGHTS_FILE} nor {INDEX_FILE}.")
-        weight_map = read_json(directory / INDEX_FILE).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{directory / INDEX_FILE} holds no weight_map.")
-        files = sorted(set(weight_map.values()))
+        files = _shards(directory / INDEX_FILE)
         absent = [name for name in files if not (directory / name).is_file()]
         if absent:
             raise CheckpointError(
@@ -94,15 +92,21 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `CheckpointError` when the file is missing or holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} holds no {path.name}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object.")
-    return content
+    if not path.exists():
+        raise CheckpointError(f"{path.parent} holds no {path.name}.")
+    return read_object(path, CheckpointError).values
+
+
+def _shards(path: Path) -> list[str]:
+    """The files that an index lists, which lie beside it."""
+    weight_map = read_object(path, CheckpointError).object("weight_map")
+    files = {weight_map.text(name) for name in weight_map.values}
+    for name in sorted(files):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            weight_map.refuse(name, "is no name of a safetensors file beside it")
+    if not files:
+        raise CheckpointError(f"{weight_map.place} names no weights.")
+    return sorted(files)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

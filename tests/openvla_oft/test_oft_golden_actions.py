@@ -162,5 +162,5 @@ def test_errors(words: Path, tmp_path: Path) -> None:
     facts = json.loads((words / files.FACTS_FILE).read_text())
     del facts["instructions"]
     (words / files.FACTS_FILE).write_text(json.dumps(facts))
-    with pytest.raises(CheckpointError, match="lack 'instructions'"):
+    with pytest.raises(CheckpointError, match=r"golden_actions\.json: instructions is missing"):
         load(words)
