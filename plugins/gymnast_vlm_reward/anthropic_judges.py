@@ -4,66 +4,60 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from gymnast_core.config.ranges import Range
+from gymnast_vlm_reward.completeness import finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
-from gymnast_vlm_reward.provider import (
-    AskError,
-    Parts,
-    Provider,
-    Question,
-    Reply,
-    client_library,
-    request_error,
-    scrubbed,
-    token_count,
-)
-from gymnast_vlm_reward.service import ServiceReward
+from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
+from gymnast_vlm_reward.replies import RefusedError, body_of, token_count, words_of
+from gymnast_vlm_reward.service import Connection, ServiceReward
 from gymnast_vlm_reward.store import Answer
+from gymnast_vlm_reward.unsupported import Unsupported
+from gymnast_vlm_reward.wording import fit, shown
 
+ENDPOINT = "/messages"
+_VERSION = "2023-06-01"
 _TOOL = "report_judgement"
-_FAULTS = {
-    "refusal": "the model refused",
-    "max_tokens": "the answer was cut off at max_tokens",
-    "model_context_window_exceeded": "the answer was cut off at the end of the model's context",
-}
+_COMPLETE = frozenset({"end_turn", "stop_sequence"})
+_CALLED = frozenset({"tool_use"})
 
 
 class AnthropicProvider(Provider):
     """One answer a request: the interface has no `n`."""
 
-    def __init__(self, config: ServiceConfig, api_key: str | None) -> None:
-        self._sdk = client_library("anthropic")
-        self._config, self._api_key = config, api_key
-        self._client: Any = None
+    def __init__(self, config: ServiceConfig, connection: Connection) -> None:
+        self._config, self._mask = config, connection.mask
+        self._unsupported = Unsupported(config)
+        headers = {"anthropic-version": _VERSION}
+        if connection.key is not None:
+            headers["x-api-key"] = connection.key.value
+        # Both forms of the address are in use: with the version, and without.
+        self._endpoint = ENDPOINT if connection.address.base.endswith("/v1") else f"/v1{ENDPOINT}"
+        self._wire = connection.wire(headers)
 
     async def ask(self, question: Question, parts: Parts, count: int, first: int) -> Reply:
-        request = self.request(question, parts)
-        try:
-            message = await self._connect().messages.create(**request)
-        except Exception as error:
-            raise request_error(error, self._sdk, self._api_key) from None
-        return read_message(message, self._api_key)
+        while True:
+            request = self.request(question, parts)
+            try:
+                body = body_of(await self._wire.post(self._endpoint, request), self._mask)
+            except RefusedError as error:
+                fields = [name for name in ("temperature", "tool_choice", "tools") if name in request]
+                field = self._unsupported.field(error, fields)
+                if field is None:
+                    raise
+                self._unsupported.leave_out_option(error, field)
+                continue
+            return read_message(body, self._mask)
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    def _connect(self) -> Any:
-        if self._client is None:
-            self._client = self._sdk.AsyncAnthropic(
-                api_key=self._api_key or "none",
-                base_url=self._config.base_url,
-                timeout=self._config.retry.timeout_s,
-                max_retries=0,
-            )
-        return self._client
+        await self._wire.close()
 
     def request(self, question: Question, parts: Parts) -> dict[str, Any]:
-        """The arguments of the library's `messages.create`."""
+        """The body of a request."""
         config = self._config
         request: dict[str, Any] = {
             "model": config.model,
@@ -75,11 +69,9 @@ class AnthropicProvider(Provider):
             about = "Report your judgement of the episode."
             request["tools"] = [{"name": _TOOL, "description": about, "input_schema": question.prompt.schema()}]
             request["tool_choice"] = {"type": "tool", "name": _TOOL}
-        # The library no longer names the temperature, which newer models refuse and older ones take.
-        temperature = {} if config.temperature is None else {"temperature": config.temperature}
-        if config.extra or temperature:
-            request["extra_body"] = config.extra | temperature
-        return request
+        if config.temperature is not None and "temperature" not in self._unsupported.fields:
+            request["temperature"] = config.temperature
+        return {**request, **config.extra}
 
 
 def _part(part: str | bytes) -> dict[str, Any]:
@@ -89,26 +81,28 @@ def _part(part: str | bytes) -> dict[str, Any]:
     return {"type": "image", "source": source}
 
 
-def read_message(message: Any, api_key: str | None) -> Reply:
+def read_message(body: Mapping[str, Any], mask: Any) -> Reply:
     """The answer in a message: the tool call's arguments as JSON, else its text."""
-    blocks = getattr(message, "content", None)
+    blocks = body.get("content")
     if not isinstance(blocks, list):
-        raise AskError("The server's answer is no message.", retry=True, doubtful=True)
-    calls = [getattr(block, "input", None) for block in blocks if getattr(block, "type", None) == "tool_use"]
-    texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
+        said = shown(words_of(body) or f"it has {', '.join(map(str, body)) or 'no fields'}", mask)
+        raise AskError(f"The server's answer is no message: {said}", retry=True, doubtful=True)
+    blocks = [block for block in blocks if isinstance(block, Mapping)]
+    calls = [block.get("input") for block in blocks if block.get("type") == "tool_use" and block.get("name") == _TOOL]
+    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
     # Several calls stand side by side, so that the reader sees whether they agree.
-    text = "\n".join([*(text for text in texts if isinstance(text, str)), *map(json.dumps, calls)])
-    reason = getattr(message, "stop_reason", None)
-    fault = _FAULTS.get(reason) if isinstance(reason, str) else None
+    said = "".join(text for text in texts if isinstance(text, str))
+    text = "\n".join([*([said] if said else []), *(json.dumps(call, ensure_ascii=False) for call in calls)])
+    fault = finish_fault(body.get("stop_reason"), "stop_reason", mask, _COMPLETE | _CALLED if calls else _COMPLETE)
     if fault is None and not text.strip():
         fault = "the answer was empty"
-    answer = Answer(scrubbed(text, api_key), fault)
-    return Reply((answer,), _usage(getattr(message, "usage", None)))
+    return Reply((Answer.of(mask(fit(text)), fault),), _usage(body.get("usage")))
 
 
 def _usage(counted: Any) -> Usage | None:
+    counted = counted if isinstance(counted, Mapping) else {}
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    fresh, output, read, written = (token_count(getattr(counted, name, None)) for name in names)
+    fresh, output, read, written = (token_count(counted.get(name)) for name in names)
     if fresh is None or output is None:
         return None
     return Usage(fresh + (read or 0) + (written or 0), output, read or 0)
@@ -120,6 +114,7 @@ class Claude(ServiceReward):
     api_version = 2
 
     vendor = "anthropic"
+    endpoint = ENDPOINT
 
     @dataclass(frozen=True)
     class Config(ServiceConfig):
@@ -129,8 +124,8 @@ class Claude(ServiceReward):
         """Address of the server."""
         api_key_env: str | None = "ANTHROPIC_API_KEY"
         """Name of the environment variable that holds the key."""
-        temperature: float | None = None
+        temperature: Annotated[float, Range(least=0, most=1)] | None = None
         """Sampling temperature, in [0, 1]; null leaves it to the model, as those must that accept none."""
 
-    def make_provider(self, api_key: str | None) -> Provider:
-        return AnthropicProvider(self.config, api_key)
+    def make_provider(self, connection: Connection) -> Provider:
+        return AnthropicProvider(self.config, connection)

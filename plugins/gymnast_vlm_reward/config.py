@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.config.ranges import Choices, Range, Seed, check_values
+from gymnast_core.errors import ConfigError
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.frames import FramesConfig
 from gymnast_vlm_reward.votes import TIES
 
 KEY = "reward_model.args"
 """Where errors say that these values stand."""
+
+_OWN = (
+    "model", "messages", "system", "n", "max_tokens", "max_completion_tokens", "temperature", "response_format",
+    "stream", "tools", "tool_choice",
+)  # fmt: skip
+"""Fields of a request that `extra` cannot set: what an answer costs, and how it is read, depends on them."""
+_SECRETS = ("apikey", "authorization", "password", "secret", "accesstoken", "clientsecret", "bearer", "credential")
+
+Rate = Annotated[float, Range(above=0, most=1e9)]
+"""How many a minute."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +38,17 @@ class JudgeConfig:
     """Name of the camera whose frames are shown; null: the main one."""
     frames: FramesConfig = field(default_factory=FramesConfig)
     """Which frames are shown."""
-    votes: int = 5
+    votes: Annotated[int, Range(least=1, most=1000)] = 5
     """Independent answers; the most frequent score wins."""
-    redo: int = 2
+    redo: Annotated[int, Range(least=0, most=1000)] = 2
     """Further answers asked for, per rollout, in place of refused, cut off or unreadable ones."""
-    tie: str = "unknown"
+    tie: Annotated[str, Choices(*TIES)] = "unknown"
     """What equal votes count as: "unknown" (an error on that rollout), "failure" or "success"."""
-    temperature: float | None = 1.0
+    temperature: Annotated[float, Range(least=0, most=100)] | None = 1.0
     """Sampling temperature; null leaves it to the model (some accept none). 0 makes all votes alike."""
-    max_tokens: int = 300
+    max_tokens: Annotated[int, Range(least=1, most=10**6)] = 300
     """Longest answer, in tokens; one that is cut off does not count."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is drawn here: jitter of waiting times, and a local model's samples."""
     cache: str = "~/.cache/gymnast/vlm_reward.sqlite"
     """File of answers, charges and rate limits; processes that share it never pay for the same answer twice."""
@@ -47,13 +58,7 @@ class JudgeConfig:
     def check(self) -> None:
         """Raise `ConfigError` for values that cannot be used."""
         self.frames.check(f"{KEY}.frames")
-        for name, least in (("votes", 1), ("redo", 0), ("max_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{KEY}.{name} is {getattr(self, name)}; it must be at least {least}.")
-        if self.tie not in TIES:
-            raise ConfigError(f"{KEY}.tie: {unknown_name('way to count a tie', self.tie, TIES)}")
-        if self.temperature is not None and not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"{KEY}.temperature is {self.temperature}; it must be 0 or more, or null.")
+        check_values(type(self), asdict(self), KEY)
 
 
 @dataclass(frozen=True)
@@ -68,48 +73,57 @@ class ServiceConfig(JudgeConfig):
     """Name of the environment variable that holds the key; null: the server wants none. Keys stand nowhere else."""
     structured: bool = True
     """Ask for structured output (JSON schema, tool call); false: for a last line "Final Score: X"."""
-    detail: str = "low"
+    detail: Annotated[str, Choices("low", "high")] = "low"
     """How closely OpenAI's models look: "low" loses nothing up to 512 pixels, "high" costs more. Others ignore it."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of every request, sent as they are."""
-    answer_tokens: int = 120
+    """Further fields of every request, sent as they are; none that has an option here, and no key."""
+    answer_tokens: Annotated[int, Range(least=1, most=10**6)] = 120
     """Tokens of a typical answer, for estimates."""
-    max_usd: float | None = None
+    max_usd: Annotated[float, Range(above=0, most=1e9)] | None = None
     """Hard budget in USD: all that was ever spent under `account` in the cache's file stays below it. Null: none."""
     account: str = "default"
     """Whose budget it is."""
     prices: dict[str, Any] = field(default_factory=dict)
     """Prices over those in prices.yaml, e.g. {my-model: {input: 2.5, output: 10}} in USD per million tokens."""
-    concurrency: int = 32
+    concurrency: Annotated[int, Range(least=1, most=10_000)] = 32
     """Requests in flight."""
-    requests_per_minute: float | None = None
+    requests_per_minute: Rate | None = None
     """Rate limit, shared by all processes that use this model, key and cache file; null: none."""
-    tokens_per_minute: float | None = None
+    tokens_per_minute: Rate | None = None
     """Likewise, of input and output tokens together."""
     retry: RetryConfig = field(default_factory=RetryConfig)
     """When and how often failed requests are repeated."""
-    progress_s: float = 10.0
+    progress_s: Annotated[float, Range(above=0, most=86400)] = 10.0
     """Seconds between progress messages."""
+    probe: bool = True
+    """Ask the model one small question before a run imagines anything, to see that it answers; one that it answered in
+    the last hour is not asked again."""
 
     def check(self) -> None:
         super().check()
         if not self.model:
             raise ConfigError(f"{KEY}.model is not set: name the model to ask, e.g. {KEY}.model=gpt-4o.")
-        if self.detail not in ("low", "high"):
-            raise ConfigError(f"{KEY}.detail: {unknown_name('detail', self.detail, ('low', 'high'))}")
-        for name in ("max_usd", "requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{KEY}.{name} is {value}; it must be more than 0, or null for no limit.")
-        retry = self.retry
-        positive = {
-            "concurrency": self.concurrency,
-            "progress_s": self.progress_s,
-            "retry.attempts": retry.attempts,
-            "retry.timeout_s": retry.timeout_s,
-        }
-        for name, number in positive.items():
-            if number <= 0:
-                raise ConfigError(f"{KEY}.{name} is {number}; it must be more than 0.")
-        if min(retry.base_s, retry.max_s, retry.max_retry_after_s) < 0:
-            raise ConfigError(f"{KEY}.retry holds a negative waiting time.")
+        _check_extra(self.extra)
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, which shows no value, for fields that are not the user's to set, and for keys."""
+    for name in extra:
+        if name in _OWN:
+            raise ConfigError(f"{KEY}.extra.{name} cannot be set: the judge sets it, as its options say.")
+    for path, name in _names(extra, "extra"):
+        if name.lower().replace("-", "").replace("_", "") in _SECRETS:
+            raise ConfigError(
+                f"{KEY}.{path} looks like a key, and configs are written to run folders. Put keys into an environment "
+                f"variable and name that in {KEY}.api_key_env."
+            )
+
+
+def _names(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield f"{path}.{name}", str(name)
+            yield from _names(part, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _names(part, f"{path}[{i}]")

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from gymnast_core.config.ranges import Range
+from gymnast_core.errors import GymnastError
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.prices import UNPRICED, Price, Usage
 from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
 from gymnast_vlm_reward.store import Answer, Store
 
+log = logging.getLogger(__name__)
+
+A_DAY = 86400.0
 _POLL = 0.2
 """Seconds between looks at a question that another process is asking."""
+_STRAY = 3
+"""Refusals in a row that say "all would fail" before a server that has answered is believed."""
 
 
 @dataclass(frozen=True)
 class RetryConfig:
     """What happens to a request that failed with 429, 5xx, a lost connection or a timeout. Others are not repeated."""
 
-    attempts: int = 6
+    attempts: Annotated[int, Range(least=1, most=1000)] = 6
     """Times a request is sent at most."""
-    base_s: float = 1.0
+    base_s: Annotated[float, Range(least=0, most=A_DAY)] = 1.0
     """Seconds before the second attempt; doubled for each further one, times a random factor in [0.5, 1)."""
-    max_s: float = 60.0
+    max_s: Annotated[float, Range(least=0, most=A_DAY)] = 60.0
     """Seconds that this grows to at most."""
-    max_retry_after_s: float = 300.0
+    max_retry_after_s: Annotated[float, Range(least=0, most=A_DAY)] = 300.0
     """Longest `Retry-After`, in seconds, that is waited for; a longer one fails at once."""
-    timeout_s: float = 120.0
+    timeout_s: Annotated[float, Range(above=0, most=A_DAY)] = 120.0
     """Seconds for a whole request."""
 
     def delay(self, attempt: int, asked_for: float | None, label: str) -> float:
         """Seconds to wait after the attempt (from 0); `asked_for` is the server's wish. The label seeds the jitter."""
         jitter = random.Random(f"{label}/{attempt}").uniform(0.5, 1.0)
-        return max(asked_for or 0.0, min(self.max_s, self.base_s * 2**attempt) * jitter)
+        return max(asked_for or 0.0, min(self.max_s, self.base_s * 2.0 ** min(attempt, 60)) * jitter)
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Batch:
     """The questions of one call: what stops one of them for good stops the others, too."""
 
     fatal: AskError | None = None
+    refused: int = 0
+    """Requests in a row whose refusal said that all would be refused."""
     answered: int = 0
     """Requests that were answered."""
     cost_usd: float = 0.0
@@ -82,6 +93,8 @@ class Engine:
     token_limit: RateLimit | None = None
     _flying: dict[str, asyncio.Task[Votes]] = field(default_factory=dict)
     _open_charges: int = 0
+    _has_answered: bool = False
+    _warned: bool = False
 
     def __post_init__(self) -> None:
         self.reset()
@@ -106,16 +119,20 @@ class Engine:
         """
         await asyncio.to_thread(getattr, question, "key")  # hashing megabytes must not hold up the other requests
         while (flying := self._flying.get(question.key)) is not None:
-            try:
-                votes = await asyncio.shield(flying)
+            await asyncio.wait([flying])  # cancelling this call does not cancel the one that asks
+            if not flying.cancelled():
+                votes = flying.result()
                 return Votes(votes.answers, votes.error, 0.0, 0)
-            except asyncio.CancelledError:
-                if not flying.cancelled():  # it is this call that was cancelled, not the one that asks
-                    raise
-        task = asyncio.ensure_future(self._collect(question, batch))
+        task = asyncio.ensure_future(self._collect_and_land(question, batch))
         self._flying[question.key] = task
-        task.add_done_callback(lambda _: self._flying.pop(question.key))
         return await task
+
+    async def _collect_and_land(self, question: Question, batch: Batch) -> Votes:
+        try:
+            return await self._collect(question, batch)
+        finally:
+            # Before anybody is told that it is done: who waits must not find it still there.
+            del self._flying[question.key]
 
     async def _collect(self, question: Question, batch: Batch) -> Votes:
         answers = self.store.answers(question.key)
@@ -123,7 +140,7 @@ class Engine:
             return Votes(tuple(answers), None, 0.0, 0)
         if batch.fatal is not None:
             return Votes(tuple(answers), str(batch.fatal), 0.0, 0)
-        while not self.store.claim(question.key, self._lease):
+        while not self.store.claim(question.key):
             await asyncio.sleep(_POLL)
         cost, requests, error = 0.0, 0, None
         try:
@@ -155,14 +172,12 @@ class Engine:
                     if batch.fatal is not None:
                         raise batch.fatal
                     await self._limit(tokens)
-                    self.store.claim(question.key, self._lease)
                     cost = await self._ask_once(question, parts, count, first)
-                batch.answered += 1
+                batch.answered, batch.refused, self._has_answered = batch.answered + 1, 0, True
                 batch.cost_usd += cost
                 return cost
             except AskError as error:
-                if error.fatal:
-                    batch.fatal = error
+                self._count(error, batch)
                 last = attempt + 1 == self.retry.attempts
                 impatient = (error.retry_after or 0.0) > self.retry.max_retry_after_s
                 if not error.retry or last or impatient:
@@ -173,15 +188,22 @@ class Engine:
                 await asyncio.sleep(self.retry.delay(attempt, error.retry_after, label))
         raise AssertionError("the last attempt returns or raises")
 
+    def _count(self, error: AskError, batch: Batch) -> None:
+        """Stop the batch for what all requests would meet; one odd refusal among answers costs its question only."""
+        batch.refused = batch.refused + 1 if error.fatal else 0
+        if error.fatal and (not error.stray or not self._has_answered or batch.refused >= _STRAY):
+            batch.fatal = error
+
     async def _ask_once(self, question: Question, parts: Parts, count: int, first: int) -> float:
         tokens = self.input_tokens(question), count * self.max_tokens
         charge = await self._reserve(question, tokens)
         self._open_charges += 1
         try:
             reply = await self._reply(question, parts, count, first)
-            usd = None if reply.usage is None or self.price is None else self.price.usd(reply.usage)
+            usage = self._believed(reply.usage, tokens)
+            usd = None if usage is None or self.price is None else self.price.usd(usage)
             # Committed before anything is done with them: whatever happens next, they are never asked for again.
-            self.ledger.settle(charge, usd, reply.usage, question.key, self.model, reply.answers[:count])
+            self.ledger.settle(charge, usd, usage, question.key, self.model, reply.answers[:count])
         except BaseException as error:
             # One that was cancelled may be billed, too.
             self.ledger.drop(charge, doubtful=error.doubtful if isinstance(error, AskError) else True)
@@ -189,9 +211,23 @@ class Engine:
         finally:
             self._open_charges -= 1
             self._charge_ended.set()
-        if reply.usage is not None and self.token_limit is not None:
-            self.token_limit.give_back(sum(tokens) - reply.usage.input_tokens - reply.usage.output_tokens)
+        if usage is not None and self.token_limit is not None:
+            self.token_limit.give_back(sum(tokens) - usage.input_tokens - usage.output_tokens)
         return usd if usd is not None else self.usd(*tokens) or 0.0
+
+    def _believed(self, usage: Usage | None, most: tuple[int, int]) -> Usage | None:
+        """The counts, if they are not beyond what the request can have taken; then what was reserved stays booked."""
+        if usage is None or (usage.input_tokens <= most[0] and usage.output_tokens <= most[1]):
+            return usage
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: the server counts %.4g input and %.4g output tokens; the request can have had %d and %d at most. "
+                "Such counts are not believed, the upper bound is charged instead. If its images have more tokens, say "
+                "so: reward_model.args.prices.",
+                self.model, usage.input_tokens, usage.output_tokens, *most,
+            )  # fmt: skip
+        return None
 
     async def _reply(self, question: Question, parts: Parts, count: int, first: int) -> Reply:
         try:
@@ -199,6 +235,12 @@ class Engine:
                 reply = await self.provider.ask(question, parts, count, first)
         except TimeoutError:
             message = f"No answer within {self.retry.timeout_s:g} s."
+            raise AskError(message, retry=True, doubtful=True) from None
+        except GymnastError:
+            raise
+        except Exception as error:  # of whatever a server sends, none may cost more than its own question
+            log.debug("An answer cannot be read.", exc_info=error)
+            message = f"The server's answer cannot be read ({type(error).__name__})."
             raise AskError(message, retry=True, doubtful=True) from None
         if not reply.answers:
             raise AskError("The server answered with no choices.", retry=True, doubtful=True)
@@ -230,11 +272,6 @@ class Engine:
             for limit, amount in taken:
                 limit.give_back(amount)
             raise
-
-    @property
-    def _lease(self) -> float:
-        """Seconds after which a question counts as forgotten by a process that still lives."""
-        return self.retry.timeout_s + max(self.retry.max_s, self.retry.max_retry_after_s) + 60.0
 
 
 async def _all_of(asking: Sequence[Coroutine[None, None, float]]) -> list[float | AskError]:

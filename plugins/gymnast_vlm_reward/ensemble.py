@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.config.ranges import Choices, check_values
+from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Reward, Rollout
@@ -42,19 +43,16 @@ class Ensemble(RewardModel):
     class Config:
         judges: list[MemberConfig] = field(default_factory=list)
         """Two or more reward models, e.g. [{name: gpt-4o}, {name: claude, args: {votes: 3}}]."""
-        rule: str = "majority"
+        rule: Annotated[str, Choices(*RULES)] = "majority"
         """What decides: "majority" (the most frequent value) or "unanimous" (all agree)."""
-        tie: str = "unknown"
+        tie: Annotated[str, Choices(*TIES)] = "unknown"
         """What a tie, or with "unanimous" any disagreement, counts as: "unknown" (an error), "failure", "success"."""
 
     def __init__(self, config: Ensemble.Config | None = None) -> None:
         self.config = config = config if config is not None else self.Config()
         if len(config.judges) < 2:
             raise ConfigError(f"{KEY}.judges names {len(config.judges)} reward models; an ensemble needs two or more.")
-        if config.rule not in RULES:
-            raise ConfigError(f"{KEY}.rule: {unknown_name('rule', config.rule, RULES)}")
-        if config.tie not in TIES:
-            raise ConfigError(f"{KEY}.tie: {unknown_name('way to count a tie', config.tie, TIES)}")
+        check_values(self.Config, {"rule": config.rule, "tie": config.tie}, KEY)
         build = registries().reward_models.build
         self.judges = [
             build(member.name, member.args, key=f"{KEY}.judges[{i}]") for i, member in enumerate(config.judges)

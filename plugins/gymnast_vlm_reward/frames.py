@@ -10,11 +10,13 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from gymnast_core.config.ranges import Count, Range, check_values
 from gymnast_core.errors import ConfigError
 
 
@@ -22,21 +24,18 @@ from gymnast_core.errors import ConfigError
 class FramesConfig:
     """Which frames are shown, and how."""
 
-    stride: int | None = 3
+    stride: Count | None = 3
     """Every n-th frame from the first one, and the last one; with `count`, set it to null."""
-    count: int | None = None
+    count: Annotated[int, Range(least=2, most=10_000)] | None = None
     """Instead of a stride: this many frames, evenly spaced, the first and the last one among them."""
-    size: int | None = 256
+    size: Annotated[int, Range(least=8, most=8192)] | None = 256
     """Longer side in pixels that frames are scaled to, up or down (bicubic); null: as they are."""
 
     def check(self, key: str) -> None:
         """Raise `ConfigError` for values that select nothing or contradict each other."""
         if (self.stride is None) == (self.count is None):
             raise ConfigError(f"{key}: set either stride or count, and the other one to null.")
-        for name, least in (("stride", 1), ("count", 2), ("size", 8)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{key}.{name} is {value}; it must be at least {least}.")
+        check_values(FramesConfig, vars(self), key)
 
     def select(self, total: int) -> list[int]:
         """Indices of the frames shown out of `total` >= 1, rising; always the first and the last one."""

@@ -31,7 +31,8 @@ class RateLimit:
         self._change(amount)
 
     def _change(self, amount: float) -> float:
-        now = time.time()
+        # All processes of a machine share this clock, and nobody sets it; after a restart it is behind `updated`.
+        now = time.monotonic()
         with self._store.transaction() as connection:
             row = connection.execute("SELECT level, updated FROM buckets WHERE name = ?", (self._name,)).fetchone()
             level, updated = row or (self._capacity, now)

@@ -9,23 +9,22 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_vlm_reward.config import KEY, JudgeConfig
-from gymnast_vlm_reward.engine import Engine, RetryConfig
+from gymnast_vlm_reward.engine import A_DAY, Engine, RetryConfig
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.prices import Price, Usage
 from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
 from gymnast_vlm_reward.reward import VLMReward
 from gymnast_vlm_reward.store import Answer, Store
-
-_A_DAY = 86400.0
 
 
 class LocalVLM(VLMReward):
@@ -43,14 +42,12 @@ class LocalVLM(VLMReward):
         """Where the model lives, e.g. "cuda"."""
         dtype: str = "auto"
         """Type of the weights, e.g. "bfloat16"; "auto": as they were saved."""
-        batch_size: int = 8
+        batch_size: Annotated[int, Range(least=1, most=10_000)] = 8
         """Answers generated at once."""
 
     def __init__(self, config: LocalVLM.Config) -> None:
         if not config.model:
             raise ConfigError(f"{KEY}.model is not set: give the folder of a model, or its name on the hub.")
-        if config.batch_size < 1:
-            raise ConfigError(f"{KEY}.batch_size is {config.batch_size}; it must be at least 1.")
         self.config = config
         super().__init__(config)
 
@@ -85,7 +82,7 @@ class LocalVLM(VLMReward):
             seed=config.seed,
             # Enough in flight for the next batch to be full when one ends.
             concurrency=2 * config.batch_size,
-            retry=RetryConfig(attempts=1, timeout_s=_A_DAY),
+            retry=RetryConfig(attempts=1, timeout_s=A_DAY),
             readable=self.is_readable,
         )
 
@@ -171,7 +168,7 @@ class LocalProvider(Provider):
         length = next((i + 1 for i, token in enumerate(tokens) if token in ends), None)
         text = self._processor.decode(tokens[:length], skip_special_tokens=True)
         fault = "the answer was cut off at max_tokens" if length is None else None
-        return Answer(text, fault), Usage(input_tokens, length or len(tokens))
+        return Answer.of(text, fault), Usage(input_tokens, length or len(tokens))
 
 
 class GumbelNoise:

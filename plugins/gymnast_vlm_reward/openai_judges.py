@@ -3,64 +3,59 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from gymnast_core.errors import ConfigError
-from gymnast_vlm_reward.config import KEY, ServiceConfig
+from gymnast_core.config.ranges import Range
+from gymnast_vlm_reward.completeness import content_text, finish_fault
+from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
-from gymnast_vlm_reward.provider import (
-    AskError,
-    Parts,
-    Provider,
-    Question,
-    Reply,
-    client_library,
-    request_error,
-    scrubbed,
-    token_count,
-)
-from gymnast_vlm_reward.service import ServiceReward
+from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
+from gymnast_vlm_reward.replies import RefusedError, body_of, token_count, words_of
+from gymnast_vlm_reward.service import Connection, ServiceReward
 from gymnast_vlm_reward.store import Answer
+from gymnast_vlm_reward.unsupported import Unsupported
+from gymnast_vlm_reward.wording import fit, shown
 
 # The newer `responses` interface has no `n`, and servers of open models do not have it at all.
+ENDPOINT = "/chat/completions"
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_FIELDS = ("n", *_LIMITS, "temperature", "response_format")
+"""What some servers or models refuse."""
+_VENDOR = "api.openai.com"
 
 
 class OpenAIProvider(Provider):
     """Chat completions with `n` answers a request."""
 
-    def __init__(self, config: ServiceConfig, api_key: str | None, *, token_field: str, answers: int) -> None:
-        self._sdk = client_library("openai")
+    def __init__(self, config: ServiceConfig, connection: Connection, *, token_field: str, answers: int) -> None:
         self.answers_per_request = answers
-        self._config, self._api_key, self._token_field = config, api_key, token_field
-        self._client: Any = None
+        self._config, self._token_field = config, token_field
+        self._mask = connection.mask
+        self._unsupported = Unsupported(config)
+        self._tried_one = False
+        self._wire = connection.wire(self._headers(connection))
 
     async def ask(self, question: Question, parts: Parts, count: int, first: int) -> Reply:
-        request = self.request(question, parts, count)
-        try:
-            completion = await self._connect().chat.completions.create(**request)
-        except Exception as error:
-            raise request_error(error, self._sdk, self._api_key) from None
-        return read_completion(completion, self._api_key)
+        while True:
+            # Requests in flight find out about a field at the same time; each repeats itself without it.
+            request = self.request(question, parts, min(count, self.answers_per_request))
+            try:
+                body = body_of(await self._wire.post(ENDPOINT, request), self._mask)
+            except RefusedError as error:
+                if self._is_about_number(error, request):
+                    return await self._ask_one(request)
+                self._adapt(error, request)
+                continue
+            return read_completion(body, self._mask)
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    def _connect(self) -> Any:
-        if self._client is None:
-            self._client = self._sdk.AsyncOpenAI(
-                # Without one the library would send OPENAI_API_KEY to whatever server this is.
-                api_key=self._api_key or "none",
-                base_url=self._config.base_url,
-                timeout=self._config.retry.timeout_s,
-                max_retries=0,
-            )
-        return self._client
+        await self._wire.close()
 
     def request(self, question: Question, parts: Parts, count: int) -> dict[str, Any]:
-        """The arguments of the library's `chat.completions.create`."""
+        """The body of a request."""
         config = self._config
         content = [self._part(part) for part in parts]
         request: dict[str, Any] = {
@@ -78,9 +73,45 @@ class OpenAIProvider(Provider):
         if question.schema:
             schema = {"name": "judgement", "strict": True, "schema": question.prompt.schema()}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if config.extra:
-            request["extra_body"] = config.extra
-        return request
+        left = {name: value for name, value in request.items() if name not in self._unsupported.fields}
+        return {**left, **config.extra}
+
+    def _is_about_number(self, error: RefusedError, request: Mapping[str, Any]) -> bool:
+        """Whether it is worth to see, once, if a refusal without a name means the number of answers."""
+        fields = [name for name in _FIELDS if name in request]
+        wanted = "n" in request and error.status in (400, 422, 501) and self._unsupported.field(error, fields) is None
+        first, self._tried_one = wanted and not self._tried_one, self._tried_one or wanted
+        return first
+
+    async def _ask_one(self, request: Mapping[str, Any]) -> Reply:
+        alone = {name: value for name, value in request.items() if name != "n"}
+        reply = read_completion(body_of(await self._wire.post(ENDPOINT, alone), self._mask), self._mask)
+        self._leave_out_number()
+        return reply
+
+    def _leave_out_number(self) -> None:
+        self.answers_per_request = 1
+        self._unsupported.leave_out("n", "answers are asked for one by one")
+
+    def _adapt(self, error: RefusedError, request: Mapping[str, Any]) -> None:
+        """Go on without the field that the server refuses, where that means the same; else raise the error."""
+        fields = [name for name in _FIELDS if name in request]
+        field = self._unsupported.field(error, fields)
+        if field == "n":
+            self._leave_out_number()
+        elif field == self._token_field:
+            other = next(name for name in _LIMITS if name != field)
+            if other not in self._unsupported.fields:
+                self._unsupported.leave_out(field, f"{other} is sent instead")
+                self._token_field = other
+            else:
+                self._unsupported.leave_out_limit(error, field)
+        elif field in _LIMITS:
+            pass  # another request has found out about it meanwhile
+        elif field is not None:
+            self._unsupported.leave_out_option(error, field)
+        else:
+            raise error
 
     def _part(self, part: str | bytes) -> dict[str, Any]:
         if isinstance(part, str):
@@ -88,37 +119,68 @@ class OpenAIProvider(Provider):
         url = f"data:image/png;base64,{base64.b64encode(part).decode()}"
         return {"type": "image_url", "image_url": {"url": url, "detail": self._config.detail}}
 
+    def _headers(self, connection: Connection) -> dict[str, str]:
+        headers = {}
+        if connection.key is not None:
+            azure = connection.address.is_azure
+            headers = (
+                {"api-key": connection.key.value} if azure else {"Authorization": f"Bearer {connection.key.value}"}
+            )
+        if connection.address.host == _VENDOR:
+            # Who pays, as OpenAI's own clients read it. It is nobody else's business.
+            for header, variable in (("Organization", "OPENAI_ORG_ID"), ("Project", "OPENAI_PROJECT_ID")):
+                value = os.environ.get(variable, "").strip()
+                if value and value.isascii() and value.isprintable():
+                    headers[f"OpenAI-{header}"] = value
+        return headers
 
-def read_completion(completion: Any, api_key: str | None) -> Reply:
-    """The answers in a chat completion. The library checks no types, so that anything may be anywhere."""
-    choices = getattr(completion, "choices", None)
+
+def read_completion(body: Mapping[str, Any], mask: Any) -> Reply:
+    """The answers in a chat completion; anything may be anywhere."""
+    choices = body.get("choices")
     if not isinstance(choices, list):
-        raise AskError("The server's answer is no chat completion.", retry=True, doubtful=True)
-    answers = tuple(_answer(choice, api_key) for choice in choices)
-    counted = getattr(completion, "usage", None)
-    names = ("prompt_tokens", "completion_tokens")
-    sent, received = (token_count(getattr(counted, name, None)) for name in names)
+        raise AskError(f"The server's answer is no chat completion: {_told(body, mask)}", retry=True, doubtful=True)
+    answers = tuple(_answer(choice, mask) for choice in _once(choices))
+    counted = body.get("usage")
+    counted = counted if isinstance(counted, Mapping) else {}
+    sent, received = (token_count(counted.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     if sent is None or received is None:
         return Reply(answers, None)
-    details = getattr(counted, "prompt_tokens_details", None)
-    cached = token_count(getattr(details, "cached_tokens", None)) or 0
-    return Reply(answers, Usage(sent, received, min(cached, sent)))
+    details = counted.get("prompt_tokens_details")
+    cached = token_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    return Reply(answers, Usage(sent, received, min(cached or 0, sent)))
 
 
-def _answer(choice: Any, api_key: str | None) -> Answer:
-    message = getattr(choice, "message", None)
-    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    text = text if isinstance(text, str) else ""
+def _told(body: Mapping[str, Any], mask: Any) -> str:
+    return shown(words_of(body) or f"it has {', '.join(map(str, body)) or 'no fields'}", mask)
+
+
+def _once(choices: list[Any]) -> list[Any]:
+    """Without what was delivered twice: a choice of the same number that says the same."""
+    seen: list[Any] = []
+    for choice in choices[:1000]:
+        numbered = isinstance(choice, Mapping) and isinstance(choice.get("index"), int)
+        if not (numbered and choice in seen):
+            seen.append(choice)
+    return seen
+
+
+def _answer(choice: Any, mask: Any) -> Answer:
+    choice = choice if isinstance(choice, Mapping) else {}
+    message = choice.get("message")
+    message = message if isinstance(message, Mapping) else {}
+    text, refusal = content_text(message.get("content"))
+    refusal = message.get("refusal") or refusal
     fault = None
-    if refusal:
-        fault = f"the model refused: {str(refusal)[:200]}"
-    elif getattr(choice, "finish_reason", None) == "length":
-        fault = "the answer was cut off at max_tokens"
-    elif getattr(choice, "finish_reason", None) == "content_filter":
-        fault = "the answer was withheld by the server's content filter"
-    elif not text.strip():
-        fault = "the answer was empty"
-    return Answer(scrubbed(text, api_key), scrubbed(fault, api_key) if fault else None)
+    if error := choice.get("error"):
+        fault = f"the server reports an error: {_told({'error': error}, mask)}"
+    elif refusal:
+        fault = f"the model refused: {shown(str(refusal), mask)[:200]}"
+    else:
+        fault = finish_fault(choice.get("finish_reason"), "finish_reason", mask)
+        if fault is None and not text.strip():
+            fault = "the answer was empty"
+    return Answer.of(mask(fit(text)), fault)
 
 
 class GPT4o(ServiceReward):
@@ -127,6 +189,7 @@ class GPT4o(ServiceReward):
     api_version = 2
 
     vendor = "openai"
+    endpoint = ENDPOINT
 
     @dataclass(frozen=True)
     class Config(ServiceConfig):
@@ -137,8 +200,9 @@ class GPT4o(ServiceReward):
         api_key_env: str | None = "OPENAI_API_KEY"
         """Name of the environment variable that holds the key."""
 
-    def make_provider(self, api_key: str | None) -> Provider:
-        return OpenAIProvider(self.config, api_key, token_field="max_completion_tokens", answers=self.config.votes)
+    def make_provider(self, connection: Connection) -> Provider:
+        votes = self.config.votes
+        return OpenAIProvider(self.config, connection, token_field="max_completion_tokens", answers=votes)
 
 
 class OpenAICompatible(ServiceReward):
@@ -147,19 +211,16 @@ class OpenAICompatible(ServiceReward):
     api_version = 2
 
     vendor = "openai-compatible"
+    endpoint = ENDPOINT
 
     @dataclass(frozen=True)
     class Config(ServiceConfig):
-        answers_per_request: int = 1
+        answers_per_request: Annotated[int, Range(least=1, most=1000)] = 1
         """Answers that one request asks for (`n`); vLLM knows it, `transformers serve` ignores it."""
 
     config: Config
 
-    def make_provider(self, api_key: str | None) -> Provider:
-        if self.config.base_url is None:
-            raise ConfigError(f"{KEY}.base_url is not set: give the server's address, e.g. http://localhost:8000/v1.")
+    def make_provider(self, connection: Connection) -> Provider:
         answers = self.config.answers_per_request
-        if answers < 1:
-            raise ConfigError(f"{KEY}.answers_per_request is {answers}; it must be at least 1.")
         # The older name of this field is the one that every server knows.
-        return OpenAIProvider(self.config, api_key, token_field="max_tokens", answers=answers)
+        return OpenAIProvider(self.config, connection, token_field="max_tokens", answers=answers)

@@ -15,6 +15,8 @@ from gymnast_core.errors import ConfigError, unknown_name
 
 _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 _TILE = 512
+_LEAST_OF_IMAGE = 85
+"""Tokens that even a tiny image may have: models scale it up to what they know."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Price:
     def tokens_of_image(self, width: int, height: int, detail: str) -> int:
         """Tokens of an image of that size in pixels; `detail` is "low" or "high"."""
         if self.image_tokens is None:
-            return math.ceil(width * height / self.pixels_per_token)
+            return max(_LEAST_OF_IMAGE, math.ceil(width * height / self.pixels_per_token))
         tiles = 0 if detail == "low" else math.ceil(width / _TILE) * math.ceil(height / _TILE)
         return math.ceil(self.image_tokens + self.tile_tokens * tiles)
 

@@ -55,7 +55,9 @@ class Prompt:
     def schema(self) -> dict[str, object]:
         """JSON schema of an answer."""
         reasoning = {"type": "string", "description": "What happens in the frames, in two or three sentences."}
-        score = {"type": "number", "enum": list(self.scores), "description": "The score, as the rubric defines it."}
+        # Of texts: some services know no enums of numbers, and all know these.
+        values = [f"{score:g}" for score in self.scores]
+        score = {"type": "string", "enum": values, "description": "The score, as the rubric defines it."}
         return {
             "type": "object",
             "properties": {"reasoning": reasoning, "score": score},

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cached_property
-from time import time
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import GymnastError
 from gymnast_core.types import Task
 from gymnast_vlm_reward.frames import FramesConfig, digest
 from gymnast_vlm_reward.prices import Price, Usage
@@ -87,9 +83,12 @@ class Question:
         height, width = self.frames_THWC.shape[1:3]
         each = price.tokens_of_image(*self.frames.scaled(width, height), detail)
         numbers = len(self.prompt.number(99, 99, 999))
-        letters = len(self.prompt.system) + sum(map(len, self.texts)) + numbers * len(self.indices)
-        # Three letters a token is more than English needs; the rest are the schema and the message's frame.
-        return each * len(self.indices) + letters // 3 + 200
+        text = self.prompt.system + "".join(self.texts)
+        plain = sum(letter.isascii() for letter in text)
+        # Three letters a token is more than English needs, and of other scripts no byte makes more than one; the rest
+        # are the schema and the message's frame.
+        others = len(text.encode("utf-8", "replace")) - plain
+        return each * len(self.indices) + (plain + numbers * len(self.indices)) // 3 + others + 200
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Reply:
     """None if the server did not count."""
 
 
-class AskError(Exception):
+class AskError(GymnastError):
     """A request that brought no answer. The message is safe to show: it never holds a key."""
 
     def __init__(
@@ -110,6 +109,7 @@ class AskError(Exception):
         *,
         retry: bool = False,
         fatal: bool = False,
+        stray: bool = False,
         doubtful: bool = False,
         retry_after: float | None = None,
     ) -> None:
@@ -118,6 +118,8 @@ class AskError(Exception):
         """Whether the same request may succeed later."""
         self.fatal = fatal
         """Whether every other request would fail the same way (a wrong key, no money left)."""
+        self.stray = stray
+        """Whether that may be so of this one only, if others are answered."""
         self.doubtful = doubtful
         """Whether the vendor may have billed it all the same."""
         self.retry_after = retry_after
@@ -139,78 +141,3 @@ class Provider(ABC):
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to release
         """Release connections."""
-
-
-def client_library(name: str) -> Any:
-    """The vendor's library, imported before the first request's clock runs."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"This judge needs the package {name}: pip install {name} ({error}).") from error
-
-
-def scrubbed(text: str, key: str | None) -> str:
-    """The text without the key: servers may echo it."""
-    return text.replace(key, "[key]") if key else text
-
-
-def token_count(value: object) -> int | None:
-    """A count as a server gave it; None for anything else (the client libraries check no types)."""
-    return value if isinstance(value, int) and value >= 0 else None
-
-
-def request_error(error: Exception, sdk: Any, api_key: str | None) -> AskError:
-    """What an exception of the vendors' client libraries means; both derive theirs from the same generator."""
-
-    def told(message: str) -> str:
-        return " ".join(scrubbed(message, api_key).split())[:300]
-
-    if isinstance(error, sdk.APITimeoutError):
-        return AskError("The request timed out.", retry=True, doubtful=True)
-    if isinstance(error, sdk.APIConnectionError):
-        cause = error.__cause__
-        # What never left cannot have been billed.
-        unsent = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
-        return AskError(told(f"The connection failed ({cause or error})."), retry=True, doubtful=not unsent)
-    if isinstance(error, sdk.APIStatusError):
-        return _status_error(error, told)
-    if isinstance(error, sdk.APIError | ValueError):  # a body that is no JSON or no answer of this interface
-        return AskError(told(f"The server's answer cannot be read ({error})."), retry=True, doubtful=True)
-    return AskError(told(f"{type(error).__name__}: {error}"))
-
-
-def _status_error(error: Any, told: Callable[[str], str]) -> AskError:
-    status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
-    inner = body.get("error")
-    details = inner if isinstance(inner, dict) else body
-    message = " ".join(str(details[name]) for name in ("code", "type", "message") if details.get(name)) or str(error)
-    unpaid = any(word in message for word in ("insufficient_quota", "billing_hard_limit", "credit balance"))
-    hint = ""
-    if unpaid or status == 402:
-        hint = " The account with the vendor is used up: add credit there."
-    elif status in (401, 403):
-        hint = " Check the key in the environment variable that api_key_env names."
-    elif status == 404:
-        hint = " Check reward_model.args.model and base_url."
-    return AskError(
-        told(f"HTTP {status}: {message}") + hint,
-        retry=(status in (408, 429) or status >= 500) and not unpaid,
-        fatal=bool(hint),
-        doubtful=status in (408, 504),
-        retry_after=retry_after(error.response.headers),
-    )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the headers ask to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110)."""
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if (text := headers.get("retry-after")) is None:
-            return None
-        try:
-            return max(0.0, float(text))
-        except ValueError:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - time())
-    except (ValueError, TypeError):
-        return None

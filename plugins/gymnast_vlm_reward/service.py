@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from gymnast_core.errors import ConfigError
+from gymnast_vlm_reward.address import Address, find_proxy, read_address
 from gymnast_vlm_reward.config import KEY, ServiceConfig
 from gymnast_vlm_reward.engine import Engine
 from gymnast_vlm_reward.ledger import Ledger
@@ -16,12 +17,28 @@ from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.prices import find_price
 from gymnast_vlm_reward.provider import Provider
 from gymnast_vlm_reward.reward import VLMReward
+from gymnast_vlm_reward.secrecy import Mask, Secret, read_key
 from gymnast_vlm_reward.store import Store
+from gymnast_vlm_reward.wire import Wire
 
 log = logging.getLogger(__name__)
 
 _TYPICAL_FRAMES = 41
 """A rollout of 40 control steps, for the estimate that is printed before the number of rollouts is known."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a server."""
+
+    address: Address
+    key: Secret | None
+    mask: Mask
+    timeout_s: float
+
+    def wire(self, headers: Mapping[str, str]) -> Wire:
+        """A client that sends these headers."""
+        return Wire(self.address, headers, self.timeout_s, self.mask)
 
 
 class ServiceReward(VLMReward):
@@ -30,13 +47,16 @@ class ServiceReward(VLMReward):
     vendor: ClassVar[str]
     """Which kind of interface, e.g. "openai"; part of the cache's key."""
 
+    endpoint: ClassVar[str]
+    """What is added to the base URL."""
+
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         super().__init__(config)
         self.preflight(1, _TYPICAL_FRAMES)
 
     @abstractmethod
-    def make_provider(self, api_key: str | None) -> Provider:
+    def make_provider(self, connection: Connection) -> Provider:
         """The client for the configured server."""
 
     @property
@@ -59,7 +79,7 @@ class ServiceReward(VLMReward):
 
     def make_engine(self) -> Engine:
         config = self.config
-        provider = self.make_provider(_key(config))
+        provider = self.make_provider(connect(config, self.endpoint))
         price = find_price(config.model, config.prices)
         if price is None and config.max_usd is not None:
             raise ConfigError(
@@ -95,13 +115,12 @@ class ServiceReward(VLMReward):
         )
 
 
-def _key(config: ServiceConfig) -> str | None:
-    if config.api_key_env is None:
-        return None
-    key = os.environ.get(config.api_key_env, "").strip()
-    if not key:
-        raise ConfigError(
-            f"The environment variable {config.api_key_env} is not set: it must hold the key for the model "
-            f"{config.model!r}. Try `export {config.api_key_env}=…` (another variable: {KEY}.api_key_env=NAME)."
-        )
-    return key
+def connect(config: ServiceConfig, endpoint: str) -> Connection:
+    """What a client needs. Raises `ConfigError` for an address, key or proxy that cannot be used; it shows no key."""
+    if not config.base_url:
+        raise ConfigError(f"{KEY}.base_url is not set: give the server's address, e.g. http://localhost:8000/v1.")
+    address = read_address(config.base_url, f"{KEY}.base_url", endpoint)
+    key = read_key(config.api_key_env, config.model, f"{KEY}.api_key_env")
+    proxy = find_proxy(address)
+    secrets = [None if key is None else key.value, *([] if proxy is None else proxy.secrets)]
+    return Connection(address, key, Mask(secrets), config.retry.timeout_s)

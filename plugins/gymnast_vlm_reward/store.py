@@ -1,7 +1,7 @@
 """The file that remembers what was paid for: SQLite in WAL mode, shared by any number of processes on one machine.
 
 Every received answer is committed, together with what it cost, before anything is done with it. A process that is
-killed leaves at worst a charge marked as open, which counts as spent.
+killed leaves at worst a charge marked as open, which counts as spent. Nobody but its owner may read the file.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import os
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_vlm_reward.claims import Claims
+from gymnast_vlm_reward.wording import MOST_LETTERS, fit
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TABLES = """
 CREATE TABLE answers (
     key TEXT NOT NULL, vote INTEGER NOT NULL, text TEXT NOT NULL, fault TEXT, model TEXT NOT NULL,
@@ -31,10 +33,13 @@ CREATE TABLE charges (
 CREATE INDEX charges_of_account ON charges (account, state, usd);
 CREATE TABLE accounts (name TEXT PRIMARY KEY, usd REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE buckets (name TEXT PRIMARY KEY, level REAL NOT NULL, updated REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE claims (
-    key TEXT PRIMARY KEY, process INTEGER NOT NULL, owner TEXT NOT NULL, expires REAL NOT NULL
-) WITHOUT ROWID;
 """
+_FROM_VERSION_1 = "DROP TABLE claims"
+"""Claims are files now (claims.py); answers and charges are what they were."""
+_INSTEAD = "Move it away if it is damaged, or choose another file with reward_model.args.cache=PATH."
+
+
+_KEPT = 2000
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class Answer:
     fault: str | None = None
     """Why it cannot hold a verdict (a refusal, cut off at the token limit); None for a complete answer."""
 
+    @classmethod
+    def of(cls, text: str, fault: str | None) -> Self:
+        """An answer as a server gave it: one that is too long to be a verdict is kept by its beginning."""
+        if len(text) > MOST_LETTERS:
+            fault = fault or f"the answer has {len(text)} letters, more than the {MOST_LETTERS} that are read"
+            text = text[:_KEPT]
+        return cls(text, fault)
+
 
 class Store:
     """The database file. Safe for several threads and processes; opened at first use, again after `close`."""
@@ -52,50 +65,56 @@ class Store:
     def __init__(self, path: str) -> None:
         self.path = Path(path).expanduser()
         self._lock = threading.RLock()
-        self._owner = uuid.uuid4().hex
+        self._claims = Claims(self.path.with_name(f"{self.path.name}.claims"))
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction: all or nothing, one at a time across processes."""
+        """A write transaction: all or nothing, one at a time across processes. Raises `DataError`."""
         with self._lock:
             connection = self._connection or self._open()
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
+                    connection.execute("COMMIT")
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    # A full disk ends the transaction by itself.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                     raise
-                connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise DataError(f"{self.path} cannot be written: {error}.") from error
+                raise DataError(f"{self.path} cannot be read or written: {error}. {_INSTEAD}") from error
 
     def answers(self, key: str) -> list[Answer]:
-        """The answers to a question so far, in the order in which they were received."""
-        with self._lock:
-            rows = (self._connection or self._open()).execute(
-                "SELECT text, fault FROM answers WHERE key = ? ORDER BY vote", (key,)
-            )
-            return [Answer(*row) for row in rows]
+        """The answers to a question so far, in the order in which they were received. Raises `DataError`."""
+        return [answer for answer, _ in self._answers(key)]
 
-    def claim(self, key: str, seconds: float) -> bool:
-        """Whether this store may ask the question now; no other one may until it is released or expires."""
-        now = time.time()
-        with self.transaction() as connection:
-            row = connection.execute("SELECT process, owner, expires FROM claims WHERE key = ?", (key,)).fetchone()
-            if row is not None and row[1] != self._owner and row[2] > now and _is_alive(row[0]):
-                return False
-            claim = (key, os.getpid(), self._owner, now + seconds)
-            connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?)", claim)
-            return True
+    def age(self, key: str) -> float | None:
+        """Seconds since the last answer to a question, by this machine's clock; None if there is none."""
+        found = self._answers(key)
+        return time.time() - found[-1][1] if found else None
+
+    def _answers(self, key: str) -> list[tuple[Answer, float]]:
+        with self._lock:
+            try:
+                rows = (self._connection or self._open()).execute(
+                    "SELECT text, fault, received FROM answers WHERE key = ? ORDER BY vote", (key,)
+                )
+                return [(Answer(text, fault), received) for text, fault, received in rows]
+            except sqlite3.Error as error:
+                raise DataError(f"{self.path} cannot be read: {error}. {_INSTEAD}") from error
+
+    def claim(self, key: str) -> bool:
+        """Whether this store may ask the question now; no other one may until it is released or its process ends."""
+        return self._claims.take(key)
 
     def release(self, key: str) -> None:
         """Give a claimed question back."""
-        with self.transaction() as connection:
-            connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
+        self._claims.give_back(key)
 
     def close(self) -> None:
+        self._claims.close()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -103,29 +122,31 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite gives its other files the mode of this one.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            if self.path.stat().st_uid == os.geteuid():
+                self.path.chmod(0o600)
             connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
             # A commit survives the death of the process at once, a power cut after the system's next write-back. To
             # wait for the disk thrice a request (10 ms and more) would hold up everything else in flight.
             connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             self._prepare(connection)
         except (sqlite3.Error, OSError) as error:
-            raise DataError(
-                f"{self.path} cannot be used to remember answers: {error}. Choose another file with "
-                "reward_model.args.cache=PATH."
-            ) from error
+            raise DataError(f"{self.path} cannot be used to remember answers: {error}. {_INSTEAD}") from error
+        self._claims.sweep()
         self._connection = connection
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in _TABLES.split(";"):
+        if version in (0, 1):
+            for statement in _TABLES.split(";") if version == 0 else (_FROM_VERSION_1,):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
-        if version not in (0, SCHEMA_VERSION):
+        if version not in (0, 1, SCHEMA_VERSION):
             raise ConfigError(
                 f"{self.path} was written by another version (format {version}; this one reads {SCHEMA_VERSION}). "
                 "Choose another file with reward_model.args.cache=PATH."
@@ -137,15 +158,8 @@ def add_answers(connection: sqlite3.Connection, key: str, model: str, answers: S
     (first,) = connection.execute("SELECT count(*) FROM answers WHERE key = ?", (key,)).fetchone()
     connection.executemany(
         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)",
-        [(key, first + i, answer.text, answer.fault, model, time.time()) for i, answer in enumerate(answers)],
+        [
+            (key, first + i, fit(answer.text), None if answer.fault is None else fit(answer.fault), model, time.time())
+            for i, answer in enumerate(answers)
+        ],
     )
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

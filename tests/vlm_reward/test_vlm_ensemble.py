@@ -81,7 +81,7 @@ def test_the_ensemble_keeps_the_contract() -> None:
         ([_chance(1.0), _chance(2.0)], {}, "probability"),
         ([_chance(1.0), {"name": "random", "args": {"odds": 1}}], {}, r"judges\[1\].args.odds"),
         ([_chance(1.0), _chance(1.0)], {"rule": "majorty"}, "Did you mean 'majority'"),
-        ([_chance(1.0), _chance(1.0)], {"tie": "win"}, "No way to count a tie"),
+        ([_chance(1.0), _chance(1.0)], {"tie": "win"}, "No tie 'win'"),
     ],
 )
 def test_an_ensemble_that_cannot_be_built_says_why(judges: list[Any], args: dict[str, Any], words: str) -> None:

@@ -147,17 +147,108 @@ def test_ctrl_c_stops_scoring_promptly(tmp_path: Path) -> None:
         judge.close()
 
 
-def test_claims_keep_others_off_until_released_or_dead(tmp_path: Path) -> None:
+def test_claims_keep_others_off_until_released(tmp_path: Path) -> None:
     first, second = Store(str(tmp_path / "s.sqlite")), Store(str(tmp_path / "s.sqlite"))
-    assert first.claim("q", 60) and first.claim("q", 60) and not second.claim("q", 60)
+    assert first.claim("q") and first.claim("q") and not second.claim("q")
+    assert second.claim("another")
+    second.release("q")  # what it does not hold
+    assert not second.claim("q")
     first.release("q")
-    assert second.claim("q", 60) and not first.claim("q", 60)
-    assert second.claim("q", -1) and first.claim("q", 60)  # an expired claim is nobody's
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    with first.transaction() as connection:
-        connection.execute("UPDATE claims SET process = ?, owner = 'gone'", (ended.pid,))
-    assert second.claim("q", 60)
+    assert second.claim("q") and not first.claim("q")
+    second.close()
+    assert first.claim("q") and first.claim("another")
+    first.close()
+    assert not list((tmp_path / "s.sqlite.claims").iterdir())
+
+
+CLAIMING = """
+import sys, time
+from gymnast_vlm_reward.store import Store
+print(Store(sys.argv[1]).claim("q"), flush=True)
+time.sleep(600)
+"""
+
+
+def _claimer(folder: Path, *prefix: str) -> subprocess.Popen[str]:
+    command = [*prefix, sys.executable, "-c", CLAIMING, str(folder / "s.sqlite")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_claim_lives_as_long_as_its_process_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path / "s.sqlite"))
+    with _claimer(tmp_path) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == "True\n"
+        now = time.time()
+        for step in (-3600.0, 3600.0, 10 * 365 * 86400.0):
+            monkeypatch.setattr(time, "time", lambda step=step: now + step)
+            assert not store.claim("q")
+        owner.kill()
+        owner.wait()
+        assert store.claim("q")  # at once: the kernel has released it
+    store.close()
+
+
+def test_what_a_killed_process_claimed_is_tidied_up(tmp_path: Path) -> None:
+    with _claimer(tmp_path) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == "True\n"
+        owner.kill()
+    assert len(list((tmp_path / "s.sqlite.claims").iterdir())) == 1
+    store = Store(str(tmp_path / "s.sqlite"))
+    assert store.answers("q") == []
+    assert not list((tmp_path / "s.sqlite.claims").iterdir())
+    store.close()
+
+
+def test_a_question_is_never_two_owners_at_once(tmp_path: Path) -> None:
+    """Eight threads with a store each fight for one question: inside there is always one alone."""
+    inside, most, taken = 0, 0, Counter[int]()
+
+    def fight(number: int) -> None:
+        nonlocal inside, most
+        store = Store(str(tmp_path / "s.sqlite"))
+        while taken.total() < 400:
+            if store.claim("q"):
+                inside += 1
+                most = max(most, inside)
+                taken[number] += 1
+                time.sleep(0)
+                inside -= 1
+                store.release("q")
+
+    threads = [threading.Thread(target=fight, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert most == 1 and taken.total() >= 400
+
+
+def test_answers_of_the_first_format_stay(tmp_path: Path) -> None:
+    """Format 1 kept claims in a table, of which nothing is left; what was paid for is."""
+    path = tmp_path / "s.sqlite"
+    store = Store(str(path))
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
+        connection.execute("CREATE TABLE claims (key TEXT PRIMARY KEY, process INTEGER, owner TEXT, expires REAL)")
+    store.close()
+    older = sqlite3.connect(path)
+    older.execute("PRAGMA user_version = 1")
+    older.close()
+    assert Store(str(path)).answers("q") == [Answer("yes")] and Store(str(path)).claim("q")
+
+
+def test_only_its_owner_reads_a_cache(tmp_path: Path) -> None:
+    (tmp_path / "older.sqlite").touch(mode=0o644)
+    for name in ("folder/new.sqlite", "older.sqlite"):
+        store = Store(str(tmp_path / name))
+        store.claim("q")
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
+        files = [path for path in (tmp_path / name).parent.rglob("*") if path.is_file()]
+        assert len(files) >= 3 and all(path.stat().st_mode & 0o077 == 0 for path in files), files
+        store.close()
 
 
 def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
@@ -169,6 +260,22 @@ def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(ConfigError, match="format 99"):
         Store(str(tmp_path / "newer.sqlite")).answers("q")
+
+
+def test_damaged_pages_are_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    store = Store(str(path))
+    with store.transaction() as connection:
+        for i in range(100):
+            connection.execute("INSERT INTO answers VALUES (?, 0, 'yes', NULL, 'm', 0)", (f"q{i}",))
+    store.close()
+    data = bytearray(path.read_bytes())
+    data[4096::64] = bytes(byte ^ 0xFF for byte in data[4096::64])
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="cache=PATH"):
+        Store(str(path)).answers("q1")
+    with pytest.raises(DataError, match="cache=PATH"), Store(str(path)).transaction() as connection:
+        connection.execute("INSERT INTO answers VALUES ('q200', 0, 'yes', NULL, 'm', 0)")
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:

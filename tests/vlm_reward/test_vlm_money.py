@@ -17,6 +17,7 @@ from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.loopback import TOKENS_IN, TOKENS_OUT, Behaviour, LoopbackServer
 from gymnast_vlm_reward.prices import Price, Usage, find_price
+from gymnast_vlm_reward.secrecy import Mask
 from gymnast_vlm_reward.store import Store
 
 REQUEST_USD = (2.5 * TOKENS_IN + 10 * 5 * TOKENS_OUT) / 1e6
@@ -171,7 +172,7 @@ def test_a_rate_limit_lets_a_burst_through_and_then_its_rate(tmp_path: Path, mon
     from gymnast_vlm_reward import limits
 
     now = 1000.0
-    monkeypatch.setattr(limits.time, "time", lambda: now)
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
     stores = [Store(str(tmp_path / "s.sqlite")) for _ in range(2)]
     first, second = (RateLimit(store, "m", per_minute=60) for store in stores)
     assert [first.take(1), second.take(1), first.take(1)] == [0.0, 0.0, 0.0]  # 3 seconds' worth
@@ -197,7 +198,7 @@ def test_requests_keep_to_the_limit(tmp_path: Path) -> None:
 def test_tokens_are_limited_by_what_was_really_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gymnast_vlm_reward import limits
 
-    monkeypatch.setattr(limits.time, "time", lambda: 1000.0)  # nothing is refilled
+    monkeypatch.setattr(limits.time, "monotonic", lambda: 1000.0)  # nothing is refilled
     rollouts, truth = make_rollouts(3)
     used = TOKENS_IN + 5 * TOKENS_OUT
     with LoopbackServer() as server:
@@ -252,14 +253,10 @@ def test_the_key_for_one_server_is_not_sent_to_another(tmp_path: Path, monkeypat
 
 
 def test_claude_pays_for_cached_tokens_at_their_price() -> None:
-    from types import SimpleNamespace
-
     from gymnast_vlm_reward.anthropic_judges import read_message
 
-    counted = SimpleNamespace(
-        input_tokens=100, output_tokens=10, cache_read_input_tokens=900, cache_creation_input_tokens=None
-    )
-    reply = read_message(SimpleNamespace(content=[], usage=counted, stop_reason="end_turn"), None)
+    counted = {"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 900}
+    reply = read_message({"content": [], "usage": counted, "stop_reason": "end_turn"}, Mask())
     assert reply.usage == Usage(1000, 10, 900)
 
 
