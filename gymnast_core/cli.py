@@ -97,10 +97,9 @@ def main() -> None:
 
 def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:
     """The config that a command's arguments describe, or that of the run to resume."""
-    from gymnast_core.config import load_config
+    from gymnast_core.config import load_config, split_arguments
 
-    sources = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
+    sources, overrides = split_arguments(arguments)
     if len(sources) > 1:
         raise ConfigError(f"Give one preset or file, not {' and '.join(sources)}; overrides look like key=value.")
     if resume is not None:

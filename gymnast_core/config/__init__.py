@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gymnast_core.config.schema import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig
 
 if TYPE_CHECKING:
-    from gymnast_core.config.load import load_config, parse_overrides, to_yaml
+    from gymnast_core.config.load import load_config, parse_overrides, split_arguments, to_yaml
 
 __all__ = [
     "ComponentConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "RunConfig",
     "load_config",
     "parse_overrides",
+    "split_arguments",
     "to_yaml",
 ]
 

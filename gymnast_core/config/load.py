@@ -1,7 +1,9 @@
 """A config from a preset or YAML file and `key=value` overrides."""
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,76 +11,138 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.presets import find_preset
+from gymnast_core.config.ranges import plain
+from gymnast_core.config.scalars import read_value, read_yaml
 from gymnast_core.config.schema import ComponentConfig
-from gymnast_core.config.typed import child, fields_of, typed
+from gymnast_core.config.typed import child, fields_of, literal, typed
 from gymnast_core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 C = TypeVar("C")
+_OVERRIDE = re.compile(r"[^\s.=/]+(\.[^\s.=/]+)*=")
+_KEY = re.compile(r"[^\s.=]+(\.[^\s.=]+)*")
+_REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<key>\.*[\w-]+(?:\.[\w-]+|\[\d+\])*\})?")
+"""`${key.of.config}`, unless a backslash stands before it; without the group: anything else between the braces."""
 
 
 def load_config(schema: type[C], source: str | None, overrides: Sequence[str] = ()) -> C:
     """Build `schema` from a preset name or YAML path, then `key=value` overrides in dotted notation.
 
     A component may be given by its bare name (`policy=openvla-oft`). Where an override swaps a component, the
-    source's `args` of the old one are dropped. `${preset_dir}` is the source's folder. Raises `ConfigError`.
+    source's `args` of the old one are dropped. `${preset_dir}` is the source's folder. Text is what was typed, for
+    fields that hold text (`gymnast_core.config.scalars`). Environment variables are not resolved: the config is
+    written to the run folder, where a secret must never end up. Raises `ConfigError`.
     """
     values = _expand_names(schema, _read_source(schema, source) if source else {})
     changes = parse_overrides(overrides, schema)
     _drop_swapped_args(schema, values, changes, "")
-    try:
-        resolved: Any = OmegaConf.to_container(OmegaConf.merge(values, changes), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or source}: {str(error).splitlines()[0]}") from error
+    resolved = _resolved(merged(values, changes), source)
     resolved.pop("preset_dir", None)
     return typed(schema, resolved)
 
 
-def to_yaml(config: Any) -> str:
-    """The resolved config as YAML that `load_config` reads back."""
-    return f"kind: {config.kind}\n" + OmegaConf.to_yaml(OmegaConf.structured(config))
+def to_yaml(config: Any, references: Mapping[str, str] | None = None) -> str:
+    """The resolved config as YAML that `load_config` reads back.
+
+    `references` are values that refer to others, by key: {"file": "${preset_dir}/actions.json"}.
+    """
+    values = {**literal(asdict(config)), **(references or {})}
+    return f"kind: {config.kind}\n" + OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, Any]:
     """Nested values of dotted `key=value` strings; the last one wins, and drops what it swaps out. `ConfigError`."""
-    merged: Any = {}
+    found: dict[str, Any] = {}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not key or not equals:
-            raise ConfigError(f"{override!r} is not an override; write key=value, e.g. loop.iterations=10.")
-        _refuse_environment(key, value)
-        try:
-            values = _expand_names(schema, OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False))
-            _drop_swapped_args(schema, merged, values, "")
-            merged = OmegaConf.to_container(OmegaConf.merge(merged, values), resolve=False)
-        except Exception as error:  # a value is YAML, whose parser raises errors of its own
-            raise ConfigError(f"{override!r} cannot be read: {error}") from error
-    return merged
+        key, equals, text = override.partition("=")
+        if not equals or not _KEY.fullmatch(key):
+            raise ConfigError(f"{_short(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
+        names = key.split(".")
+        values: Any = read_value(text, is_text=_type_at(schema, names) is str)
+        for name in reversed(names):
+            values = {name: values}
+        values = _expand_names(schema, values)
+        _drop_swapped_args(schema, found, values, "")
+        found = merged(found, values)
+    return found
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's words: names and paths, and `key=value` overrides.
+
+    A path may hold the sign, too ("runs/lr=0.1", "set a=b"): what exists, or has a slash or space before the sign, is
+    a path.
+    """
+    overrides = [text for text in arguments if _OVERRIDE.match(text) and not _exists(text)]
+    return [text for text in arguments if text not in overrides], overrides
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # longer than a path can be, or with a NUL
+        return False
+
+
+def merged(values: Any, changes: Any) -> Any:
+    """`changes` over `values`, key by key; lists replace lists."""
+    if not isinstance(values, dict) or not isinstance(changes, dict):
+        return changes
+    return {**values, **{key: merged(values.get(key), change) for key, change in changes.items()}}
+
+
+def _resolved(values: dict[str, Any], source: str | None) -> Any:
+    """The values with `${key}` replaced by what stands there."""
+    _check_references(values, "")
+    try:
+        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        reason = _short(str(error).splitlines()[0]).rstrip(".")
+        raise ConfigError(f"{error.full_key or source}: {reason}.") from error
+    except RecursionError:
+        raise ConfigError(f"{source or 'The overrides'}: the values refer to each other in a circle.") from None
+
+
+def _check_references(values: Any, path: str) -> None:
+    # Names of keys alone are let through, so no spelling of OmegaConf's resolvers reaches the environment.
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_references(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(values, list):
+        for i, value in enumerate(values):
+            _check_references(value, f"{path}[{i}]")
+    elif isinstance(values, str):
+        for reference in _REFERENCE.finditer(values):
+            if reference["key"] is None:
+                raise ConfigError(
+                    f"{path} is {_short(values)!r}: ${{KEY}} stands for the value of another key of the config, and "
+                    f"nothing else goes between the braces. Configs read no environment variables: plugins read their "
+                    f"secrets; for the signs themselves write \\${{."
+                )
+
+
+def _type_at(schema: Any, names: Sequence[str]) -> Any:
+    """The type of a field by its path; None where the schema does not tell."""
+    for name in names:
+        schema = child(schema, name)
+    return plain(schema)
 
 
 def _read_source(schema: Any, source: str) -> dict[str, Any]:
     is_file = source.endswith((".yaml", ".yml")) or Path(source).is_file()
     path = Path(source) if is_file else find_preset(source).path
     try:
-        text = path.read_text(encoding="utf-8")
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        values = read_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"No config file {source}. `gymnast presets` lists what is installed.") from error
-    except Exception as error:
-        raise ConfigError(f"{path} is not a usable YAML config: {error}") from error
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path} is not a usable YAML config: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping at its top level.")
     kind = values.pop("kind", schema.kind if is_file else "train")
     if kind != schema.kind:
         raise ConfigError(f"{source} is a config of `gymnast {kind}`, not of `gymnast {schema.kind}`.")
-    _refuse_environment(str(path), text)
-    return {"preset_dir": str(path.resolve().parent), **values}
-
-
-def _refuse_environment(place: str, text: str) -> None:
-    # The resolved config is written to the run folder, where a secret must never end up.
-    if "${oc.env:" in text:
-        raise ConfigError(f"{place}: ${{oc.env:...}} is not for configs; plugins read secrets themselves.")
+    return {"preset_dir": literal(str(path.resolve().parent)), **values}
 
 
 def _expand_names(schema: Any, values: Any) -> Any:
@@ -102,3 +166,8 @@ def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> Non
     if None not in (old, new) and old != new and values.get("args"):
         dropped = ", ".join(values.pop("args"))
         logger.warning("%s is now %r: dropped the arguments meant for %r: %s.", path, new, old, dropped)
+
+
+def _short(text: str, limit: int = 200) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[:limit]}…"

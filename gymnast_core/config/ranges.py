@@ -104,7 +104,8 @@ def check_values(schema: Any, values: Any, key: str = "") -> None:
     for path, hint, value in _leaves(schema, values, key):
         declared = declaration(hint)
         if isinstance(declared, Choices) and not declared.holds(value):
-            raise ConfigError(f"{path}: {unknown_name('choice', str(value), declared.values)}")
+            name = path.rpartition(".")[2].partition("[")[0]
+            raise ConfigError(f"{path}: {unknown_name(name, str(value), declared.values)}")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and not isinstance(declared, Choices) and not (declared or Range()).holds(value):
             raise ConfigError(f"{path} is {_number(value)}; it must be {declared or Range()}.")

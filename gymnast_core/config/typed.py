@@ -1,15 +1,16 @@
 """Plain values -> an instance of a config dataclass, with errors that name the key path."""
 
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gymnast_core.config.ranges import check_values
+from gymnast_core.config.ranges import check_values, element, plain
 from gymnast_core.errors import ConfigError, unknown_name
 
 C = TypeVar("C")
@@ -26,8 +27,8 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
     try:
         config = OmegaConf.structured(schema)
         _unlock(config)
-        config = OmegaConf.merge(config, OmegaConf.create(dict(values)))
-        missing = sorted(OmegaConf.missing_keys(config))
+        config = OmegaConf.merge(config, OmegaConf.create(literal(_texts(schema, dict(values)))))
+        missing = sorted({*OmegaConf.missing_keys(config), *_unsaid(values, "")})
         if not missing:
             check_values(schema, OmegaConf.to_container(config, resolve=True), key)
             return OmegaConf.to_object(config)  # type: ignore[return-value]
@@ -38,6 +39,18 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
         raise ConfigError(f"{key or schema.__qualname__}: {error}") from error
     paths = [_join(key, name) for name in missing]
     raise ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE.")
+
+
+def literal(values: Any) -> Any:
+    """The values so written that OmegaConf takes every text as it is, `${...}` included."""
+    if isinstance(values, Mapping):
+        return {key: literal(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [literal(value) for value in values]
+    if isinstance(values, str):
+        # A backslash before "${" escapes it, and backslashes before it come in pairs.
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", values)
+    return values
 
 
 def fields_of(schema: Any) -> tuple[Any, dict[str, Any] | None]:
@@ -67,6 +80,30 @@ def _check_keys(schema: Any, values: Any, path: str) -> None:
             _check_keys(child(schema, key), value, _join(path, key))
     elif known is not None and values is not None:
         raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {values!r}.")
+
+
+def _texts(schema: Any, values: Any) -> Any:
+    """The values, truth values spelt out where the field holds text."""
+    schema = plain(schema)
+    if schema is str and isinstance(values, bool):
+        return str(values).lower()
+    if isinstance(values, Mapping):
+        return {key: _texts(child(schema, str(key)), value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_texts(element(schema), value) for value in values]
+    return values
+
+
+def _unsaid(values: Any, path: str) -> Iterator[str]:
+    """The keys whose value is `???`, which merging would pass over."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _unsaid(value, _join(path, key))
+    elif isinstance(values, list):
+        for i, value in enumerate(values):
+            yield from _unsaid(value, f"{path}[{i}]")
+    elif values == "???":
+        yield path
 
 
 def _unlock(node: Any) -> None:

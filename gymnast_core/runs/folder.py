@@ -5,12 +5,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
-
-from omegaconf import OmegaConf
 
 from gymnast_core.config.load import load_config, to_yaml
 from gymnast_core.errors import ConfigError, DataError
@@ -141,7 +139,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 def _flat(config: Any) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(OmegaConf.structured(config))
+    values = asdict(config)
     flat: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:

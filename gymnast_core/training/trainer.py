@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, distributed
 
+from gymnast_core.config.scalars import as_number
 from gymnast_core.errors import ConfigError
 
 STRATEGIES = ("auto", "ddp")
@@ -86,7 +87,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", module="lightning.*")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     arguments: dict[str, Any] = {"accelerator": "auto", "devices": 1, "max_epochs": 1, **dict.fromkeys(off, False)}
-    arguments |= {**options, "strategy": _strategy(options, shards)}
+    arguments |= {**as_number(dict(options)), "strategy": _strategy(options, shards)}
     try:
         trainer = lightning.Trainer(callbacks=list(callbacks), **arguments)
     except TypeError as error:

@@ -79,8 +79,9 @@ def _report(kind: str, name: str, plugin: Any, options: dict[str, Any]) -> None:
 
 def _parse(arguments: Sequence[str]) -> tuple[str | None, str, list[str]]:
     """Kind, name, overrides."""
-    names = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
+    from gymnast_core.config import split_arguments
+
+    names, overrides = split_arguments(arguments)
     if len(names) not in (1, 2):
         raise ConfigError(
             f"Name one plugin, not {len(names)}: gymnast check [KIND] NAME [KEY=VALUE]. `gymnast plugins` lists them."

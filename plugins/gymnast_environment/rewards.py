@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Reward, Rollout
 from gymnast_environment.world import GymnasiumWorld
@@ -85,15 +85,13 @@ class RandomReward(RewardModel):
 
     @dataclass(frozen=True)
     class Config:
-        probability: float = 0.5
+        probability: Fraction = 0.5
         """Chance of a success."""
-        seed: int = 0
+        seed: Seed = 0
         """Other seeds give other draws."""
 
     def __init__(self, config: RandomReward.Config | None = None):
         self.config = config if config is not None else self.Config()
-        if not 0.0 <= self.config.probability <= 1.0:
-            raise ConfigError(f"reward_model.args.probability is {self.config.probability}; it must lie in [0, 1].")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [Reward(float(self._uniform(rollout) < self.config.probability)) for rollout in rollouts]

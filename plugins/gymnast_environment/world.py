@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Count, NotNegative
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import EnvironmentStart, Offers, Step, Task
@@ -61,13 +62,13 @@ class GymnasiumWorld(WorldModel):
         Empty: the one image under `image_key`, whatever the task calls it."""
         proprio_key: str | None = None
         """Key of the proprioceptive readings in dictionary observations; null: none are read."""
-        proprio_dim: int | None = None
+        proprio_dim: Count | None = None
         """Number of those readings; needed with `proprio_key`, so that it is known before an environment is made."""
         success_key: str = "success"
         """Key in `info` that holds success in [0, 1]."""
         check_first_frame: bool = True
         """Refuse tasks whose last context frame is not what their environment shows after `reset`."""
-        first_frame_tolerance: float = 1.0
+        first_frame_tolerance: NotNegative = 1.0
         """Mean absolute difference allowed there, in levels of 255: renderers round differently."""
 
     def __init__(self, config: GymnasiumWorld.Config | None = None):

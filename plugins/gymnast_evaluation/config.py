@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError, unknown_name
 
 GROUPINGS = ("instruction", "task")
@@ -37,44 +38,33 @@ class EvaluateConfig:
     reference: str | None = None
     """Label of the world that counts as the truth when there are several; None takes the first one that knows its own
     outcomes (a simulator), or else the last."""
-    horizon: int = 40
+    horizon: Count = 40
     """Actions an episode; a multiple of every policy's chunk length."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """Sampling temperature; 0 is greedy."""
-    episodes: int | None = None
+    episodes: Count | None = None
     """Tasks used, from the first; None uses all."""
-    trials: int = 1
+    trials: Count = 1
     """Rollouts of each task. More than one tells of the noise of policy and world, not of other tasks."""
-    group_by: str = "instruction"
+    group_by: Annotated[str, Choices(*GROUPINGS)] = "instruction"
     """What counts as one task in tables: "instruction" (all starts with the same words) or "task" (each id)."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Rollouts at once; what a killed evaluation repeats when it is resumed. Part of what a seed means."""
-    rescore: int = 1
+    rescore: ZeroOrMore = 1
     """How often rollouts that could not be judged are put to the reward model again."""
-    max_error_rate: float = 0.5
+    max_error_rate: Fraction = 0.5
     """Share of a policy's rollouts in a world left unjudged above which the evaluation stops, to be resumed."""
-    videos: int = 8
+    videos: ZeroOrMore = 8
     """Trials filmed of every policy in every world: the same ones, spread evenly, whatever their outcome."""
     device: str = "auto"
     """torch device of the policies; auto: cuda where there is one. World and reward models have their own."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What hook plugins are told, by plugin: hooks.NAME.KEY."""
-    seed: int = 0
+    seed: Seed = 0
     output: str | None = None
     """Folder of the results; None makes runs/evaluate-<date>-<time>."""
 
     def __post_init__(self) -> None:
-        counts = {key: getattr(self, key) for key in ("horizon", "episodes", "trials", "batch_size")}
-        for name, number in counts.items():
-            if number is not None and number < 1:
-                raise ConfigError(f"{name} is {number}; it must be at least 1.")
-        for name in ("temperature", "rescore", "videos"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        if not 0.0 <= self.max_error_rate <= 1.0:
-            raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must lie in [0, 1].")
-        if self.group_by not in GROUPINGS:
-            raise ConfigError(f"group_by: {unknown_name('grouping', self.group_by, GROUPINGS)}")
         self._check_parts()
 
     def all_policies(self) -> dict[str, ComponentConfig]:

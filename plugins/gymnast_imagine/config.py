@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.config.ranges import AnyNumber, Choices, Count, Positive, Range, Seed, ZeroOrMore
+from gymnast_core.errors import ConfigError
 
 MODES = ("episode", "sweep", "keyboard", "file")
 RESERVED_KEYS = {" ": "rest", "u": "undo", "x": "reset", "v": "save"}
@@ -20,28 +20,22 @@ KEYS = ("ArrowLeft ArrowRight", "ArrowDown ArrowUp", "f r", "q e", "k i", "j l",
 class SweepConfig:
     """`actions: sweep`."""
 
-    frames: int = 8
+    frames: Count = 8
     """Control steps for which each action is held."""
-    values: int = 5
+    values: Annotated[int, Range(least=2)] = 5
     """Values per dimension, evenly from -amplitude to +amplitude around the rest action."""
-
-    def __post_init__(self) -> None:
-        _at_least(1, **{"sweep.frames": self.frames})
-        _at_least(2, **{"sweep.values": self.values})
 
 
 @dataclass(frozen=True)
 class KeyboardConfig:
     """`actions: keyboard`."""
 
-    port: int = 0
+    port: Annotated[int, Range(least=0, most=65535)] = 0
     """TCP port on 127.0.0.1; 0 takes a free one. From another machine: `ssh -L PORT:127.0.0.1:PORT HOST`."""
     keys: list[str] = field(default_factory=lambda: list(KEYS))
     """For each action dimension the key that lowers and the key that raises it, as JavaScript names them."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ConfigError(f"keyboard.port is {self.port}; it must lie in 0 to 65535.")
         used = [key for pair in self.keys for key in pair.split(" ")]
         if any(len(pair.split(" ")) != 2 or not all(pair.split(" ")) for pair in self.keys):
             raise ConfigError(f'keyboard.keys is {self.keys}; each entry holds two keys, e.g. "ArrowLeft ArrowRight".')
@@ -58,7 +52,7 @@ class ImagineConfig:
 
     kind: ClassVar[str] = "imagine"
     world_model: ComponentConfig
-    actions: str = "episode"
+    actions: Annotated[str, Choices(*MODES)] = "episode"
     """Where the actions come from: episode, sweep, keyboard or file."""
     beside: ComponentConfig | None = None
     """Another world under the same actions, shown beside: a simulator, or a second world model."""
@@ -68,53 +62,43 @@ class ImagineConfig:
     """Tasks to start from; they come before `episodes`."""
     image: str | None = None
     """Image file to start from; it comes before `tasks` and `episodes`."""
-    image_size: list[int] | None = None
+    image_size: list[Count] | None = None
     """Height and width to which `image` is resized, pixels; null keeps its own."""
     file: str | None = None
     """Actions for `actions: file`: .json, or .npz with the array `actions` (T, A), robot units."""
-    index: list[int] | None = None
+    index: list[ZeroOrMore] | None = None
     """Which episodes (null: the first 4), or which one task or episode to start from (null: the first)."""
-    context: int = 1
+    context: Count = 1
     """Frames of an episode that the world model is shown before it imagines."""
-    start: int | None = None
+    start: ZeroOrMore | None = None
     """Index in the episode of the last of them; null: the earliest that leaves room for the context."""
-    horizon: int | None = None
+    horizon: Count | None = None
     """Actions; null: all of the episode or file. In `actions: keyboard` the most there can be (null: 1000)."""
-    chunk: int = 4
+    chunk: Count = 4
     """Actions handed to the world model at once; a key press is one chunk of equal actions."""
-    samples: int = 1
+    samples: Count = 1
     """Imaginations of each start, with different noise."""
-    amplitude: list[float] | None = None
+    amplitude: list[Positive] | None = None
     """Largest deviation from the rest action per dimension, robot units; null: what 95 % of the episodes' actions
     stay within."""
-    rest: list[float] | None = None
+    rest: list[AnyNumber] | None = None
     """The action that does nothing, robot units; null: zeros."""
     names: list[str] | None = None
     """What the action dimensions are called, e.g. ["dx, m", "dy, m"]."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     keyboard: KeyboardConfig = field(default_factory=KeyboardConfig)
-    fps: int = 10
+    fps: Count = 10
     """Frames a second of the videos."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the world model's noise: the same seed gives the same frames and files."""
     output: str | None = None
     """Folder to make; null: runs/imagine-<date>-<time>."""
 
     def __post_init__(self) -> None:
-        if self.actions not in MODES:
-            raise ConfigError(f"actions: {unknown_name('source of actions', self.actions, MODES)}")
-        _at_least(1, context=self.context, chunk=self.chunk, samples=self.samples, fps=self.fps)
-        _at_least(0, start=self.start)
-        _at_least(1, horizon=self.horizon)
         if self.start is not None and self.start < self.context - 1:
             raise ConfigError(f"start={self.start} leaves no room for context={self.context} frames up to it.")
         if self.index is not None and (not self.index or min(self.index) < 0 or len({*self.index}) < len(self.index)):
             raise ConfigError(f"index is {self.index}; give different numbers from 0 on, e.g. index=[0,3].")
-        for name in ("amplitude", "rest"):
-            if not all(math.isfinite(value) for value in getattr(self, name) or ()):
-                raise ConfigError(f"{name} is {getattr(self, name)}; its values must be finite.")
-        if any(value <= 0 for value in self.amplitude or ()):
-            raise ConfigError(f"amplitude is {self.amplitude}; its values must be positive.")
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ConfigError(f"image_size is {self.image_size}; give [height, width] in pixels.")
         if self.actions == "file" and self.file is None:
@@ -128,12 +112,6 @@ class ImagineConfig:
             raise ConfigError(f"horizon={self.horizon} is not for a sweep; set sweep.frames={self.horizon} instead.")
         if self.actions == "keyboard" and self.samples > 1:
             raise ConfigError(f"samples is {self.samples}; actions=keyboard imagines one. Drop samples.")
-
-
-def _at_least(least: int, **numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < least:
-            raise ConfigError(f"{name} is {number}; it must be at least {least}.")
 
 
 def check_width(name: str, values: Sequence[object] | None, width: int, owner: str) -> None:

@@ -43,10 +43,10 @@ def plan(
     whole weights in each process. The exit code is 1 if it does not fit.
     """
     from gymnast_core.cli import config_from
-    from gymnast_core.config import RunConfig
+    from gymnast_core.config import RunConfig, split_arguments
     from gymnast_openvla_oft.plan import make_plan
 
-    named = [argument for argument in arguments if "=" not in argument]
+    named, _ = split_arguments(arguments)
     config = config_from(RunConfig, arguments if named else (*BARE, *arguments), None)
     job = read_job(config, strategy, decisions, views)
     found = make_plan(job, _machine(gpus, gib, config))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Count, NotNegative, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError
 
 ORIGINAL = "original"
@@ -32,35 +33,28 @@ class ProbeConfig:
     """A single policy, labelled by its plugin's name."""
     edits: dict[str, Any] = field(default_factory=dict)
     """Label -> {edit: NAME, settings...}; without `edit`, the label is the name. None: all that need no provider."""
-    horizon: int = 40
+    horizon: Count = 40
     """Actions an episode; a multiple of every policy's chunk length."""
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """Sampling temperature; 0 is greedy."""
-    episodes: int | None = None
+    episodes: Count | None = None
     """Tasks used, from the first; None uses all."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Rollouts at once; what a killed probe repeats when it is resumed."""
-    rescore: int = 1
+    rescore: ZeroOrMore = 1
     """How often rollouts that could not be judged are put to the reward model again."""
-    videos: int = 2
+    videos: ZeroOrMore = 2
     """Trials filmed of every policy under every edit, the same ones."""
     device: str = "auto"
     """torch device of the policies; auto: cuda where there is one."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What hook plugins are told, by plugin: hooks.NAME.KEY."""
-    seed: int = 0
+    seed: Seed = 0
     """Of edits and rollouts."""
     output: str | None = None
     """Folder of the results; None makes runs/probe-<date>-<time>."""
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "episodes", "batch_size"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ConfigError(f"{name} is {number}; it must be at least 1.")
-        for name in ("temperature", "rescore", "videos"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if self.policy is not None and self.policy.name in self.policies:
             raise ConfigError(f"policy and policies.{self.policy.name} have one label. Rename the latter.")
         if not self.all_policies():

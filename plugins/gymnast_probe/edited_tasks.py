@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
@@ -34,14 +35,12 @@ class EditedTasks(Dataset):
         edits: dict[str, Any] = field(default_factory=dict)
         """Label -> {edit: NAME, settings...}, as `gymnast probe` takes them; each edited task gets one of them. None
         means distractors."""
-        share: float = 0.5
+        share: Fraction = 0.5
         """Share of the tasks that is edited."""
-        seed: int = 0
+        seed: Seed = 0
         """Of which tasks are edited, and how."""
 
     def __init__(self, config: EditedTasks.Config) -> None:
-        if not 0.0 <= config.share <= 1.0:
-            raise ConfigError(f"tasks.args.share is {config.share}; it must lie in [0, 1].")
         self.config = config
         self._edits = {}
         for label, settings in (config.edits or {"distractor": {}}).items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 
-from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.config.ranges import Choices, Count, Fraction, Range, Seed
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode, one_camera
 from gymnast_episodes.crops import Lazy
@@ -31,32 +33,28 @@ class TabletopClips(Dataset):
 
     @dataclass(frozen=True)
     class Config:
-        count: int = 200
+        count: Count = 200
         """Clips."""
-        success_share: float = 0.5
+        success_share: Fraction = 0.5
         """Share of the clips that are successes."""
         behaviours: list[str] = field(default_factory=lambda: ["demonstrations", "slow-demonstrations", "play"])
         """Who acts, in turn: names of `experts.BEHAVIOURS`."""
-        split: str = "reporting"
+        split: Annotated[str, Choices(*SPLITS)] = "reporting"
         """Range of seeds: training, choosing or reporting."""
-        seed: int = 0
+        seed: Seed = 0
         """Which stream of the split's seeds: clips with different values share no scene."""
-        image_size: int = 64
+        image_size: Count = 64
         """Pixels a side."""
-        n_blocks: int = 2
+        n_blocks: Annotated[int, Range(least=2, most=3)] = 2
         """Blocks on the table, 2 or 3."""
-        actions: int = 16
+        actions: Count = 16
         """Control steps a clip; it has one frame more."""
 
     def __init__(self, config: TabletopClips.Config) -> None:
         from gymnast_tabletop.record import Recording
 
-        if config.split not in SPLITS:
-            raise ConfigError(unknown_name("split", config.split, SPLITS))
         if not config.behaviours:
             raise ConfigError(f"behaviours is empty; name one or more of {', '.join(BEHAVIOURS)}.")
-        if not 0.0 <= config.success_share <= 1.0:
-            raise ConfigError(f"success_share is {config.success_share}; it must lie in [0, 1].")
         self.config = config
         self._recordings = tuple(
             Recording(

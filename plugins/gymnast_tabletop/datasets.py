@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.config.ranges import Choices, Count, Range, Seed, ZeroOrMore
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import EnvironmentStart, Episode, Task, one_camera
 from gymnast_episodes.crops import Lazy, partition
 from gymnast_tabletop.gap import STANDARD, Gap
 from gymnast_tabletop.instructions import (
+    PAIRS,
     TEMPLATES,
     draw_instruction,
     feasible_goals,
@@ -24,8 +27,7 @@ from gymnast_tabletop.instructions import (
     parse,
     start_scene,
 )
-from gymnast_tabletop.scene import check_n_blocks
-from gymnast_tabletop.splits import split_seed
+from gymnast_tabletop.splits import SPLITS, split_seed
 
 ENVIRONMENT = "gymnast/Tabletop-v0"
 
@@ -52,33 +54,27 @@ class TabletopTasks(Dataset):
 
     @dataclass(frozen=True)
     class Config:
-        split: str = "training"
+        split: Annotated[str, Choices(*SPLITS)] = "training"
         """Range of seeds: training, choosing or reporting."""
-        count: int = 1024
+        count: Count = 1024
         """Number of tasks."""
-        first: int = 0
+        first: ZeroOrMore = 0
         """Index of the first task within the split."""
-        image_size: int = 64
+        image_size: Count = 64
         """Pixels a side."""
-        n_blocks: int = 2
+        n_blocks: Annotated[int, Range(least=2, most=3)] = 2
         """Blocks on the table, 2 or 3."""
-        horizon: int = 16
+        horizon: Count = 16
         """Control steps an episode of the environment has."""
-        pairs: str = "training"
+        pairs: Annotated[str, Choices(*PAIRS)] = "training"
         """Colour-direction pairs that instructions are drawn from: training, held-out or all."""
-        template: int = 0
+        template: Annotated[int, Range(least=0, most=len(TEMPLATES) - 1)] = 0
         """Wording: 0 as in training, 1 to 4 are paraphrases."""
         gap: Gap = field(default_factory=Gap)
         """How camera, colours and friction differ from the standard table: a simulator that is not quite the robot."""
 
     def __init__(self, config: Config) -> None:
-        check_n_blocks(config.n_blocks)
         pairs(config.pairs)
-        for name in ("count", "image_size", "horizon"):
-            if getattr(config, name) < 1:
-                raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1.")
-        if not 0 <= config.template < len(TEMPLATES):
-            raise ConfigError(f"template is {config.template}; choose 0 to {len(TEMPLATES) - 1}.")
         self.config = config
         # Some training instruction is always feasible; for a held-out one several seeds may have to be
         # looked at.
@@ -135,35 +131,23 @@ class TabletopEpisodes(Dataset):
         """Folder that `python -m gymnast_tabletop.record` wrote."""
         also: list[str] = field(default_factory=list)
         """Further recordings of the same image size, appended."""
-        window: int | None = None
+        window: Annotated[int, Range(least=2)] | None = None
         """Frames a crop; None for whole episodes."""
-        crops: str = "all"
+        crops: Annotated[str, Choices("all", "one", "first")] = "all"
         """Which crops of an episode: all, one (at an offset drawn by the seed) or first."""
-        part: str = "all"
+        part: Annotated[str, Choices("train", "validation", "all")] = "all"
         """train, validation or all; whole episodes fall into one of the two."""
-        validation_fraction: float = 0.05
+        validation_fraction: Annotated[float, Range(least=0, below=1)] = 0.05
         """Fraction of the episodes that are validation."""
-        instructions: str = "own"
+        instructions: Annotated[str, Choices("own", "hindsight")] = "own"
         """own: as recorded. hindsight: any feasible one, in half of the crops one that came true if any
         did."""
-        pairs: str = "all"
+        pairs: Annotated[str, Choices("all", "training")] = "all"
         """Colour-direction pairs that hindsight and outcomes may name: all or training."""
-        seed: int = 0
+        seed: Seed = 0
         """Of the partition, the offsets and the hindsight."""
 
     def __init__(self, config: Config) -> None:
-        choices = {
-            "crops": ("all", "one", "first"),
-            "part": ("train", "validation", "all"),
-            "instructions": ("own", "hindsight"),
-        }
-        for name, known in choices.items():
-            if getattr(config, name) not in known:
-                raise ConfigError(f"{name}: {unknown_name('choice', getattr(config, name), known)}")
-        if not 0.0 <= config.validation_fraction < 1.0:
-            raise ConfigError(f"validation_fraction is {config.validation_fraction}; it must lie in [0, 1).")
-        if config.window is not None and config.window < 2:
-            raise ConfigError(f"window is {config.window}; a crop has at least 2 frames.")
         self.config = config
         self._goals = pairs(config.pairs)
 

@@ -78,8 +78,11 @@ def test_a_resolved_config_reads_back_the_same(run_file, tmp_path):
         ("iterations", ["'iterations' is not an override", "key=value"]),
         ("=3", ["not an override"]),
         ("output=${nowhere}", ["output", "nowhere"]),
-        ("output=[1", ["'output=[1' cannot be read"]),
+        ("loop.horizon=[1", ["loop.horizon", "'[1'"]),
         ("policy.args.key=${oc.env:HOME}", ["policy.args.key", "secrets"]),
+        ("output=${loop}", ["output"]),
+        ("output=${output}", ["output"]),
+        ("loop.horizon=???", ["Missing value: loop.horizon"]),
     ],
 )
 def test_a_bad_override_is_one_error_with_its_key_path(run_file, override, parts):
@@ -89,7 +92,9 @@ def test_a_bad_override_is_one_error_with_its_key_path(run_file, override, parts
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: b: c", "world_model: ${oc.env:HOME}"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "a: [", "a: b: c", "a: 1\na: 2", "a: &x 1\nb: *x", "a: !!python/name:os.system"]
+)
 def test_a_bad_file_is_an_error_that_names_it(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
@@ -113,7 +118,7 @@ def test_fit_takes_exactly_one_component():
         load_config(FitConfig, None, ["world_model=a", "policy=b", "episodes=c"])
     with pytest.raises(ConfigError, match="given: none"):
         load_config(FitConfig, None, ["episodes=c"])
-    with pytest.raises(ConfigError, match="known: adamw, muon"):
+    with pytest.raises(ConfigError, match="Known: adamw, muon"):
         load_config(FitConfig, None, ["policy=b", "episodes=c", "fit.optimizer=sgd"])
 
 

@@ -9,6 +9,7 @@ import torch
 from slider_environment import make_rollout, make_task
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.plugins.registry import registries
 from gymnast_environment.rewards import EnvironmentReward, RandomReward
 from gymnast_environment.world import GymnasiumWorld
 
@@ -79,4 +80,4 @@ def test_chance_has_the_given_rate(probability: float) -> None:
 
 def test_a_probability_beyond_one_is_an_error() -> None:
     with pytest.raises(ConfigError, match="probability"):
-        RandomReward(RandomReward.Config(probability=1.5))
+        registries().reward_models.build("random", {"probability": 1.5})

@@ -188,7 +188,7 @@ def test_a_file_without_usable_actions_is_refused(imagine, tmp_path, name):
         (("actions=sweep", "image=start.png"), "give amplitude=[a,b,...] in robot units"),
         (("actions=sweep", "episodes=dots", "amplitude=[1,1,1]"), "has 3 entries; the episodes' actions have 2"),
         (("actions=sweep", "episodes=dots", "names=[x]"), "names has 1 entries for 2 action dimensions"),
-        (("actions=sweep", "episodes=dots", "amplitude=[1,.inf]"), "must be finite"),
+        (("actions=sweep", "episodes=dots", "amplitude=[1,inf]"), "must be above 0"),
         (("actions=sweep", "episodes=dots", "episodes.args.still=true"), "dimension 1 does not move"),
         (("actions=sweep", "episodes=dots", "sweep.values=100"), "more than 8192 a side"),
         (("actions=sweep", "tasks=dots", "amplitude=[1,1]"), "DotEpisodes holds no tasks"),

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.plugins.registry import registries
 from gymnast_tabletop.datasets import TabletopEpisodes, TabletopTasks
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import HELD_OUT, parse
@@ -104,7 +105,7 @@ def test_task_paraphrases_name_the_same_goal_in_other_words():
 @pytest.mark.parametrize("bad", [{"split": "test"}, {"count": 0}, {"pairs": "none"}, {"template": 9}])
 def test_bad_task_settings_are_refused(bad):
     with pytest.raises(ConfigError):
-        TabletopTasks(TabletopTasks.Config(**bad))
+        registries().datasets.build("tabletop", bad)
 
 
 def test_whole_episodes_carry_what_was_recorded(demonstrations):

@@ -96,7 +96,7 @@ def test_tasks_start_from_what_their_environment_shows() -> None:
     [
         ({"camera_shift": [0.5, 0.0]}, "camera_shift"),
         ({"camera_shift": [0.0]}, "camera_shift"),
-        ({"camera_zoom": 0.0}, r"gap.camera_zoom is 0.0; it must lie in \[0.5, 2\]"),
+        ({"camera_zoom": 0.0}, r"gap.camera_zoom is 0; it must be at least 0.5 and at most 2."),
         ({"friction": -1.0}, "friction"),
         ({"frction": 1.0}, "Did you mean 'friction'"),
     ],
