@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import time
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 _http_logger = logging.getLogger(f"{__name__}.http")
 _http_logger.setLevel(logging.CRITICAL)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+IGNORED_HEADER = "X-Gymnast-Ignored"
+"""Names what of a request the policy did not see, as a JSON list."""
+MAX_HEADER = 2000
 CLOSED = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
@@ -117,10 +121,13 @@ class Gateway:
         payload = from_json(await self._body(request))
         # OpenVLA's clients without a patched json module encode twice, and expect that of the answer.
         is_double = isinstance(payload, dict) and isinstance(payload.get("encoded"), str)
-        observation = self.service.read(from_json(payload["encoded"]) if is_double else payload)
-        actions_LA = await self.service.decide(observation)
+        asked = self.service.read(from_json(payload["encoded"]) if is_double else payload)
+        actions_LA = await self.service.decide(asked.observation)
         answer = to_json(actions_LA[0] if len(actions_LA) == 1 else actions_LA)
-        return web.Response(text=to_json(answer) if is_double else answer, content_type="application/json")
+        # The body is the array alone, as these clients expect it.
+        headers = {IGNORED_HEADER: json.dumps(asked.ignored)[:MAX_HEADER]} if asked.ignored else {}
+        text = to_json(answer) if is_double else answer
+        return web.Response(text=text, content_type="application/json", headers=headers)
 
     async def _body(self, request: web.Request) -> bytes:
         if request.content_type != "application/json":
@@ -174,9 +181,9 @@ class Gateway:
         try:
             if message.type is not WSMsgType.BINARY:
                 raise Malformed("Send msgpack, as a binary message.")
-            observation = self.service.read(from_msgpack(message.data))
+            asked = self.service.read(from_msgpack(message.data))
             # Each socket has one observation in the queue at most, and their number is limited.
-            actions_LA = await self.service.decide(observation, patient=True)
+            actions_LA = await self.service.decide(asked.observation, patient=True)
         except (Malformed, BadObservation, GymnastError) as error:
             await socket.send_str(str(error))
         except Exception:
@@ -184,7 +191,8 @@ class Gateway:
             await socket.send_str("The policy failed; the server's log says why.")
         else:
             timing = {"infer_ms": 1000 * (time.monotonic() - began)}
-            await socket.send_bytes(to_msgpack({"actions": actions_LA, "server_timing": timing}))
+            ignored = {"ignored": list(asked.ignored)} if asked.ignored else {}
+            await socket.send_bytes(to_msgpack({"actions": actions_LA, "server_timing": timing, **ignored}))
 
     async def _say_goodbye(self, application: web.Application) -> None:
         """Close idle websockets; the others are closed when they have their answer."""

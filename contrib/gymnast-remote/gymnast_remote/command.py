@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from gymnast_core.interfaces import Policy
 
 TOKEN_VARIABLE = "GYMNAST_SERVE_TOKEN"
+MAX_TEMPERATURE = 100.0
+
+
+def _finite(context: click.Context, option: click.Parameter, value: float) -> float:
+    """Ranges let NaN pass."""
+    if value != value:
+        raise click.BadParameter("NaN is no number.", context, option)
+    return value
 
 
 @click.command()
@@ -18,16 +26,35 @@ TOKEN_VARIABLE = "GYMNAST_SERVE_TOKEN"
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need a token.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, MAX_TEMPERATURE),
+    callback=_finite,
+    default=0.0,
+    show_default=True,
+    help="0 is greedy.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the sampling.")
 @click.option(
     "--image-key", "image_keys", multiple=True, metavar="KEY", help="Of a camera's image; repeat for each camera."
 )
 @click.option("--state-key", metavar="KEY", help="Of the proprioceptive state, if the policy reads one.")
+@click.option(
+    "--on-extra", type=click.Choice(["refuse", "warn"]), default="refuse", show_default=True,
+    help="Requests with images or states that the policy does not take: refuse them, or leave these out, say so in the "
+    "answer and log it.",
+)  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=16, show_default=True, help="Requests that may wait.")
 @click.option("--connections", type=click.IntRange(1), default=32, show_default=True, help="Websockets at once.")
 @click.option("--max-megabytes", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of a request.")
-@click.option("--read-seconds", type=click.FloatRange(0.01), default=10.0, show_default=True, help="For its body.")
+@click.option(
+    "--read-seconds",
+    type=click.FloatRange(0.01, 3600),
+    callback=_finite,
+    default=10.0,
+    show_default=True,
+    help="For its body.",
+)
 def serve(target: str, arguments: tuple[str, ...], host: str, port: int, device: str, **options: Any) -> None:
     """Serve a policy to robots and other programs, over OpenVLA's and openpi's protocols on one port.
 
@@ -40,9 +67,11 @@ def serve(target: str, arguments: tuple[str, ...], host: str, port: int, device:
     /healthz     200 while the server runs
 
     It decides one observation at a time; further ones wait, and beyond --queue they are answered 503 with Retry-After.
-    Actions are in the robot's own units. It listens on this machine only, unless --host says otherwise; then clients
-    must send the token of the environment variable GYMNAST_SERVE_TOKEN (Authorization: Bearer TOKEN, or Api-Key TOKEN),
-    and since nothing is encrypted the network should be trusted, or an SSH tunnel or TLS proxy be in front.
+    A request that lacks an image or state that the policy needs is refused (400), and so is one with more than it
+    takes, unless --on-extra warn. Actions are in the robot's own units. It listens on this machine only, unless --host
+    says otherwise; then clients must send the token of the environment variable GYMNAST_SERVE_TOKEN (Authorization:
+    Bearer TOKEN, or Api-Key TOKEN), and since nothing is encrypted the network should be trusted, or an SSH tunnel or
+    TLS proxy be in front.
     Ctrl-C answers what is being decided, then stops.
 
     \b
@@ -57,7 +86,13 @@ def serve(target: str, arguments: tuple[str, ...], host: str, port: int, device:
     from gymnast_remote.service import PolicyService, ServiceConfig
 
     config = ServiceConfig(
-        name, options["temperature"], options["seed"], options["image_keys"], options["state_key"], options["queue"]
+        name,
+        options["temperature"],
+        options["seed"],
+        options["image_keys"],
+        options["state_key"],
+        options["queue"],
+        options["on_extra"],
     )
     limits = Limits(options["max_megabytes"] * 2**20, options["read_seconds"], connections=options["connections"])
     service = PolicyService(policy, config, chosen)

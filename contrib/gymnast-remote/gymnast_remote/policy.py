@@ -9,11 +9,12 @@ import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from gymnast_core.config.ranges import AnyNumber, Choices, Count, Range
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
@@ -57,11 +58,11 @@ class RemotePolicy(Policy):
     class Config:
         url: str = "http://127.0.0.1:8000"
         """Address of the server: http(s)://HOST:PORT for openvla, ws(s)://HOST:PORT for openpi."""
-        protocol: str = "openvla"
+        protocol: Annotated[str, Choices("openvla", "openpi")] = "openvla"
         """"openvla" (POST /act; also OpenVLA-OFT's server) or "openpi" (msgpack over a websocket)."""
-        chunk_length: int = 1
+        chunk_length: Count = 1
         """L, actions executed of each decision; a server that answers more has the rest ignored."""
-        action_dim: int = 7
+        action_dim: Count = 7
         """A, width of the server's actions."""
         image_keys: list[str] = field(default_factory=list)
         """Key of each camera in what is sent; empty: "image" (openvla), "observation/image" (openpi). A dot nests:
@@ -77,24 +78,24 @@ class RemotePolicy(Policy):
         """Key of the instruction; None: "instruction" (openvla), "prompt" (openpi)."""
         state_key: str | None = None
         """Key of the proprioceptive state, e.g. "observation/state"; None sends none."""
-        state_width: int | None = None
+        state_width: Count | None = None
         """Readings of the state that the server reads; needed with `state_key`."""
         blank_state: bool = False
         """Send zeros as the state, for worlds that measure none."""
         unnorm_key: str | None = None
         """Dataset whose action statistics an OpenVLA server is to use; None sends none."""
-        action_scale: list[float] = field(default_factory=list)
+        action_scale: list[AnyNumber] = field(default_factory=list)
         """Robot units = server's action * scale + offset, a number a dimension. Empty means 1. For a gripper that the
         server opens at -1 and closes at +1, and that is 1 open and 0 closed here: scale -0.5, offset 0.5."""
-        action_offset: list[float] = field(default_factory=list)
+        action_offset: list[AnyNumber] = field(default_factory=list)
         """A number a dimension; empty means 0."""
         token_env: str = "GYMNAST_REMOTE_TOKEN"
         """Environment variable that holds the server's token, where it wants one."""
-        timeout: float = 60.0
+        timeout: Annotated[float, Range(above=0, most=86_400)] = 60.0
         """Seconds for one decision, those that the server makes before it included (`concurrency`)."""
-        retries: int = 4
+        retries: Annotated[int, Range(least=0, most=1000)] = 4
         """Further attempts, with growing pauses, while the connection fails or the server says that it is busy."""
-        concurrency: int = 4
+        concurrency: Annotated[int, Range(least=1, most=1024)] = 4
         """Observations in flight at once."""
         stochastic: bool = False
         """The server samples by itself: accept any temperature, which then has no influence."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ONE_CAMERA, Needs, Observation
 
@@ -24,8 +25,14 @@ FURTHER_KEYS = ("{}", "{}_image", "observation/{}", "observation/{}_image")
 STATE_KEYS = ("state", "observation/state")
 """Where the proprioceptive state is looked for, if the policy reads one."""
 INSTRUCTION_KEYS = ("instruction", "prompt")
+UNNORM_KEY = "unnorm_key"
+ON_EXTRA = ("refuse", "warn")
 MAX_INSTRUCTION = 2_000
 """Characters."""
+MAX_TOLD = 100
+"""Different sets of unread parts that are logged, each once."""
+
+logger = logging.getLogger(__name__)
 
 
 class BadObservation(Exception):
@@ -57,6 +64,19 @@ class ServiceConfig:
     """Key of the proprioceptive state; None looks under `STATE_KEYS`, if the policy reads one."""
     queue: int = 16
     """Requests that may wait while one is decided."""
+    on_extra: str = "refuse"
+    """What is done about parts of a request that the policy does not take (a wrist image, a state): "refuse" it, or
+    "warn": leave them out, log them, and name them in the answer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sent."""
+
+    observation: Observation
+    """What the policy sees of it, B = 1."""
+    ignored: tuple[str, ...] = ()
+    """Keys of what it does not see."""
 
 
 class PolicyService:
@@ -66,12 +86,15 @@ class PolicyService:
     """
 
     def __init__(self, policy: Policy, config: ServiceConfig, device: torch.device | str = "cpu") -> None:
+        if config.on_extra not in ON_EXTRA:
+            raise ConfigError(unknown_name("reaction to unread parts (on_extra)", config.on_extra, ON_EXTRA))
         self.policy, self.config, self.device = policy.eval().to(device), config, device
         self._needs = policy.needed
         self._image_keys, self._state_keys = _image_keys(config, self._needs), _state_keys(config, self._needs)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="gymnast-serve")
         self._lock, self._unfinished, self._seconds = threading.Lock(), 0, 1.0
+        self._told: set[tuple[str, ...]] = set()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -82,13 +105,15 @@ class PolicyService:
             "server": "gymnast serve", "policy": self.config.name, "chunk_length": policy.chunk_length,
             "action_dim": policy.action_dim, "cameras": cameras, "image_keys": [keys[-1] for keys in self._image_keys],
             "state_key": self._state_keys[-1] if self._state_keys else None, "state_width": needs.proprio,
+            "on_extra": self.config.on_extra,
         }  # fmt: skip
 
-    def read(self, payload: Any) -> Observation:
-        """The observation in a decoded message, B = 1. Raises `BadObservation`."""
+    def read(self, payload: Any) -> Request:
+        """The observation in a decoded message. Raises `BadObservation` for one that lacks what the policy needs, or
+        holds what it does not take, as `on_extra` says."""
         if not isinstance(payload, Mapping):
             raise BadObservation(f"An observation is a mapping with an image and an instruction, not {_kind(payload)}.")
-        keys = [_first(payload, known, "image") for known in self._image_keys]
+        keys = [_first(payload, known, self._image_of(i)) for i, known in enumerate(self._image_keys)]
         images = [_image(payload, key) for key in keys]
         if len({image.shape for image in images}) > 1:
             raise BadObservation(f"The images {', '.join(keys)} differ in size; send them in one size.")
@@ -96,12 +121,15 @@ class PolicyService:
         instruction = payload[key]
         if not (isinstance(instruction, str) and len(instruction) <= MAX_INSTRUCTION and _is_unicode(instruction)):
             raise BadObservation(f"{key!r} must be text of at most {MAX_INSTRUCTION} characters.")
-        self._check_unnorm_key(payload.get("unnorm_key"))
+        self._check_unnorm_key(payload.get(UNNORM_KEY))
+        state_key, state = self._state(payload)
+        used = {*keys, key, UNNORM_KEY} | ({state_key} if state_key else set())
+        ignored = self._extra(payload, used)
         images_BTVHWC = torch.from_numpy(np.stack(images)[None, None])
         cameras = self._needs.cameras
         if isinstance(cameras, int):
             cameras = ONE_CAMERA if cameras == 1 else tuple(keys)
-        return Observation(images_BTVHWC, (instruction,), cameras, self._state(payload))
+        return Request(Observation(images_BTVHWC, (instruction,), cameras, state), ignored)
 
     async def decide(self, observation: Observation, *, patient: bool = False) -> np.ndarray:
         """The policy's chunk, float32 (L, A) in robot units. Raises `Busy` (unless patient) and what the policy raises.
@@ -136,10 +164,33 @@ class PolicyService:
         if wanted is not None and ours is not None and wanted != ours:
             raise BadObservation(f"This server's actions have the statistics of {ours!r}; leave unnorm_key out.")
 
-    def _state(self, payload: Mapping[Any, Any]) -> torch.Tensor | None:
+    def _image_of(self, index: int) -> str:
+        """What an image is called that is lacking."""
+        cameras = self._needs.cameras
+        return f"image of the camera {cameras[index]!r}" if isinstance(cameras, tuple) and index else "image"
+
+    def _extra(self, payload: Mapping[Any, Any], used: set[str]) -> tuple[str, ...]:
+        """Keys of what the policy does not take; logged, or refused."""
+        extra = tuple(sorted(_unread(payload, used)))
+        if not extra:
+            return ()
+        said = f"{_listed(extra)}: the policy {self.config.name!r} takes {_listed(sorted(used - {UNNORM_KEY}))} alone"
+        if self.config.on_extra == "refuse":
+            raise BadObservation(
+                f"You sent what is not read, {said}. Leave it out, or start the server with --on-extra warn; serve a "
+                "policy that takes it if it matters."
+            )
+        if extra not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(extra)
+            logger.warning("A client sends what is not read, %s.", said)
+        return extra
+
+    def _state(self, payload: Mapping[Any, Any]) -> tuple[str | None, torch.Tensor | None]:
+        """The key of the state, and its numbers, (1, 1, P); None where the policy reads none."""
         if not self._state_keys:
-            return None
-        key, width = _first(payload, self._state_keys, "state"), self._needs.proprio
+            return None, None
+        width = self._needs.proprio
+        key = _first(payload, self._state_keys, f"state, of which the policy reads {width} numbers")
         state = _find(payload, key)
         try:
             state_P = np.asarray(state, np.float32) if isinstance(state, np.ndarray | list) else np.empty(())
@@ -149,7 +200,7 @@ class PolicyService:
             raise BadObservation(f"{key!r} must be a vector of finite numbers.")
         if len(state_P) != width:
             raise BadObservation(f"{key!r} has {len(state_P)} numbers; the policy reads {width}.")
-        return torch.from_numpy(state_P.copy())[None, None]
+        return key, torch.from_numpy(state_P.copy())[None, None]
 
 
 def _image_keys(config: ServiceConfig, needs: Needs) -> list[tuple[str, ...]]:
@@ -193,6 +244,23 @@ def _first(payload: Mapping[Any, Any], keys: Sequence[str], what: str) -> str:
             return key
     sent = ", ".join(sorted(map(str, payload)))[:200] or "nothing"
     raise BadObservation(f"There is no {what}: send it as {' or '.join(map(repr, keys))}. You sent {sent}.")
+
+
+def _unread(payload: Mapping[Any, Any], used: set[str], path: str = "") -> Iterator[str]:
+    """Keys of all that stands in a message and was not used; those of a mapping of which a part was are nested."""
+    for name, value in payload.items():
+        key = f"{path}{name}"
+        if value is None or key in used:
+            continue
+        if isinstance(value, Mapping) and any(known.startswith(f"{key}.") for known in used):
+            yield from _unread(value, used, f"{key}.")
+        else:
+            yield key
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """Keys for people; strangers chose them."""
+    return ", ".join(repr(key[:60]) for key in keys)[:300]
 
 
 def _find(payload: Mapping[Any, Any], key: str) -> Any:

@@ -71,7 +71,7 @@ def test_a_client_of_openpis_aloha_policies(image):
         client = WebsocketClientPolicy(server.host, server.port)
         assert client.get_server_metadata()["image_keys"] == list(keys)
         client.infer({"images": images, "state": np.arange(14.0), "prompt": "go"})
-        with pytest.raises(RuntimeError, match=r"There is no image: send it as 'images\.cam_wrist'"):
+        with pytest.raises(RuntimeError, match=r"no image of the camera 'wrist': send it as 'images\.cam_wrist'"):
             client.infer({"images": {"cam_high": image}, "state": np.arange(14.0), "prompt": "go"})
         with pytest.raises(RuntimeError, match="'state' has 7 numbers; the policy reads 14"):
             client.infer({"images": images, "state": np.arange(7.0), "prompt": "go"})
@@ -89,6 +89,7 @@ def test_a_client_of_openpis_aloha_policies(image):
         ({"cameras": 2}, {}, "does not name them"),
         ({"history": 3}, {}, "needs 3 frames at each decision"),
         ({}, {"state_key": "state"}, "leave --state-key out"),
+        ({}, {"on_extra": "drop"}, "Known: refuse, warn"),
     ],
 )
 def test_what_cannot_be_served_is_said_at_the_start(args, config, match):
@@ -96,7 +97,12 @@ def test_what_cannot_be_served_is_said_at_the_start(args, config, match):
         PolicyService(Scripted(Scripted.Config(**args)), ServiceConfig("scripted", **config))
 
 
-def test_openpis_own_client(server, image):
+def test_openpis_own_client(image):
+    with serving(on_extra="warn") as server:
+        own_client_is_served(server, image)
+
+
+def own_client_is_served(server, image):
     client = WebsocketClientPolicy(server.host, server.port)
     metadata = client.get_server_metadata()
     assert (metadata["chunk_length"], metadata["action_dim"]) == (2, 3)
@@ -106,6 +112,7 @@ def test_openpis_own_client(server, image):
         answer = client.infer(observation | {"observation/state": np.zeros(8)})
         np.testing.assert_array_equal(answer["actions"], expected(image, instruction, 2))
         assert answer["server_timing"]["infer_ms"] > 0
+        assert answer["ignored"] == ["observation/state", "observation/wrist_image"]
     with pytest.raises(RuntimeError, match="There is no instruction: send it as 'instruction' or 'prompt'"):
         client.infer({"observation/image": image})
     with pytest.raises(RuntimeError, match="The policy failed"):
@@ -114,6 +121,53 @@ def test_openpis_own_client(server, image):
         client.infer({"observation/image": image, "prompt": "still here"})["actions"], expected(image, "still here", 2)
     )
     client._ws.close()
+
+
+def test_what_the_policy_does_not_take_is_refused_or_named(image, caplog):
+    extra = {"image": image, "wrist_image": image, "state": [0.0] * 8, "nothing": None, "instruction": "go"}
+    with serving() as server:
+        answer = requests.post(f"{server.http}/act", data=json_numpy.dumps(extra), headers=JSON)
+        assert answer.status_code == 400
+        for word in ("'state', 'wrist_image'", "takes 'image', 'instruction' alone", "--on-extra warn"):
+            assert word in answer.json()["error"]
+        assert not server.policy.seen
+    with serving(on_extra="warn") as server:
+        for _ in range(2):
+            answer = requests.post(f"{server.http}/act", data=json_numpy.dumps(extra), headers=JSON)
+            np.testing.assert_array_equal(json_numpy.loads(answer.text), expected(image, "go", 2))
+            assert answer.headers["X-Gymnast-Ignored"] == '["state", "wrist_image"]'
+        assert caplog.text.count("A client sends what is not read, 'state', 'wrist_image'") == 1
+        plain = {"image": image, "instruction": "go", "unnorm_key": "bridge_orig"}
+        answer = requests.post(f"{server.http}/act", data=json_numpy.dumps(plain), headers=JSON)
+        assert answer.ok and "X-Gymnast-Ignored" not in answer.headers
+
+
+@pytest.mark.parametrize("on_extra", ["refuse", "warn"])
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ("wrist_image", r"no image of the camera 'wrist': send it as 'wrist'"),
+        ("state", r"no state, of which the policy reads 8 numbers: send it as 'state'"),
+        ("image", r"no image: send it as 'image'"),
+    ],
+)
+def test_what_the_policy_needs_is_never_made_up(image, on_extra, left_out, said):
+    whole = {"image": image, "wrist_image": image, "state": np.zeros(8), "instruction": "go"}
+    with serving(cameras=("front", "wrist"), proprio=8, on_extra=on_extra) as server:
+        part = {key: value for key, value in whole.items() if key != left_out}
+        answer = requests.post(f"{server.http}/act", data=json_numpy.dumps(part), headers=JSON)
+        assert answer.status_code == 400 and said in answer.json()["error"]
+        assert requests.post(f"{server.http}/act", data=json_numpy.dumps(whole), headers=JSON).ok
+
+
+def test_parts_of_a_nested_message_that_are_not_read_are_named(image):
+    keys = ("images.cam_high", "images.cam_wrist")
+    with serving(cameras=("front", "wrist"), image_keys=keys, on_extra="warn") as server:
+        client = WebsocketClientPolicy(server.host, server.port)
+        images = {"cam_high": image, "cam_wrist": image, "cam_low": image}
+        answer = client.infer({"images": images, "depth": {"a": {"b": 1}}, "prompt": "go", "instruction": "go"})
+        assert answer["ignored"] == ["depth", "images.cam_low", "prompt"]
+        client._ws.close()
 
 
 def test_pings_are_answered_while_the_policy_decides(image):
