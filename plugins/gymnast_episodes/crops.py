@@ -108,6 +108,9 @@ def _stat(path: Path) -> tuple[Path, os.stat_result | None]:
 class Lazy(Sequence[Item], Generic[Item]):
     """A sequence whose items are made when they are indexed."""
 
+    frames: int | Sequence[int] | None = None
+    """Frames of the items, known without making them: one number if all have as many, or one each."""
+
     def __init__(self, length: int, make: Callable[[int], Item]) -> None:
         self._length, self._make = length, make
 
@@ -174,6 +177,7 @@ class Crops(Lazy[Episode]):
         self._end_N = np.cumsum(offsets_N if self._start_N is None else np.ones_like(offsets_N))
         self._episodes, self._lengths = episodes_N, lengths_N
         super().__init__(int(self._end_N[-1]), self._crop)
+        self.frames = lengths_N.tolist() if selection.window is None else selection.window
 
     def _place(self, index: int) -> tuple[int, int]:
         """Row among the episodes, and the first frame."""

@@ -23,6 +23,7 @@ EPISODES = {"name": "worldgym-episodes", "args": BRIDGE}
         ("tabletop", {"count": 4, "image_size": 16}, {"tasks"}),
         ("trials", {"path": str(GOLDEN / "worldgym" / "trials_tree")}, {"tasks"}),
         ("worldgym-episodes", BRIDGE, {"episodes"}),
+        ("rlds", {"path": str(GOLDEN / "episodes" / "rlds" / "bridge_dataset")}, {"episodes"}),
         ("episode-starts", {"episodes": EPISODES}, {"tasks"}),
         ("episode-starts", {"episodes": EPISODES, "keyframe": 0.5, "context": 3}, {"tasks"}),
     ],
