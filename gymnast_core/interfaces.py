@@ -68,6 +68,10 @@ class Component:
 class Trainable:
     """Mixin of components that `gymnast fit` can train."""
 
+    least_actions: int = 0
+    """Fewest recorded actions of an episode that `training_loss` and `validate` take. Shorter episodes are left out,
+    counted and said, before a training begins (`gymnast_core.short_episodes`)."""
+
     def module(self) -> nn.Module:
         """The network whose parameters are trained; its `train()`/`eval()` mode is set by the caller."""
         raise NotImplementedError(f"{type(self).__name__} cannot be trained: it does not define module().")
@@ -161,6 +165,11 @@ class Policy(nn.Module, Component, Trainable, ABC):
 
         With unchanged weights `log_prob_BLD` equals what `act` returned for the chunk. `GymnastError` if that is NaN.
         """
+
+    @property
+    def least_actions(self) -> int:  # type: ignore[override]
+        """A chunk of them; a policy that can learn from less overrides this."""
+        return int(self.chunk_length)
 
     def module(self) -> nn.Module:
         return self

@@ -10,6 +10,7 @@ from gymnast_core.plugins.hooks import check_sections
 from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.sight import Names, find_sight
+from gymnast_core.short_episodes import long_enough
 from gymnast_core.types import Episode, Task
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
         if not len(demonstrations):
             raise DataError(f"The dataset {config.demonstrations.name!r} holds no demonstrations.")
     policy, world_model = build(known.policies, "policy"), build(known.world_models, "world_model")
+    demonstrations = long_enough(demonstrations, policy, "demonstrations")
     return Parts(policy, world_model, reward_model, optimizer, tasks, demonstrations, config, processes)
 
 

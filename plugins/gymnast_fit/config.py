@@ -52,6 +52,9 @@ class FitLoopConfig:
     """Steps between log lines."""
     workers: ZeroOrMore = 0
     """Processes that read episodes, for each training process; 0 reads in the training process."""
+    short_episodes: Annotated[str, Choices("leave_out", "refuse")] = "leave_out"
+    """What becomes of episodes that are too short for the component, held-out ones, too: left out at the start, and
+    counted, or refused. Components that can learn from less have an option of the same name: pad."""
     max_minutes: Positive | None = None
     """Wall-clock minutes after which this process ends training early, with a checkpoint."""
 

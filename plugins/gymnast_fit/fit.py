@@ -24,6 +24,7 @@ from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_core.short_episodes import long_enough
 from gymnast_core.training.signals import TERMINATED, Terminated, terminating
 from gymnast_core.training.together import ending_together, follow, led
 from gymnast_core.training.trainer import ShardedStrategy, precision_of
@@ -36,7 +37,10 @@ from gymnast_fit.sharding import check_shards
 
 logger = logging.getLogger(__name__)
 
-FIXED = ("world_model", "policy", "reward_model", "episodes", "fit.batch_size", "fit.optimizer", "seed")
+FIXED = (
+    "world_model", "policy", "reward_model", "episodes", "fit.batch_size", "fit.optimizer",
+    "fit.short_episodes", "seed",
+)  # fmt: skip
 """Keys that say what a training is; a resumed one keeps them."""
 FREE = ("world_model.args.device", "policy.args.device", "reward_model.args.device")
 """Keys under those that only say where it runs."""
@@ -67,10 +71,11 @@ def _fit(config: FitConfig, resume: Path | None, trainer: lightning.Trainer) -> 
     sharded = isinstance(trainer.strategy, ShardedStrategy)
     if sharded:
         check_shards(component)
-    episodes = _episodes(config.episodes, "episodes")
+    refuse = config.fit.short_episodes == "refuse"
+    episodes = long_enough(_episodes(config.episodes, "episodes"), component, "episodes", refuse=refuse)
     held_out: Sequence[Episode] = []
     if config.validation is not None and (trainer.is_global_zero or sharded):
-        source = _episodes(config.validation, "validation")
+        source = long_enough(_episodes(config.validation, "validation"), component, "validation", refuse=refuse)
         held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gymnast_core.config.ranges import Choices, Fraction, NotNegative, Range
 from gymnast_core.errors import DataError
 from gymnast_core.rollouts.sight import Names, Sight, find_sight
 from gymnast_core.types import Episode, Metric, Needs, Observation, Offers, Task
@@ -20,21 +22,24 @@ from gymnast_openvla_oft.augmentation import jitter_color, oft_recipe, shift
 class Imitation:
     """How the policy learns from episodes. The defaults are plain cross-entropy."""
 
-    decisions_per_episode: int = 1
+    decisions_per_episode: Annotated[int, Range(least=1, most=10_000)] = 1
     """Decision times drawn from each episode of a batch."""
-    label_smoothing_sigma: float = 0.0
+    short_episodes: Annotated[str, Choices("leave_out", "pad")] = "leave_out"
+    """Episodes with fewer actions than a chunk: left out when a training starts, or padded with a mask: the actions
+    after the last recorded one weigh nothing."""
+    label_smoothing_sigma: Annotated[float, Range(least=0, most=2)] = 0.0
     """Standard deviation of Gaussian soft labels, normalised action units (of a range of 2); 0 is one-hot."""
     oft_augmentation: bool = False
     """OpenVLA-OFT's random crops (90 % of the area) and colours. Act with center_crop=true after training so."""
-    shift_pixels: int = 0
+    shift_pixels: Annotated[int, Range(least=0, most=4096)] = 0
     """Largest random translation of an image on each axis, pixels."""
-    color_jitter: float = 0.0
+    color_jitter: Fraction = 0.0
     """Largest relative change of brightness and contrast."""
-    auxiliary_points: int = 0
+    auxiliary_points: Annotated[int, Range(least=0, most=1000)] = 0
     """J, points of `Episode.points_TJ2` that the auxiliary heads learn; 0 builds no heads."""
-    auxiliary_points_weight: float = 0.0
+    auxiliary_points_weight: NotNegative = 0.0
     """Weight of the points' regression error (fraction of the image's side)."""
-    auxiliary_patches_weight: float = 0.0
+    auxiliary_patches_weight: NotNegative = 0.0
     """Weight of the cross-entropy of the patches that hold the points."""
 
     @property
@@ -52,6 +57,8 @@ class Decisions:
     """float32, robot units."""
     points_BJ2: Tensor | None
     """Image coordinates in [0, 1], NaN where unknown; None without auxiliary heads."""
+    recorded_BL: Tensor | None = None
+    """Which actions were recorded, bool; None: all of them. The others repeat the last one, to fill a chunk."""
 
 
 def draw_decisions(
@@ -59,12 +66,17 @@ def draw_decisions(
 ) -> Decisions:
     """Decision times of one episode, uniform over those with a whole chunk of recorded actions after them.
 
-    Raises `DataError` for an episode shorter than a chunk, or without points when points are wanted, and `ConfigError`
+    A shorter episode has one decision time, its first frame, if `settings` say to pad it. Raises `DataError` for one
+    that is not to be padded or has no action, or without points when points are wanted, and `ConfigError`
     for one that lacks a camera or readings that the policy needs.
     """
-    starts = len(episode.actions_TA) - chunk_length + 1
-    if starts < 1:
-        raise DataError(f"Episode {episode.id!r} has {len(episode.actions_TA)} actions; a chunk needs {chunk_length}.")
+    length = len(episode.actions_TA)
+    if length < (1 if settings.short_episodes == "pad" else chunk_length):
+        raise DataError(
+            f"Episode {episode.id!r} has {length} actions; a chunk needs {chunk_length}. Leave it out, or set "
+            "imitation.short_episodes=pad."
+        )
+    starts = max(length - chunk_length + 1, 1)
     draws = torch.rand(settings.decisions_per_episode, generator=generator, device=generator.device)
     times = [min(int(draw * starts), starts - 1) for draw in draws.tolist()]
     observation = _sight(episode, needs).observe(
@@ -72,11 +84,14 @@ def draw_decisions(
         None if episode.proprio_TP is None else episode.proprio_TP[times][:, None],
         (episode.instruction,) * len(times),
     )
-    actions_BLA = torch.stack([episode.actions_TA[time : time + chunk_length] for time in times])
+    missing = max(chunk_length - length, 0)
+    actions_TA = torch.cat([episode.actions_TA, episode.actions_TA[-1:].expand(missing, -1)])
+    actions_BLA = torch.stack([actions_TA[time : time + chunk_length] for time in times])
+    recorded_BL = None if not missing else (torch.arange(chunk_length) < length).expand(len(times), -1)
     points_BJ2 = None
     if settings.auxiliary_points:
         points_BJ2 = _points(episode, settings.auxiliary_points, observation.cameras[0])[times]
-    return Decisions(observation, actions_BLA, points_BJ2)
+    return Decisions(observation, actions_BLA, points_BJ2, recorded_BL)
 
 
 def joined(decisions: Sequence[Decisions]) -> Decisions:
@@ -91,7 +106,18 @@ def joined(decisions: Sequence[Decisions]) -> Decisions:
         proprio_BTP=torch.cat(proprio) if proprio else None,
     )
     actions_BLA = torch.cat([each.actions_BLA for each in decisions])
-    return Decisions(observation, actions_BLA, torch.cat(points) if points else None)
+    recorded_BL = None
+    if any(each.recorded_BL is not None for each in decisions):
+        recorded_BL = torch.cat([_recorded(each) for each in decisions])
+    return Decisions(observation, actions_BLA, torch.cat(points) if points else None, recorded_BL)
+
+
+def recorded_mean(x_BLA: Tensor, recorded_BL: Tensor | None) -> Tensor:
+    """Mean (B,) over a chunk's recorded actions."""
+    if recorded_BL is None:
+        return x_BLA.flatten(1).mean(1)
+    mask_BL1 = recorded_BL[..., None].to(x_BLA.device)
+    return (x_BLA * mask_BL1).flatten(1).sum(1) / (mask_BL1.flatten(1).sum(1) * x_BLA.shape[-1])
 
 
 def augment(decisions: Decisions, settings: Imitation, generator: torch.Generator) -> Decisions:
@@ -125,14 +151,24 @@ def token_loss(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, si
 
 
 @torch.no_grad()
-def token_metrics(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec) -> dict[str, Metric]:
+def token_metrics(
+    logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, recorded_BK: Tensor | None = None
+) -> dict[str, Metric]:
     """How often the most likely token is the right one, and the mean error of its action (normalised units)."""
     tokens_BK = logits_BKC.argmax(-1) + codec.first_token
+    if recorded_BK is not None:
+        tokens_BK, normalised_BK = tokens_BK[recorded_BK], normalised_BK[recorded_BK]
     weight = tokens_BK.numel()
     return {
         "token_accuracy": Metric((tokens_BK == codec.encode(normalised_BK)).float().mean(), weight),
         "action_l1": Metric((codec.decode(tokens_BK) - normalised_BK).abs().mean(), weight),
     }
+
+
+def _recorded(decisions: Decisions) -> Tensor:
+    if decisions.recorded_BL is not None:
+        return decisions.recorded_BL
+    return torch.ones(decisions.actions_BLA.shape[:2], dtype=torch.bool)
 
 
 def _sight(episode: Episode, needs: Needs) -> Sight:

@@ -17,7 +17,7 @@ from gymnast_openvla_oft.auxiliary import PointHeads
 from gymnast_openvla_oft.base import DTYPES, CheckpointConfig, CheckpointPolicy, WantedParts
 from gymnast_openvla_oft.decoding import choose, score
 from gymnast_openvla_oft.facts import MAX_CHUNK
-from gymnast_openvla_oft.imitation import Decisions, token_loss, token_metrics
+from gymnast_openvla_oft.imitation import Decisions, recorded_mean, token_loss, token_metrics
 from gymnast_openvla_oft.model import Hidden
 
 ACTION_HEADS = ("tokens", "l1")
@@ -96,6 +96,11 @@ class OpenVLAOFT(CheckpointPolicy):
             features_BF=actions_BKE.float().mean(1),
         )
 
+    @property
+    def least_actions(self) -> int:  # type: ignore[override]
+        """A chunk of them, unless short episodes are padded."""
+        return 1 if self.config.imitation.short_episodes == "pad" else self.chunk_length
+
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """Cross-entropy of action tokens, or the absolute error of a regression head (normalised units): the mean over
         a chunk, summed over decisions."""
@@ -110,20 +115,23 @@ class OpenVLAOFT(CheckpointPolicy):
         return {"loss": float(loss.mean), **{name: float(metric.value) for name, metric in loss.metrics.items()}}
 
     def _imitation(self, decisions: Decisions, **inputs: bool) -> LossSum:
-        """Weighed by decisions: each is a chunk of as many actions."""
+        """Weighed by decisions: each is a chunk of as many actions. What was not recorded weighs nothing."""
         settings = self.config.imitation
+        recorded_BL = None if decisions.recorded_BL is None else decisions.recorded_BL.to(self.device)
         hidden = self._hidden(decisions.observation, **inputs)
         normalised_BLA = self.units.normalise(decisions.actions_BLA.to(self.device))
         count = len(normalised_BLA)
         if self.regression:
             error_BLA = self.model.action_head(hidden.actions_BKE) - normalised_BLA.float()
-            loss_B = error_BLA.abs().flatten(1).mean(1)
+            loss_B = recorded_mean(error_BLA.abs(), recorded_BL)
             metrics = {"action_l1": Metric(loss_B.detach().mean(), count)}
         else:
             logits_BKC, normalised_BK = self.model.action_logits(hidden.actions_BKE), normalised_BLA.flatten(1)
-            loss_B = token_loss(logits_BKC, normalised_BK, self.codec, settings.label_smoothing_sigma).mean(1)
+            loss_BK = token_loss(logits_BKC, normalised_BK, self.codec, settings.label_smoothing_sigma)
+            loss_B = recorded_mean(self._unflatten(loss_BK), recorded_BL)
             metrics = {"token_loss": Metric(loss_B.detach().mean(), count)}
-            metrics |= token_metrics(logits_BKC, normalised_BK, self.codec)
+            kept_BK = None if recorded_BL is None else recorded_BL.repeat_interleave(self.action_dim, 1)
+            metrics |= token_metrics(logits_BKC, normalised_BK, self.codec, kept_BK)
         if self.auxiliary is not None and decisions.points_BJ2 is not None:
             points = self.auxiliary(hidden, decisions.points_BJ2.to(self.device))
             loss_B = loss_B + settings.auxiliary_points_weight * points.regression_B

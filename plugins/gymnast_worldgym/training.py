@@ -5,6 +5,7 @@ Shapes: B clips, T frames, H W C latent pixels, A model action dimensions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -21,6 +22,8 @@ from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import own_noise
 from gymnast_worldgym.schedule import NoiseProcess
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def draw_clips(
 ) -> list[Clips]:
     """One window of each episode at a uniform random start, or the whole of a shorter one; one `Clips` a length.
 
+    An episode of less than 2 frames has nothing to learn from: it is left out, and that is said.
+
     With alignment `same`, a window's last frame needs the action chosen at it: an episode's last frame, which has none
     recorded, is left out where the episode is longer than the window.
     """
@@ -89,7 +94,8 @@ def draw_clips(
         frames_THWC = episode.view()
         length = len(frames_THWC)
         if length < 2:
-            raise DataError(f"Episode {episode.id!r} has {length} frame; training needs 2.")
+            log.warning("Episode %r has %d frame: left out, since training needs 2.", episode.id, length)
+            continue
         size = min(window, length)
         u = float(torch.rand(1, generator=generator, device=generator.device))
         start = int(u * max(length - size + 1 - unpaired, 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from torch import Tensor
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Episode, Task
+
+log = logging.getLogger(__name__)
 
 MAX_STEPS = 20
 REPORTED_STEPS = (1, 4, 8, 16, 20)
@@ -66,6 +69,12 @@ def open_loop_quality(
     would mean that the actions are ignored. The same for `mse_` (lower is better) and `ssim_`.
     """
     steps = common_steps(episodes)
+    longest = min(MAX_STEPS, max(len(episode.frames_TVHWC) for episode in episodes) - 1)
+    if steps < longest:
+        log.warning(
+            "Validation imagines %d frames, which the shortest held-out episode has, not %d. Leave short ones out: "
+            "short_episodes=leave_out, or the dataset's window.", steps, longest,
+        )  # fmt: skip
     totals: dict[str, Tensor] = {}
     size = _batch_size(episodes)
     for start in range(0, len(episodes), size):

@@ -17,6 +17,7 @@ from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
+from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import (
     ActionWidth,
@@ -158,6 +159,9 @@ class WorldGym(WorldModel):
         streaming: bool | None = None
         """Keep features across the sliding of the window: faster, no longer exact once it slides."""
 
+        short_episodes: Annotated[str, Choices("pad", "leave_out")] = "pad"
+        """Training: episodes of less than a window of frames are trained on as far as they go (pad: the frames that are
+        missing weigh nothing; 2 are needed), or left out."""
         clean_fraction: Fraction | None = None
         """Training: share of frames that are nearly clean."""
         pure_noise_fraction: Fraction | None = None
@@ -190,6 +194,11 @@ class WorldGym(WorldModel):
         self.network.set_compute_dtype(_compute_dtype(config.compute_dtype, self.device))
         if config.compile:
             self.network.compile_passes()
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        """Settings of the published checkpoints."""
+        return {name: published.preset(name) for name in published.names()}
 
     @classmethod
     def memory_plan(cls, config: Config, episodes: int) -> dict[str, int]:
@@ -264,10 +273,16 @@ class WorldGym(WorldModel):
             )
         return horizon
 
+    @property
+    def least_actions(self) -> int:  # type: ignore[override]
+        """Two frames, or whole windows alone."""
+        return self.architecture.window - 1 if self.config.short_episodes == "leave_out" else 1
+
     def module(self) -> DiT:
         return self.network
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
+        """The mean over a clip's frames and pixels, summed over clips, one of each episode of at least 2 frames."""
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._check_frames(episode.frames_TVHWC, f"Episode {episode.id!r}")
@@ -275,7 +290,9 @@ class WorldGym(WorldModel):
         parts = [
             diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
         ]
-        count = len(episodes)
+        if not parts:
+            return LossSum(torch.zeros((), device=self.device), 0.0)
+        count = sum(float(part.weight) for part in parts)
         mse = sum(part.metrics["mse"].value * part.weight for part in parts) / count
         total = torch.stack([part.total for part in parts]).sum()
         return LossSum(total, count, {"mse": Metric(mse, count)})

@@ -36,6 +36,8 @@ class Toy(RewardModel):
         """Whether an episode weighs its brightness, instead of as much as every other."""
         seconds: float = 0.0
         """Time that a training loss takes at least."""
+        least: int = 0
+        """Fewest actions of an episode that it learns from."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.losses = config, 0
@@ -45,6 +47,10 @@ class Toy(RewardModel):
             self.network = nn.Sequential(nn.Linear(12, config.width), norm, nn.Tanh())
             self.network.append(nn.Linear(config.width, 1))
 
+    @property
+    def least_actions(self) -> int:  # type: ignore[override]
+        return self.config.least
+
     def module(self) -> nn.Module:
         return self.network
 
@@ -53,6 +59,7 @@ class Toy(RewardModel):
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         time.sleep(self.config.seconds)
+        assert all(len(episode.actions_TA) >= self.config.least for episode in episodes)
         pixels, brightness = numbers(episodes)
         own = episode_generators(generator, len(episodes))
         pixels = pixels + 0.1 * torch.stack([torch.randn(pixels.shape[1], generator=one) for one in own])
@@ -125,6 +132,10 @@ class ToyEpisodes(Dataset):
         """Whether every frame is black."""
         judged: bool = False
         """Whether two in three episodes say whether they succeeded."""
+        short: list[int] = field(default_factory=list)
+        """Episodes of which the first action alone was recorded."""
+        tells: bool = False
+        """Whether the lengths are known without reading."""
         bad: list[int] = field(default_factory=list)
         """Episodes that cannot be read."""
         deadly: int | None = None
@@ -140,9 +151,10 @@ class ToyEpisodes(Dataset):
         frames = torch.randint(1 if config.dark else 256, shape, generator=generator, dtype=torch.uint8)
         actions_TA = torch.zeros(config.length - 1, config.action_dim)
         success = (None, True, False) if config.judged else (None,)
+        lengths = [2 if i in config.short else config.length for i in range(config.count)]
         episodes = [
-            Episode(str(i), "look", one_camera(f), actions_TA, success=success[i % len(success)])
-            for i, f in enumerate(frames)
+            Episode(str(i), "look", one_camera(f[:length]), actions_TA[: length - 1], success=success[i % len(success)])
+            for i, (f, length) in enumerate(zip(frames, lengths, strict=True))
         ]
         return _Readable(episodes, config)
 
@@ -150,6 +162,7 @@ class ToyEpisodes(Dataset):
 class _Readable(Sequence[Episode]):
     def __init__(self, episodes: list[Episode], config: ToyEpisodes.Config) -> None:
         self.episodes, self.config = episodes, config
+        self.frames = [len(episode.frames_TVHWC) for episode in episodes] if config.tells else None
 
     def __len__(self) -> int:
         return len(self.episodes)

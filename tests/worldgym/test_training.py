@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,12 +77,20 @@ def test_windows_pair_every_frame_with_the_action_chosen_at_it_where_there_is_on
     assert short.actions_BTA[0, :, 0].tolist() == [1, 2, 3, 4, 0]
 
 
-def test_episodes_that_cannot_be_trained_on_are_named() -> None:
-    short = worlds.moving_dot(1, length=2)[0]
-    with pytest.raises(DataError, match="'short' has 1 frame"):
-        worlds.world().training_loss(
-            [Episode("short", "", short.frames_TVHWC[:1], short.actions_TA[:0])], generator=worlds.generator()
-        )
+def test_an_episode_of_one_frame_weighs_nothing_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model, (one, two, three) = worlds.world(), worlds.moving_dot(3)
+    short = Episode("short", "", two.frames_TVHWC[:1], two.actions_TA[:0])
+    with caplog.at_level(logging.WARNING):
+        loss = model.training_loss([one, short, three], generator=worlds.generator())
+    assert "'short' has 1 frame" in caplog.text
+    assert loss.weight == 2
+    alone = model.training_loss([short], generator=worlds.generator())
+    assert (float(alone.total), float(alone.weight)) == (0.0, 0.0)
+    # The others keep the randomness that they have beside any episode.
+    whole = model.training_loss([one, two, three], generator=worlds.generator())
+    g = worlds.generator()
+    second = [model.training_loss([episode], generator=g).total.item() for episode in (one, two, three)][1]
+    assert loss.total.item() == pytest.approx(whole.total.item() - second, rel=1e-4)
     with pytest.raises(DataError, match="No episodes"):
         worlds.world().training_loss([], generator=worlds.generator())
 
