@@ -45,9 +45,16 @@ class Component:
     """The plugin API that the class is written for. Say `api_version = 2`: a plugin that says nothing is refused, so
     that none written for an earlier API runs and fails later."""
     Config: ClassVar[type]
-    """Frozen dataclass of what the user may say, a docstring under each field."""
+    """Frozen dataclass of what the user may say, a docstring under each field and a range beside each number
+    (`gymnast_core.config.ranges`)."""
     config: Any
     """The instance of `Config` that the component was built from."""
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        """Other defaults for keys of `Config`, by the name that chooses them (a published checkpoint's settings); the
+        documentation shows them beside the keys."""
+        return {}
 
     def attach(self, parts: "Parts") -> None:
         """Called once, when all parts of a run are built, before any of them is used. Keep what you need of `parts`:

@@ -49,9 +49,11 @@ def read_json_lines(
     ]
 
 
-def read_object(path: Path, error: type[GymnastError] = DataError, *, allow_nan: bool = False) -> JsonObject:
-    """A JSON file that holds an object, its values to be asked for by key and type; errors as of `read_json`."""
-    return as_object(read_json(path, error, allow_nan=allow_nan), str(path), error)
+def read_object(
+    path: Path, error: type[GymnastError] = DataError, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES
+) -> JsonObject:
+    """A JSON file that holds an object, whose values are asked for by key and type; the rest is as of `read_json`."""
+    return as_object(read_json(path, error, allow_nan=allow_nan, max_bytes=max_bytes), str(path), error)
 
 
 def parse_json(text: str | bytes, place: str, error: type[GymnastError] = DataError, *, allow_nan: bool = False) -> Any:

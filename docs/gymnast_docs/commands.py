@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import click
 
 from gymnast_core.cli import cli
+from gymnast_core.config import load_config
 from gymnast_core.config.presets import Preset, presets
+from gymnast_docs.configs import resolved_table, schemas
 from gymnast_docs.installed import DISTRIBUTION, ours
 from gymnast_docs.markdown import code, inline, table
 
@@ -66,5 +68,12 @@ def presets_page() -> str:
         table(("Name", "For", "What it does"), rows),
     ]
     for preset in found:
-        parts += [f"## {preset.name}", code(preset.path.read_text(encoding="utf-8"), "yaml")]
+        config = load_config(schemas()[preset.kind], preset.name)
+        parts += [
+            f"## {preset.name}",
+            code(preset.path.read_text(encoding="utf-8"), "yaml"),
+            "Every key with its value, defaults included; `null` in a component's `args` is settled when it is built, "
+            "from its checkpoint.",
+            resolved_table(config),
+        ]
     return "\n\n".join(parts) + "\n"

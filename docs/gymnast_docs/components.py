@@ -32,7 +32,12 @@ def _page(registry: Registry[Any]) -> str:
     for name, source in ours(registry.group).items():
         cls: Any = registry.load(name)
         fitted = " It can be trained by `gymnast fit`." if _is_trainable(cls) else ""
-        parts += [f"## {name}", prose(cls.__doc__ or ""), f"Class `{source.target}`.{fitted}", config_table(cls.Config)]
+        parts += [
+            f"## {name}",
+            prose(cls.__doc__ or ""),
+            f"Class `{source.target}`.{fitted}",
+            config_table(cls.Config, cls.presets()),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

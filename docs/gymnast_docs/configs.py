@@ -8,16 +8,21 @@ import importlib
 import json
 import types
 import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gymnast_core.config import ComponentConfig
+import gymnast_tabletop
+from gymnast_core.config import ComponentConfig, ranges
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.registry import Registry, registries
 from gymnast_docs.installed import modules, ours
 from gymnast_docs.markdown import inline, narrowing_table, prose
 from gymnast_docs.source import field_docs
 
 REQUIRED = "required"
+PLUGINS = Path(gymnast_tabletop.__file__).parents[1]
 COMMON = {
     "seed": "Seed of everything random in the run.",
     "world_model": "The world model.",
@@ -37,13 +42,16 @@ class Key:
 
     name: str
     type: str
+    allowed: str
+    """What the values may be, beyond their type; "" where anything may be."""
     default: str
     doc: str
 
 
 def keys(cls: Any, prefix: str = "") -> list[Key]:
     """Every key of a dataclass; those of dataclasses inside it follow it, dotted. A component's own are not opened."""
-    hints, docs, found = typing.get_type_hints(cls), field_docs(cls), []
+    hints, declared, docs = typing.get_type_hints(cls), ranges.hints(cls), field_docs(cls)
+    found = []
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
@@ -52,18 +60,76 @@ def keys(cls: Any, prefix: str = "") -> list[Key]:
         doc = docs.get(field.name) or COMMON.get(field.name) or (_first_line(inner) if inner else "")
         opened = inner is not None and inner is not ComponentConfig
         shown = _default(field) if not opened or is_list or field.default is None else ""
-        found.append(Key(name, type_name(hint), shown, doc))
+        found.append(Key(name, type_name(hint), allowed(declared[field.name]), shown, doc))
         if opened:
             found += keys(inner, f"{name}[]." if is_list else f"{name}.")
     return found
 
 
-def config_table(cls: Any) -> str:
-    """All keys of a config."""
-    rows = [(f"`{key.name}`", f"`{key.type}`", _shown(key.default), inline(key.doc)) for key in keys(cls)]
+def allowed(hint: Any) -> str:
+    """What the values of a field may be, in words, as its range or choices say; "" where any value of its type may."""
+    declared, inner = ranges.declaration(hint), ranges.element(hint)
+    if declared is None and inner is not None:
+        each = allowed(inner)
+        return each and f"each {each}"
+    return "" if declared is None else str(declared)
+
+
+def config_table(cls: Any, presets: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """All keys of a config; `presets` are other defaults by the name that chooses them."""
+    rows = []
+    for key in keys(cls):
+        others = [
+            f"{name}: `{_plain(values[key.name])}`" for name, values in (presets or {}).items() if key.name in values
+        ]
+        default = "; ".join([_shown(key.default), *others])
+        rows.append((f"`{key.name}`", f"`{key.type}`", inline(key.allowed), default, inline(key.doc)))
     if not rows:
         return "It takes no arguments."
-    return narrowing_table(("Key", "Type", "Default", "Meaning"), rows)
+    return narrowing_table(("Key", "Type", "Allowed", "Default", "Meaning"), rows)
+
+
+def resolved_table(config: Any) -> str:
+    """Every key of a command's config with the value that it has, those of its components included."""
+    rows = [(f"`{name}`", f"`{_plain(value)}`") for name, value in _resolved(config, "")]
+    return narrowing_table(("Key", "Value"), rows)
+
+
+def _resolved(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, ComponentConfig):
+        yield path, value.name
+        schema = _component(path, value)
+        yield from _resolved(schema, f"{path}.args") if schema is not None else ((f"{path}.args", value.args),)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _resolved(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
+    elif isinstance(value, dict) and any(isinstance(part, ComponentConfig) for part in value.values()):
+        for name, part in value.items():
+            yield from _resolved(part, f"{path}.{name}")
+    else:
+        yield path, value
+
+
+def _component(path: str, part: ComponentConfig) -> Any:
+    """A component's `Config` with its defaults filled in, from the one kind that has the name and takes the keys."""
+    for registry in registries():
+        if part.name in registry.names() and _is_of_kind(path, registry):
+            return registry.configure(part.name, part.args, key=path)
+    return None
+
+
+def _is_of_kind(path: str, registry: Registry[Any]) -> bool:
+    words = {
+        "world model": ("world",),
+        "policy": ("polic",),
+        "reward model": ("reward", "judge"),
+        "optimizer": ("optim",),
+    }
+    place = path.lower()
+    for kind, starts in words.items():
+        if any(start in place for start in starts):
+            return registry.kind == kind
+    return registry.kind == "dataset"
 
 
 def schemas() -> dict[str, Any]:
@@ -122,8 +188,13 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return REQUIRED
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {name: part for name, part in dataclasses.asdict(value).items() if part not in ({}, None)}
-    # As YAML and overrides have it.
-    return json.dumps(value, ensure_ascii=False)
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    # As YAML and overrides have it; a path of this machine is one below the installed package.
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace(f"{PLUGINS}/", "…/").replace("|", "\\|")
 
 
 def _shown(default: str) -> str:

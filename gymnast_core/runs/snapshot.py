@@ -2,15 +2,17 @@
 
 A snapshot is a folder `step-000000012` with `state.json` (the structure) and `state.safetensors` (the tensors), and one
 such pair `process-0000` a process for what each of them keeps to itself. It is written under a temporary name, flushed
-to disk and renamed, so a folder of the final name is always complete.
+to disk and renamed, so a folder of the final name is always complete. `SHA256SUMS` (as `sha256sum` writes it) tells
+whether the disk gave back what it was given: a damaged snapshot is passed over for the one before it.
 """
 
+import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
 from gymnast_core.processes import Alone, Processes
-from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing
+from gymnast_core.reading import read_object
+from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing, write_text
 
+logger = logging.getLogger(__name__)
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
+SUMS = "SHA256SUMS"
+MAX_STRUCTURE = 2**32
+"""Bytes of a state's JSON: whatever fits into memory, since the checksum vouches for it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ def save_snapshot(
             _write(temporary / "state", state)
         if own is not None:
             _write(temporary / f"process-{processes.rank:04d}", own)
+        processes.wait()
+        if processes.leads:
+            _write_sums(temporary)
     if processes.leads:
         for old in sorted(directory.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
@@ -81,14 +91,25 @@ def _shared(target: Path, processes: Processes) -> Iterator[Path]:
 
 
 def load_snapshot(directory: Path) -> Snapshot | None:
-    """A folder's newest snapshot; None if there is none. Raises `CheckpointError` if it is damaged."""
+    """A folder's newest snapshot whose checksums hold; None if the folder has none at all.
+
+    A damaged one is told by a warning, and the one before it is read. Raises `CheckpointError` if all are damaged.
+    """
     if directory.exists() and not directory.is_dir():
         raise CheckpointError(f"{directory} is not a folder of snapshots. Move it away to start from the beginning.")
-    newest = max(directory.glob("step-*"), default=None)
-    if newest is None:
-        return None
-    own = sorted(path.with_suffix("") for path in newest.glob("process-*.json"))
-    return Snapshot(newest, _read(newest / "state"), [_read(path) for path in own])
+    faults: list[CheckpointError] = []
+    for path in sorted(directory.glob("step-*"), reverse=True):
+        try:
+            found = _load(path)
+        except CheckpointError as error:
+            faults.append(error)
+            continue
+        for fault in faults:
+            logger.warning("%s Going on from %s, the one before it.", fault, path.name)
+        return found
+    if faults:
+        raise CheckpointError(f"{faults[0]} No other can be read in {directory}: the run cannot go on.") from faults[0]
+    return None
 
 
 def load_latest_snapshot(directory: Path) -> dict[str, Any] | None:
@@ -106,8 +127,7 @@ def fitting(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"Snapshot {path} does not fit this run: {type(error).__name__}: {reason}. Resume with the parts and "
-            "options that the run began with; if the snapshot is damaged, delete that folder to continue from the one "
-            "before it."
+            "options that the run began with."
         ) from error
 
 
@@ -124,19 +144,41 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     path.with_suffix(".json").write_text(json.dumps(structure))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _write_sums(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    write_text(folder / SUMS, "".join(f"{_sha256(path)}  {path.name}\n" for path in files))
+
+
+def _check_sums(folder: Path) -> None:
+    """Raises `CheckpointError` unless the folder holds the files that were written, bit for bit."""
     try:
-        tensors = load_file(str(path.with_suffix(".safetensors")))
-        structure = path.with_suffix(".json").read_text()
-        state = json.loads(structure, object_hook=partial(_unflatten, tensors=tensors))
-        if not isinstance(state, dict):
-            raise ValueError(f"it holds a {type(state).__name__}")
-        return state
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(
-            f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}). Delete that folder to continue from "
-            "the one before it."
-        ) from error
+        lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
+        wanted = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        found = {path.name: _sha256(path) for path in folder.iterdir() if path.name != SUMS}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Snapshot {folder} is damaged: {SUMS} cannot be used ({error}).") from error
+    changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if changed:
+        raise CheckpointError(f"Snapshot {folder} is damaged: {', '.join(changed)} changed since it was written.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load(folder: Path) -> Snapshot:
+    _check_sums(folder)
+    own = sorted(path.with_suffix("") for path in folder.glob("process-*.json"))
+    return Snapshot(folder, _read(folder / "state"), [_read(path) for path in own])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    structure = read_object(path.with_suffix(".json"), CheckpointError, allow_nan=True, max_bytes=MAX_STRUCTURE).values
+    try:
+        return _restored(structure, load_file(str(path.with_suffix(".safetensors"))))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}).") from error
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -154,8 +196,13 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r}")
 
 
-def _unflatten(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-    # JSON objects come innermost first, so what is inside `value` is restored already.
+def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restored(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
     if _TENSOR in value:
         return tensors[value[_TENSOR]]
-    return {int(key): item for key, item in value[_KEYED].items()} if _KEYED in value else value
+    if _KEYED in value:
+        return {int(key): _restored(item, tensors) for key, item in value[_KEYED].items()}
+    return {key: _restored(item, tensors) for key, item in value.items()}

@@ -16,10 +16,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from gymnast_core.config.ranges import check_values, undeclared
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import API_VERSION, Optimizer, Parts, Policy, RewardModel, Trainable, WorldModel
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.contract import Contract, describe, same_state
+
+_RANGES = (
+    "a range beside each number, e.g. `rate: Annotated[float, Range(above=0)] = 0.1` or `rounds: Count = 1` "
+    "(gymnast_core.config.ranges)"
+)
 
 
 def check_component(contract: Contract, component: Any, *, with_state: bool = True) -> None:
@@ -41,7 +47,7 @@ def check_component(contract: Contract, component: Any, *, with_state: bool = Tr
     contract.verified.append("the config is kept, plain, picklable data")
     written = any(vars(base).get("__doc__") for base in _own_bases(contract, cls))
     contract.expect(written, "Config", f"a docstring under `class {cls.__name__}`", "none")
-    contract.verified.append("the class and every config field are documented")
+    contract.verified.append("the class and every config field are documented, numbers with their ranges")
     if with_state:
         check_state(contract, component)
     with contract.working("attach", "to take the parts of a run, those that there are"):
@@ -66,10 +72,14 @@ def check_config(contract: Contract, owner: Any) -> None:
     frozen = schema.__dataclass_params__.frozen  # type: ignore[union-attr]
     contract.expect(frozen, "Config", "a frozen dataclass: @dataclass(frozen=True)", "one that can be changed")
     try:
-        OmegaConf.structured(schema)
+        defaults = OmegaConf.to_container(OmegaConf.structured(schema))
     except Exception as error:
         wanted = "plain types (numbers, str, bool, list, dict, dataclasses, or None), which YAML can hold"
         contract.expect(False, "Config", wanted, describe(error))
+    without = undeclared(schema)
+    contract.expect(not without, "Config", _RANGES, f"none beside {', '.join(without)}")
+    with contract.working("Config", "defaults within the ranges that are declared"):
+        check_values(schema, defaults)
     bases = schema.__mro__  # type: ignore[union-attr]
     bare = [f"{base.__qualname__}.{name}" for base in bases for name in undocumented(base)]
     contract.expect(not bare, "Config", "a docstring under each field, with its unit", f"none under {', '.join(bare)}")

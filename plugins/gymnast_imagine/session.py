@@ -171,7 +171,7 @@ class Session:
         actions_TA = torch.stack(self._actions).repeat_interleave(chunk, dim=0)
         about = {"start": self.task.id, "names": list(self.space.names)}
         write_actions(directory / "actions.json", actions_TA, self._chunk_lengths(), about)
-        replayed = replace(self.config, actions="file", horizon=None, output=None)
+        replayed = replace(self.config, actions="file", file="actions.json", horizon=None, output=None)
         write_text(directory / "replay.yaml", to_yaml(replayed, {"file": "${preset_dir}/actions.json"}))
 
     def _chunk_lengths(self) -> Sequence[int]:

@@ -182,6 +182,13 @@ POLICIES = (
     one("no save", "every run ends with it; got no save", "def save(", "def store("),
     one("no unit", r"docstring under each field.*Config\.bins", '        """Tokens a component."""\n', ""),
     one(
+        "no range",
+        r"a range beside each number.*got none beside bins",
+        "bins: Annotated[int, Range(least=2)] = 9",
+        "bins: int = 9",
+    ),
+    one("a default outside its range", r"defaults within the ranges.*seed is -1", "seed: Seed = 0", "seed: Seed = -1"),
+    one(
         "probabilities for logs",
         "log_prob <= 0",
         "tokens_BLA[..., None])[..., 0]\n        components",

@@ -231,7 +231,7 @@ def test_what_comes_after_the_success_that_a_judge_saw_is_not_learned_from(
     assert {(reward.value, reward.finish_step) for reward in waiting} == {(1.0, 1), (0.0, None)}
 
 
-def test_only_the_newest_snapshots_are_kept_and_damage_is_named(tmp_path: Path) -> None:
+def test_only_the_newest_snapshots_are_kept_and_damage_is_passed_over(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save_snapshot(tmp_path, step, {"value": torch.tensor(float(step)), "by_index": {0: "zero"}, "none": None})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000003"]
@@ -239,6 +239,9 @@ def test_only_the_newest_snapshots_are_kept_and_damage_is_named(tmp_path: Path) 
     assert state == {"value": torch.tensor(3.0), "by_index": {0: "zero"}, "none": None}
     weights = tmp_path / "step-000000003" / "state.safetensors"
     weights.write_bytes(weights.read_bytes()[:-2])
+    before = load_latest_snapshot(tmp_path)
+    assert before is not None and before["value"] == 2.0
+    (tmp_path / "step-000000002" / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match="step-000000003 is damaged"):
         load_latest_snapshot(tmp_path)
 

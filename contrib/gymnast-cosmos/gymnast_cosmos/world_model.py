@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, Positive, Seed
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Step, Task
@@ -59,19 +60,19 @@ class Cosmos(WorldModel):
         statistics: str | None = None
         """JSON file with q01 and q99 of the domain's actions, which become -1 and 1; None, with layout native only:
         actions come in normalised."""
-        initial_rotation: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+        initial_rotation: list[AnyNumber] = field(default_factory=lambda: [0.0, 0.0, 0.0])
         """Layout bridge: roll, pitch, yaw (radians) recorded at a task's first frame; 0: the gripper points down."""
         view: str = "ego_view"
         """Camera that the prompt names: ego_view (Bridge, too), third_person_view, wrist_view or concat_view."""
-        resolution: int = 256
+        resolution: Count = 256
         """Tier that larger frames are scaled down to: 256, 480, 704 or 720."""
-        fps: float = 5.0
+        fps: Positive = 5.0
         """Control steps a second; Bridge has 5."""
-        max_chunk: int = 16
+        max_chunk: Count = 16
         """Actions imagined at once, at most; longer chunks are split. Bridge was trained on 16."""
-        denoising_steps: int = 35
+        denoising_steps: Count = 35
         """Sampler steps a chunk."""
-        guidance: float = 1.0
+        guidance: NotNegative = 1.0
         """Classifier-free guidance scale on the instruction; 1 is none, and half the time."""
         guardrail: bool = False
         """Check prompts and frames with NVIDIA's cosmos_guardrail package, which its licence may ask of you."""
@@ -79,7 +80,7 @@ class Cosmos(WorldModel):
         """Of the weights: "float32" or "bfloat16"."""
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
-        seed: int = 0
+        seed: Seed = 0
         """Of the noise where `reset` is given no generator."""
 
     def __init__(self, config: Config) -> None:
@@ -221,5 +222,3 @@ def _check(config: Cosmos.Config) -> None:
         )
     if len(config.initial_rotation) != 3:
         raise ConfigError(f"initial_rotation has {len(config.initial_rotation)} numbers; give roll, pitch, yaw.")
-    if config.max_chunk < 1 or config.denoising_steps < 1 or config.fps <= 0:
-        raise ConfigError("max_chunk and denoising_steps must be at least 1, and fps above 0.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnast_core.config.ranges import AnyNumber, Count, NotNegative
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
@@ -62,26 +63,26 @@ class Pi0Policy(Policy):
         """Statistics of the data: openpi's norm_stats.json or LeRobot's meta/stats.json; None: the checkpoint's."""
         normalisation: str = "mean_std"
         """"mean_std" (openpi's PI0) or "quantiles" (1st and 99th percentile become -1 and 1)."""
-        action_dim: int | None = None
+        action_dim: Count | None = None
         """A, dimensions of the robot's actions; None: as many as the statistics have."""
-        state_dim: int | None = None
+        state_dim: Count | None = None
         """P, proprioceptive dimensions; None: as many as the statistics have."""
         cameras: list[str] | None = None
         """Names of the cameras it is shown, in its order, the main one first; None: any `images` cameras."""
-        images: int | None = None
+        images: Count | None = None
         """Pictures a decision where `cameras` are not named; None: 1."""
         proprio: bool = True
         """Read the robot's state; false feeds its mean, for worlds that measure none (imagined ones)."""
-        chunk_length: int | None = None
+        chunk_length: Count | None = None
         """L, actions executed of each predicted chunk; None: all of them."""
-        action_scale: list[float] | None = None
+        action_scale: list[AnyNumber] | None = None
         """Robot units = unnormalised action * scale + offset, a number a dimension; None: 1. For a gripper that the
         data opens at -1 and closes at +1, and that is 1 open and 0 closed here: scale -0.5, offset 0.5."""
-        action_offset: list[float] | None = None
+        action_offset: list[AnyNumber] | None = None
         """A number a dimension, robot units; None: 0."""
-        denoising_steps: int | None = None
+        denoising_steps: Count | None = None
         """Euler steps from noise to actions; None: the checkpoint's (10 if published)."""
-        noise_std: float = 0.1
+        noise_std: NotNegative = 0.1
         """Standard deviation of the stochastic head, normalised units, 0.01 to 1, where the checkpoint has not learned
         one; 0: no head, evaluation only."""
         train: str = "expert"
@@ -276,10 +277,6 @@ def _check(config: Pi0Policy.Config) -> None:
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise ConfigError(unknown_name(name, getattr(config, name), known))
-    for name in ("chunk_length", "denoising_steps", "action_dim", "state_dim", "images"):
-        number = getattr(config, name)
-        if number is not None and number < 1:
-            raise ConfigError(f"{name} is {number}; it must be at least 1.")
     if config.cameras is not None and (not config.cameras or len(set(config.cameras)) < len(config.cameras)):
         raise ConfigError(f"cameras is {config.cameras}; name each camera once, or leave it out.")
     if config.cameras is not None and config.images not in (None, len(config.cameras)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from aiohttp import web
+from gymnast_core.config.ranges import Count
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Needs, Observation
@@ -33,10 +34,10 @@ class Scripted(Policy):
 
     @dataclass(frozen=True)
     class Config:
-        chunk_length: int = 2
+        chunk_length: Count = 2
         cameras: tuple[str, ...] = ("front",)
-        history: int = 1
-        proprio: int | None = None
+        history: Count = 1
+        proprio: Count | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -11,10 +11,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, Trainable, WorldModel
@@ -40,32 +41,32 @@ class CoEvolvingWorld(WorldModel):
     class Config:
         world_model: ComponentConfig
         """The world model that is refined: {name, args}. It must be trainable, and loadable with `checkpoint`."""
-        at: list[int] = field(default_factory=list)
+        at: list[ZeroOrMore] = field(default_factory=list)
         """Iterations, counted from 0, before which it is refined; 0 refines it on rollouts of the base policy."""
-        every: int = 0
+        every: ZeroOrMore = 0
         """Also before each iteration that is a multiple of this, 0 excepted; 0: only at `at`."""
-        rollouts: int = 64
+        rollouts: Count = 64
         """Rollouts executed for each refinement, one a task, of tasks drawn by the run's seed."""
-        temperature: float | None = None
+        temperature: NotNegative | None = None
         """Of the policy there; None: loop.temperature."""
         environment: ComponentConfig = field(default_factory=lambda: ComponentConfig("gymnasium"))
         """World in which the policy acts: the simulator behind each task."""
-        environment_batch: int = 16
+        environment_batch: Count = 16
         """Environments alive at once."""
         tasks: ComponentConfig | None = None
         """Dataset whose tasks with an environment are executed; None: the run's own tasks. (Those of keyframe-tasks
         that begin at a keyframe have none.)"""
         recorded: ComponentConfig | None = None
         """Recorded episodes to mix in, against forgetting; None trains on the new rollouts alone."""
-        recorded_share: float = 0.5
+        recorded_share: Annotated[float, Range(least=0, below=1)] = 0.5
         """Share of them in each batch, with `recorded`."""
-        steps: int = 200
+        steps: Count = 200
         """Gradient steps a refinement."""
-        batch_size: int = 16
+        batch_size: Count = 16
         """Episodes a gradient step."""
-        learning_rate: float = 1e-4
+        learning_rate: Positive = 1e-4
         """AdamW's peak: it rises over the first tenth of the steps and falls along a half cosine to 0."""
-        max_grad_norm: float = 1.0
+        max_grad_norm: Positive = 1.0
         """Gradient norm (L2) above which gradients are scaled down."""
 
     def __init__(self, config: Config) -> None:
@@ -172,15 +173,3 @@ class CoEvolvingWorld(WorldModel):
 def _check(config: CoEvolvingWorld.Config) -> None:
     if not config.at and not config.every:
         raise ConfigError("co-evolving refines nothing: set world_model.args.every=N or world_model.args.at=[N].")
-    if any(iteration < 0 for iteration in config.at) or config.every < 0:
-        raise ConfigError("world_model.args.at and .every count iterations; they must not be negative.")
-    for name in ("rollouts", "environment_batch", "steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"world_model.args.{name} is {getattr(config, name)}; it must be at least 1.")
-    for name in ("learning_rate", "max_grad_norm"):
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"world_model.args.{name} is {getattr(config, name)}; it must be above 0.")
-    if not 0.0 <= config.recorded_share < 1.0:
-        raise ConfigError(f"world_model.args.recorded_share is {config.recorded_share}; it must lie in [0, 1).")
-    if config.temperature is not None and config.temperature < 0:
-        raise ConfigError(f"world_model.args.temperature is {config.temperature}; it must not be negative.")

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import AnyNumber, Count, Range
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
@@ -34,18 +35,14 @@ class FirstHit(RewardModel):
     class Config:
         reward_model: ComponentConfig
         """Who judges the clips: {name, args}. It is asked horizon / every times as often as without this wrapper."""
-        every: int = 4
+        every: Count = 4
         """Actions from the end of one clip to the end of the next; the last clip ends with the rollout."""
-        clip_frames: int | None = None
+        clip_frames: Annotated[int, Range(least=2)] | None = None
         """Frames a clip, its last one included; None: from the rollout's first frame, for judges of what changed."""
-        threshold: float = 0.5
+        threshold: AnyNumber = 0.5
         """Value of a clip from which on it is a success: in (0, 1], of a judge that gives scores any number."""
 
     def __init__(self, config: Config) -> None:
-        if config.every < 1:
-            raise ConfigError(f"reward_model.args.every is {config.every}; it must be at least 1.")
-        if config.clip_frames is not None and config.clip_frames < 2:
-            raise ConfigError(f"reward_model.args.clip_frames is {config.clip_frames}; give at least 2, or null.")
         self.config = config
         part = config.reward_model
         self._judge = registries().reward_models.build(part.name, part.args, key="reward_model.args.reward_model")

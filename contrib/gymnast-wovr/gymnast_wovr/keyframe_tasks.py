@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import AnyNumber, Count, Range, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.plugins.compose import registries
@@ -41,22 +43,22 @@ class KeyframeTasks(Dataset):
         """Folders of earlier runs whose stored rollouts are read (hooks.judging.keep_iterations=N keeps more)."""
         episodes: ComponentConfig | None = None
         """Dataset of recorded episodes that are read after them, in an order drawn by the seed."""
-        share: float = 0.5
+        share: Annotated[float, Range(above=0, most=1)] = 0.5
         """Share of the keyframe tasks among all, in (0, 1]; the rarer kind is repeated to reach it."""
-        context: int = 4
+        context: Count = 4
         """Frames shown before and at the keyframe, besides the first frame; the world model's window bounds it."""
-        lead: int = 4
+        lead: ZeroOrMore = 4
         """Control steps from the keyframe to the step at which it went wrong."""
-        count: int = 256
+        count: Count = 256
         """Different keyframe tasks at most; reading stops there."""
         judge: ComponentConfig | None = None
         """Reward model whose scores say when a rollout went wrong; None: at its last step."""
-        judge_every: int = 4
+        judge_every: Count = 4
         """Actions between the steps that the judge is asked about."""
-        still_action: list[float] | None = None
+        still_action: list[AnyNumber] | None = None
         """Action that leaves the robot where it is, robot units. First-frame tasks then show their first frame
         `context` + 1 times, so that both kinds fit into one batch; None leaves them as they are."""
-        seed: int = 0
+        seed: Seed = 0
         """Order in which recorded episodes are read."""
 
     def __init__(self, config: Config) -> None:
@@ -161,12 +163,7 @@ def _turn(tasks: Sequence[Task], number: int) -> Task:
 def _check(config: KeyframeTasks.Config) -> None:
     if not config.runs and config.episodes is None:
         raise ConfigError("keyframe-tasks needs rollouts: set tasks.args.runs=[RUN] or tasks.args.episodes.")
-    if not 0.0 < config.share <= 1.0:
-        raise ConfigError(f"tasks.args.share is {config.share}; it must lie in (0, 1].")
     if config.first is None and config.share < 1.0:
         raise ConfigError(
             f"tasks.args.share is {config.share}, so first-frame tasks are mixed in: set tasks.args.first, or share=1."
         )
-    for name, least in (("context", 1), ("lead", 0), ("count", 1), ("judge_every", 1)):
-        if getattr(config, name) < least:
-            raise ConfigError(f"tasks.args.{name} is {getattr(config, name)}; it must be at least {least}.")

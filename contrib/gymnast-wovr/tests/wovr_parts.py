@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gymnast_core.config.ranges import Fraction, NotNegative
 from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.compose import registries
@@ -41,9 +42,9 @@ class Brightness(RewardModel):
 
     @dataclass(frozen=True)
     class Config:
-        threshold: float = 0.5
+        threshold: Fraction = 0.5
         """Share from which on it is a success."""
-        cost_usd: float = 0.25
+        cost_usd: NotNegative = 0.25
         """US dollars a clip."""
 
     def __init__(self, config: Config) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gymnast_core.config.ranges import Seed
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
 from gymnast_peers.three_cameras import WIDTH
@@ -23,7 +24,7 @@ class RailPolicy(Policy):
     class Config:
         checkpoint: str | None = None
         """Folder that `save` wrote; None draws weights from `seed`."""
-        seed: int = 0
+        seed: Seed = 0
         """Of those weights."""
 
     def __init__(self, config: Config | None = None) -> None:

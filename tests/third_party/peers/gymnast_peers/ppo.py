@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gymnast_core.config.ranges import Count, Fraction, Positive
 from gymnast_core.interfaces import Optimizer, Parts, Policy
 from gymnast_core.learning import Advantages, Judged, Minibatch
 from gymnast_core.rollouts.batch import decisions, temperatures
@@ -27,23 +28,23 @@ class ActorCritic(Optimizer):
 
     @dataclass(frozen=True)
     class Config:
-        group_size: int = 4
+        group_size: Count = 4
         """Episodes of each task draw."""
-        minibatch_size: int = 16
+        minibatch_size: Count = 16
         """Trajectories a gradient step."""
-        epochs: int = 2
+        epochs: Count = 2
         """Passes over each batch."""
-        learning_rate: float = 0.01
+        learning_rate: Positive = 0.01
         """Of the policy; the critic's is `critic_scale` times that."""
-        critic_scale: float = 2.0
+        critic_scale: Positive = 2.0
         """Factor on the critic's learning rate."""
-        clip: float = 0.2
+        clip: Positive = 0.2
         """Of ratios, and of the change of values in units of the returns' scale."""
-        discount: float = 0.99
+        discount: Fraction = 0.99
         """Gamma, a decision."""
-        trace: float = 0.95
+        trace: Fraction = 0.95
         """Lambda of GAE."""
-        features: int = 16
+        features: Count = 16
         """Width of the policy's features."""
 
     def __init__(self, config: Config | None = None) -> None:

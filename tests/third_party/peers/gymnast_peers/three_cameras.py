@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import Count, NotNegative
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset, WorldModel
 from gymnast_core.types import Offers, Step, Task
@@ -49,7 +50,7 @@ class ThreeCameras(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        noise: float = 0.01
+        noise: NotNegative = 0.01
         """Standard deviation of what is added to the position in every step, in rail lengths."""
 
     def __init__(self, config: Config | None = None) -> None:
@@ -96,7 +97,7 @@ class RailTasks(Dataset):
 
     @dataclass(frozen=True)
     class Config:
-        count: int = 12
+        count: Count = 12
         """Tasks, evenly spaced."""
 
     def __init__(self, config: Config | None = None) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gymnast_core.config.ranges import Count, ZeroOrMore
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Offers, Step
@@ -17,9 +18,9 @@ class NullWorld(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        fade: int = 1
+        fade: ZeroOrMore = 1
         """Levels of 255 an action."""
-        cameras: int = 1
+        cameras: Count = 1
         """Cameras that a task shows."""
 
     def __init__(self, config):

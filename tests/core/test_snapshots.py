@@ -1,0 +1,89 @@
+"""Snapshots come back as they were written, or not at all."""
+
+import hashlib
+import random
+import shutil
+
+import pytest
+import torch
+
+from gymnast_core.errors import CheckpointError
+from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+
+STATE = {"iteration": 3, "weights": torch.arange(6.0).reshape(2, 3), "by_index": {0: [1.5, None], 1: "text"}, "x": 2.0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two snapshots: of iteration 2 and 3."""
+    save_snapshot(tmp_path, 2, {**STATE, "iteration": 2}, own={"rank": 0})
+    save_snapshot(tmp_path, 3, STATE, own={"rank": 0})
+    return tmp_path
+
+
+def files(folder):
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def test_a_state_comes_back_whole(folder):
+    found = load_snapshot(folder)
+    assert found.path.name == "step-000000003"
+    assert torch.equal(found.state.pop("weights"), STATE["weights"])
+    assert found.state == {key: value for key, value in STATE.items() if key != "weights"}
+    assert found.processes == [{"rank": 0}]
+
+
+def test_every_flipped_bit_is_noticed_and_the_snapshot_before_is_read(folder, caplog):
+    rng = random.Random(0)
+    newest = folder / "step-000000003"
+    for path in files(newest):
+        content = path.read_bytes()
+        for _ in range(10):
+            bit = rng.randrange(8 * len(content))
+            changed = bytearray(content)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            caplog.clear()
+            assert load_snapshot(folder).state["iteration"] == 2, (path.name, bit)
+            assert "is damaged" in caplog.text
+            assert "Going on from step-000000002" in caplog.text
+        path.write_bytes(content)
+    assert load_snapshot(folder).state["iteration"] == 3
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "added"])
+def test_files_that_are_lost_cut_or_strange_are_noticed(folder, damage):
+    newest = folder / "step-000000003"
+    for path in files(newest):
+        content = path.read_bytes()
+        if damage == "missing":
+            path.unlink()
+        elif damage == "added":
+            path.with_name("process-0001.json").write_text("{}")
+        else:
+            path.write_bytes(b"" if damage == "empty" else content[:-1])
+        found = load_snapshot(folder)
+        path.write_bytes(content)
+        path.with_name("process-0001.json").unlink(missing_ok=True)
+        # Without its last line feed the list of checksums still says the same.
+        same = damage == "cut" and path.name == "SHA256SUMS"
+        assert found.state["iteration"] == (3 if same else 2), path.name
+
+
+def test_when_all_are_damaged_it_is_one_error_that_names_the_newest(folder):
+    for path in folder.glob("step-*/state.json"):
+        path.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"step-000000003 is damaged: state.json changed .* No other can be read"):
+        load_snapshot(folder)
+
+
+def test_the_checksums_are_those_of_sha256sum(folder):
+    newest = folder / "step-000000003"
+    for line in (newest / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert digest == hashlib.sha256((newest / name).read_bytes()).hexdigest()
+
+
+def test_there_may_be_none(folder):
+    shutil.rmtree(folder)
+    assert load_snapshot(folder) is None
