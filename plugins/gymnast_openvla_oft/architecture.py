@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from gymnast_core.config.ranges import AnyNumber, Count, Positive, Range, Seed
+from gymnast_core.config.ranges import AnyNumber, Range, Seed
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.reading import JsonObject
 from gymnast_openvla_oft.components import optional_part
@@ -48,15 +48,15 @@ IMAGE_SIDES = Range(least=1, most=4096)
 class Tower:
     """Size of one vision tower of a model from scratch."""
 
-    patch_size: Count = 8
+    patch_size: Annotated[int, Range(least=1, most=512)] = 8
     """Pixels a side; both towers need the same, since their features are joined patch by patch."""
-    width: Count = 64
+    width: Annotated[int, Range(least=1, most=16_384)] = 64
     """Features of a patch."""
-    depth: Annotated[int, Range(least=2)] = 3
+    depth: Annotated[int, Range(least=2, most=100)] = 3
     """Blocks; the last one is present, as in published checkpoints, but unused."""
-    heads: Count = 4
+    heads: Annotated[int, Range(least=1, most=256)] = 4
     """Attention heads; the width is a multiple of them."""
-    mlp_ratio: Positive = 4.0
+    mlp_ratio: Annotated[float, Range(above=0, most=64)] = 4.0
     """Width of the MLP, as a multiple of the width."""
 
 
@@ -64,21 +64,21 @@ class Tower:
 class Architecture:
     """A model from scratch: OpenVLA-OFT's architecture at any size."""
 
-    image_size: Count = 32
+    image_size: Annotated[int, Range(least=1, most=4096)] = 32
     """Pixels a side."""
     dino: Tower = field(default_factory=Tower)
     """The first tower (class token, four registers, LayerScale)."""
     siglip: Tower = field(default_factory=Tower)
     """The second tower (patches only)."""
-    llm_width: Count = 128
+    llm_width: Annotated[int, Range(least=2, most=65_536)] = 128
     """Features of a token of the language model."""
-    llm_layers: Count = 4
+    llm_layers: Annotated[int, Range(least=1, most=200)] = 4
     """Layers of the language model."""
-    llm_heads: Count = 4
+    llm_heads: Annotated[int, Range(least=1, most=1024)] = 4
     """Attention heads of the language model; its width is a multiple of them."""
-    llm_intermediate: Count = 256
+    llm_intermediate: Annotated[int, Range(least=1, most=262_144)] = 256
     """Width of the gated MLP."""
-    n_action_bins: Annotated[int, Range(least=2)] = PUBLISHED_BINS
+    n_action_bins: Annotated[int, Range(least=2, most=65_536)] = PUBLISHED_BINS
     """Action tokens: bins that each dimension of a normalised action falls into."""
     action_low: list[AnyNumber] = field(default_factory=lambda: [-1.0, -1.0])
     """Action that becomes -1, robot units, by dimension: a low quantile of demonstrations, or a limit."""
@@ -119,6 +119,10 @@ def check_architecture(architecture: Architecture) -> None:
         raise ConfigError("architecture: action_low and action_high need one number an action dimension each.")
     if len(architecture.proprio_low) != len(architecture.proprio_high):
         raise ConfigError("architecture: proprio_low and proprio_high need one number a dimension each.")
+    for what in ("action", "proprio"):
+        bounds = zip(getattr(architecture, f"{what}_low"), getattr(architecture, f"{what}_high"), strict=True)
+        if any(low > high for low, high in bounds):
+            raise ConfigError(f"architecture: {what}_low must nowhere exceed {what}_high.")
 
 
 def checkpoint_config(architecture: Architecture, tokens: int, unnorm_key: str) -> dict[str, Any]:

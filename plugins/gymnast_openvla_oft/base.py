@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from gymnast_core.config.ranges import Choices, Count, Range
+from gymnast_core.config.ranges import Choices, Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
@@ -40,7 +40,7 @@ from gymnast_openvla_oft.checkpoint import (
     read_unmerged,
     save_checkpoint,
 )
-from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, Parts, find_facts
+from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, MAX_IMAGES, Parts, find_facts
 from gymnast_openvla_oft.features import FeatureStore
 from gymnast_openvla_oft.images import PREPARATIONS, ImageProcessor
 from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, joined
@@ -85,7 +85,7 @@ class CheckpointConfig:
     cameras: list[str] | None = None
     """Names of the cameras it is shown, in its order, the main one first; None takes those that the checkpoint was
     saved with, or any `images` cameras if it names none."""
-    images: Count | None = None
+    images: Annotated[int, Range(least=1, most=MAX_IMAGES)] | None = None
     """Images a decision where `cameras` are not named. None takes what the checkpoint was saved with. A published one
     does not say it: 1 is logged, and has to be said of one with files of the original OpenVLA-OFT."""
     attention: Annotated[str, Choices("sdpa", "eager")] = "sdpa"

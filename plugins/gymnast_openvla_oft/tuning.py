@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from gymnast_core.config.ranges import Range, Seed
 from gymnast_core.errors import ConfigError, unknown_name
 from gymnast_openvla_oft.adapters import Adapter
 from gymnast_openvla_oft.lora import add_lora, default_alpha
@@ -25,17 +26,17 @@ class Tuning:
 
     vision: str = "full"
     """"full", or "frozen": the towers keep their weights, so that their features are computed once a frame."""
-    feature_store_mib: int = 4096
+    feature_store_mib: Annotated[int, Range(least=0, most=2**24)] = 4096
     """Host memory for the features of frozen towers, MiB; the oldest go first. 0 computes them every time."""
     feature_dtype: str | None = None
     """Of kept features: "float32", "bfloat16" or "float16"; None is that of the weights. Coarser ones change actions
     a little, alike when acting and when evaluating."""
-    lora_rank: int = 0
+    lora_rank: Annotated[int, Range(least=0, most=4096)] = 0
     """Rank of LoRA factors beside every linear layer that would learn; 0 trains the weights themselves. A checkpoint's
     adapter goes on learning if `base` names the model under it; otherwise it is merged, and new factors start."""
-    lora_alpha: float | None = None
+    lora_alpha: Annotated[float, Range(above=0, most=1e4)] | None = None
     """Factors count alpha / rank; None is min(rank, 16), as in OpenVLA-OFT."""
-    lora_seed: int = 0
+    lora_seed: Seed = 0
     """Of the factors' initial values."""
     checkpointing: bool = False
     """Compute each layer again for its gradient instead of keeping what it computed: less memory, a third slower."""

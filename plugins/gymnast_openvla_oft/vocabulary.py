@@ -55,7 +55,7 @@ def read_bins(config: JsonObject) -> int:
         first, end = config.integers(ACTION_IDS_KEY, Range(least=0, most=MAX_ROWS), length=2)
         if end - first != bins:
             config.refuse(
-                "n_action_bins", f"is {bins}, but {ACTION_IDS_KEY} are the {end - first} ids {first} to {end}"
+                "n_action_bins", f"is {bins}, but {ACTION_IDS_KEY} are the {end - first} ids {first} to {end - 1}"
             )
     elif bins != PUBLISHED_BINS:
         config.refuse(
