@@ -9,7 +9,6 @@ import logging
 import secrets
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from gymnast_core.errors import ConfigError, GymnastError
+from gymnast_pages.timed import TimedSocket, TooSlow
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,6 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-
-
-class TooSlow(Exception):
-    """The request did not arrive in time."""
 
 
 @dataclass(frozen=True)
@@ -95,28 +91,6 @@ class PageServer(ThreadingHTTPServer):
             logger.exception("A request from %s failed.", client_address)
 
 
-class _TimedSocket(io.RawIOBase):
-    """Reads from a socket until a deadline, however little each packet brings."""
-
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
-        self._connection, self._deadline, self._seconds = connection, time.monotonic() + seconds, seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TooSlow
-        self._connection.settimeout(left)
-        try:
-            return self._connection.recv_into(buffer)
-        except TimeoutError:
-            raise TooSlow from None
-        finally:
-            self._connection.settimeout(self._seconds)
-
-
 class _Handler(BaseHTTPRequestHandler):
     """One request a connection (HTTP/1.0)."""
 
@@ -125,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(_TimedSocket(self.connection, self.server.read_seconds))
+        self.rfile = io.BufferedReader(TimedSocket(self.connection, self.server.read_seconds))
         self.requestline, self.command, self.request_version = "", "", self.protocol_version
         self._refused = False
 

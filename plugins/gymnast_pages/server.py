@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 import secrets
 from http import HTTPStatus
@@ -12,10 +13,11 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from gymnast_core.errors import ConfigError
+from gymnast_pages.timed import TimedSocket, TooSlow
 
 HOST = "127.0.0.1"
 READ_SECONDS = 10.0
-"""Time a client has between two packets of its request."""
+"""Time a client has to send its whole request, and to take an answer."""
 PAGES = ("report.html", "evaluation.html", "probe.html", "confusion.html", "index.html")
 """Pages that commands write, the first ones to be shown first."""
 TYPES = {
@@ -55,9 +57,9 @@ class FolderServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, read_seconds: float = READ_SECONDS) -> None:
         """Raises `ConfigError` if the port is taken."""
-        self.folder = folder.resolve()
+        self.folder, self.read_seconds = folder.resolve(), read_seconds
         self.token = secrets.token_urlsafe(18)
         try:
             super().__init__((HOST, port), _Handler)
@@ -88,7 +90,17 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     server: FolderServer
     server_version, sys_version = "gymnast", ""
-    timeout = READ_SECONDS
+
+    def setup(self) -> None:
+        self.timeout = self.server.read_seconds
+        super().setup()
+        self.rfile = io.BufferedReader(TimedSocket(self.connection, self.server.read_seconds))
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except TooSlow:
+            self.close_connection = True
 
     def do_GET(self) -> None:
         try:

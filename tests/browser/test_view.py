@@ -6,9 +6,11 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +149,23 @@ def test_ctrl_c_ends_the_command(run: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert process.returncode == 0 and "Traceback" not in said and "Ended." in said
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\nX: "])
+def test_a_client_that_trickles_or_stops_is_cut_off(run: Path, sent: bytes) -> None:
+    with FolderServer(run, read_seconds=0.5) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+            connection.sendall(sent)
+            began, ended = time.monotonic(), False
+            connection.settimeout(0.1)
+            while not ended and time.monotonic() - began < 8:
+                try:
+                    connection.sendall(b"x")
+                    ended = connection.recv(4096) == b""
+                except TimeoutError:
+                    continue
+                except OSError:
+                    ended = True
+            assert ended
+        server.shutdown()
