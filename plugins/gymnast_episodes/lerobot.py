@@ -25,6 +25,8 @@ from gymnast_episodes.video import read_chosen, video_index
 
 STATE = "observation.state"
 """Where LeRobot keeps a robot's own readings."""
+_RATE = 0.1
+"""Share by which an episode may have been recorded faster or slower than the dataset says."""
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
@@ -137,6 +139,13 @@ class _Source:
                 f"{rows.path} has {len(chosen_T)} rows of episode {entry.index}, but the metadata says {entry.length} "
                 f"frames. {REPAIR}"
             )
+        if rows.timestamp_N is not None and len(chosen_T) > 1:
+            passed, expected = np.ptp(rows.timestamp_N[chosen_T]), (len(chosen_T) - 1) / self._info.fps
+            if not abs(passed - expected) <= _RATE * expected:
+                raise DataError(
+                    f"{rows.path}: the timestamps of episode {entry.index} span {passed:.3f} s; {entry.length} frames "
+                    f"at the {self._info.fps:g} a second of meta/info.json span {expected:.3f} s. {REPAIR}"
+                )
         return chosen_T
 
     def _checked(self, entry: Entry, rows: Columns, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
