@@ -92,8 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "gymnast", ""
 
     def setup(self) -> None:
-        self.timeout = self.server.read_seconds
         super().setup()
+        self.connection.settimeout(self.server.read_seconds)
         self.rfile = io.BufferedReader(TimedSocket(self.connection, self.server.read_seconds))
 
     def handle_one_request(self) -> None:
