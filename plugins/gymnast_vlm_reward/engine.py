@@ -127,6 +127,24 @@ class Engine:
         self._flying[question.key] = task
         return await task
 
+    async def probe(self, question: Question, fresh_s: float) -> tuple[list[Answer], float]:
+        """Ask a question once, unless it was answered in the last `fresh_s` seconds; the answers and the cost in USD.
+
+        Two answers are asked for where one request brings several: that it does is found out, too. Raises `AskError`.
+        """
+        while not self.store.claim(question.key):
+            await asyncio.sleep(_POLL)
+        try:
+            age = self.store.age(question.key)
+            if age is not None and 0.0 <= age < fresh_s:
+                return self.store.answers(question.key), 0.0
+            parts = await asyncio.to_thread(question.parts)
+            known = len(self.store.answers(question.key))
+            cost = await self._ask(question, parts, min(2, self.provider.answers_per_request), known, Batch())
+            return self.store.answers(question.key)[known:], cost
+        finally:
+            self.store.release(question.key)
+
     async def _collect_and_land(self, question: Question, batch: Batch) -> Votes:
         try:
             return await self._collect(question, batch)

@@ -35,7 +35,7 @@ class OpenAIProvider(Provider):
         self._config, self._token_field = config, token_field
         self._mask = connection.mask
         self._unsupported = Unsupported(config)
-        self._tried_one = False
+        self._knows_number = False
         self._wire = connection.wire(self._headers(connection))
 
     async def ask(self, question: Question, parts: Parts, count: int, first: int) -> Reply:
@@ -49,7 +49,9 @@ class OpenAIProvider(Provider):
                     return await self._ask_one(request)
                 self._adapt(error, request)
                 continue
-            return read_completion(body, self._mask)
+            reply = read_completion(body, self._mask)
+            self._knows_number = self._knows_number or len(reply.answers) > 1
+            return reply
 
     async def close(self) -> None:
         await self._wire.close()
@@ -80,7 +82,7 @@ class OpenAIProvider(Provider):
         """Whether it is worth to see, once, if a refusal without a name means the number of answers."""
         fields = [name for name in _FIELDS if name in request]
         wanted = "n" in request and error.status in (400, 422, 501) and self._unsupported.field(error, fields) is None
-        first, self._tried_one = wanted and not self._tried_one, self._tried_one or wanted
+        first, self._knows_number = wanted and not self._knows_number, self._knows_number or wanted
         return first
 
     async def _ask_one(self, request: Mapping[str, Any]) -> Reply:

@@ -126,7 +126,8 @@ def _json_objects(text: str) -> list[dict[str, object]]:
 
     Raises `Unreadable` for a broken object that speaks of a score, or may be around one: what it would say is unknown.
     """
-    found, failures, depth, done = [], 0, 0, 0
+    found, depth, done = [], 0, 0
+    failures: list[int] = []
     start = text.find("{")
     while start >= 0:
         # Braces that belong to no object: one that is still open makes whatever follows a part of it.
@@ -135,9 +136,9 @@ def _json_objects(text: str) -> list[dict[str, object]]:
         try:
             item, done = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            failures += 1
-            if failures > _MOST_FAILURES or _SCORE_KEY.search(text, start, _close(text, start)):
-                raise Unreadable(f"broken JSON in {_quote(text)}") from None
+            failures.append(start)
+            if len(failures) > _MOST_FAILURES:
+                break
             depth, done = depth + 1, start + 1
         else:
             if depth:
@@ -145,6 +146,9 @@ def _json_objects(text: str) -> list[dict[str, object]]:
             if "score" in item:
                 found.append(item)
         start = text.find("{", done)
+    closes = _closes(text) if failures else {}
+    if len(failures) > _MOST_FAILURES or any(_SCORE_KEY.search(text, i, closes.get(i, len(text))) for i in failures):
+        raise Unreadable(f"broken JSON in {_quote(text)}")
     return found
 
 
@@ -154,14 +158,16 @@ def _depth_after(text: str, depth: int) -> int:
     return depth
 
 
-def _close(text: str, start: int) -> int:
-    """Where the brace at `start` is closed, strings not looked at; the end of the text if it is not."""
-    depth = 0
-    for brace in _BRACES.finditer(text, start):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return brace.end()
-    return len(text)
+def _closes(text: str) -> dict[int, int]:
+    """Where each brace that is closed is closed, strings not looked at."""
+    opened: list[int] = []
+    found = {}
+    for brace in _BRACES.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif opened:
+            found[opened.pop()] = brace.end()
+    return found
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

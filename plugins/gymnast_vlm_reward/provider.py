@@ -86,9 +86,9 @@ class Question:
         text = self.prompt.system + "".join(self.texts)
         plain = sum(letter.isascii() for letter in text)
         # Three letters a token is more than English needs, and of other scripts no byte makes more than one; the rest
-        # are the schema and the message's frame.
+        # are the schema, the message's frame, and what a vendor adds of its own for a tool (Anthropic: about 350).
         others = len(text.encode("utf-8", "replace")) - plain
-        return each * len(self.indices) + (plain + numbers * len(self.indices)) // 3 + others + 200
+        return each * len(self.indices) + (plain + numbers * len(self.indices)) // 3 + others + 600
 
 
 @dataclass(frozen=True)

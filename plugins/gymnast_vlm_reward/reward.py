@@ -208,11 +208,15 @@ class VLMReward(RewardModel):
 
     def is_readable(self, answer: Answer) -> bool:
         """Whether the answer holds a verdict."""
+        return self.fault_of(answer) is None
+
+    def fault_of(self, answer: Answer) -> str | None:
+        """Why the answer holds no verdict; None if it does."""
         try:
             _verdict(answer, self.prompt.scores)
-        except Unreadable:
-            return False
-        return True
+        except Unreadable as error:
+            return str(error)
+        return None
 
     def reward(self, question: Question, votes: Votes) -> Reward:
         """The reward that votes amount to."""

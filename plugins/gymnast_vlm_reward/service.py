@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts
+from gymnast_core.types import Rollout, Task
 from gymnast_vlm_reward.address import Address, find_proxy, read_address
 from gymnast_vlm_reward.config import KEY, ServiceConfig
 from gymnast_vlm_reward.engine import Engine
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.prices import find_price
-from gymnast_vlm_reward.provider import Provider
+from gymnast_vlm_reward.provider import AskError, Provider
 from gymnast_vlm_reward.reward import VLMReward
 from gymnast_vlm_reward.secrecy import Mask, Secret, read_key
 from gymnast_vlm_reward.store import Store
@@ -23,6 +28,10 @@ from gymnast_vlm_reward.wire import Wire
 
 log = logging.getLogger(__name__)
 
+_FRESH_S = 3600.0
+"""A judge that answered in the last hour is not asked again whether it does."""
+_PROBED: set[str] = set()
+"""Judges that answered in this process."""
 _TYPICAL_FRAMES = 41
 """A rollout of 40 control steps, for the estimate that is printed before the number of rollouts is known."""
 
@@ -58,6 +67,40 @@ class ServiceReward(VLMReward):
     @abstractmethod
     def make_provider(self, connection: Connection) -> Provider:
         """The client for the configured server."""
+
+    def attach(self, parts: Parts) -> None:
+        """Also asks the model once, before a run imagines anything. Raises `ConfigError` if it does not answer."""
+        super().attach(parts)
+        imagines = parts.world_model is not None and len(parts.tasks) > 0
+        if self.config.probe and imagines and parts.processes.leads:
+            self._probe(parts.tasks[0])
+
+    def _probe(self, task: Task) -> None:
+        place = json.dumps({**self.asked_of, "namespace": "", "key": self.config.api_key_env}, sort_keys=True)
+        if place in _PROBED:
+            return
+        first_frame = task.frames_TVHWC[-1:]
+        no_actions = torch.zeros(1, 1, 1)
+        question = self.question(Rollout(task, 0, first_frame, no_actions, no_actions, 1.0, task.cameras))
+        if question.fault is not None:
+            return
+        future = self._background.start(lambda: self.engine.probe(question, _FRESH_S))
+        try:
+            answers, cost = future.result()
+        except AskError as error:
+            raise ConfigError(
+                f"The judge {self.config.model!r} was asked one question before anything is imagined, and failed: "
+                f"{error} ({KEY}.probe=false starts without asking.)"
+            ) from None
+        except BaseException:
+            future.cancel()
+            raise
+        _PROBED.add(place)
+        faults = [fault for answer in answers if (fault := self.fault_of(answer)) is not None]
+        if len(faults) == len(answers):
+            log.warning("%s answers, but gave no verdict on a first question: %s.", self.config.model, faults[-1])
+        elif cost:
+            log.info("%s answers: asked once, %.4f USD.", self.config.model, cost)
 
     @property
     def structured(self) -> bool:

@@ -153,4 +153,4 @@ def test_a_judge_looks_at_the_camera_that_it_is_told_to(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"reward_model.args.camera: No camera 'wrst'. Did you mean 'wrist'"):
         misled.attach(Parts(world_model=World(), tasks=[task]))  # type: ignore[arg-type]
-    openai_judge(server, tmp_path, camera="wrist").attach(Parts(world_model=World(), tasks=[task]))  # type: ignore[arg-type]
+    openai_judge(server, tmp_path, camera="wrist", probe=False).attach(Parts(world_model=World(), tasks=[task]))  # type: ignore[arg-type]
