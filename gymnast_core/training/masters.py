@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.training.rounding import FINE, is_coarse, rounded, thresholds
 
 _AT_ONCE = 1 << 24
@@ -62,7 +62,7 @@ class MasterWeights:
                 group["params"][index] = pairs[parameter]
                 if parameter in optimizer.state:
                     state = optimizer.state.pop(parameter)
-                    optimizer.state[pairs[parameter]] = {key: _finer(value) for key, value in state.items()}
+                    optimizer.state[pairs[parameter]] = {key: finer(value) for key, value in state.items()}
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -87,27 +87,31 @@ class MasterWeights:
     def write(self) -> None:
         """After a step: the parameters become the rounded copies."""
         for live, master in self._masters.items():
-            _local(live).copy_(_rounded(master, live.dtype))
+            put(live, master)
 
     @contextmanager
     def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
-        """Let fine matrices show their values rounded to `dtype` meanwhile, for autocast, which would round to the
-        nearest: a loss would not see that they moved. Gradients are theirs. Parameters that are shared out stay as they
-        are."""
-        shown = [p for p in self._live if p.ndim >= 2 and not is_coarse(p.dtype) and not isinstance(p, DTensor)]
-        fine = [parameter.data for parameter in shown]
+        """Let fine matrices hold their values rounded to `dtype` meanwhile, for autocast, which would round to the
+        nearest: a loss would not see that they moved. Takes a second copy of them as long."""
+        # In place: FSDP2 knows where a parameter's numbers are.
+        shown = [_local(p.detach()) for p in self._live if p.ndim >= 2 and not is_coarse(p.dtype)]
+        fine = [values.clone() for values in shown]
         try:
-            for parameter in shown:
-                parameter.data = _rounded(parameter.data, dtype, kept_in=parameter.dtype)
+            for values in shown:
+                values.copy_(_rounded(values, dtype, kept_in=values.dtype))
             yield
         finally:
-            for parameter, values in zip(shown, fine, strict=True):
-                parameter.data = values
+            for values, kept in zip(shown, fine, strict=True):
+                values.copy_(kept)
+
+    def of(self, parameter: nn.Parameter) -> Tensor:
+        """The numbers that a parameter stands for, in float32 or finer."""
+        return finer(self._masters.get(parameter, parameter).detach())
 
     def state_dict(self) -> dict[str, Any]:
         """The copies, whole, by the place of their parameter; of shared ones every process must ask."""
         places = enumerate(self._live)
-        return {"masters": {place: whole(self._masters[p].detach()) for place, p in places if p in self._masters}}
+        return {"masters": {place: _whole(self._masters[p].detach()) for place, p in places if p in self._masters}}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -123,16 +127,55 @@ class MasterWeights:
                     f"A snapshot holds a float32 copy of shape {tuple(saved.shape)} for trained parameter {place}, "
                     "which has none of that shape here. Resume with the policy, dtype and optimizer of the run."
                 )
-            master.copy_(shared_like(saved, master))
+            master.copy_(_shared_like(saved, master))
         self.write()
 
 
-def whole(x: Tensor) -> Tensor:
-    """A tensor that may be shared out, gathered."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+def refuse_coarse_statistics(network: nn.Module) -> None:
+    """Raise `ConfigError` for layers whose running statistics are of a coarse dtype, in which they stand still."""
+    for name, module in network.named_modules():
+        mean = getattr(module, "running_mean", None)
+        if isinstance(mean, Tensor) and is_coarse(mean.dtype):
+            dtype = str(mean.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"{type(module).__name__} {name!r} keeps running statistics in {dtype}, in which they stand still: a "
+                "step changes them by less than the distance between two numbers. Keep that layer in float32."
+            )
 
 
-def shared_like(x: Tensor, like: Tensor) -> Tensor:
+@torch.no_grad()
+def put(live: Tensor, fine: Tensor) -> None:
+    """Write numbers into a tensor, by thresholds if they are finer than its dtype."""
+    coarser = is_coarse(live.dtype) and not is_coarse(fine.dtype)
+    _local(live).copy_(_rounded(fine, live.dtype) if coarser else _local(fine))
+
+
+def gathered_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with whole tensors; of parameters that are shared out, every process must ask."""
+    found = optimizer.state_dict()
+    state = {place: {key: _whole(x) for key, x in values.items()} for place, values in found["state"].items()}
+    return {**found, "state": state}
+
+
+def restore_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Continue from `gathered_state`: each process takes its part."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {}
+    for place, values in saved["state"].items():
+        like = held[place]
+        state[place] = {
+            key: _shared_like(x, like) if isinstance(x, Tensor) and x.shape == like.shape else x
+            for key, x in values.items()
+        }
+    optimizer.load_state_dict({**saved, "state": state})
+
+
+def _whole(x: Any) -> Any:
+    """A tensor that may be shared out, gathered in host memory: all of them would not fit beside the parts."""
+    return x.full_tensor().cpu() if isinstance(x, DTensor) else x
+
+
+def _shared_like(x: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that every process has, shared out as `like` is."""
     x = x.to(like.device)
     if not isinstance(like, DTensor):
@@ -140,22 +183,22 @@ def shared_like(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _rounded(master: Tensor, dtype: torch.dtype, kept_in: torch.dtype | None = None) -> Tensor:
-    """What this process holds of a copy, as numbers of `dtype` (kept in another, if so); contiguous.
+def _rounded(x: Tensor, dtype: torch.dtype, kept_in: torch.dtype | None = None) -> Tensor:
+    """What this process holds of float32 numbers, as those of `dtype` (kept in another, if so); contiguous.
 
     Made in pieces, and the thresholds drawn again each time: both would take as much memory as the weights.
     """
-    fine = _local(master).contiguous().view(-1)
+    fine = _local(x).contiguous().view(-1)
     found = torch.empty_like(fine, dtype=kept_in or dtype)
     for number, (now, piece) in enumerate(zip(found.split(_AT_ONCE), fine.split(_AT_ONCE), strict=True)):
         now.copy_(rounded(piece, dtype, thresholds(len(piece), piece.device, number)))
-    return found.view(_local(master).shape)
+    return found.view(_local(x).shape)
 
 
 def _local(x: Tensor) -> Tensor:
     return x.to_local() if isinstance(x, DTensor) else x
 
 
-def _finer(value: Any) -> Any:
-    """A value of an optimizer's state, as it is kept for a float32 parameter."""
+def finer(value: Any) -> Any:
+    """A coarse tensor in float32; anything else as it is."""
     return value.to(FINE) if isinstance(value, Tensor) and is_coarse(value.dtype) else value

@@ -20,13 +20,21 @@ from gymnast_core.interfaces import Policy, RewardModel, WorldModel
 from gymnast_core.processes import Processes
 from gymnast_core.runs.snapshot import save_snapshot
 from gymnast_core.seeds import seeded_generator, skip_episodes
+from gymnast_core.training.masters import (
+    MasterWeights,
+    finer,
+    gathered_state,
+    put,
+    refuse_coarse_statistics,
+    restore_state,
+)
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
 from gymnast_fit.optimizers import build_optimizers, learning_rate_factor, moving_average
 from gymnast_fit.processes import own_microbatches
-from gymnast_fit.sharding import Shards, restore_optimizers, whole, whole_optimizer, whole_weights
+from gymnast_fit.sharding import Shards, whole, whole_weights
 from gymnast_fit.validation import measure
 
 Fitted = WorldModel | Policy | RewardModel
@@ -56,9 +64,16 @@ class FitModule(lightning.LightningModule):
         self.network = component.module()
         self._component, self._config, self._folder, self._validation = component, config, folder, validation
         self._tell_metrics, self._precision, self._processes = tell_metrics, precision, Processes()
+        refuse_coarse_statistics(self.network)
         self.average: AveragedModel | None = None
         if config.fit.ema > 0:
             self.average = moving_average(self.network, config.fit.ema)
+            for parameter in self.average.parameters():
+                # A coarse average would stand still: it moves by less than a thousandth at a step.
+                parameter.data = finer(parameter.data)
+        self.masters = MasterWeights([])
+        """Float32 copies of what is trained in a coarser dtype."""
+        self._saved_masters: Mapping[str, Any] | None = None
         self.step = self._saved_step = 0
         self.sharded = False
         """Whether each process holds a part of the weights."""
@@ -88,15 +103,18 @@ class FitModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self.network.train()
+        self.masters = MasterWeights([p for p in self.network.parameters() if p.requires_grad])
+        for optimizer in self._optimizers():
+            self.masters.adopt(optimizer)
         states, self._optimizer_states = self._optimizer_states, None
         if states is None:
             return
         with _fitting_snapshot(self._folder):
-            if self.sharded:
-                restore_optimizers(self.network, self._optimizers(), states)
-                return
             for optimizer, state in zip(self._optimizers(), states, strict=True):
-                optimizer.load_state_dict(state)
+                restore_state(optimizer, state)
+            if self._saved_masters is not None:
+                self.masters.load_state_dict(self._saved_masters)
+                self._saved_masters = None
 
     def on_train_start(self) -> None:
         # Lightning's own handler talks to the other processes wherever it interrupts, even inside a collective.
@@ -105,8 +123,10 @@ class FitModule(lightning.LightningModule):
 
     def training_step(self, batch: list[Episode | Unreadable], batch_idx: int) -> None:
         loop, step, optimizers = self._config.fit, self.step, self._optimizers()
-        loss = self._add_gradients(readable(batch))
-        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), loop.max_grad_norm))
+        self.masters.follow()
+        with self._coarse_weights():
+            loss = self._add_gradients(readable(batch))
+        norm = whole(nn.utils.clip_grad_norm_(self.masters.stepped, loop.max_grad_norm))
         if not torch.isfinite(norm):
             if not self.trainer.is_global_zero:
                 raise SystemExit(2)  # every process finds the same norm, and the leader says so
@@ -120,8 +140,9 @@ class FitModule(lightning.LightningModule):
                 group["lr"] = rate * learning_rate_factor(step, loop)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.masters.write()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.update_parameters(_Fine(self.network, self.masters))
         if self.trainer.is_global_zero:
             self._tally.add({"grad_norm": Metric(norm)})
         self.step += 1
@@ -154,6 +175,7 @@ class FitModule(lightning.LightningModule):
                 loss = self._component.training_loss(part, generator=generator)
             if loss.total.requires_grad:
                 self.manual_backward(loss.total * factor)
+            self.masters.take_gradients()
             self._tally.add({"loss": Metric(loss.mean.detach(), loss.weight), **loss.metrics})
             weight += float(loss.weight)
             total += float(loss.total.detach())
@@ -166,7 +188,7 @@ class FitModule(lightning.LightningModule):
                 "say what the component is to learn. Choose episodes that do, e.g. with success or outcomes for a "
                 "reward model."
             )
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        trained = self.masters.stepped
         for parameter in trained:
             if parameter.grad is not None:
                 parameter.grad.div_(whole_weight)
@@ -179,6 +201,10 @@ class FitModule(lightning.LightningModule):
         if self._precision != "bf16-mixed":
             return nullcontext()
         return torch.autocast(next(self.network.parameters()).device.type, dtype=torch.bfloat16)
+
+    def _coarse_weights(self) -> AbstractContextManager[Any]:
+        """What autocast is to see of the weights."""
+        return self.masters.computing_in(torch.bfloat16) if self._precision == "bf16-mixed" else nullcontext()
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
         # The leader decides for all after its step; a second SIGTERM does not wait for that.
@@ -251,20 +277,21 @@ class FitModule(lightning.LightningModule):
     def use_average(self) -> None:
         """Put the averaged weights into the network."""
         if self.average is not None:
-            self.network.load_state_dict(self.average.module.state_dict())
+            own, averaged = self.network.state_dict(), self.average.module.state_dict()
+            for name, x in own.items():
+                put(x, averaged[name])
 
     def full_state(self) -> dict[str, Any]:
         """Everything that the next step, and the next row of the log, depend on."""
         if self.sharded:
             self.gathered = whole_weights(self.network)
-            optimizers = [whole_optimizer(self.network, optimizer) for optimizer in self._optimizers()]
-        else:
-            optimizers = [optimizer.state_dict() for optimizer in self._optimizers()]
+        optimizers = [gathered_state(optimizer) for optimizer in self._optimizers()]
         return {
             "step": self.step,
             "network": self.gathered if self.sharded else dict(self.network.state_dict()),
             "average": None if self.average is None else dict(self.average.state_dict()),
             "optimizers": optimizers,
+            "weights": self.masters.state_dict(),
             "component": self._component.state_dict() if keeps_state(self._component) else {},
             "tally": self._tally.state_dict(),
             "seconds": self._seconds(),
@@ -279,7 +306,7 @@ class FitModule(lightning.LightningModule):
             if keeps_state(self._component):
                 self._component.load_state_dict(state["component"])
             self.step = self._saved_step = int(state["step"])
-            self._optimizer_states = state["optimizers"]
+            self._optimizer_states, self._saved_masters = state["optimizers"], state.get("weights")
             self._tally = Tally()
             if leader:  # the tally holds what all processes had measured
                 self._tally.load_state_dict(state["tally"])
@@ -288,6 +315,21 @@ class FitModule(lightning.LightningModule):
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = self.optimizers(use_pl_optimizer=False)
         return list(optimizers) if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+
+
+class _Fine(nn.Module):
+    """A network whose parameters are float32 or finer: what a moving average is to be of."""
+
+    def __init__(self, network: nn.Module, masters: MasterWeights) -> None:
+        super().__init__()
+        self._seen = (network, masters)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        network, masters = self._seen
+        return (masters.of(parameter) for parameter in network.parameters())
+
+    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        return self._seen[0].buffers()
 
 
 @contextmanager

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -45,19 +41,6 @@ def whole_weights(network: nn.Module) -> dict[str, Tensor]:
     """All weights, in host memory of the leader; {} elsewhere. Every process calls this."""
     weights: dict[str, Any] = get_model_state_dict(network, options=_WHOLE)
     return weights
-
-
-def whole_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state by parameter name, in host memory of the leader; {} elsewhere. Every process calls this."""
-    return dict(get_optimizer_state_dict(network, optimizer, options=_WHOLE))
-
-
-def restore_optimizers(
-    network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]]
-) -> None:
-    """Give each process its part of what `whole_optimizer` saved."""
-    for optimizer, state in zip(optimizers, states, strict=True):
-        set_optimizer_state_dict(network, optimizer, state, options=StateDictOptions(full_state_dict=True))
 
 
 def whole(x: Tensor) -> Tensor:

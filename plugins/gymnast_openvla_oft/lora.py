@@ -63,7 +63,7 @@ def add_lora(
         parameter.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         _start(name, layer, (adapter or {}).get(name), generator)
         if is_coarse(layer.base_layer.weight.dtype):
             layer.forward = partial(_fine_sum, layer)
