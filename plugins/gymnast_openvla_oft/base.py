@@ -40,13 +40,14 @@ from gymnast_openvla_oft.checkpoint import (
     read_unmerged,
     save_checkpoint,
 )
+from gymnast_openvla_oft.components import optional_part
 from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, MAX_IMAGES, Parts, find_facts
 from gymnast_openvla_oft.features import FeatureStore
 from gymnast_openvla_oft.images import PREPARATIONS, ImageProcessor
 from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, joined
 from gymnast_openvla_oft.initialise import initialise
 from gymnast_openvla_oft.lora import continued, default_alpha
-from gymnast_openvla_oft.model import Inputs, OFTModel
+from gymnast_openvla_oft.model import Inputs, ModelShape, OFTModel
 from gymnast_openvla_oft.needs import find_needs, find_parts, needs_of
 from gymnast_openvla_oft.normalisation import BOUNDS, OFT_EPSILON, Normaliser, choose_statistics, count_readings
 from gymnast_openvla_oft.processor import Processor
@@ -268,12 +269,25 @@ class CheckpointPolicy(Policy):
         if source is None:
             model = initialise(shape, seed=seed, attention=config.attention).to(dtype)
         else:
+            self._tell_new(source, shape, weights)
             model = load_model(
                 shape, weights, where=source.directory, attention=config.attention, dtype=dtype, seed=seed
             )  # fmt: skip
         under = config.checkpoint if source is None or source.base is None else str(source.base)
         apply_tuning(model, config.train, adapter=kept, base=under)
         return model
+
+    def _tell_new(self, source: Source, shape: ModelShape, weights: Mapping[str, Tensor]) -> None:
+        """Log which parts were asked for and are not in the checkpoint."""
+        wanted = {"action_head": shape.regression_dim, "proprio_projector": shape.proprio_dim}
+        wanted["film"] = shape.dino.film_width
+        there = {optional_part(name) for name in weights}
+        if new := [name for name, size in wanted.items() if size and name not in there]:
+            logger.warning(
+                "%s has no %s: it starts from initial weights, and is of no use before it is trained.",
+                source.directory,
+                " and no ".join(new),
+            )
 
     def _read(self, source: Source) -> tuple[dict[str, Tensor], dict[str, Factors]]:
         """Weights of a checkpoint, and the LoRA factors that go on learning; the others are merged."""

@@ -74,6 +74,13 @@ def test_a_projector_that_is_lacking(words: Path) -> None:
             build(config(words))
 
 
+def test_parts_that_are_new_are_told(words: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A projector that was left behind would be a random one otherwise, without a word."""
+    with caplog.at_level(logging.WARNING):
+        OpenVLAOFT(config(words, proprio=True, film=True))
+    assert "has no proprio_projector and no film: it starts from initial weights" in caplog.text
+
+
 def test_extremes_alone_tell_the_number_of_readings(words: Path) -> None:
     """ALOHA's statistics; the quantiles may be left out."""
     add_component(words, "proprio_projector", golden_component("libero_l1_proprio_projector"))
