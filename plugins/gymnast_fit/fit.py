@@ -115,6 +115,11 @@ def _lead(
         tell("gymnast_metrics", events.StepDone(config, folder, step, parts, metrics))
 
     module = FitModule(component, config, folder, held_out, tell_metrics, precision_of(config.trainer))
+    if 0 < config.fit.steps < config.fit.warmup_steps:
+        logger.warning(
+            "fit.warmup_steps is %d of fit.steps %d: the learning rate never reaches its peak. Lower fit.warmup_steps.",
+            config.fit.warmup_steps, config.fit.steps,
+        )  # fmt: skip
     title, total = f"Fitting {config.component[1].name}", config.fit.steps
     done = _resumed(module, state, leader=True)
     tell("gymnast_run_started", events.RunStarted(config, folder, done, parts, title, total, "step"))

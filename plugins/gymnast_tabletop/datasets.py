@@ -175,7 +175,9 @@ class TabletopEpisodes(Dataset):
                 )
             )
         starts = np.cumsum([0] + [len(part) for part in parts])
-        return Lazy(int(starts[-1]), partial(_item, parts, starts))
+        episodes = Lazy(int(starts[-1]), partial(_item, parts, starts))
+        episodes.frames = [part.frames for part in parts for _ in range(len(part))]
+        return episodes
 
 
 def _item(parts: Sequence[Sequence[Episode]], starts: np.ndarray, index: int) -> Episode:

@@ -74,7 +74,7 @@ class Crops(Sequence[Episode]):
     ) -> None:
         self._folder = folder
         frames = folder.frames_NTHWC.shape[1]
-        self._window = window or frames
+        self._window = self.frames = window or frames
         if self._window > frames:
             raise DataError(f"{folder.name} has {frames} frames an episode; window is {window}. Set a smaller window.")
         offsets = frames - self._window + 1

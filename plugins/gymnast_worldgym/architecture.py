@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from gymnast_core.config.ranges import AnyNumber, Choices, Range, check_values
+from gymnast_core.config.ranges import AnyNumber, check_values
 from gymnast_core.errors import ConfigError
 from gymnast_episodes.robots import robot
-from gymnast_worldgym.codec import CODECS, Codec
+from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
-from gymnast_worldgym.schedule import TIMESTEPS
-
-# Upper bounds only keep a slip of the finger from asking for more memory than there is.
-Pixels = Annotated[int, Range(least=1, most=2**14)]
-Channels = Annotated[int, Range(least=1, most=2**12)]
-Patch = Annotated[int, Range(least=1, most=2**10)]
-Width = Annotated[int, Range(least=4, most=2**16)]
-Layers = Annotated[int, Range(least=1, most=2**10)]
-Heads = Annotated[int, Range(least=1, most=2**12)]
-ActionWidth = Annotated[int, Range(least=1, most=2**12)]
-Window = Annotated[int, Range(least=2, most=10_000)]
-"""Frames: at least a context frame and a new one."""
-Rope = Annotated[str, Choices("standard", "pixel")]
-Prediction = Annotated[str, Choices("v", "x0", "flow")]
-CodecName = Annotated[str, Choices(*CODECS)]
-Alignment = Annotated[str, Choices("previous", "same")]
-DenoisingSteps = Annotated[int, Range(least=1, most=TIMESTEPS)]
-Guidance = Annotated[float, Range(above=0, most=1000)]
-"""At 0 the actions would have no effect."""
-Level = Annotated[int, Range(least=0, below=TIMESTEPS)]
-Horizon = Annotated[int, Range(least=1, below=10_000)]
+from gymnast_worldgym.quantities import (
+    ActionWidth,
+    Alignment,
+    Channels,
+    CodecName,
+    DenoisingSteps,
+    Guidance,
+    Heads,
+    Horizon,
+    Layers,
+    Level,
+    Patch,
+    Pixels,
+    Prediction,
+    Rope,
+    Width,
+    Window,
+)
 
 
 @dataclass(frozen=True)

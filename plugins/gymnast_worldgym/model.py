@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gymnast_worldgym.blocks import Block, Layer, Linear, Step, modulated
 from gymnast_worldgym.cache import Span, TemporalCache
 from gymnast_worldgym.compiling import require_compiler
+from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Patch, Rope, Width
 from gymnast_worldgym.rope import spatial_table, temporal_table
 
 TIMESTEP_FEATURES = 256
@@ -62,19 +63,19 @@ class DiT(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        channels: int = 3
+        channels: Channels = 3
         """Latent channels C."""
-        patch_size: int = 8
+        patch_size: Patch = 8
         """Side of a square patch, latent pixels."""
-        dim: int = 192
+        dim: Width = 192
         """Token width D."""
-        layers: int = 4
+        layers: Layers = 4
         """Layers of one spatial and one temporal block each."""
-        heads: int = 6
+        heads: Heads = 6
         """Attention heads; D / heads must be a multiple of 4 (two rotary axes of pairs)."""
-        action_dim: int = 10
+        action_dim: ActionWidth = 10
         """Model action width A."""
-        rope: str = "standard"
+        rope: Rope = "standard"
         """Spatial rotary positions: standard or pixel."""
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:

@@ -70,7 +70,8 @@ def _sections(whole: JsonObject) -> Sections:
             f"{whole.place} describes no WorldGym model (no architecture). Give the folder that `gymnast fit` wrote."
         )
     _check_names(whole, PARTS)
-    needed = ("architecture", "sampling")
+    learned = whole.object("architecture").values.get("codec") == "autoencoder-kl"
+    needed = ("architecture", "sampling", *(["autoencoder"] if learned else []))
     sections = {
         name: _values(whole.object(name), part) for name, part in PARTS.items() if name in needed or name in whole
     }

@@ -19,7 +19,13 @@ from gymnast_core.types import Episode, LossSum, Metric, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
-from gymnast_worldgym.architecture import (
+from gymnast_worldgym.architecture import as_dict
+from gymnast_worldgym.codec import Codec, PixelCodec
+from gymnast_worldgym.facts import settle
+from gymnast_worldgym.memory import memory_plan
+from gymnast_worldgym.model import DiT
+from gymnast_worldgym.noise import Noise, generator_noise
+from gymnast_worldgym.quantities import (
     ActionWidth,
     Alignment,
     Channels,
@@ -36,13 +42,7 @@ from gymnast_worldgym.architecture import (
     Rope,
     Width,
     Window,
-    as_dict,
 )
-from gymnast_worldgym.codec import Codec, PixelCodec
-from gymnast_worldgym.facts import settle
-from gymnast_worldgym.memory import memory_plan
-from gymnast_worldgym.model import DiT
-from gymnast_worldgym.noise import Noise, generator_noise
 from gymnast_worldgym.sampling import Sampler
 from gymnast_worldgym.schedule import noise_process
 from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips
