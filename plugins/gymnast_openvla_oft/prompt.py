@@ -52,6 +52,8 @@ class PromptEncoder:
     def ids(self, instruction: str) -> list[int]:
         """Token ids of an instruction's prompt, BOS first, the lone space last."""
         if instruction not in self._known:
+            if any("\ud800" <= letter <= "\udfff" for letter in instruction):
+                raise DataError(f"The instruction {instruction[:60]!r} holds half a character, which no text does.")
             ids = self._plain.encode(prompt(instruction)).ids
             if ids[:1] != [BEGIN_TOKEN]:
                 raise CheckpointError("The tokenizer does not begin a prompt with BOS (id 1), as Llama's does.")

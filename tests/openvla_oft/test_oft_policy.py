@@ -153,6 +153,10 @@ class TestErrors:
         with pytest.raises(DataError, match="one instruction an episode"):
             policy.act(replace(observation(), instructions=()))
 
+    def test_half_a_character(self, policy: OpenVLAOFT) -> None:
+        with pytest.raises(DataError, match="half a character"):
+            policy.act(replace(observation(), instructions=("push \ud83d", "push", "open it")))
+
     def test_too_long_a_prompt(self, policy: OpenVLAOFT) -> None:
         seen = observation()
         policy.act(replace(seen, instructions=("push " * 1900,) * 3))
