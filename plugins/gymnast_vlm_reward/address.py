@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 import urllib.request
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from gymnast_vlm_reward.secrecy import secrets_in_address
 
 QUERY = ("api-version",)
 """Parameters that a base URL may have: Azure's. Whatever else stands in a query may be a secret."""
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?")
 _PROXIES = ("http", "https", "socks5", "socks5h")
 
 
@@ -54,15 +56,18 @@ def read_address(text: str, key: str, endpoint: str) -> Address:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{key} is no address (host or port cannot be read). {_EXAMPLE}") from error
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    # Even where it is not read as such: a password with a slash in it ends the host for the reader, not for its owner.
+    if "@" in text:
         raise ConfigError(
             f"{key} holds a user or password, which would be written to the run folder. Leave it out, put the key into "
             "an environment variable and name that in reward_model.args.api_key_env."
         )
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{key} must begin with http:// or https:// and name a host. {_EXAMPLE}")
+    if not _HOST.fullmatch(host):
+        raise ConfigError(f"{key} names no host that can be. {_EXAMPLE}")
     if parts.fragment:
         raise ConfigError(f"{key} holds a fragment (#…), which no server is sent. {_EXAMPLE}")
     try:

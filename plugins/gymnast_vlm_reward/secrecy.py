@@ -135,13 +135,15 @@ def secrets_in_address(address: str) -> list[str]:
 
 
 def _patterns(secret: str) -> list[str]:
-    # The longest first: the pattern of a part must not leave the rest standing.
-    found = [_escaped(secret)]
-    if len(secret) >= 2 * HEAD:
-        found.append(_escaped(secret[:HEAD]) + _TAIL)
     data = secret.encode()
-    found += [_encoded(core) for offset in range(3) if len(core := _core(data, offset)) >= LEAST]
-    return [*found, _WRAP.join(f"(?i:{byte:02x})" for byte in data)]
+    cores = [core for offset in range(3) if len(core := _core(data, offset)) >= LEAST]
+    digits = [f"(?i:{byte:02x})" for byte in data]
+    found = [_escaped(secret), *map(_encoded, cores), _WRAP.join(digits)]
+    if len(secret) >= 2 * HEAD:
+        heads = [_escaped(secret[:HEAD]), *(_encoded(core[:HEAD]) for core in cores), _WRAP.join(digits[:HEAD])]
+        # After the wholes: the pattern of a part must not leave the rest standing.
+        found += [head + _TAIL for head in heads]
+    return found
 
 
 def _core(data: bytes, offset: int) -> str:
@@ -153,7 +155,7 @@ def _core(data: bytes, offset: int) -> str:
 def _encoded(core: str) -> str:
     """A pattern of a base64 text of either alphabet, wrapped or in a URL."""
     either = {"+": r"(?:[+-]|%2[Bb])", "/": r"(?:\\{0,31}/|_|%2[Ff])"}
-    return _WRAP.join(either.get(letter, letter) for letter in core)
+    return f"(?i:{_WRAP.join(either.get(letter, letter) for letter in core)})"
 
 
 def _escaped(text: str) -> str:

@@ -70,7 +70,7 @@ class Wire:
             async with self._open().stream(
                 "POST", self._address.url(path), content=content, headers=self._headers
             ) as response:
-                received = await _received(response)
+                received = await _received(response, self.mask)
         except httpx2.TimeoutException as error:
             raise AskError("The request timed out.", retry=True, doubtful=not isinstance(error, _UNSENT)) from None
         except httpx2.TransportError as error:
@@ -114,7 +114,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
 
 
-async def _received(response: httpx2.Response) -> bytes:
+async def _received(response: httpx2.Response, mask: Mask) -> bytes:
     """The body, decompressed, as far as it is no longer than what an answer may be."""
     parts, size = [], 0
     async for part in response.aiter_raw():
@@ -127,7 +127,8 @@ async def _received(response: httpx2.Response) -> bytes:
     if encoding in ("", "identity"):
         return content
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise AskError(f"The server encodes its answers ({encoding[:20]!r}), which was not asked for.", doubtful=True)
+        told = f"The server encodes its answers ({shown(encoding, mask)!r}), which was not asked for."
+        raise AskError(told, doubtful=True)
     try:
         decoder = zlib.decompressobj(_GZIP_TOO)
         content = decoder.decompress(content, MOST_BYTES)
