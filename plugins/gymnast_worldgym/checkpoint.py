@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gymnast_core.errors import CheckpointError
 from gymnast_worldgym import published
-from gymnast_worldgym.stored import Sections, as_metadata, check_same_model, read_config, read_metadata
+from gymnast_worldgym.stored import LATENTS_KEY, Sections, as_metadata, check_same_model, read_config, read_metadata
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,6 +32,8 @@ class Checkpoint:
     source: Path
     weights: Mapping[str, Tensor]
     config: Sections | None
+    latents: str | None = None
+    """Digest of the autoencoder on whose latents they were trained, where the file says it."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -49,14 +51,15 @@ def read(path: str | Path) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file.")
     if not path.is_dir():
-        return Checkpoint(path, _read_weights(path), _read_metadata(path))
+        return Checkpoint(path, _read_weights(path), *_read_metadata(path))
     config = read_config(path / CONFIG_FILE)
     weights_file = path / WEIGHTS_FILE
     if not weights_file.exists():
         raise CheckpointError(f"The checkpoint folder {path} has no {WEIGHTS_FILE}.")
     weights = _read_weights(weights_file)
-    check_same_model(config, _read_metadata(weights_file), path / CONFIG_FILE)
-    return Checkpoint(path, weights, config)
+    saved, latents = _read_metadata(weights_file)
+    check_same_model(config, saved, path / CONFIG_FILE)
+    return Checkpoint(path, weights, config, latents)
 
 
 def describe(path: str | Path) -> Checkpoint:
@@ -64,7 +67,7 @@ def describe(path: str | Path) -> Checkpoint:
     path = Path(path).expanduser()
     if not path.exists():
         return Checkpoint(path, {}, None)
-    config = read_config(path / CONFIG_FILE) if path.is_dir() else _read_metadata(path)
+    config = read_config(path / CONFIG_FILE) if path.is_dir() else _read_metadata(path)[0]
     file = path / WEIGHTS_FILE if path.is_dir() else path
     return Checkpoint(path, _read_shapes(file) if file.exists() else {}, config)
 
@@ -119,15 +122,18 @@ def _sizes(shapes: Mapping[str, Shape]) -> dict[str, int]:
     }
 
 
-def write(directory: Path, module: nn.Module, config: Sections) -> None:
-    """Write a checkpoint folder: a new one appears complete or not at all, an old one file by file."""
+def write(directory: Path, module: nn.Module, config: Sections, latents: str | None = None) -> None:
+    """Write a checkpoint folder: a new one appears complete or not at all, an old one file by file.
+
+    `latents` is the digest of the autoencoder on whose latents the module works.
+    """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         staging.chmod(0o755)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        save_file(weights, staging / WEIGHTS_FILE, metadata=as_metadata(config))
+        save_file(weights, staging / WEIGHTS_FILE, metadata=as_metadata(config, latents))
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if not directory.exists():
             staging.rename(directory)
@@ -158,11 +164,13 @@ def _read_shapes(path: Path) -> Mapping[str, Tensor]:
         return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
 
 
-def _read_metadata(path: Path) -> Sections | None:
+def _read_metadata(path: Path) -> tuple[Sections | None, str | None]:
+    """What the weights say of themselves, and the digest of their autoencoder."""
     if path.suffix != ".safetensors":
-        return None
+        return None, None
     with _opened(path) as file:
-        return read_metadata(file.metadata(), path)
+        metadata = file.metadata() or {}
+    return read_metadata(metadata, path), metadata.get(LATENTS_KEY)
 
 
 def _opened(path: Path) -> Any:

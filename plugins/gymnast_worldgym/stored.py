@@ -23,6 +23,9 @@ LATER = {"robot"}
 """Keys that earlier checkpoints lack, where the default says what they were."""
 METADATA_KEY = "gymnast_worldgym"
 
+LATENTS_KEY = "gymnast_worldgym_latents"
+"""Of the weights' metadata: digest of the autoencoder on whose latents they were trained."""
+
 Sections = Mapping[str, Mapping[str, Any]]
 
 
@@ -42,9 +45,9 @@ def read_metadata(metadata: Mapping[str, str] | None, path: Path) -> Sections | 
     return _sections(as_object(parse_json(text, place, CheckpointError), place, CheckpointError))
 
 
-def as_metadata(sections: Sections) -> dict[str, str]:
-    """What `read_metadata` reads."""
-    return {METADATA_KEY: json.dumps(sections)}
+def as_metadata(sections: Sections, latents: str | None) -> dict[str, str]:
+    """What `read_metadata` reads, and the digest of the autoencoder if there is one."""
+    return {METADATA_KEY: json.dumps(sections), **({} if latents is None else {LATENTS_KEY: latents})}
 
 
 def check_same_model(config: Sections, metadata: Sections | None, path: Path) -> None:

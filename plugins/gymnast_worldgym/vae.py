@@ -102,6 +102,16 @@ class AutoencoderCodec:
             digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def latents(self) -> str:
+        """Hexadecimal digest of what frames become: of the encoder's weights and the scaling. Decoders may differ."""
+        digest = hashlib.sha256(repr(float(self._scaling)).encode())
+        for name, tensor in sorted(self._vae.state_dict().items()):
+            if name.startswith(("encoder.", "quant_conv.")):
+                digest.update(name.encode())
+                digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     @torch.no_grad()
     def _moments(self, images_NHWC: Tensor) -> Moments:
         vae = self._vae.to(images_NHWC.device)

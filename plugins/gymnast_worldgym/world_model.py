@@ -189,6 +189,7 @@ class WorldGym(WorldModel):
         initial = None if saved else torch.Generator().manual_seed(config.seed)
         self.network = DiT(self.architecture.network(), initial)
         if saved is not None:
+            self._check_latents(saved)
             checkpoints.load_into(self.network, saved)
         self.network.to(_device(config.device)).eval()
         self.network.set_compute_dtype(_compute_dtype(config.compute_dtype, self.device))
@@ -310,12 +311,23 @@ class WorldGym(WorldModel):
         }
         if self.architecture.codec == "autoencoder-kl":
             config["autoencoder"] = as_dict(self.autoencoder.resolved())
-        checkpoints.write(Path(directory), self.network, config)
+        latents = self.codec.latents if isinstance(self.codec, AutoencoderCodec) else None
+        checkpoints.write(Path(directory), self.network, config, latents)
 
     def _build_codec(self) -> Codec:
         if self.architecture.codec == "autoencoder-kl":
             return AutoencoderCodec(self.autoencoder, self.config.latent_cache)
         return PixelCodec()
+
+    def _check_latents(self, saved: checkpoints.Checkpoint) -> None:
+        """Autoencoders of equal sizes (Stable Diffusion 3's and FLUX.1's) load in each other's place."""
+        if saved.latents is None or not isinstance(self.codec, AutoencoderCodec):
+            return
+        if self.codec.latents != saved.latents:
+            raise ConfigError(
+                f"vae {self.autoencoder.vae} is another autoencoder than the one on whose latents {saved.source} was "
+                "trained: its encoder's weights or its scaling_factor differ. Set vae to that one."
+            )
 
     def _check_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:

@@ -13,6 +13,7 @@ import worlds
 
 from gymnast_core.errors import DataError
 from gymnast_core.seeds import episode_generators
+from gymnast_core.short_episodes import long_enough
 from gymnast_core.types import Episode, one_camera
 from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, draw_times, pixel_weights
 from gymnast_worldgym.world_model import WorldGym
@@ -93,6 +94,17 @@ def test_an_episode_of_one_frame_weighs_nothing_and_is_named(caplog: pytest.LogC
     assert loss.total.item() == pytest.approx(whole.total.item() - second, rel=1e-4)
     with pytest.raises(DataError, match="No episodes"):
         worlds.world().training_loss([], generator=worlds.generator())
+
+
+def test_short_episodes_are_trained_on_as_far_as_they_go_or_left_out() -> None:
+    assert worlds.world().least_actions == 1
+    assert worlds.world(short_episodes="leave_out").least_actions == worlds.SIZE["window"] - 1
+    kept = long_enough(
+        [*worlds.moving_dot(2, length=4), *worlds.moving_dot(2, length=5)],
+        worlds.world(short_episodes="leave_out"),
+        "episodes",
+    )
+    assert [len(episode.frames_TVHWC) for episode in kept] == [5, 5]
 
 
 def test_the_mixture_of_noise_levels() -> None:

@@ -165,6 +165,27 @@ def test_the_autoencoder_is_neither_trained_nor_saved(tmp_path: Path, monkeypatc
     assert other.codec.fingerprint == model.codec.fingerprint
 
 
+def test_a_world_does_not_take_another_autoencoder_of_the_same_sizes(tmp_path: Path) -> None:
+    autoencoders.world().save(tmp_path / "world")
+
+    def load(change: dict[str, torch.Tensor], **config: Any) -> WorldGym:
+        folder = tmp_path / "other"
+        shutil.copytree(autoencoders.FOLDER, folder, dirs_exist_ok=True)
+        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+        save_file({**weights, **change}, folder / "diffusion_pytorch_model.safetensors")
+        about = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**about, **config}))
+        return WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "world"), vae=str(folder), device="cpu"))
+
+    weights = load_file(Path(autoencoders.FOLDER) / "diffusion_pytorch_model.safetensors")
+    encoder, decoder = ({name: weights[name] + 0.1} for name in ("encoder.conv_in.bias", "decoder.conv_out.bias"))
+    for change, config in ((encoder, {}), ({}, {"scaling_factor": 0.3611})):
+        with pytest.raises(ConfigError, match=r"other is another autoencoder than the one on whose latents .*world"):
+            load(change, **config)
+    # The same latents, shown by another decoder.
+    assert load(decoder).codec.channels == 16
+
+
 def test_another_autoencoder_has_another_fingerprint(tmp_path: Path) -> None:
     shutil.copytree(autoencoders.FOLDER, tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
