@@ -59,7 +59,7 @@ def readable(source: Checkable, episodes: Sequence[int], skip_bad: bool) -> dict
     every episode that is left out are logged.
     """
     found: dict[int, int] = {}
-    bad, progress = 0, _Progress(source.name, len(episodes))
+    bad, progress = 0, Progress(source.name, len(episodes), "checked (skip_bad reads each one once)")
     for number, episode in enumerate(episodes):
         try:
             frames = source.frames(episode)
@@ -91,11 +91,11 @@ def _check(source: Checkable, episode: int) -> None:
         raise DataError(fault)
 
 
-class _Progress:
-    """A line now and then: episodes checked, how many a second, and the time left."""
+class Progress:
+    """A line now and then: how many episodes are `what`, how many a second, and the time left."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._total = name, total
+    def __init__(self, name: str, total: int, what: str) -> None:
+        self._name, self._total, self._what = name, total, what
         self._began = self._told = time.monotonic()
         self._spoke = False
 
@@ -104,10 +104,11 @@ class _Progress:
         if not done or now - self._told < SECONDS_BETWEEN_LINES:
             return
         rate = done / (now - self._began)
-        line = "%s: %d of %d episodes checked, %.1f a second, %.0f s left (skip_bad reads each one once)."
-        log.warning(line, self._name, done, self._total, rate, (self._total - done) / rate)
+        line = "%s: %d of %d episodes %s, %.1f a second, %.0f s left."
+        log.warning(line, self._name, done, self._total, self._what, rate, (self._total - done) / rate)
         self._told, self._spoke = now, True
 
     def end(self) -> None:
         if self._spoke:
-            log.warning("%s: %d episodes checked in %.0f s.", self._name, self._total, time.monotonic() - self._began)
+            seconds = time.monotonic() - self._began
+            log.warning("%s: %d episodes %s in %.0f s.", self._name, self._total, self._what, seconds)

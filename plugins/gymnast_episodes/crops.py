@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gymnast_core.config.ranges import Choices, Count, Range, Seed
+from gymnast_core.config.ranges import Choices, Range, Seed
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.checking import put_off, readable
-from gymnast_episodes.images import check_size, resize
+from gymnast_episodes.images import Pixels, check_size, resize
 from gymnast_episodes.recording import recording_of
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Selection:
     """Fraction of the episodes that are validation."""
     seed: Seed = 0
     """Of the partition and the offsets."""
-    image_size: list[Count] | None = None
+    image_size: list[Pixels] | None = None
     """Resize frames to this height and width, pixels; null keeps their own."""
     skip_bad: bool = False
     """Read every episode once at the start and leave out those that cannot be read, with a warning each; `gymnast

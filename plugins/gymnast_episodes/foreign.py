@@ -40,6 +40,17 @@ def data_files(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
+def folder(path: str, advice: str) -> Path:
+    """A folder that the user names, ~ filled in. Raises `DataError` if there is none."""
+    try:
+        found = Path(path).expanduser()
+        if found.is_dir():
+            return found
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"No folder {path!r}: {reason(error)}. {advice}") from error
+    raise DataError(f"No folder {found}. {advice}")
+
+
 def writable(text: str) -> bool:
     """Whether a text can be stored as UTF-8: JSON can hold halves of characters, which cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -6,12 +6,17 @@ Other filters (Lanczos, bilinear without antialiasing) shift pixel values by sev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gymnast_core.config.ranges import Range
 from gymnast_core.errors import ConfigError
+
+Pixels = Annotated[int, Range(least=1, most=16384)]
+"""Height or width."""
 
 
 def check_size(size: Sequence[int] | None, key: str = "image_size") -> None:

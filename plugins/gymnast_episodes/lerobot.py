@@ -16,6 +16,7 @@ from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select, stacked
+from gymnast_episodes.foreign import folder
 from gymnast_episodes.lerobot_layout import Entry, Video, camera_name, choose_cameras, read_entries, read_info
 from gymnast_episodes.lerobot_table import Columns, read_columns, read_images
 from gymnast_episodes.lerobot_tasks import TaskTable
@@ -69,10 +70,11 @@ class _Source:
     """A dataset's metadata, and its episodes by number."""
 
     def __init__(self, config: LeRobotEpisodes.Config) -> None:
-        root = Path(config.path).expanduser()
+        root = folder(config.path, "Give the folder of a LeRobot dataset, the one that holds meta: path=DIR.")
         self._config, self._info, self.name = config, read_info(root), root.resolve().name
         self._cameras = choose_cameras(self._info, config.cameras if config.camera is None else [config.camera])
-        features = self._info.features
+        features, short = self._info.features, [camera_name(camera) for camera in self._cameras]
+        self._names = dict(zip(self._cameras, self._cameras if len(set(short)) < len(short) else short, strict=True))
         numbers = [key for key in features if key not in self._info.cameras()]
         if config.action not in numbers:
             raise DataError(f"{root}: {unknown_name('action feature', config.action, numbers)}")
@@ -118,7 +120,7 @@ class _Source:
                 frames_THWC = self._video_frames(entry, entry.videos[camera], seconds_T, start, stop)
             else:
                 frames_THWC = read_images(rows.path, camera, part_T)
-            views[camera_name(camera)] = frames_tensor(frames_THWC, self._config.image_size)
+            views[self._names[camera]] = frames_tensor(frames_THWC, self._config.image_size)
         return Episode(
             id,
             self._tasks.instruction(entry, int(rows.task_N[part_T[0]]), self._config.instruction),

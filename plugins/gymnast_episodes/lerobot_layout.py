@@ -17,7 +17,7 @@ from gymnast_core.config.ranges import Range
 from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.reading import JsonObject, as_object, read_json_lines, read_object
 from gymnast_episodes.foreign import data_files, reading, writable
-from gymnast_episodes.tables import read_table
+from gymnast_episodes.tables import open_table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 CAMERA_PREFIX = "observation.images."
 """How LeRobot names the features of cameras."""
 AGAIN = "Download the dataset again."
+_DEPTH = ("video.is_depth_map", "is_depth_map")
 _INDEX = Range(least=0, most=2**40)
 
 
@@ -37,6 +38,8 @@ class Feature:
     """None where the file does not say."""
     names: Any
     """What its numbers are called: JSON as the dataset has it (a list, or lists by group); None: unknown."""
+    depth: bool = False
+    """Whether its pictures are of distances, not of colours."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def read_info(root: Path) -> Info:
         video_path=about.text("video_path", default=None) or "",
         chunks_size=about.integer("chunks_size", Range(least=1), default=1000),
         episodes=about.integer("total_episodes", _INDEX, default=None),
-        robot=about.text("robot_type", default=None),
+        robot=robot if isinstance(robot := about.values.get("robot_type"), str) else None,
     )
 
 
@@ -131,7 +134,13 @@ def choose_cameras(info: Info, wanted: Sequence[str]) -> tuple[str, ...]:
             raise DataError(f"{info.root}: {unknown_name('camera', name, cameras)}")
     if len(set(chosen)) < len(chosen):
         raise DataError(f"{info.root}: cameras names one of them twice: {', '.join(wanted)}.")
-    return tuple(chosen or cameras)
+    colour = [camera for camera in cameras if not info.features[camera].depth]
+    if depth := [camera for camera in chosen if camera not in colour] or (cameras if not colour else []):
+        raise DataError(
+            f"{info.root}: {depth[0]} shows depth, which is no picture for a model. Cameras in colour: "
+            f"{', '.join(colour) or 'none'}."
+        )
+    return tuple(chosen or colour)
 
 
 def camera_name(feature: str) -> str:
@@ -163,7 +172,9 @@ def read_entries(info: Info, cameras: Sequence[str], skip_bad: bool = False) -> 
 
 def _feature(about: JsonObject) -> Feature:
     shape = about.integers("shape", Range(least=0), default=None)
-    return Feature(about.text("dtype"), None if shape is None else tuple(shape), about.values.get("names"))
+    video = about.values.get("info") or about.values.get("video_info")
+    depth = isinstance(video, dict) and any(video.get(key) is True for key in _DEPTH)
+    return Feature(about.text("dtype"), None if shape is None else tuple(shape), about.values.get("names"), depth)
 
 
 def _rows_v2(info: Info) -> Iterator[JsonObject]:
@@ -177,13 +188,13 @@ def _rows_v3(info: Info, on_video: Sequence[str]) -> Iterator[JsonObject]:
     paths = data_files(folder.glob("*/*.parquet"))
     if not paths:
         raise DataError(f"{folder} has no parquet files: the episodes are missing. {AGAIN}")
-    columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
+    columns, optional = ["episode_index", "length", "data/chunk_index", "data/file_index"], ["tasks"]
     for camera in on_video:
-        columns += [
-            f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        ]
+        columns += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+        optional.append(f"videos/{camera}/to_timestamp")
     for path in paths:
-        table = read_table(path, columns)
+        known = open_table(path, columns).schema_arrow.names
+        table = read_table(path, [*columns, *(name for name in optional if name in known)])
         with reading(f"the file {path}", AGAIN):
             rows = table.to_pylist()
         for number, row in enumerate(rows):
@@ -197,7 +208,8 @@ def _entry(info: Info, on_video: Sequence[str], row: JsonObject) -> Entry:
         data = _filled_in(info, "data_path", **place)
         for camera in on_video:
             place = {name: _whole(row, f"videos/{camera}/{name}") for name in ("chunk_index", "file_index")}
-            start, stop = (row.number(f"videos/{camera}/{name}_timestamp", Range(least=0)) for name in ("from", "to"))
+            start = row.number(f"videos/{camera}/from_timestamp", Range(least=0))
+            stop = row.number(f"videos/{camera}/to_timestamp", Range(least=0), default=None)
             videos[camera] = Video(_filled_in(info, "video_path", video_key=camera, **place), start, stop)
     else:
         place = {"episode_chunk": index // info.chunks_size, "episode_index": index}

@@ -53,7 +53,7 @@ def frames_of_rows(
         allowed = _JITTER
     else:
         zero = index.times_T[first] if video.start is not None else 0.0
-        frames_T = np.array([index.frame_at(zero + float(seconds)) for seconds in seconds_T])
+        frames_T = index.frames_at(zero + seconds_T)
         late_T = np.abs(index.times_T[frames_T] - zero - seconds_T)
         allowed = _ROUNDING
         if abs(seconds_T[0]) > _ROUNDING / fps and not (first <= frames_T[0] and frames_T[-1] < first + count):

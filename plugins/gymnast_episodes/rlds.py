@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
+from gymnast_episodes.checking import Progress
 from gymnast_episodes.crops import Selection, frames_tensor, select, stacked
 from gymnast_episodes.foreign import reading, writable
 from gymnast_episodes.pictures import read_picture
@@ -73,7 +75,7 @@ class _Source:
     """The records of a split, by number."""
 
     def __init__(self, config: RldsEpisodes.Config) -> None:
-        self._config, self._root = config, find_folder(Path(config.path).expanduser())
+        self._config, self._root = config, find_folder(config.path)
         self.name = self._root.resolve().parent.name if _is_version(self._root) else self._root.resolve().name
         found = find_records(self._root, config.split, config.skip_bad)
         self._places = [place for _, records in found for place in records]
@@ -184,11 +186,13 @@ def _there(example: Example, feature: str) -> list[bytes] | NDArray[np.float32] 
 def _lengths(places: Sequence[Place], camera: str) -> list[int | DataError]:
     """Steps of each record, or why that cannot be said: the main camera's pictures, counted without reading them."""
     found: list[int | DataError] = []
-    for path in dict.fromkeys(place.path for place in places):
+    progress = Progress(str(places[0].path.parent), len(places), "counted")
+    for path, of_file in groupby(places, key=lambda place: place.path):
         with reading(f"the file {path}"), path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with data:
-            for place in (place for place in places if place.path == path):
+            for place in of_file:
+                progress.tell(len(found))
                 try:
                     example = parse_example(data, str(place), place.start, place.start + place.length)
                     if camera not in example.spans:
@@ -196,6 +200,7 @@ def _lengths(places: Sequence[Place], camera: str) -> list[int | DataError]:
                     found.append(example.count_bytes(camera))
                 except DataError as error:
                     found.append(error)
+    progress.end()
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.reading import JsonObject, read_object
 from gymnast_episodes.foreign import data_files
+from gymnast_episodes.foreign import folder as existing_folder
 from gymnast_episodes.tf_example import STEPS
 from gymnast_episodes.tfrecord import Place, places
 
@@ -47,18 +48,18 @@ class Shard:
     of: int | None
 
 
-def find_folder(root: Path) -> Path:
+def find_folder(path: str) -> Path:
     """The folder that holds TFRecord files: the given one, or the only one below it. Raises `DataError`."""
-    if not root.is_dir():
-        raise DataError(f"No folder {root}. Give the folder of an RLDS dataset: path=FOLDER.")
+    root = existing_folder(path, "Give the folder of an RLDS dataset: path=FOLDER.")
     if _shards(root):
         return root
-    below = [folder for folder in sorted([*root.glob("*"), *root.glob("*/*")]) if folder.is_dir() and _shards(folder)]
+    found = sorted([*root.glob("*"), *root.glob("*/*")])
+    below = [version for version in found if version.is_dir() and _shards(version)]
     if len(below) == 1:
         return below[0]
     if not below:
         raise DataError(f"{root} is no RLDS dataset: it holds no TFRecord files (NAME-train.tfrecord-00000-of-00001).")
-    listed = ", ".join(str(folder.relative_to(root)) for folder in below[:10])
+    listed = ", ".join(str(version.relative_to(root)) for version in below[:10])
     raise DataError(f"{root} holds several RLDS datasets: {listed}. Give the folder of one: path=FOLDER.")
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import torch
 
-from gymnast_core.config.ranges import Count
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.reading import read_object
 from gymnast_core.types import Task, one_camera
-from gymnast_episodes.foreign import data_files, writable
-from gymnast_episodes.images import check_size, resize
+from gymnast_episodes.foreign import data_files, folder, writable
+from gymnast_episodes.images import Pixels, check_size, resize
 from gymnast_episodes.pictures import read_picture
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Trials(Dataset):
     class Config:
         path: str = "trials"
         """Folder, searched recursively."""
-        image_size: list[Count] | None = None
+        image_size: list[Pixels] | None = None
         """Resize images to this height and width, pixels (bilinear, antialiased); null keeps their own."""
 
         def __post_init__(self) -> None:
@@ -66,9 +65,7 @@ class Trials(Dataset):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        root = Path(config.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"No folder {root}. Give the folder with the trials: tasks.args.path=FOLDER.")
+        root = folder(config.path, "Give the folder with the trials: tasks.args.path=FOLDER.")
         images, faults = data_files(root.rglob("*.png")), []
         self.trials: list[Trial] = []
         for image in images:

@@ -35,7 +35,14 @@ class VideoIndex:
 
     def frame_at(self, seconds: float) -> int:
         """Index of the frame whose time is nearest to `seconds`."""
-        return int(np.abs(self.pts_T * self.time_base - seconds).argmin())
+        return int(self.frames_at(np.array([seconds]))[0])
+
+    def frames_at(self, seconds_N: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Index of the frame whose time is nearest, for each of these."""
+        behind_N = np.searchsorted(self.times_T, seconds_N).clip(0, len(self) - 1)
+        before_N = (behind_N - 1).clip(0)
+        late_N, early_N = seconds_N - self.times_T[before_N], self.times_T[behind_N] - seconds_N
+        return np.where(np.abs(late_N) <= np.abs(early_N), before_N, behind_N)
 
     def seconds(self, frame: int) -> float:
         """Presentation time of a frame."""

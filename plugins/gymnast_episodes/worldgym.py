@@ -19,7 +19,7 @@ from gymnast_core.reading import read_object
 from gymnast_core.types import Episode, one_camera
 from gymnast_episodes import REPAIR
 from gymnast_episodes.crops import Selection, frames_tensor, select
-from gymnast_episodes.foreign import data_files, reading, writable
+from gymnast_episodes.foreign import data_files, folder, reading, writable
 from gymnast_episodes.recording import Recording
 from gymnast_episodes.robots import robot
 from gymnast_episodes.video import read_frames, video_index
@@ -58,10 +58,8 @@ class _Folder:
     """The pairs of files of a folder."""
 
     def __init__(self, config: WorldGymEpisodes.Config) -> None:
-        self._root = Path(config.path).expanduser()
+        self._root = folder(config.path, "Give the folder with NAME.mp4 and NAME.npz: path=FOLDER.")
         self._config, self.name = config, self._root.resolve().name
-        if not self._root.is_dir():
-            raise DataError(f"No folder {self._root}. Give the folder with NAME.mp4 and NAME.npz: path=FOLDER.")
         videos = data_files(self._root.rglob("*.mp4"))
         self._labels = sorted(video.relative_to(self._root).with_suffix("").as_posix() for video in videos)
         self.recording = Recording(robot=config.robot)

@@ -71,9 +71,9 @@ def test_who_reads_every_episode_anyway_puts_the_check_off(folder, reads):
 def test_progress_is_told_with_the_time_left(folder, reads, caplog, monkeypatch):
     monkeypatch.setattr(checking, "SECONDS_BETWEEN_LINES", 0.0)
     read(folder)
-    assert f"{folder.name}: 3 of 4 episodes checked, " in caplog.text
-    assert " s left (skip_bad reads each one once)." in caplog.text
-    assert "4 episodes checked in 0 s" in caplog.text
+    assert f"{folder.name}: 3 of 4 episodes checked (skip_bad reads each one once), " in caplog.text
+    assert " a second, 0 s left." in caplog.text
+    assert "4 episodes checked (skip_bad reads each one once) in 0 s" in caplog.text
     caplog.clear()
     read(folder, skip_bad=False)
     assert caplog.text == ""

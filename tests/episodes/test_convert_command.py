@@ -39,7 +39,10 @@ def test_a_conversion_from_the_command_line(tmp_path):
         ([*SOURCE, "--to", "worldgym", "--robot", "brigde", "out"], r"Did you mean 'bridge'"),
         ([*SOURCE, "wnidow=3", "--to", "worldgym", "out"], r"source\.args\.wnidow.*Did you mean 'window'"),
         ([*SOURCE, "--to", "wordgym", "out"], r"Did you mean 'worldgym'"),
-        (["lerobot", "path=nowhere", "--to", "worldgym", "out"], r"nowhere is no LeRobot dataset.*path=DIR"),
+        (
+            ["lerobot", "path=nowhere", "--to", "worldgym", "out"],
+            r"No folder nowhere\. Give the folder of a LeRobot.*path=DIR",
+        ),
     ],
 )
 def test_what_cannot_be_run(arguments, message):

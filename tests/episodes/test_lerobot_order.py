@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from clips import encode, episodes_of, nearest, pictures
-from hand_made import LENGTHS, TASKS, TOP
+from hand_made import LENGTHS, TASKS, TOP, WRIST
 
 from gymnast_core.errors import DataError
+from gymnast_core.plugins.compose import registries
 
 MAKERS = {"v2.1": hand_made.v21, "v3.0": hand_made.v3, "images": hand_made.v3_images}
 
@@ -353,3 +354,49 @@ def test_features_that_say_less(made, about):
     content["features"]["action"] = {"dtype": "float32", **about}
     path.write_text(json.dumps(content))
     assert_right(made)
+
+
+# What newer and older versions write
+
+
+def test_v3_metadata_that_says_less(tmp_path):
+    """Where an episode ends in its video, and its tasks, follow from its length and its rows."""
+    made = hand_made.v3(tmp_path / "set")
+    path = made / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["tasks", f"videos/{TOP}/to_timestamp"]), path)
+    assert_right(made)
+
+
+def with_depth(made, key):
+    path = made / "meta/info.json"
+    about = json.loads(path.read_text())
+    about["features"][WRIST] = about["features"][WRIST] | {"info": {key: True}}
+    path.write_text(json.dumps(about))
+    return str(made)
+
+
+@pytest.mark.parametrize("key", ["video.is_depth_map", "is_depth_map"])
+def test_videos_of_depth_are_no_cameras(tmp_path, key):
+    made = with_depth(hand_made.v21(tmp_path / "set", (TOP, WRIST)), key)
+    episodes = episodes_of("lerobot", path=made)
+    assert episodes[0].cameras == ("top",) and episodes.recording.left_out == (WRIST,)
+    with pytest.raises(DataError, match=f"{WRIST} shows depth.*Cameras in colour: {TOP}"):
+        episodes_of("lerobot", path=made, camera="wrist")
+
+
+def test_cameras_of_one_short_name_keep_their_whole_names(tmp_path):
+    made = hand_made.v21(tmp_path / "set", (TOP, WRIST))
+    text = (made / "meta/info.json").read_text()
+    (made / "meta/info.json").write_text(text.replace(WRIST, "top"))
+    (made / f"videos/chunk-000/{WRIST}").rename(made / "videos/chunk-000/top")
+    episode = episodes_of("lerobot", path=str(made))[0]
+    assert episode.cameras == (TOP, "top")
+    assert nearest(episode.view("top"), hand_made.frames(0, WRIST)) == list(range(LENGTHS[0]))
+
+
+@pytest.mark.parametrize("dataset", ["lerobot", "rlds", "worldgym-episodes", "trials"])
+@pytest.mark.parametrize("path", ["nowhere", "~nobody-of-that-name/x", "a\0b", "x" * 5000])
+def test_folders_that_cannot_be(dataset, path):
+    with pytest.raises(DataError, match=r"No folder .*path=") as caught:
+        registries().datasets.build(dataset, {"path": path}).episodes()
+    assert "\n" not in str(caught.value)

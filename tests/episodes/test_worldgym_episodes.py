@@ -206,6 +206,7 @@ def test_skipping_does_not_move_the_other_crops(tmp_path):
         ({"window": 1}, "window is 1; it must be at least 2"),
         ({"validation_fraction": 1.0}, "must be at least 0 and below 1"),
         ({"image_size": [64]}, "give height and width"),
+        ({"image_size": [64, 10**9]}, r"image_size\[1\] is 1000000000; it must be at least 1 and at most 16384"),
         ({"robot": "brigde"}, "Did you mean 'bridge'"),
     ],
 )
