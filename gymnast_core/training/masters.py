@@ -5,6 +5,7 @@ repeated. So the steps are taken on float32 copies ("Mixed Precision Training", 
 gradients are added up in float32, and the policy computes with the copies rounded (see `rounding.py`).
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.training.rounding import FINE, is_coarse, rounded, thresholds
 
+logger = logging.getLogger(__name__)
 _AT_ONCE = 1 << 24
 """Numbers that are rounded at once, for want of memory."""
 
@@ -52,6 +54,25 @@ class MasterWeights:
         self._exchange(optimizer, self._masters)
         held = {p for group in optimizer.param_groups for p in group["params"]}
         self._masters = {live: master for live, master in self._masters.items() if live not in held}
+
+    def announce(self) -> None:
+        """Say which weights are coarse, and what stands for them; called in the process that speaks."""
+        for dtype in {parameter.dtype for parameter in self._live if is_coarse(parameter.dtype)}:
+            name = str(dtype).removeprefix("torch.")
+            copied = sum(p.numel() for p in self._masters if p.dtype is dtype)
+            if copied:
+                logger.info(
+                    "%s trained values are %s, too coarse for small steps: float32 copies (%.0f MiB) take the steps. "
+                    "What acts, is measured and saved is the %s rounding of the copies.",
+                    f"{copied:,}", name, copied * FINE.itemsize / 2**20, name,
+                )  # fmt: skip
+            alone = sum(p.numel() for p in self.coarse if p.dtype is dtype)
+            if alone:
+                logger.warning(
+                    "%s trained values are %s without a float32 copy, because the optimizer did not give them away: "
+                    "small steps are lost in them. Keep the weights in float32, or choose another optimizer.",
+                    f"{alone:,}", name,
+                )  # fmt: skip
 
     @staticmethod
     def _exchange(optimizer: torch.optim.Optimizer, pairs: Mapping[nn.Parameter, nn.Parameter]) -> None:

@@ -22,12 +22,20 @@ from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.training.masters import MasterWeights
+from gymnast_core.training.movement import Movement, MovementWatch
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, LossSum, Metric
 
 
 class NonFiniteGradient(GymnastError):
     """A gradient became infinite or NaN; no step was taken with it."""
+
+
+_REMEDY = (
+    "Raise optimizer.args.learning_rate. If the policy's own weights are coarser than float32, the optimizer may step "
+    "parameters that it does not show in param_groups, where float32 copies cannot stand for them: set "
+    "policy.args.dtype=float32, or choose another optimizer."
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Updater:
         self._torch_optimizer: torch.optim.Optimizer | None = None
         self.masters = MasterWeights([])
         """Float32 copies of what is trained in a coarser dtype."""
+        self._watch = MovementWatch(_REMEDY)
         self.updates = 0
         """Gradient steps taken, over the whole run."""
 
@@ -94,6 +103,8 @@ class Updater:
         self.masters = MasterWeights(self.parameters)
         if optimizer is not None:
             self.masters.adopt(optimizer)
+            if self._processes.leads:
+                self.masters.announce()
 
     def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> None:
         """Learn from the kept groups of all processes, of which these are this one's."""
@@ -143,11 +154,16 @@ class Updater:
         rate = self._optimizer.learning_rate(self.updates)
         for group in self.torch_optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
+        movement = Movement(self.masters.stepped)
         self.torch_optimizer.step()
+        unmoved = movement.unmoved()
         self.masters.write()
         self.updates += 1
         counted.add(combined)
         counted.add({"grad_norm": Metric(norm), "learning_rate": Metric(rate), "stopped_early": Metric(0.0)})
+        counted.add({"unmoved": unmoved})
+        if self._processes.leads:
+            self._watch.see(movement, unmoved, rate, self.updates)
         return True
 
     def _terms(self, batch: _Batch, mine: Sequence[int], count: int, place: tuple[int, int, int]) -> Iterator[Term]:

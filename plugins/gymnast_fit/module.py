@@ -28,6 +28,7 @@ from gymnast_core.training.masters import (
     refuse_coarse_statistics,
     restore_state,
 )
+from gymnast_core.training.movement import Movement, MovementWatch
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
@@ -39,6 +40,9 @@ from gymnast_fit.validation import measure
 
 Fitted = WorldModel | Policy | RewardModel
 """What can be fitted."""
+
+
+_REMEDY = "Raise fit.learning_rate, or keep the component's weights in float32."
 
 
 def keeps_state(component: Fitted) -> bool:
@@ -73,6 +77,7 @@ class FitModule(lightning.LightningModule):
                 parameter.data = finer(parameter.data)
         self.masters = MasterWeights([])
         """Float32 copies of what is trained in a coarser dtype."""
+        self._watch = MovementWatch(_REMEDY)
         self._saved_masters: Mapping[str, Any] | None = None
         self.step = self._saved_step = 0
         self.sharded = False
@@ -106,6 +111,8 @@ class FitModule(lightning.LightningModule):
         self.masters = MasterWeights([p for p in self.network.parameters() if p.requires_grad])
         for optimizer in self._optimizers():
             self.masters.adopt(optimizer)
+        if self.trainer.is_global_zero:
+            self.masters.announce()
         states, self._optimizer_states = self._optimizer_states, None
         if states is None:
             return
@@ -134,17 +141,21 @@ class FitModule(lightning.LightningModule):
                 f"The gradient became {float(norm)} at step {step} (loss {loss:.4g}). Go on from the last "
                 f"snapshot with gymnast fit --resume {self._folder} fit.learning_rate=LOWER, or look for bad episodes."
             )
+        movement = Movement(self.masters.stepped)
         rates = (loop.learning_rate, loop.muon_learning_rate)
         for optimizer, rate in zip(optimizers, rates, strict=False):
             for group in optimizer.param_groups:
                 group["lr"] = rate * learning_rate_factor(step, loop)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        unmoved = movement.unmoved()
         self.masters.write()
         if self.average is not None:
             self.average.update_parameters(_Fine(self.network, self.masters))
         if self.trainer.is_global_zero:
-            self._tally.add({"grad_norm": Metric(norm)})
+            self._tally.add({"grad_norm": Metric(norm), "unmoved": unmoved})
+            rate = loop.learning_rate * learning_rate_factor(step, loop)
+            self._watch.see(movement, unmoved, rate, step + 1)
         self.step += 1
         stopping = self._stopping()
         self.terminated = stopping == "terminated" and self.step < loop.steps
