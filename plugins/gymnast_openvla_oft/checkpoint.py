@@ -39,10 +39,13 @@ from gymnast_openvla_oft.images import RESIZES, input_size
 from gymnast_openvla_oft.initialise import fill_missing
 from gymnast_openvla_oft.model import END_TOKEN, ModelShape, OFTModel
 from gymnast_openvla_oft.prompt import BEGIN_TOKEN, TOKENIZER_FILE
+from gymnast_openvla_oft.seal import check_seal, seal
 from gymnast_openvla_oft.weights import (
     MAX_SHARD,
+    WEIGHTS_FILE,
     has_weights,
     read_json,
+    read_metadata,
     read_weights,
     remove,
     write_bytes,
@@ -133,6 +136,8 @@ def read_description(source: Source) -> Description:
     paths = {name: source.find(name) for name in COMPANIONS}
     companions = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     _check_companions({paths[name]: content for name, content in companions.items() if name.endswith(".json")})
+    if source.base is None:
+        _check_seal(source.directory, config, preprocessor, norm_stats)
     return Description(
         config,
         preprocessor,
@@ -205,7 +210,8 @@ def save_checkpoint(
     write_json(directory / "config.json", config)
     write_json(directory / STATISTICS_FILE, description.norm_stats)
     write_json(directory / "preprocessor_config.json", description.preprocessor)
-    write_bytes(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True).encode())
+    words = tokenizer.to_str(pretty=True).encode()
+    write_bytes(directory / TOKENIZER_FILE, words)
     for name, content in {**_new_companions(config), **description.companions}.items():
         write_bytes(directory / name, content)
     if adapter is not None:
@@ -214,7 +220,9 @@ def save_checkpoint(
     else:
         remove((directory / ADAPTER_FOLDER).glob("adapter_*"))
     write_components(directory, weights)
-    write_weights(directory, {name: x for name, x in weights.items() if optional_part(name) is None}, max_shard)
+    own = {name: x for name, x in weights.items() if optional_part(name) is None}
+    said = seal(config, description.preprocessor, description.norm_stats, words)
+    write_weights(directory, own, max_shard, said)
 
 
 def _state(model: OFTModel) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -253,6 +261,21 @@ def _check_images(where: Path, config: Mapping[str, Any], file: Path, preprocess
     strategies = [held.text("image_resize_strategy", RESIZES, default=None) for held in (stated, processor)]
     if None not in strategies and len(set(strategies)) > 1:
         processor.refuse("image_resize_strategy", f"is {strategies[1]!r}, but that of config.json is {strategies[0]!r}")
+
+
+def _check_seal(directory: Path, config: Any, preprocessor: Any, norm_stats: Any) -> None:
+    """Raise `CheckpointError` for files that are not those that the weights beside them were saved with."""
+    names = {"config": "config.json", "preprocessor": "preprocessor_config.json", "statistics": STATISTICS_FILE}
+    paths = {file: str(directory / name) for file, name in names.items()}
+    tokenizer = directory / TOKENIZER_FILE
+    content = tokenizer.read_bytes() if tokenizer.is_file() else b""
+    statistics = norm_stats if isinstance(norm_stats, dict) else {}
+    found = seal(config, preprocessor, statistics, content)
+    check_seal(
+        read_metadata(directory),
+        found,
+        {**paths, "tokenizer": str(tokenizer), "weights": str(directory / WEIGHTS_FILE)},
+    )
 
 
 def _check_companions(contents: Mapping[Path, bytes]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -71,11 +71,31 @@ def check_dtypes(where: Path, weights: Mapping[str, Tensor]) -> None:
             )
 
 
-def write_weights(directory: Path, weights: Mapping[str, Tensor], max_shard: str | int = MAX_SHARD) -> None:
-    """Write tensors as one file, or as shards of at most `max_shard` bytes, and remove what was there before."""
+def read_metadata(directory: Path) -> dict[str, str]:
+    """What the weights of a checkpoint directory say beside their tensors; nothing where they cannot be read."""
+    path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        path = min(directory.glob("model-*.safetensors"), default=path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}  # loading says what is wrong with it
+
+
+def write_weights(
+    directory: Path,
+    weights: Mapping[str, Tensor],
+    max_shard: str | int = MAX_SHARD,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors as one file, or as shards of at most `max_shard` bytes, and remove what was there before.
+
+    `metadata` is written into each file.
+    """
     plan = split_torch_state_dict_into_shards(dict(weights), max_shard_size=max_shard)
     for file, names in plan.filename_to_tensors.items():
-        write_safetensors(directory / file, {name: weights[name] for name in names})
+        write_safetensors(directory / file, {name: weights[name] for name in names}, metadata)
     if plan.is_sharded:
         write_json(directory / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
     else:
@@ -83,10 +103,11 @@ def write_weights(directory: Path, weights: Mapping[str, Tensor], max_shard: str
     remove(set(directory.glob("model*.safetensors")) - {directory / file for file in plan.filename_to_tensors})
 
 
-def write_safetensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write one file, which replaces its predecessor at once."""
     temporary = path.with_name(f"{path.name}.tmp")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, metadata={"format": "pt"})
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(tensors, temporary, metadata={**(metadata or {}), "format": "pt"})
     temporary.replace(path)
 
 
