@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gymnast_core.errors import DataError
 from gymnast_core.plugins.events import RewardsScored
 from gymnast_judging.rows import RowFile
 from gymnast_judging.votes import pair_agreement, votes_of
@@ -158,4 +159,14 @@ def entries_to_json(window: Window) -> list[list[Any]]:
 
 def entries_from_json(window: Window, entries: Sequence[Sequence[Any]], done: int) -> None:
     """Refill a window with what it held after iteration `done`, as far as that is known."""
-    window.entries.extend((entry[0], entry[1], entry[2]) for entry in entries if entry[0] <= done)
+    try:
+        known = [(int(entry[0]), _number(entry[1]), _number(entry[2])) for entry in entries if entry[0] <= done]
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"judging/window.json of the run is damaged ({error!r}). Delete it to go on without it."
+        ) from error
+    window.entries.extend(known)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -57,7 +57,9 @@ def judge(arguments: tuple[str, ...], resume: Path | None) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[reward_model=NAME] [reward_model.args.KEY=VALUE]...")
 @click.option("--all", "all_rollouts", is_flag=True, help="Also the kept rollouts that were judged before.")
-@click.option("--max-error-rate", default=0.5, show_default=True, help="Share left unjudged above which it stops.")
+@click.option(
+    "--max-error-rate", type=float, default=0.5, show_default=True, help="Share left unjudged above which it stops."
+)
 def rescore(run: Path, overrides: tuple[str, ...], all_rollouts: bool, max_error_rate: float) -> None:
     """Judge the rollouts that a run kept once more.
 

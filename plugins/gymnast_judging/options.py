@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from gymnast_core.config.ranges import AnyNumber, Count, Range, ZeroOrMore
 from gymnast_core.config.schema import ComponentConfig
+
+Share = Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -15,46 +19,35 @@ class Config:
     gymnast train tabletop hooks.judging.audit.name=environment hooks.judging.audit.args.always_replay=true
     """
 
-    keep_iterations: int = 1
+    keep_iterations: ZeroOrMore = 1
     """Newest iterations of which judged rollouts are kept in RUN/rollouts, for `gymnast rescore --all`; 0 keeps none.
     Rollouts that could not be judged are always kept."""
-    keep_bytes: int = 256 * 2**20
+    keep_bytes: ZeroOrMore = 256 * 2**20
     """Bytes that kept judged rollouts take up at most, over all processes."""
-    window: int = 256
+    window: Annotated[int, Range(least=2, most=10**6)] = 256
     """Judged rollouts, the latest ones, that an alarm looks at."""
-    max_disagreement: float = 0.3
+    max_disagreement: Share = 0.3
     """Share of pairs of votes on one rollout that contradict each other, mean over the window, above which there is an
     alarm; votes by coin toss have 0.5."""
-    threshold: float = 0.5
+    threshold: AnyNumber = 0.5
     """Reward above which the run's judge has called a rollout a success, for canary and audit; on the judge's own scale
     if that gives scores."""
     canary: ComponentConfig | None = None
     """Dataset of labelled episodes that the run's reward model is measured on again and again; none without."""
-    canary_every: int = 5
+    canary_every: Count = 5
     """Iterations between those measurements; the first is made before training."""
-    canary_clips: int = 64
+    canary_clips: Count = 64
     """Labelled episodes used, from the first."""
-    canary_significance: float = 0.01
+    canary_significance: Share = 0.01
     """Probability of a false canary alarm in a whole run, all measurements together."""
 
     audit: ComponentConfig | None = None
     """Reward model that knows better (a simulator that replays, a costlier judge): asked about rollouts of the training
     that were judged successes, to see whether the policy learns to fool the judge. None without."""
-    audit_every: int = 1
+    audit_every: Count = 1
     """Iterations between audits."""
-    audit_rollouts: int = 32
+    audit_rollouts: Count = 32
     """Judged successes put to it each time, spread evenly over the iteration's last draw; of several processes, over
     that of the leader."""
-    audit_significance: float = 0.01
+    audit_significance: Share = 0.01
     """Probability of a false audit alarm in a whole run, as for the canary."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("keep_iterations", 0), ("keep_bytes", 0), ("window", 2), ("canary_every", 1), ("canary_clips", 1),
-            ("audit_every", 1), ("audit_rollouts", 1),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        for name in ("max_disagreement", "canary_significance", "audit_significance"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")

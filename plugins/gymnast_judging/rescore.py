@@ -55,6 +55,8 @@ def rescore_command(
     run: Path, overrides: Sequence[str] = (), *, all_rollouts: bool = False, max_error_rate: float = 0.5
 ) -> list[dict[str, Any]]:
     """Judge what `run` kept; returns the summary of each judge's folder in RUN/rescored."""
+    if not 0.0 <= max_error_rate <= 1.0:  # nor NaN
+        raise ConfigError(f"--max-error-rate is {max_error_rate}; it must lie in [0, 1].")
     places = stored_places(run, all_rollouts=all_rollouts)
     if not places:
         kind = "no rollouts" if all_rollouts else "no rollouts that could not be judged (--all takes the others, too)"

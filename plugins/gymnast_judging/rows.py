@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import as_object, parse_json
 from gymnast_core.runs.atomic import write_text
 
 Row = TypeVar("Row")
@@ -31,8 +32,8 @@ class RowFile(Generic[Row]):
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows and make sure that they are on the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(_lines(rows))
+        with self.path.open("ab") as handle:
+            handle.write(_lines(rows).encode())
             handle.flush()
             os.fsync(handle.fileno())
         self.rows += rows
@@ -44,12 +45,14 @@ class RowFile(Generic[Row]):
 
     def _row(self, schema: type[Row], number: int, line: str) -> Row:
         try:
-            return schema(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            return schema(**as_object(parse_json(line, f"{self.path}, line {number}"), f"line {number}").values)
+        except (DataError, TypeError) as error:
             raise DataError(
                 f"{self.path}, line {number} is no {schema.__name__} ({error}). Delete that line to go on without it."
             ) from error
 
 
 def _lines(rows: Sequence[Any]) -> str:
-    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    # Half a letter, as foreign judges may say it, becomes the escape that JSON has for it.
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,6 @@ of several processes writes its own. What a resumed run repeats is removed when 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.registry import registries
+from gymnast_core.reading import read_json
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.types import Reward, Rollout
@@ -146,11 +146,11 @@ def _place(path: Path) -> Place | None:
     if header is None:  # its writing was interrupted
         return None
     try:
-        content = json.loads(header.read_text(encoding="utf-8"))
+        content = read_json(header, allow_nan=True)
         frames = _frames(header.with_suffix(".safetensors"), content["rollouts"][0])
         judge = ComponentConfig(**content["judge"])
         return Place(path, judge, content["reward_kind"], tuple(content["ids"]), frames)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (DataError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{header} is damaged ({error!r}). Delete {path} to go on without it.") from error
 
 

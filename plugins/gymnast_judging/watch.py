@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 
 from gymnast_core.errors import GymnastError
 from gymnast_core.plugins.events import RewardsScored, RunEvent
+from gymnast_core.reading import read_json
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import AlarmFile, Entry, Finding, Window, entries_from_json, entries_to_json
@@ -33,7 +33,7 @@ class Watch:
         )
         self._entries = event.folder / "judging" / "window.json"
         if self._entries.exists():
-            entries_from_json(self._window, json.loads(self._entries.read_text(encoding="utf-8")), done)
+            entries_from_json(self._window, read_json(self._entries), done)
         self._canary: Canary | None = None
         if options.canary is not None:
             part, parts = event.config.reward_model, event.parts

@@ -197,7 +197,7 @@ def test_options_are_a_section_of_the_config() -> None:
     assert found == Config(window=32, canary=ComponentConfig("tabletop-clips", {"count": 40}))
     for values, message in (
         ({"windw": 3}, "hooks.judging.windw: .*Did you mean 'window'"),
-        ({"window": 1}, "hooks.judging: window is 1; it must be at least 2"),
+        ({"window": 1}, "hooks.judging.window is 1; it must be at least 2"),
         ({"audit_significance": 1.0}, "audit_significance is 1.0; it must lie between 0 and 1"),
         ({"audit": "environment"}, r"hooks.judging.audit takes keys \(name, args\), not the value 'environment'"),
     ):

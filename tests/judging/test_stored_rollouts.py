@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +318,18 @@ def test_a_killed_rescoring_goes_on_where_it_stopped(gymnast: Command, tmp_path:
         assert [row.value for row in sorted(rows, key=lambda row: int(row.task[5:]))] == truth
         # Only what was under way when the process died was asked twice.
         assert len(server.log) <= 3 * PART + 2
+
+
+def test_half_a_letter_of_a_foreign_judge_is_written_and_read(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Row:
+        text: str
+
+    file = RowFile(tmp_path / "rows.jsonl", Row)
+    file.append([Row("half \ud83d"), Row("a\u2028b")])
+    file.replace([*file.rows, Row("\ud800")])
+    read = RowFile(tmp_path / "rows.jsonl", Row).rows
+    assert [row.text for row in read] == ["half \ud83d", "a\u2028b", "\ud800"]
+    (tmp_path / "rows.jsonl").write_text('["no object"]\n')
+    with pytest.raises(DataError, match="line 1"):
+        RowFile(tmp_path / "rows.jsonl", Row)
