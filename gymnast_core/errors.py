@@ -32,9 +32,15 @@ class ContractError(GymnastError, AssertionError):
     """A plugin that breaks an interface's contract; raised by `gymnast_core.testing`."""
 
 
+def shortened(text: str, limit: int = 200) -> str:
+    """A text for an error, on one line: the beginning of what is too long to be read there."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for a name that does not exist: "No KIND 'nme'. Did you mean 'name'? Known: …"."""
-    names = sorted(known)
+    names, name = sorted(known), shortened(name, 80)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

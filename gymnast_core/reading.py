@@ -7,13 +7,18 @@ lows = config.object("norm_stats").numbers("q01", length=7)
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from gymnast_core.config.ranges import Range
-from gymnast_core.errors import DataError, GymnastError
+from gymnast_core.errors import DataError, GymnastError, shortened, unknown_name
 
+Record = TypeVar("Record")
 MAX_BYTES = 256 * 2**20
 MAX_DEPTH = 200
 REQUIRED = object()
@@ -56,6 +61,14 @@ def read_object(
     return as_object(read_json(path, error, allow_nan=allow_nan, max_bytes=max_bytes), str(path), error)
 
 
+def read_list(path: Path, error: type[GymnastError] = DataError, *, allow_nan: bool = False) -> list[Any]:
+    """A JSON file that holds a list; errors as of `read_json`."""
+    found = read_json(path, error, allow_nan=allow_nan)
+    if not isinstance(found, list):
+        raise error(f"{path} must hold a list ([...]), not {_kind(found)}.")
+    return found
+
+
 def parse_json(text: str | bytes, place: str, error: type[GymnastError] = DataError, *, allow_nan: bool = False) -> Any:
     """What a JSON text holds; `place` says in errors where it is from. Raises `error` as `read_json` does."""
     if isinstance(text, bytes):
@@ -67,7 +80,7 @@ def parse_json(text: str | bytes, place: str, error: type[GymnastError] = DataEr
     except RecursionError:
         raise error(f"{place} is nested too deeply to be read.") from None
     except ValueError as fault:
-        raise error(f"{place} is not valid JSON: {_short(str(fault))}.") from fault
+        raise error(f"{place} is not valid JSON: {shortened(str(fault))}.") from fault
     if _depth_exceeds(value, MAX_DEPTH):
         raise error(f"{place} is nested more than {MAX_DEPTH} levels deep.")
     return value
@@ -78,6 +91,25 @@ def as_object(value: Any, place: str, error: type[GymnastError] = DataError) -> 
     if not isinstance(value, dict):
         raise error(f"{place} must hold an object ({{...}}), not {_kind(value)}.")
     return JsonObject(value, place, error)
+
+
+def as_record(schema: type[Record], value: Any, place: str, error: type[GymnastError] = DataError) -> Record:
+    """A dataclass of plain fields (numbers, texts, truth values, lists, objects, or None) from an object.
+
+    Fields may be left out that have a default. Raises `error` for other keys, missing ones and values of other types.
+    """
+    found = as_object(value, place, error)
+    hints = typing.get_type_hints(schema)
+    fields = {item.name: item for item in dataclasses.fields(schema) if item.init}  # type: ignore[arg-type]
+    for key in found.values:
+        if key not in fields:
+            raise error(f"{place}: {unknown_name('key', key, fields)}")
+        if not _is_a(hints[key], found.values[key]):
+            found.refuse(key, f"is {shortened(repr(found.values[key]))}; it must be {_type_words(hints[key])}")
+    for name, item in fields.items():
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            found[name]
+    return schema(**found.values)
 
 
 class JsonObject:
@@ -103,7 +135,7 @@ class JsonObject:
 
     def refuse(self, key: str, fault: str) -> NoReturn:
         """Raise the error that says what is wrong with a key: "FILE: KEY is missing"."""
-        raise self.error(f"{self.place}: {_short(key)} {fault}.")
+        raise self.error(f"{self.place}: {shortened(key)} {fault}.")
 
     def integer(self, key: str, range_: Range | None = None, default: Any = REQUIRED) -> int:
         """A whole number in the range; 3.0 is none."""
@@ -154,7 +186,7 @@ class JsonObject:
     def object(self, key: str, default: Any = REQUIRED) -> JsonObject:
         """An object within this one."""
         found = self._checked(key, default, lambda value: _check_type(value, dict, "an object"))
-        return found if found is default else JsonObject(found, f"{self.place}: {_short(key)}", self.error)
+        return found if found is default else JsonObject(found, f"{self.place}: {shortened(key)}", self.error)
 
     def objects(self, key: str, default: Any = REQUIRED) -> list[JsonObject]:
         """A list of objects."""
@@ -162,7 +194,7 @@ class JsonObject:
         found = self._checked(key, default, lambda value: _check_list(value, None, check, None))
         if found is default:
             return found
-        places = [f"{self.place}: {_short(key)}[{i}]" for i in range(len(found))]
+        places = [f"{self.place}: {shortened(key)}[{i}]" for i in range(len(found))]
         return [JsonObject(value, place, self.error) for value, place in zip(found, places, strict=True)]
 
     def _checked(self, key: str, default: Any, fault_of: Any) -> Any:
@@ -172,8 +204,34 @@ class JsonObject:
         value = self[key]
         fault = fault_of(value)
         if fault is not None:
-            self.refuse(key, f"is {_short(json.dumps(value, ensure_ascii=False))}; it {fault}")
+            self.refuse(key, f"is {shortened(json.dumps(value, ensure_ascii=False))}; it {fault}")
         return value
+
+
+def _is_a(hint: Any, value: Any) -> bool:
+    """Whether a plain value is of a type; what is inside lists and objects of unknown type is not looked at."""
+    if hint is Any:
+        return True
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_is_a(part, value) for part in typing.get_args(hint))
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list) and all(_is_a(parts[0], part) for part in value if parts)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(_is_a(parts[1], part) for part in value.values() if parts)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin)
+
+
+def _type_words(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return " or ".join(_type_words(part) for part in typing.get_args(hint))
+    origin = typing.get_origin(hint) or hint
+    return words.get(hint) or ("a list" if origin in (list, tuple, Sequence) else "an object")
 
 
 def _read(path: Path, error: type[GymnastError], max_bytes: int) -> bytes:
@@ -245,10 +303,12 @@ def _check_list(value: Any, length: int | None, check: Any, range_: Range | None
 
 
 def _kind(value: Any) -> str:
-    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null", int: "a number"}
+    kinds = {
+        list: "a list",
+        dict: "an object",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+        int: "a number",
+    }
     return kinds.get(type(value), "a number")
-
-
-def _short(text: str, limit: int = 120) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -15,7 +15,7 @@ from gymnast_core.config.ranges import plain
 from gymnast_core.config.scalars import read_value, read_yaml
 from gymnast_core.config.schema import ComponentConfig
 from gymnast_core.config.typed import child, fields_of, literal, typed
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, shortened
 
 logger = logging.getLogger(__name__)
 C = TypeVar("C")
@@ -56,7 +56,7 @@ def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, A
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not _KEY.fullmatch(key):
-            raise ConfigError(f"{_short(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
+            raise ConfigError(f"{shortened(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
         names = key.split(".")
         values: Any = read_value(text, is_text=_type_at(schema, names) is str)
         for name in reversed(names):
@@ -97,7 +97,7 @@ def _resolved(values: dict[str, Any], source: str | None) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
-        reason = _short(str(error).splitlines()[0]).rstrip(".")
+        reason = shortened(str(error).splitlines()[0]).rstrip(".")
         raise ConfigError(f"{error.full_key or source}: {reason}.") from error
     except RecursionError:
         raise ConfigError(f"{source or 'The overrides'}: the values refer to each other in a circle.") from None
@@ -115,7 +115,7 @@ def _check_references(values: Any, path: str) -> None:
         for reference in _REFERENCE.finditer(values):
             if reference["key"] is None:
                 raise ConfigError(
-                    f"{path} is {_short(values)!r}: ${{KEY}} stands for the value of another key of the config, and "
+                    f"{path} is {shortened(values)!r}: ${{KEY}} stands for the value of another key of the config, and "
                     f"nothing else goes between the braces. Configs read no environment variables: plugins read their "
                     f"secrets; for the signs themselves write \\${{."
                 )
@@ -166,8 +166,3 @@ def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> Non
     if None not in (old, new) and old != new and values.get("args"):
         dropped = ", ".join(values.pop("args"))
         logger.warning("%s is now %r: dropped the arguments meant for %r: %s.", path, new, old, dropped)
-
-
-def _short(text: str, limit: int = 200) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -82,3 +82,6 @@ class RunConfig:
     """Run folder; None makes runs/<preset>-<timestamp>."""
     checkpoint_every: Count = 1
     """Iterations between checkpoints."""
+    check_saved: bool = True
+    """Load the saved policy at the end and compare it with the live one. A second copy of the policy must fit into the
+    memory of its device meanwhile; false leaves the comparison out."""

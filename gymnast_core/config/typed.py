@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.ranges import check_values, element, plain
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.errors import ConfigError, shortened, unknown_name
 
 C = TypeVar("C")
 
@@ -33,10 +33,10 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
             check_values(schema, OmegaConf.to_container(config, resolve=True), key)
             return OmegaConf.to_object(config)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0].rstrip(".")
+        reason = shortened(str(error.msg or error).splitlines()[0]).rstrip(".")
         raise ConfigError(f"{_join(key, error.full_key) or schema.__qualname__}: {reason}.") from error
     except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
-        raise ConfigError(f"{key or schema.__qualname__}: {error}") from error
+        raise ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}") from error
     paths = [_join(key, name) for name in missing]
     raise ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE.")
 
@@ -79,7 +79,7 @@ def _check_keys(schema: Any, values: Any, path: str) -> None:
                 raise ConfigError(f"{_join(path, key)}: {unknown_name('key', str(key), known)}")
             _check_keys(child(schema, key), value, _join(path, key))
     elif known is not None and values is not None:
-        raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {values!r}.")
+        raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {shortened(repr(values))}.")
 
 
 def _texts(schema: Any, values: Any) -> Any:

@@ -1,7 +1,6 @@
 """The folder of a run: who owns it, what stands in it first, and what was asked for when it was resumed."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 from gymnast_core.config.load import load_config, to_yaml
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.reading import as_object, read_json
 from gymnast_core.runs.atomic import storing, write_json, write_text
 from gymnast_core.runs.snapshot import clean_snapshots
 
@@ -72,10 +72,11 @@ def read_resumes(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return [{"time": str(item["time"]), "changes": dict(item["changes"])} for item in content]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({error!r}). Delete it; the run goes on without that record.") from error
+        items = read_json(file)
+        rows = [as_object(item, str(file)) for item in (items if isinstance(items, list) else [items])]
+        return [{"time": row.text("time"), "changes": row.object("changes").values} for row in rows]
+    except DataError as error:
+        raise DataError(f"{error} Delete that file; the run goes on without that record.") from error
 
 
 def _take_over(config: Any, path: Path) -> None:

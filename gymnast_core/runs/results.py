@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.folder import read_resumes
 
 
@@ -135,13 +135,7 @@ def _order(evaluation: Evaluation) -> tuple[bool, bool, int]:
 def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}). Restore or delete it, then rebuild.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object. Restore or delete it, then rebuild.")
-    return content
+    return read_object(path, allow_nan=True).values
 
 
 def _evaluation(path: Path) -> Evaluation:

@@ -23,7 +23,7 @@ from torch import Tensor
 from gymnast_core.errors import CheckpointError
 from gymnast_core.processes import Alone, Processes
 from gymnast_core.reading import read_object
-from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing, write_text
+from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing
 
 logger = logging.getLogger(__name__)
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
@@ -146,7 +146,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 
 def _write_sums(folder: Path) -> None:
     files = sorted(path for path in folder.iterdir() if path.name != SUMS)
-    write_text(folder / SUMS, "".join(f"{_sha256(path)}  {path.name}\n" for path in files))
+    (folder / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in files))
 
 
 def _check_sums(folder: Path) -> None:

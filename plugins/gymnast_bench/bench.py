@@ -18,6 +18,7 @@ from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
 from gymnast_core.errors import ConfigError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
@@ -69,7 +70,7 @@ class _Bench:
         start = cell.arguments(folder / "run")
         python = [sys.executable, "-m", "gymnast_core.cli"]
         path, budget = folder / "cell.json", self.config.budget
-        if path.exists() and (known := json.loads(path.read_text())["arguments"]) != start:
+        if path.exists() and (known := read_object(path).texts("arguments")) != start:
             changed = " ".join(sorted(set(known) ^ set(start)))
             raise ConfigError(
                 f"The cell {cell.title} of {self.folder} was run with other overrides ({changed}). Leave the matrix as "
@@ -85,7 +86,7 @@ class _Bench:
         }
         write_text(path, json.dumps(spec, indent=1))
         result = folder / "result.json"
-        if self.config.retry and result.exists() and json.loads(result.read_text())["status"] != DONE:
+        if self.config.retry and result.exists() and read_object(result, allow_nan=True)["status"] != DONE:
             result.unlink()
 
     def _read(self, name: str) -> Row:

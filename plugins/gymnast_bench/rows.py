@@ -12,6 +12,7 @@ from typing import Any
 from gymnast_bench.matrix import SEED, Cell
 from gymnast_bench.supervisor import DONE, spent_dollars
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
 from gymnast_core.statistics import mean_interval
@@ -233,4 +234,4 @@ def _curve(metrics: Sequence[Mapping[str, float | None]], name: str) -> list[tup
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_object(path, allow_nan=True).values if path.exists() else {}

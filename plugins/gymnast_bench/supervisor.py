@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from gymnast_core.config.ranges import Range
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.training.signals import TERMINATED
 
@@ -52,7 +54,7 @@ def supervise(folder: Path, abandoned: Callable[[], bool]) -> dict[str, Any] | N
 
     None, and no result, once `abandoned()` is true. A run that was begun is resumed.
     """
-    spec = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    spec = read_object(folder / "cell.json").values
     run = folder / "run"
     with (folder / ".lock").open("w") as lock, (folder / "log.txt").open("ab") as log:
         if not _lock(lock):
@@ -83,8 +85,11 @@ class Clock:
 
     def __init__(self, folder: Path, attempt: bool = False) -> None:
         self._path = folder / "clock.json"
-        known = json.loads(self._path.read_text()) if self._path.exists() else {"seconds": 0.0, "attempts": 0}
-        self._before, self.attempts = known["seconds"], known["attempts"] + attempt
+        self._before, self.attempts = 0.0, int(attempt)
+        if self._path.exists():
+            known = read_object(self._path)
+            self._before = known.number("seconds", Range(least=0))
+            self.attempts += known.integer("attempts", Range(least=0))
         self._began = time.monotonic()
 
     @property

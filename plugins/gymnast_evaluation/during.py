@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import check_needs, load_tasks, registries
 from gymnast_core.plugins.events import EvaluationDone, EvaluationWanted
 from gymnast_core.plugins.hooks import tell
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
 from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
@@ -114,6 +114,6 @@ def _read(path: Path) -> Evaluation | None:
     if not path.exists():
         return None
     try:
-        return evaluation_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not an evaluation ({error!r}). Delete it to evaluate again.") from error
+        return evaluation_from_json(read_object(path, allow_nan=True).values)
+    except (DataError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not an evaluation ({error}). Delete it to evaluate again.") from error

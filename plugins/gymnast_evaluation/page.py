@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import jinja2
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_evaluation.scatter import measure_of, policy_scatter, task_scatter
 from gymnast_evaluation.trials import Trial, read_trials
@@ -199,17 +199,16 @@ def _data_uri(path: Path, mime: str) -> str:
 
 
 def _summary(path: Path) -> dict[str, Any]:
+    again = f"gymnast evaluate --resume {path.parent}"
+    if not path.exists():
+        raise DataError(f"{path.parent} holds no {path.name}: the evaluation has not ended. {again}")
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        worlds: dict[str, Any] = next(iter(found["results"].values()), {})
-        # Summaries of earlier versions know success alone.
-        return {"judges": {world: {"name": "", "kind": "success"} for world in worlds}, **found}
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path.parent} holds no {path.name}: the evaluation has not ended. gymnast evaluate --resume {path.parent}"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}). gymnast evaluate --resume {path.parent}") from error
+        found = read_object(path, allow_nan=True)
+        worlds: dict[str, Any] = next(iter(found.object("results").values.values()), {})
+    except DataError as error:
+        raise DataError(f"{error} {again}") from error
+    # Summaries of earlier versions know success alone.
+    return {"judges": {world: {"name": "", "kind": "success"} for world in worlds}, **found.values}
 
 
 def decimal(value: float | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import as_record, parse_json
 from gymnast_core.runs.atomic import write_text
 
 
@@ -88,9 +89,8 @@ def _whole_lines(path: Path) -> Iterable[Trial]:
     text = path.read_text(encoding="utf-8", errors="replace")
     # What follows the last newline was being written when the process was killed.
     for number, line in enumerate(text.split("\n")[:-1], start=1):
+        place = f"{path}, line {number}"
         try:
-            yield Trial(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{path}, line {number} is not a trial ({error}). Delete that line to roll its batch out again."
-            ) from error
+            yield as_record(Trial, parse_json(line, place, allow_nan=True), place)
+        except DataError as error:
+            raise DataError(f"{error} Delete that line to roll its batch out again.") from error

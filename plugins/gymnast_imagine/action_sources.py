@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.reading import read_json
 from gymnast_core.types import Episode
 from gymnast_imagine.config import ImagineConfig, check_width
 from gymnast_imagine.rolling import chunks_of
@@ -103,7 +104,7 @@ def write_actions(path: Path, actions_TA: Tensor, chunks: Sequence[int], about: 
 
 
 def _read_json(path: Path) -> tuple[Any, list[int] | None]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
         return content, None
     if "actions" not in content:

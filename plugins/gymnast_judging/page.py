@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import jinja2
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_judging.rows import RowFile
 from gymnast_judging.summary import mean_key
@@ -70,9 +70,9 @@ def build_confusion_page(folder: Path) -> Path:
     Raises `DataError` if something is missing or damaged.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_object(folder / "summary.json", allow_nan=True).values
         config = (folder / "config.yaml").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise DataError(f"{folder} is not a finished measurement ({error}). gymnast judge --resume {folder}") from error
     rows = {row.index: row for row in RowFile(folder / "results.jsonl", Verdict).rows}
     films = _films(folder, list(rows.values()), summary["threshold"])

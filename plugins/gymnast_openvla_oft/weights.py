@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gymnast_core.errors import CheckpointError
 from gymnast_core.reading import read_object
+from gymnast_core.runs.weights import save_weights
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -107,7 +108,7 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mappi
     """Write one file, which replaces its predecessor at once."""
     temporary = path.with_name(f"{path.name}.tmp")
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(tensors, temporary, metadata={**(metadata or {}), "format": "pt"})
+    save_weights(temporary, tensors, {**(metadata or {}), "format": "pt"})
     temporary.replace(path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
 from gymnast_probe.instruction_edits import renamed
@@ -24,7 +25,7 @@ def read_kept(folder: Path, label: str, index: int, task: Task) -> Edited | None
     path = folder / "generated" / label / f"{index:06d}.json"
     if not path.exists():
         return None
-    about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_object(path)
     if (about["task"], about["original"]) != (task.id, task.instruction):
         return None
     if about["judged"] != task.instruction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import shlex
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import jinja2
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
@@ -25,7 +25,7 @@ def build_probe_page(folder: Path) -> Path:
     path = folder / "summary.json"
     if not path.exists():
         raise DataError(f"{folder} holds no summary.json: the probe has not ended. gymnast probe --resume {folder}")
-    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_object(path, allow_nan=True).values
     html = _environment().get_template("probe.html.j2").render(_context(folder, summary))
     target = folder / "probe.html"
     write_text(target, html)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gymnast_core.reading import as_record, read_json
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
 from gymnast_pages.video import side_by_side
@@ -47,4 +48,4 @@ def keep_picture(folder: Path, label: str, index: int, task: Task, edited: Edite
 
 def read_pictures(folder: Path) -> list[Picture]:
     """Those that were kept, by label and index."""
-    return [Picture(**json.loads(path.read_text())) for path in sorted((folder / "pictures").glob("*/*.json"))]
+    return [as_record(Picture, read_json(path), str(path)) for path in sorted((folder / "pictures").glob("*/*.json"))]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import as_record, read_list
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.types import Reward, Rollout
 from gymnast_pages.measure import SUCCESS, Measure
@@ -56,11 +57,9 @@ def read_clips(videos: Path) -> list[Clip]:
     if not index.exists():
         return []
     try:
-        clips = [Clip(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{index} is not a video index ({error}). Delete it to rebuild the report without it."
-        ) from error
+        clips = [as_record(Clip, entry, str(index)) for entry in read_list(index, allow_nan=True)]
+    except DataError as error:
+        raise DataError(f"{error} Delete that file to rebuild the report without it.") from error
     return [clip for clip in clips if (videos / clip.file).exists()]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import jinja2
 import yaml
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import as_object, parse_json
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
 from gymnast_core.statistics import mean_interval
@@ -213,11 +213,14 @@ def _points(run: Run, column: str) -> list[Point]:
 
 def _alarms(path: Path) -> list[dict[str, Any]]:
     """What went wrong with the rewards, and when that ended; a line that is being written is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
     try:
-        return [json.loads(line) for line in text.split("\n")[:-1]]
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSONL ({error}). Restore or delete it, then rebuild.") from error
+        return [
+            as_object(parse_json(line, f"{path}, line {number}", allow_nan=True), f"{path}, line {number}").values
+            for number, line in enumerate(lines, start=1)
+        ]
+    except DataError as error:
+        raise DataError(f"{error} Restore or delete that file, then rebuild.") from error
 
 
 def _total(run: Run, column: str) -> float | None:

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, unknown_name
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
+from gymnast_core.runs.weights import save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KIND = "success-classifier"
@@ -125,7 +126,7 @@ def write(directory: Path, description: Description, network: nn.Module) -> None
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     config = {"kind": KIND, **asdict(description)}
-    save_file(weights, directory / f"{WEIGHTS}.part", metadata={METADATA_KEY: json.dumps(config)})
+    save_weights(directory / f"{WEIGHTS}.part", weights, {METADATA_KEY: json.dumps(config)})
     (directory / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in (WEIGHTS, CONFIG):
         (directory / f"{name}.part").replace(directory / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from gymnast_core.errors import DataError
+from gymnast_core.reading import read_json
 from gymnast_core.types import Episode, one_camera
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import GOALS, Goal, block_index, feasible, parse, successes
@@ -35,7 +35,7 @@ class Folder:
             self.frames_NTHWC = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
             self.actions_NTA = np.load(path / "actions.npy", allow_pickle=False)
             self.states_NTS = np.load(path / "states.npy", allow_pickle=False)
-            episodes = json.loads((path / "episodes.json").read_text())
+            episodes = read_json(path / "episodes.json")
             self.seeds = [int(one["seed"]) for one in episodes]
             self.colours = [tuple(one["colours"]) for one in episodes]
             self.instructions = [str(one["instruction"]) for one in episodes]

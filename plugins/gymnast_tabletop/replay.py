@@ -19,6 +19,7 @@ import torch
 
 from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.plugins.compose import registries
+from gymnast_core.reading import read_json
 from gymnast_core.runs.atomic import atomic_directory
 from gymnast_core.runs.progress import Progress
 from gymnast_core.seeds import seeded_generator
@@ -63,7 +64,7 @@ def replay(
         frames.flush()
         np.save(folder / "actions.npy", source.actions_NTA[:count, :actions])
         np.save(folder / "states.npy", source.states_NTS[:count, : actions + 1])
-        records = json.loads((recording / "episodes.json").read_text())[:count]
+        records = read_json(recording / "episodes.json")[:count]
         (folder / "episodes.json").write_text(json.dumps(records, separators=(",", ":")))
         shutil.copy(recording / "meta.json", folder / "recording.json")
         meta = {"replay": {"world_model": checkpoint, "actions": actions, "seed": seed, "recording": recording.name}}

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gymnast_core.errors import CheckpointError
+from gymnast_core.runs.weights import save_weights
 from gymnast_worldgym import published
 from gymnast_worldgym.stored import LATENTS_KEY, Sections, as_metadata, check_same_model, read_config, read_metadata
 
@@ -133,7 +134,7 @@ def write(directory: Path, module: nn.Module, config: Sections, latents: str | N
     try:
         staging.chmod(0o755)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-        save_file(weights, staging / WEIGHTS_FILE, metadata=as_metadata(config, latents))
+        save_weights(staging / WEIGHTS_FILE, weights, as_metadata(config, latents))
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if not directory.exists():
             staging.rename(directory)

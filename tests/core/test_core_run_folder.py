@@ -169,7 +169,7 @@ def test_a_resume_is_recorded_and_taken_over(tmp_path: Path) -> None:
 def test_a_damaged_record_of_resumes_is_one_error(tmp_path: Path) -> None:
     start(tmp_path)
     (tmp_path / "resumed.json").write_text('[{"time": 1}]')
-    with pytest.raises(DataError, match=r"resumed.json is damaged .*Delete it"):
+    with pytest.raises(DataError, match=r"resumed.json: time is 1.*Delete that file"):
         read_resumes(tmp_path)
 
 

@@ -1,12 +1,13 @@
 """JSON files that others wrote: the same meaning, or one error with file and key."""
 
 import json
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, DataError
-from gymnast_core.reading import read_json, read_json_lines, read_object
+from gymnast_core.reading import as_record, read_json, read_json_lines, read_object
 
 
 def written(tmp_path, content):
@@ -117,3 +118,38 @@ def test_values_that_are_right_are_returned(tmp_path):
 def test_a_list_where_an_object_belongs_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"must hold an object .* not a list"):
         read_object(written(tmp_path, "[]"))
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    count: int = 0
+    share: float | None = None
+    tags: list[str] = field(default_factory=list)
+    more: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "value, fault",
+    [
+        ([], "must hold an object"),
+        ({"nme": "a"}, "No key 'nme'. Did you mean 'name'?"),
+        ({"count": 1}, "name is missing"),
+        ({"name": 1}, "name is 1; it must be a text"),
+        ({"name": "a", "count": 1.5}, "count is 1.5; it must be a whole number"),
+        ({"name": "a", "count": True}, "count is True; it must be a whole number"),
+        ({"name": "a", "share": "x"}, "share is 'x'; it must be a number or null"),
+        ({"name": "a", "tags": [1]}, "tags is [1]; it must be a list"),
+        ({"name": "a", "more": {"b": "c"}}, "it must be an object"),
+    ],
+)
+def test_a_row_that_is_no_row_is_named(value, fault):
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 3") as error:
+        as_record(Row, value, "rows.jsonl, line 3")
+    assert fault in str(error.value)
+
+
+def test_a_row_comes_back():
+    row = Row("a", 2, 0.5, ["b"], {"c": 1.0})
+    assert as_record(Row, json.loads(json.dumps(asdict(row))), "here") == row
+    assert as_record(Row, {"name": "a", "share": 1}, "here") == Row("a", share=1)

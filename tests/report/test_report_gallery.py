@@ -118,5 +118,5 @@ def test_training_inside_a_simulator_is_not_called_imagined(tmp_path):
 
 def test_a_damaged_index_is_named(tmp_path):
     (tmp_path / "index.json").write_text('[{"file": 1}]')
-    with pytest.raises(DataError, match=r"index\.json is not a video index"):
+    with pytest.raises(DataError, match=r"index\.json: file is 1"):
         read_clips(tmp_path)

@@ -5,12 +5,12 @@ Frames and offsets are those of NVIDIA's cosmos-framework for its domain `bridge
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.reading import read_object
 from torch import Tensor
 
 BRIDGE_WIDTH = 7
@@ -38,12 +38,12 @@ class Quantiles:
 def read_quantiles(path: Path, width: int) -> Quantiles:
     """A JSON file {"q01": [...], "q99": [...]}, perhaps under "global". Raises `CheckpointError` for anything else."""
     try:
-        held = json.loads(path.expanduser().read_text())
-        held = held.get("global", held)
-        low, high = (torch.tensor(held[name], dtype=torch.float32) for name in ("q01", "q99"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        held = read_object(path.expanduser(), CheckpointError)
+        held = held.object("global") if "global" in held else held
+        low, high = (torch.tensor(held.numbers(name), dtype=torch.float32) for name in ("q01", "q99"))
+    except CheckpointError as error:
         raise CheckpointError(
-            f"The action statistics {path} cannot be read ({type(error).__name__}: {error}): a JSON object with the "
+            f"The action statistics {path} cannot be read ({error}): a JSON object with the "
             "lists q01 and q99 is needed, as in NVIDIA's cosmos-framework (…_stats.json)."
         ) from error
     if low.shape != (width,) or high.shape != (width,):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.reading import read_object
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors"]
@@ -92,9 +92,6 @@ def load_pipeline(directory: Path, dtype: torch.dtype, guardrail: bool) -> Any:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): Cosmos 3 is loaded as diffusers saves it.") from error
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return held
+        return read_object(path, CheckpointError).values
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Cosmos 3 is loaded as diffusers saves it.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnast_core.errors import CheckpointError
+from gymnast_core.reading import read_object
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
@@ -114,10 +114,4 @@ def read_head(directory: Path, width: int) -> list[float] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return held
+    return read_object(path, CheckpointError).values

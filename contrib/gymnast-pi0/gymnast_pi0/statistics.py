@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
+from gymnast_core.reading import read_object
 from torch import Tensor
 
 FILE = "norm_stats.json"
@@ -123,9 +123,6 @@ def _parse(path: Path) -> dict[str, dict[str, list[float]]]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The statistics {path} cannot be read: {error}.") from error
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path} holds no statistics: a JSON object is needed, as openpi writes it.")
-    return held
+        return read_object(path, CheckpointError).values
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Statistics are read as openpi writes them.") from error

@@ -1,0 +1,29 @@
+"""A short run of the fuzzers; `benchmarks/fuzz.py` makes long ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import fuzz_configs
+import fuzz_runs
+import pytest
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_overrides_keep_what_was_typed_or_are_one_error(seed: int) -> None:
+    tally: Counter[str] = Counter()
+    assert fuzz_configs.overrides(100, seed, tally) == []
+    assert tally["read"] > 5 and tally["refused"] > 30
+
+
+def test_config_files_are_read_with_the_same_meaning_or_are_one_error(tmp_path: Path) -> None:
+    tally: Counter[str] = Counter()
+    assert fuzz_configs.files(150, 0, tally, tmp_path) == []
+    assert tally["read"] > 30 and tally["refused"] > 30
+
+
+def test_damaged_run_folders_go_on_to_the_same_weights_or_are_one_error(tmp_path: Path) -> None:
+    tally: Counter[str] = Counter()
+    assert fuzz_runs.folders(20, 0, tally, tmp_path) == []
+    assert tally["read"] + tally["refused"] == 20
