@@ -1,8 +1,9 @@
 """What becomes of a run while it works: evaluations, metrics, snapshots, what hooks are told, and its end."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,16 +11,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gymnast_core.config.schema import RunConfig
-from gymnast_core.errors import PluginError
+from gymnast_core.errors import GymnastError, PluginError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
 from gymnast_core.runs.snapshot import save_snapshot
 from gymnast_core.training.collect import Collector
+from gymnast_core.training.saved import SavedDifference, compare_saved, warn_of
 from gymnast_core.training.update import Updater
 from gymnast_core.types import Reward, Rollout
 
+logger = logging.getLogger(__name__)
 TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
 """Sums that a summary gives over the whole run."""
 
@@ -48,6 +51,7 @@ class RunRecord:
         self._seconds_before = 0.0
         self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
+        self._saved: SavedDifference | None = None
         self.summary: dict[str, Any] = {}
         """What the command prints; filled by `finish`."""
 
@@ -122,6 +126,7 @@ class RunRecord:
         """The last iteration is done: save the policy, measure it, sum up."""
         if self._parts.processes.leads:
             self._save(loop)
+            self._compare_saved(loop)
         self._parts.processes.wait()
         after = self.evaluate("after", loop.iteration)
         summary: dict[str, Any] = {"output": str(self.folder), "iterations": loop.iteration}
@@ -131,6 +136,8 @@ class RunRecord:
             difference = after.pop("difference", None)
             summary |= {"before": before, "after": after}
             summary |= {} if difference is None else {"difference": difference}
+        if self._saved is not None:
+            summary["saved_policy"] = asdict(self._saved)
         self.summary = summary
 
     def _save(self, loop: Running) -> None:
@@ -142,6 +149,20 @@ class RunRecord:
                 for name, module in loop.extra.items():
                     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
                     save_file(tensors, str(folder / f"{name}.safetensors"))
+
+    def _compare_saved(self, loop: Running) -> None:
+        """Note how the saved policy differs from the live one, and warn of one that is another."""
+        if not self._config.check_saved or not self._config.loop.iterations:
+            return
+        folder = self.folder / "policy"
+        try:
+            self._saved = compare_saved(loop.policy, folder, self._parts)
+        except (GymnastError, RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+            # The run is done, and its policy is written: that it cannot be loaded here must not take the rest along.
+            logger.warning("The policy saved in %s could not be loaded and compared: %s", folder, error)
+            return
+        if self._saved is not None:
+            warn_of(self._saved, folder)
 
     @property
     def seconds(self) -> float:
