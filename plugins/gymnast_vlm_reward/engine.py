@@ -118,14 +118,21 @@ class Engine:
         Identical questions in flight are asked once; only the first of them reports the cost.
         """
         await asyncio.to_thread(getattr, question, "key")  # hashing megabytes must not hold up the other requests
-        while (flying := self._flying.get(question.key)) is not None:
+        # One that has ended may still stand there until its callback is run: nobody waits for it any more.
+        while (flying := self._flying.get(question.key)) is not None and not flying.done():
             await asyncio.wait([flying])  # cancelling this call does not cancel the one that asks
             if not flying.cancelled():
                 votes = flying.result()
                 return Votes(votes.answers, votes.error, 0.0, 0)
-        task = asyncio.ensure_future(self._collect_and_land(question, batch))
+        task = asyncio.ensure_future(self._collect(question, batch))
         self._flying[question.key] = task
+        # Not in the coroutine: one that is cancelled before its first step runs none of it.
+        task.add_done_callback(lambda ended: self._land(question.key, ended))
         return await task
+
+    def _land(self, key: str, ended: asyncio.Task[Votes]) -> None:
+        if self._flying.get(key) is ended:  # another one may ask already
+            del self._flying[key]
 
     async def probe(self, question: Question, fresh_s: float) -> tuple[list[Answer], float]:
         """Ask a question once, unless it was answered in the last `fresh_s` seconds; the answers and the cost in USD.
@@ -144,13 +151,6 @@ class Engine:
             return self.store.answers(question.key)[known:], cost
         finally:
             self.store.release(question.key)
-
-    async def _collect_and_land(self, question: Question, batch: Batch) -> Votes:
-        try:
-            return await self._collect(question, batch)
-        finally:
-            # Before anybody is told that it is done: who waits must not find it still there.
-            del self._flying[question.key]
 
     async def _collect(self, question: Question, batch: Batch) -> Votes:
         answers = self.store.answers(question.key)

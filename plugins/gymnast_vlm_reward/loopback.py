@@ -37,6 +37,10 @@ FAULTS = (
 half a JSON, JSON of another shape; and in the answers: a refusal, one cut off at the token limit, half a JSON, a score
 off the scale, prose around the JSON, too few, too many, none at all."""
 
+ODD = ("twice", "surrogate", "huge_usage")
+"""Right answers of a strange kind, to be named in `Behaviour.faults`: a wrong one is sent behind them on the same
+connection; half a letter stands in the reasoning; the server counts 10^20 tokens, and bills what it always does."""
+
 SPOILT = ("refusal", "cut_answer", "broken_answer", "other_number")
 """Those that spoil an answer that is received and billed; a message without content is another such answer."""
 
@@ -192,6 +196,8 @@ class LoopbackServer:
         served.output_tokens = TOKENS_OUT * count
         texts = [self._text(served, body, fault if i == 0 else None) for i in range(count)]
         payload = (_message if is_message else _completion)(body, texts, fault)
+        if fault == "huge_usage":
+            payload["usage"] = dict.fromkeys(payload["usage"], 10**20)
         content = json.dumps(payload).encode()
         if fault == "slow":
             await asyncio.sleep(now.slow_s)
@@ -203,6 +209,10 @@ class LoopbackServer:
             await _write(writer, 200, content, {}, missing=len(content) // 2)
             return False
         stays = await _write(writer, 200, content, {})
+        if fault == "twice":
+            wrong = [json.dumps({"score": 1 - int(last_brightness(body["messages"]) > 127)})] * asked
+            payload = (_message if is_message else _completion)(body, wrong, None)
+            await _write(writer, 200, json.dumps(payload).encode(), {})
         if fault not in ("wrong_type", "cut_json", "slow"):
             served.answered = 1 if is_message else count
         return stays
@@ -228,7 +238,10 @@ class LoopbackServer:
         if self._given[served.question] <= self.behaviour.dissent:
             score = not score
         text = json.dumps(
-            {"reasoning": "The last frame decides.", "score": 7 if fault == "other_number" else int(score)}
+            {
+                "reasoning": f"The last frame decides.{chr(0xD83D) * (fault == 'surrogate')}",
+                "score": 7 if fault == "other_number" else int(score),
+            }
         )
         if fault in ("cut_answer", "broken_answer"):
             return text[:-4]
