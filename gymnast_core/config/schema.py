@@ -80,8 +80,11 @@ class RunConfig:
     seed: Seed = 0
     output: str | None = None
     """Run folder; None makes runs/<preset>-<timestamp>."""
-    checkpoint_every: Count = 1
-    """Iterations between checkpoints."""
+    checkpoint_every: Count | None = None
+    """Iterations between checkpoints; None: as often as `checkpoint_share` allows."""
+    checkpoint_share: Annotated[float, Range(above=0, most=1)] = 0.05
+    """Share of the run's time that writing checkpoints may take where `checkpoint_every` does not say how often. After
+    the first iteration one is written in any case, and after the last."""
     check_saved: bool = True
     """Load the saved policy at the end and compare it with the live one. A second copy of the policy must fit into the
     memory of its device meanwhile; false leaves the comparison out."""

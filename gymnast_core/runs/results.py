@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.folder import read_resumes
+from gymnast_core.runs.metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,16 @@ def _evaluation(path: Path) -> Evaluation:
 
 def _metrics(path: Path) -> list[dict[str, float | None]]:
     """Rows of one iteration are merged, the later value winning: a resumed run repeats its last iteration."""
-    if not path.exists():
-        return []
     by_iteration: dict[int, dict[str, float | None]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            iteration = _number(row.get("iteration", row.get("step")))
-            if iteration is None:
-                continue
-            merged = by_iteration.setdefault(int(iteration), {})
-            for name, text in row.items():
-                number = _number(text) if isinstance(text, str) else None
-                if name and (number is not None or name not in merged):
-                    merged[name] = number
+    for row in read_metrics(path):
+        iteration = _number(row.get("iteration", row.get("step")))
+        if iteration is None:
+            continue
+        merged = by_iteration.setdefault(int(iteration), {})
+        for name, text in row.items():
+            number = _number(text)
+            if number is not None or name not in merged:
+                merged[name] = number
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 

@@ -47,7 +47,8 @@ class RunRecord:
     def __init__(self, config: RunConfig, parts: Parts, folder: Path | None, done: int = 0) -> None:
         """`done` iterations are behind the run; a follower does not know the `folder` yet."""
         self._config, self._parts, self._folder, self._done = config, parts, folder, done
-        self._began = time.monotonic()
+        self._began = self._last_snapshot = time.monotonic()
+        self._snapshot_seconds: float | None = None
         self._seconds_before = 0.0
         self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
@@ -108,8 +109,21 @@ class RunRecord:
         every = self._config.evaluation.every
         if every and self._done % every == 0:
             self.evaluate(f"iteration-{self._done:06d}", self._done)
-        if self._done % self._config.checkpoint_every == 0 or self._done == self._config.loop.iterations:
+        if self._parts.processes.broadcast(self._snapshot_is_due()):
+            began = time.monotonic()
             self.snapshot(loop)
+            self._last_snapshot = time.monotonic()
+            self._snapshot_seconds = self._last_snapshot - began
+
+    def _snapshot_is_due(self) -> bool:
+        every, share = self._config.checkpoint_every, self._config.checkpoint_share
+        if self._done == self._config.loop.iterations:
+            return True
+        if every is not None:
+            return self._done % every == 0
+        if self._snapshot_seconds is None:
+            return True
+        return time.monotonic() - self._last_snapshot >= self._snapshot_seconds * (1 - share) / share
 
     def snapshot(self, loop: Running) -> Path:
         """Write everything that the next iteration depends on; all processes take part."""

@@ -10,7 +10,6 @@ A cell's folder holds `cell.json` (the commands that start and resume it, enviro
 from __future__ import annotations
 
 import contextlib
-import csv
 import ctypes
 import fcntl
 import json
@@ -29,6 +28,7 @@ from typing import IO, Any
 from gymnast_core.config.ranges import Range
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.metrics import read_metrics
 from gymnast_core.training.signals import TERMINATED
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
@@ -102,11 +102,7 @@ class Clock:
 
 def spent_dollars(metrics: Path) -> float:
     """What judging has cost by the metrics.csv of a run; 0 without one."""
-    try:
-        with metrics.open(newline="", encoding="utf-8") as file:
-            return sum(float(row.get("cost_usd") or 0.0) for row in csv.DictReader(file))
-    except FileNotFoundError:
-        return 0.0
+    return sum(float(row.get("cost_usd", 0.0)) for row in read_metrics(metrics))
 
 
 def _watch(

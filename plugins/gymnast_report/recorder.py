@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.metrics import FILE, MetricsFile
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
 from gymnast_pages.measure import Measure
@@ -30,7 +29,7 @@ class Recorder:
     def __init__(self, path: Path, title: str, total: int, unit: str, done: int, judge: str = "") -> None:
         self.path, self._done = path, done
         self._names = {"imagined_reward": Measure("score", judge).name}
-        self._rows = _read_rows(path / "metrics.csv", done)
+        self._metrics = MetricsFile(path / FILE, done)
         self._tensorboard: Any = None
         self._progress = Progress(title, total, unit=unit, start=done)
         self._progress.__enter__()
@@ -38,14 +37,8 @@ class Recorder:
             write_text(path / "versions.json", json.dumps(versions(), indent=1))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row a step in metrics.csv (rewritten whole, so that it is never torn) and in TensorBoard."""
-        self._rows.append({"step": step, **metrics})
-        columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.path / "metrics.csv", text.getvalue())
+        """One row a step in metrics.csv and in TensorBoard."""
+        self._metrics.append(step, metrics)
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -58,12 +51,3 @@ class Recorder:
         self._progress.__exit__()
         if self._tensorboard is not None:
             self._tensorboard.close()
-
-
-def _read_rows(path: Path, last: int) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as handle:
-        # Values stay the text they are, so that a resumed run's file does not differ from an uninterrupted one's.
-        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(handle)]
-    return [row for row in rows if int(row["step"]) <= last]

@@ -27,6 +27,7 @@ SMALL = [
     "evaluation.videos=0",
     "optimizer.args.group_size=3",
     "optimizer.args.minibatch_size=4",
+    "checkpoint_every=1",
 ]
 
 

@@ -140,7 +140,7 @@ def test_a_start_that_failed_stands_in_nobodys_way(gymnast: CommandLine, models:
 
 
 def test_sigterm_ends_with_143_and_the_way_on(models: Models, tmp_path: Path) -> None:
-    process = start(tmp_path, *arguments(models, "loop.iterations=500", "output=run"))
+    process = start(tmp_path, *arguments(models, "loop.iterations=500", "checkpoint_every=1", "output=run"))
     wait_for((tmp_path / "run/snapshots/step-000000002").exists, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)

@@ -25,6 +25,8 @@ from gymnast_core.learning import Minibatch
 from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.plugins.registry import registries
 from gymnast_core.runs.folder import read_resumes
+from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.training import record
 from gymnast_core.training.judge import RewardsFailing
 from gymnast_core.training.run import MOST_ITERATIONS, train
 from gymnast_core.types import LossSum, Reward
@@ -340,6 +342,40 @@ def test_a_policy_for_evaluation_only_can_be_measured(listener: Listener) -> Non
     assert listener.names() == ["run_started", "evaluate", "evaluate", "run_stopped", "run_done"]
 
 
+def change_snapshot(**state: Any) -> None:
+    """Write the newest snapshot of the run again, as a whole one, with another state."""
+    snapshot = load_snapshot(Path("run/snapshots"))
+    assert snapshot is not None
+    (own,) = snapshot.processes
+    save_snapshot(Path("run/snapshots"), 2, {**snapshot.state, **state}, own=own)
+
+
+def test_snapshots_take_no_more_than_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, written = [0.0], []
+    monkeypatch.setattr(record.time, "monotonic", lambda: clock[0])
+
+    def snapshot(self: Any, loop: Any) -> None:
+        written.append(loop.iteration)
+        clock[0] += 3.0
+
+    monkeypatch.setattr(record.RunRecord, "snapshot", snapshot)
+
+    def iterate(share: float, seconds: float, iterations: int) -> list[int]:
+        written.clear()
+        options = config(loop={"iterations": iterations}, checkpoint_share=share)
+        kept = record.RunRecord(options, Parts(), Path("run"))
+        for iteration in range(1, iterations + 1):
+            clock[0] += seconds
+            kept.iteration_done(SimpleNamespace(iteration=iteration), {"rollouts": 1.0, "seconds_imagining": 1.0})
+        return list(written)
+
+    # 3 s of writing may follow 57 s of work: every sixth iteration of 10 s, besides the first and the last.
+    assert iterate(0.05, 10.0, 20) == [1, 7, 13, 19, 20]
+    # Half of the time: 3 s after 3 s.
+    assert iterate(0.5, 1.0, 8) == [1, 4, 7, 8]
+    assert iterate(0.5, 3.0, 4) == [1, 2, 3, 4]
+
+
 def test_snapshots_are_written_when_they_are_due() -> None:
     train(config(loop={"iterations": 5}, checkpoint_every=2))
     found = sorted(path.name for path in Path("run/snapshots").iterdir())
@@ -349,9 +385,7 @@ def test_snapshots_are_written_when_they_are_due() -> None:
 def test_a_snapshot_of_other_parts_is_one_error() -> None:
     train(config())
     stored = load_config(RunConfig, "run/config.yaml")
-    file = Path("run/snapshots/step-000000002/state.json")
-    state = json.loads(file.read_text())
-    file.write_text(json.dumps({**state, "extra": {}}))
+    change_snapshot(extra={})
     with pytest.raises(CheckpointError, match=r"step-000000002 does not fit this run: KeyError: 'critic'"):
         train(stored, resume=Path("run"))
 
@@ -378,8 +412,7 @@ def test_autocast_is_in_the_update_alone(precision: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("done", [-1, 10**30, "x", None, 1.5])
 def test_a_snapshot_that_cannot_be_is_one_error(done: Any) -> None:
     train(config())
-    file = Path("run/snapshots/step-000000002/state.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), "iteration": done}))
+    change_snapshot(iteration=done)
     with pytest.raises(
         CheckpointError, match=rf"step-000000002 does not fit this run: .*it says that {str(done)[:40]} it"
     ):
@@ -389,8 +422,7 @@ def test_a_snapshot_that_cannot_be_is_one_error(done: Any) -> None:
 @pytest.mark.parametrize("done", [0, MOST_ITERATIONS])
 def test_the_most_and_the_least_that_a_snapshot_may_have_done(done: int) -> None:
     train(config())
-    file = Path("run/snapshots/step-000000002/state.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), "iteration": done}))
+    change_snapshot(iteration=done)
     stored = load_config(RunConfig, "run/config.yaml")
     longer = replace(stored, loop=replace(stored.loop, iterations=max(done, 1)))
     assert train(longer, resume=Path("run"))["iterations"] == max(done, 1)
