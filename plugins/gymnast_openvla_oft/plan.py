@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from gymnast_core.training.rounding import FINE, is_coarse
 from gymnast_openvla_oft.base import DTYPES
 from gymnast_openvla_oft.dry_run import Kept, Pass, kept, shaped_model
 from gymnast_openvla_oft.model import ModelShape, OFTModel
@@ -24,6 +25,9 @@ CUDA_CONTEXT = 1 << 30
 FRAGMENTATION = 0.05
 """Share of everything else that the allocator cannot use."""
 LORA_RANK = 32
+
+PHASES = ("imagining", "learning", "ending")
+"""What a run does one after the other; what each takes is free again for the next."""
 
 MakeOptimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
@@ -92,6 +96,10 @@ class Job:
     """Plain OpenVLA, which keeps keys and values while it writes actions."""
     reference: bool = False
     """Whether a frozen copy of the policy is kept."""
+    mixed: bool = False
+    """Whether the update computes under bf16-mixed."""
+    check_saved: bool = False
+    """Whether the saved policy is loaded beside the live one at the end."""
     rollouts: int = 0
     """Of an iteration."""
     rollout_bytes: int = 0
@@ -105,7 +113,7 @@ class Item:
     name: str
     bytes: int
     phase: str = "always"
-    """"always", "imagining" or "learning"."""
+    """"always", or one of `PHASES`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """Bytes of each GPU in the phase that takes more, allowances included."""
-        return self.with_allowances(max(self.phase("imagining"), self.phase("learning")))
+        return self.with_allowances(max(self.phase(name) for name in PHASES))
 
     @property
     def fits(self) -> bool:
@@ -142,7 +150,8 @@ def make_plan(job: Job, machine: Machine) -> Plan:
     processes = machine.gpus if job.strategy == "fsdp" else 1
     every = list(model.parameters())
     trained = [p for p in every if p.requires_grad]
-    weights, gradients = _bytes(every), _bytes(trained)
+    weights, gradients = _bytes(every), _fine_bytes(trained)
+    coarse = [p for p in trained if is_coarse(p.dtype)]
     # Frozen towers whose features are kept are whole in each process: see `sharding.py`.
     own = _bytes(model.vision_backbone.parameters()) if processes > 1 and _knows_features(job) else 0
     layers = list(model.language_model.model.layers) if own else blocks(model)
@@ -152,6 +161,15 @@ def make_plan(job: Job, machine: Machine) -> Plan:
         Item("optimizer state", _shared(optimizer_bytes(trained, job.make_optimizer), processes)),
         Item("gradients", _shared(gradients, processes)),  # they stay until the next step
     ]
+    if coarse:
+        # Steps are taken on them, and gradients added up beside them: see `gymnast_core/training/masters.py`.
+        device.append(Item("float32 copies of what learns", _shared(_fine_bytes(coarse), processes)))
+        device.append(Item("gradients of one pass", _shared(_bytes(coarse), processes), "learning"))
+    if job.mixed:
+        fine = [p for p in trained if p.ndim >= 2 and not is_coarse(p.dtype)]
+        device.append(Item("weights as bf16-mixed sees them", _shared(_bytes(fine), processes), "learning"))
+    if job.check_saved:
+        device.append(Item("saved policy beside the live one", weights, "ending"))
     if job.reference:
         device.append(Item("reference policy", weights))
     if processes > 1:
@@ -168,9 +186,12 @@ def make_plan(job: Job, machine: Machine) -> Plan:
 
 
 def optimizer_bytes(trained: Sequence[nn.Parameter], make: MakeOptimizer) -> int:
-    """Bytes of state after one step of the optimizer that `make` builds, taken on tensors without content."""
+    """Bytes of state after one step of the optimizer that `make` builds, taken on tensors without content; of coarse
+    weights it steps their float32 copies."""
     # On the meta device, because optimizers read their own step count, which fake tensors do not have.
-    parameters = [nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="meta")) for p in trained]
+    dtypes = [FINE if is_coarse(p.dtype) else p.dtype for p in trained]
+    shaped = zip(trained, dtypes, strict=True)
+    parameters = [nn.Parameter(torch.empty(p.shape, dtype=dtype, device="meta")) for p, dtype in shaped]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer = make(parameters)
@@ -216,9 +237,13 @@ def _steps(plan: Plan) -> Iterator[tuple[str, Plan]]:
     def changed(setting: str, **changes: object) -> tuple[str, Plan]:
         return setting, make_plan(replace(job, **changes), plan.machine)  # type: ignore[arg-type]
 
+    limit = plan.machine.gib * GIB
+    unchecked = changed("check_saved=false", check_saved=False)
+    if plan.with_allowances(max(plan.phase("imagining"), plan.phase("learning"))) <= limit:
+        yield unchecked
     imagines_less = changed(f"loop.imagine_batch_size={job.episodes // 2}", episodes=max(1, job.episodes // 2))
     # As long as learning does not fit either, it is too early.
-    if plan.with_allowances(plan.phase("learning")) <= plan.machine.gib * GIB:
+    if plan.with_allowances(plan.phase("learning")) <= limit:
         yield imagines_less
     if job.trajectories > 1:
         # Same gradients, same speed as long as the GPU stays busy.
@@ -232,6 +257,7 @@ def _steps(plan: Plan) -> Iterator[tuple[str, Plan]]:
     if not tuning.lora_rank:
         yield changed(f"policy.args.train.lora_rank={LORA_RANK}", tuning=replace(tuning, lora_rank=LORA_RANK))
     yield imagines_less
+    yield unchecked
 
 
 def _passes(job: Job) -> list[Item]:
@@ -272,6 +298,11 @@ def _knows_features(job: Job) -> bool:
 
 def _bytes(parameters: Iterable[nn.Parameter]) -> int:
     return sum(p.nbytes for p in parameters)
+
+
+def _fine_bytes(parameters: Iterable[nn.Parameter]) -> int:
+    """Of the same numbers in what steps are taken in."""
+    return sum(p.numel() * (FINE.itemsize if is_coarse(p.dtype) else p.element_size()) for p in parameters)
 
 
 def _shared(total: int, processes: int) -> int:

@@ -87,6 +87,8 @@ def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = N
         views=views,
         causal=config.policy.name == "openvla",
         reference=optimizer.needs_reference,
+        mixed=config.trainer.get("precision") == "bf16-mixed",
+        check_saved=config.check_saved and strategy == "ddp",
         rollouts=rollouts,
         rollout_bytes=(1 + loop.horizon) * views * side * side * 3,
     )
@@ -230,4 +232,6 @@ def _when(phase: str) -> str:
 
 
 def _sum(plan: Plan) -> int:
-    return plan.phase("always") + max(plan.phase("imagining"), plan.phase("learning"))
+    from gymnast_openvla_oft.plan import PHASES
+
+    return plan.phase("always") + max(plan.phase(name) for name in PHASES)

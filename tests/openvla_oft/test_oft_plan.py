@@ -135,7 +135,12 @@ class TestSevenBillion:
         plan = make_plan(seven, Machine(1, 80.0))
         assert plan.parameters == 7_541_237_184
         assert size_of(plan, "weights") == 2 * plan.parameters
-        assert size_of(plan, "optimizer state") == pytest.approx(4 * plan.trained, rel=1e-4)
+        # 18 bytes a trained weight (2 of the weights), as in "ZeRO" (arXiv 1910.02054, section 3.1) with float32 sums
+        # of gradients; and those of one pass.
+        assert size_of(plan, "optimizer state") == pytest.approx(8 * plan.trained, rel=1e-4)
+        assert size_of(plan, "float32 copies of what learns") == 4 * plan.trained
+        assert size_of(plan, "gradients") == 4 * plan.trained
+        assert size_of(plan, "gradients of one pass") == 2 * plan.trained
         towers, whole = forward_flops(seven.networks.shape, Pass(1, 35))
         # 2 operations a weight and token: 6.5 B weights of the layers over 324 tokens, and the towers' over 256.
         assert whole == pytest.approx(2 * (6.48e9 * 324 + 0.69e9 * 258 + 0.1e9 * 256), rel=0.08)
@@ -143,7 +148,7 @@ class TestSevenBillion:
 
     def test_sharding_divides_and_ddp_does_not(self, seven: Job) -> None:
         ddp, fsdp = (make_plan(replace(seven, strategy=name), Machine(8, 80.0)) for name in ("ddp", "fsdp"))
-        for name in ("weights", "gradients", "optimizer state"):
+        for name in ("weights", "gradients", "optimizer state", "float32 copies of what learns"):
             assert size_of(fsdp, name) == -(-size_of(ddp, name) // 8)
         assert not ddp.fits and fsdp.peak < ddp.peak / 2
 
@@ -157,6 +162,24 @@ class TestSevenBillion:
         assert peaks == sorted(peaks, reverse=True) and steps[-1][1].fits
         assert not steps[-2][1].fits
         assert suggestions(steps[-1][1]) == []
+
+    def test_lora_needs_no_copies(self, seven: Job) -> None:
+        names = {item.name for item in make_plan(replace(seven, tuning=Tuning(lora_rank=8)), Machine(1, 80.0)).device}
+        assert not names & {"float32 copies of what learns", "gradients of one pass"}
+
+    def test_the_saved_policy_is_loaded_when_the_rest_is_free(self, seven: Job) -> None:
+        lora = replace(seven, tuning=Tuning(lora_rank=8, checkpointing=True), episodes=1, trajectories=1)
+        plan = make_plan(lora, Machine(1, 24.0))
+        assert size_of(plan, "saved policy beside the live one") == size_of(plan, "weights")
+        assert plan.peak == plan.with_allowances(plan.phase("ending")) and not plan.fits
+        (step,) = suggestions(plan)
+        assert step[0] == "check_saved=false" and step[1].fits
+
+    def test_autocast_sees_rounded_copies(self, seven: Job) -> None:
+        wide = replace(seven, dtype="float32", mixed=True)
+        plan = make_plan(wide, Machine(1, 80.0))
+        assert size_of(plan, "weights as bf16-mixed sees them") == pytest.approx(4 * plan.trained, rel=1e-3)
+        assert "float32 copies of what learns" not in {item.name for item in plan.device}
 
     def test_allowances_are_counted(self, seven: Job) -> None:
         plan = make_plan(seven, Machine(1, 80.0))
