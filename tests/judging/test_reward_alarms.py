@@ -198,7 +198,7 @@ def test_options_are_a_section_of_the_config() -> None:
     for values, message in (
         ({"windw": 3}, "hooks.judging.windw: .*Did you mean 'window'"),
         ({"window": 1}, "hooks.judging.window is 1; it must be at least 2"),
-        ({"audit_significance": 1.0}, "audit_significance is 1.0; it must lie between 0 and 1"),
+        ({"audit_significance": 1.0}, "audit_significance is 1; it must be above 0 and below 1"),
         ({"audit": "environment"}, r"hooks.judging.audit takes keys \(name, args\), not the value 'environment'"),
     ):
         with pytest.raises(ConfigError, match=message):
