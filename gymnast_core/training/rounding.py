@@ -14,6 +14,7 @@ from torch import Tensor
 FINE = torch.float32
 _DROPPED = 16
 """Bits that bfloat16 drops of a float32 number."""
+_LEVELS = 1 << _DROPPED
 
 
 def is_coarse(dtype: torch.dtype) -> bool:
@@ -24,7 +25,7 @@ def is_coarse(dtype: torch.dtype) -> bool:
 def thresholds(count: int, device: torch.device, seed: int = 0) -> Tensor:
     """Of `count` places, as int32 in [0, 65536): the same ones for the same seed and kind of device."""
     generator = torch.Generator(device).manual_seed(seed)
-    return torch.randint(1 << _DROPPED, (count,), generator=generator, device=device, dtype=torch.int32)
+    return torch.randint(_LEVELS, (count,), generator=generator, device=device, dtype=torch.int32)
 
 
 def rounded(x: Tensor, dtype: torch.dtype, thresholds: Tensor) -> Tensor:
@@ -39,19 +40,25 @@ def rounded(x: Tensor, dtype: torch.dtype, thresholds: Tensor) -> Tensor:
     low = (nearest.view(whole) - (nearest.to(FINE).abs() > x.abs()).to(whole)).view(dtype)
     high = (low.view(whole) + 1).view(dtype)
     start, end = low.to(FINE).abs(), high.to(FINE).abs()
-    covered = (x.abs() - start) / (end - start) + thresholds / (1 << _DROPPED)
+    covered = (x.abs() - start) / (end - start) + thresholds / _LEVELS
     found = torch.where((covered >= 1) & end.isfinite(), high, low)
     return torch.where(x.isfinite(), found, nearest)
 
 
 class RoundedSum(torch.autograd.Function):
-    """x + y in the coarse dtype of x, where y may be far below the distances between x's numbers. Its gradient is that
-    of the sum."""
+    """x + y in the sixteen-bit dtype of x, where y may be far below the distances between x's numbers. Its gradient is
+    that of the sum.
+
+    `thresholds` are of x's last dimension. What x itself is shifts them: few places would be few thresholds, and a
+    place in a batch, or among tokens, is not the same when a policy acts and when it is evaluated.
+    """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, y: Tensor, thresholds: Tensor) -> Tensor:
         ctx.fine = y.dtype  # type: ignore[attr-defined]
-        return rounded(x.to(FINE) + y, x.dtype, thresholds)
+        # Multiplied by 2**16 over the golden ratio, neighbours end far apart.
+        shifted = (x.contiguous().view(torch.int16).to(torch.int32) * 40503 + thresholds) & (_LEVELS - 1)
+        return rounded(x.to(FINE) + y, x.dtype, shifted)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -1,5 +1,6 @@
 """Numbers of many parts, steps and processes, combined as what they are: means by weight, sums, extremes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +58,9 @@ def _combine(metrics: list[Metric]) -> Metric:
     if how == "sum":
         return Metric(sum(values), combine="sum")
     if how != "mean":
-        return Metric(_EXTREMES[how](values), combine=how)
+        # Python's max and min pass over a NaN, or not, by its place.
+        unknown = any(math.isnan(value) for value in values)
+        return Metric(math.nan if unknown else _EXTREMES[how](values), combine=how)
     weights = _floats([metric.weight for metric in metrics])
     weight = sum(weights)
     # A part that weighs nothing may hold anything, NaN included.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from gymnast_core.config.ranges import Range, Seed
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.config.ranges import Choices, Range, Seed, check_values
 from gymnast_openvla_oft.adapters import Adapter
 from gymnast_openvla_oft.lora import add_lora, default_alpha
 from gymnast_openvla_oft.model import OFTModel
@@ -24,11 +23,11 @@ FEATURE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16
 class Tuning:
     """Which weights learn, and at what price. `gymnast plan` says what fits."""
 
-    vision: str = "full"
+    vision: Annotated[str, Choices(*VISION)] = "full"
     """"full", or "frozen": the towers keep their weights, so that their features are computed once a frame."""
     feature_store_mib: Annotated[int, Range(least=0, most=2**24)] = 4096
     """Host memory for the features of frozen towers, MiB; the oldest go first. 0 computes them every time."""
-    feature_dtype: str | None = None
+    feature_dtype: Annotated[str, Choices(*FEATURE_DTYPES)] | None = None
     """Of kept features: "float32", "bfloat16" or "float16"; None is that of the weights. Coarser ones change actions
     a little, alike when acting and when evaluating."""
     lora_rank: Annotated[int, Range(least=0, most=4096)] = 0
@@ -43,16 +42,8 @@ class Tuning:
 
 
 def check_tuning(tuning: Tuning) -> None:
-    """Raise `ConfigError` for settings that mean nothing."""
-    if tuning.vision not in VISION:
-        raise ConfigError(unknown_name("train.vision", tuning.vision, VISION))
-    if tuning.feature_dtype is not None and tuning.feature_dtype not in FEATURE_DTYPES:
-        raise ConfigError(unknown_name("train.feature_dtype", tuning.feature_dtype, FEATURE_DTYPES))
-    for name in ("feature_store_mib", "lora_rank"):
-        if getattr(tuning, name) < 0:
-            raise ConfigError(f"train.{name} is {getattr(tuning, name)}; it must not be negative.")
-    if tuning.lora_alpha is not None and not tuning.lora_alpha > 0:
-        raise ConfigError(f"train.lora_alpha is {tuning.lora_alpha}; it must be positive.")
+    """Raise `ConfigError` for settings that mean nothing; also of those that were made in Python."""
+    check_values(Tuning, asdict(tuning), "train")
 
 
 def apply_tuning(model: OFTModel, tuning: Tuning, *, adapter: Adapter | None = None, base: str | None = None) -> None:

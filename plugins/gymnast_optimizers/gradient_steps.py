@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore, check_values
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Optimizer
 
@@ -17,23 +19,23 @@ from gymnast_core.interfaces import Optimizer
 class GradientConfig:
     """Batching, AdamW and its learning-rate schedule. Defaults are World-Gymnast's (arXiv 2602.02454)."""
 
-    group_size: int = 8
+    group_size: Count = 8
     """Episodes imagined for each task draw (K)."""
-    epochs: int = 1
+    epochs: Count = 1
     """Passes over each batch of rollouts."""
-    minibatch_size: int = 160
+    minibatch_size: Count = 160
     """Trajectories a gradient step."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradient norm (L2 over all parameters) above which gradients are scaled down."""
-    learning_rate: float = 5e-6
+    learning_rate: Positive = 5e-6
     """Peak learning rate of AdamW. Small policies want more: about 1e-4 for a million parameters."""
-    warmup_updates: int = 0
+    warmup_updates: ZeroOrMore = 0
     """Gradient steps over which the learning rate rises linearly to its peak."""
-    learning_rate_decay_updates: int | None = None
+    learning_rate_decay_updates: Count | None = None
     """Gradient steps after the warm-up over which it falls along a half cosine to 0; None: constant."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's decoupled decay, of matrices only (not of norms and biases)."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    betas: list[Annotated[float, Range(least=0, below=1)]] = field(default_factory=lambda: [0.9, 0.95])
     """AdamW's two moment decays."""
 
 
@@ -79,21 +81,7 @@ class GradientSteps(Optimizer):
 
 
 def _check(config: GradientConfig) -> None:
-    for name in ("group_size", "epochs", "minibatch_size"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must be at least 1.")
-    for name in ("learning_rate", "max_grad_norm"):
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must be above 0.")
-    for name in ("warmup_updates", "weight_decay"):
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must not be negative.")
-    decay = config.learning_rate_decay_updates
-    if decay is not None and decay < 1:
-        raise ConfigError(
-            f"optimizer.args.learning_rate_decay_updates is {decay}; give at least 1, or null for a constant rate."
-        )
-    if len(config.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in config.betas):
-        raise ConfigError(
-            f"optimizer.args.betas is {list(config.betas)}; give two numbers in [0, 1), e.g. [0.9, 0.95]."
-        )
+    # Also of a config that was made in Python, which no file or command line has checked.
+    check_values(type(config), asdict(config), "optimizer.args")
+    if len(config.betas) != 2:
+        raise ConfigError(f"optimizer.args.betas is {list(config.betas)}; give two numbers, e.g. [0.9, 0.95].")

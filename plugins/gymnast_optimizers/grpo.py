@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, NotNegative, Positive
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.learning import Advantages, Judged, Minibatch
@@ -29,24 +31,24 @@ class GRPO(GradientSteps):
 
     @dataclass(frozen=True)
     class Config(GradientConfig):
-        clip_low: float = 0.2
+        clip_low: Fraction = 0.2
         """Ratios below 1 - clip_low earn no further gain."""
-        clip_high: float = 0.28
+        clip_high: NotNegative = 0.28
         """Ratios above 1 + clip_high earn no further gain."""
-        epsilon: float = 1e-6
+        epsilon: NotNegative = 1e-6
         """Added to the group's standard deviation."""
         normalise_std: bool = True
         """Divide advantages by the group's standard deviation; False: Dr. GRPO (arXiv 2503.20783)."""
-        accuracy_bounds: list[float] = field(default_factory=lambda: [0.1, 0.9])
+        accuracy_bounds: list[AnyNumber] = field(default_factory=lambda: [0.1, 0.9])
         """Groups whose mean success lies outside these bounds (inclusive) are dropped. Of a reward model of the kind
         "score", whose numbers have no bounds, every group is kept whose rewards differ."""
-        reward_scale: float = 1.0
+        reward_scale: Positive = 1.0
         """Factor on rewards before advantages. Matters only through epsilon, or without normalise_std."""
-        kl_coefficient: float = 0.0
+        kl_coefficient: NotNegative = 0.0
         """Weight of the KL divergence from the frozen initial policy; above 0 a second copy of it is held."""
-        kl_stop: float | None = None
+        kl_stop: NotNegative | None = None
         """KL from the acting policy (nats a factor) beyond which the batch is left; None: never."""
-        loss_average: str = "trajectory"
+        loss_average: Annotated[str, Choices(*AVERAGES)] = "trajectory"
         """How factors are averaged: by "trajectory" (each weighs the same) or by "token" (DAPO)."""
 
     def __init__(self, config: GRPO.Config | None = None):
@@ -163,18 +165,4 @@ def _check(config: GRPO.Config) -> None:
     if len(bounds) != 2 or not bounds[0] <= bounds[1]:
         raise ConfigError(
             f"optimizer.args.accuracy_bounds is {bounds}; give [lowest, highest] mean reward, e.g. [0.1, 0.9]."
-        )
-    if not (0 <= config.clip_low <= 1 and config.clip_high >= 0):
-        raise ConfigError(
-            f"optimizer.args.clip_low is {config.clip_low} and clip_high {config.clip_high}; "
-            "they are distances from 1: clip_low in [0, 1], clip_high at least 0."
-        )
-    for name in ("epsilon", "kl_coefficient"):
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"optimizer.args.{name} is {getattr(config, name)}; it must not be negative.")
-    if not config.reward_scale > 0:
-        raise ConfigError(f"optimizer.args.reward_scale is {config.reward_scale}; it must be above 0.")
-    if config.loss_average not in AVERAGES:
-        raise ConfigError(
-            f"optimizer.args.loss_average is {config.loss_average!r}; it is either 'trajectory' or 'token'."
         )

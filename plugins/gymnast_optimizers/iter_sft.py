@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.config.ranges import AnyNumber, NotNegative
 from gymnast_core.learning import Advantages, Judged, Minibatch
 from gymnast_core.types import LossSum, Metric
 from gymnast_optimizers.aggregation import trajectory_means
@@ -21,19 +21,14 @@ class IterSFT(GradientSteps):
 
     @dataclass(frozen=True)
     class Config(GradientConfig):
-        success_threshold: float = 0.5
+        success_threshold: AnyNumber = 0.5
         """Rewards above it count as successes."""
-        demonstrations_per_rollout: float = 1.0
+        demonstrations_per_rollout: NotNegative = 1.0
         """Demonstration episodes mixed into each minibatch, as a multiple of its trajectories."""
 
     def __init__(self, config: IterSFT.Config | None = None):
         config = config if config is not None else self.Config()
         super().__init__(config)
-        if not config.demonstrations_per_rollout >= 0:
-            raise ConfigError(
-                f"optimizer.args.demonstrations_per_rollout is {config.demonstrations_per_rollout}; "
-                "it must not be negative."
-            )
         self.config: IterSFT.Config = config
         self.demonstrations_per_rollout = config.demonstrations_per_rollout
 

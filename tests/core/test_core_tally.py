@@ -57,6 +57,15 @@ def close(found: dict[str, float], wanted: dict[str, float]) -> None:
         assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-6), name
 
 
+@pytest.mark.parametrize("how", ["max", "min", "sum", "mean"])
+def test_what_is_no_number_stays_none_wherever_it_stands(how: Any) -> None:
+    for values in itertools.permutations([math.nan, 1.0, 2.0]):
+        tally = Tally()
+        for value in values:
+            tally.add({"x": Metric(value, combine=how)})
+        assert math.isnan(tally.numbers()["x"])
+
+
 @given(PARTS, st.lists(st.integers(0, 12), max_size=4))
 def test_any_split_over_processes_gives_the_same(parts: list[tuple[float, float]], cuts: list[int]) -> None:
     close(filled(parts).numbers(), known(parts))

@@ -229,7 +229,7 @@ def test_bad_images_and_settings_are_one_clear_error() -> None:
         ({"feature_dtype": "int8"}, "train.feature_dtype"),
         ({"feature_store_mib": -1}, "train.feature_store_mib is -1"),
         ({"lora_rank": -2}, "train.lora_rank is -2"),
-        ({"lora_alpha": 0.0}, "train.lora_alpha is 0.0"),
+        ({"lora_alpha": 0.0}, "train.lora_alpha is 0; it must be"),
     ):
         with pytest.raises(ConfigError, match=message):
             policy(**options)

@@ -89,14 +89,16 @@ def test_coarse_is_what_float32_would_be_rounded_in() -> None:
 
 
 def test_a_sum_that_no_bfloat16_number_shows_is_seen_over_many_places() -> None:
-    x = torch.full((500, 64), 2.0, dtype=torch.bfloat16, requires_grad=True)
+    x = (2.0 + torch.rand(500, 64, generator=torch.Generator().manual_seed(0))).bfloat16().requires_grad_()
     y = torch.full((500, 64), 1e-3, requires_grad=True)
     assert torch.equal((x + y).to(torch.bfloat16), x)  # to the nearest nothing is left
     found = RoundedSum.apply(x, y, thresholds(64, x.device))
     assert found.dtype is torch.bfloat16
-    # 1e-3 is 6.4 % of the distance 2**-6; 64 thresholds, five standard deviations.
-    deviation = 2**-6 * (0.064 * 0.936 / 64) ** 0.5
-    assert float((found.detach().double() - 2.0).mean()) == pytest.approx(1e-3, abs=5 * deviation)
+    # 1e-3 is 6.4 % of the distance 2**-6; 64 values of x and 64 places, five standard deviations of chance.
+    deviation = 2**-6 * (0.064 * 0.936 / 64**2) ** 0.5
+    assert float((found - x).detach().double().mean()) == pytest.approx(1e-3, abs=5 * deviation)
+    # A row's numbers are its own, wherever it stands.
+    assert torch.equal(RoundedSum.apply(x[7:9], y[7:9], thresholds(64, x.device)), found[7:9])
     found.sum().backward()
     assert x.grad is not None and y.grad is not None
     assert x.grad.dtype is torch.bfloat16 and y.grad.dtype is torch.float32
