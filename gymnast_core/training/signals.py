@@ -1,4 +1,5 @@
-"""SIGTERM ends a command as Ctrl-C does: what is open is closed, the user is told how to go on, the status is 143."""
+"""SIGTERM ends a command as Ctrl-C does: what is open is closed, the user is told how to go on, the status is 143.
+A second one ends it at once."""
 
 import signal
 import threading
@@ -15,8 +16,9 @@ class Terminated(BaseException):
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # A second one must not interrupt the closing.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Whoever sends a second one does not want to wait for the closing. The kernel ends the process then, whatever it
+    # hangs in; nothing is lost that SIGKILL would not lose.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise Terminated
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -148,9 +150,28 @@ class TestSigterm:
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 1)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
         assert not issubclass(Terminated, Exception)
         assert TERMINATED == 143
+
+    def test_a_second_one_ends_at_once_whatever_hangs(self) -> None:
+        program = (
+            "import time\n"
+            "from gymnast_core.training.signals import Terminated, listen\n"
+            "listen()\n"
+            "print('ready', flush=True)\n"
+            "try:\n"
+            "    time.sleep(60)\n"
+            "except Terminated:\n"
+            "    print('closing', flush=True)\n"
+            "    time.sleep(60)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for word in ("ready", "closing"):
+            assert process.stdout.readline().strip() == word
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+        process.stdout.close()
 
     def test_a_follower_ignores_it(self) -> None:
         listen(leads=False)
