@@ -21,9 +21,12 @@ class Config:
 
     keep_iterations: ZeroOrMore = 1
     """Newest iterations of which judged rollouts are kept in RUN/rollouts, for `gymnast rescore --all`; 0 keeps none.
-    Rollouts that could not be judged are always kept."""
+    Rollouts that could not be judged are kept from the whole run, up to `keep_unscored_bytes`."""
     keep_bytes: ZeroOrMore = 256 * 2**20
     """Bytes that kept judged rollouts take up at most, over all processes."""
+    keep_unscored_bytes: ZeroOrMore = 4 * 2**30
+    """Bytes that rollouts which could not be judged take up at most; beyond, the oldest are removed, and that is
+    told."""
     window: Annotated[int, Range(least=2, most=10**6)] = 256
     """Judged rollouts, the latest ones, that an alarm looks at."""
     max_disagreement: Share = 0.3

@@ -112,17 +112,33 @@ def remove_later(folder: Path, done: int) -> None:
 
 def prune_scored(folder: Path, iteration: int, *, keep_iterations: int, keep_bytes: int) -> None:
     """Remove judged rollouts of iterations up to `iteration - keep_iterations`, then the oldest beyond `keep_bytes`."""
-    places = sorted(
-        (int(found[1]), path)
-        for path in (folder / "rollouts" / "scored").glob("iteration-*")
-        if (found := _ITERATION.match(path.name))
-    )
-    sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for _, path in places}
-    total = sum(sizes.values())
-    for number, path in places:
+    places = _by_iteration(folder, "scored")
+    total = sum(size for _, _, size in places)
+    for number, path, size in places:
         if number <= iteration - keep_iterations or total > keep_bytes:
             shutil.rmtree(path)
-            total -= sizes[path]
+            total -= size
+
+
+def prune_unscored(folder: Path, keep_bytes: int) -> int:
+    """Remove the oldest rollouts of iterations that could not be judged, beyond `keep_bytes`; how many places went."""
+    places = _by_iteration(folder, "unscored")
+    total, removed = sum(size for _, _, size in places), 0
+    for _, path, size in places:
+        if total > keep_bytes:
+            shutil.rmtree(path)
+            total -= size
+            removed += 1
+    return removed
+
+
+def _by_iteration(folder: Path, kind: str) -> list[tuple[int, Path, int]]:
+    """Iteration, place and bytes on the disk of what is kept of iterations, the oldest first."""
+    return sorted(
+        (int(found[1]), path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+        for path in (folder / "rollouts" / kind).glob("iteration-*")
+        if (found := _ITERATION.match(path.name))
+    )
 
 
 def stored_places(folder: Path, *, all_rollouts: bool = False) -> list[Place]:

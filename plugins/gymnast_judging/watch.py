@@ -14,7 +14,7 @@ from gymnast_judging.alarms import AlarmFile, Entry, Finding, Window, entries_fr
 from gymnast_judging.audit import Audit
 from gymnast_judging.canary import Canary
 from gymnast_judging.options import Config
-from gymnast_judging.stored import prune_scored
+from gymnast_judging.stored import prune_scored, prune_unscored
 
 log = logging.getLogger(__name__)
 _WINDOW, _CANARY, _AUDIT = ("constant", "disagreement"), ("canary-blind", "canary-drift"), ("audit",)
@@ -57,6 +57,12 @@ class Watch:
         """An iteration (from 1) ended; no process keeps rollouts before this one takes part in the next."""
         options, audit, canary = self.options, self._audit, self._canary
         prune_scored(self._folder, iteration, keep_iterations=options.keep_iterations, keep_bytes=options.keep_bytes)
+        if removed := prune_unscored(self._folder, options.keep_unscored_bytes):
+            log.warning(
+                "%d parts of rollouts that could not be judged were removed from %s: the oldest beyond "
+                "hooks.judging.keep_unscored_bytes=%d. Judge them sooner with gymnast rescore, or raise that.",
+                removed, self._folder / "rollouts" / "unscored", options.keep_unscored_bytes,
+            )  # fmt: skip
         write_json(self._entries, entries_to_json(self._window))
         if audit is not None and iteration % options.audit_every == 0:
             self._update(iteration, _AUDIT, lambda: audit.measure(iteration, *self._last_draw))

@@ -20,7 +20,8 @@ from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.types import EnvironmentStart, Episode, Reward, Rollout, Task
 from gymnast_judging.rescore import Rescored
 from gymnast_judging.rows import RowFile
-from gymnast_judging.stored import PART, prune_scored, store, stored_places
+from gymnast_judging.stored import PART, prune_scored,
+    prune_unscored, store, stored_places
 
 JUDGE = ComponentConfig("line", {"rule": "right"})
 ASLEEP = Reward(None, error="the judge is asleep", cost_usd=0.25)
@@ -131,6 +132,20 @@ def test_judged_rollouts_are_kept_up_to_a_limit(tmp_path: Path) -> None:
     on_disk = sum(file.stat().st_size for file in kept[0].path.rglob("*") if file.is_file())
     prune_scored(run, 3, keep_iterations=2, keep_bytes=2 * on_disk - 1)
     assert [place.path.name[:16] for place in stored_places(run, all_rollouts=True)] == ["iteration-000003"]
+
+
+def test_rollouts_that_could_not_be_judged_are_kept_up_to_a_limit(tmp_path: Path) -> None:
+    run = folder_of_a_run(tmp_path / "run")
+    for iteration in (1, 2, 3):
+        store(run, f"iteration-{iteration:06d}", [rollout(iteration)], [ASLEEP], JUDGE)
+    store(run, "evaluation-before", [rollout(9)], [ASLEEP], JUDGE)
+    iterations = [place.path for place in stored_places(run) if place.path.name.startswith("iteration")]
+    size = sum(file.stat().st_size for path in iterations for file in path.rglob("*") if file.is_file())
+    assert prune_unscored(run, size) == 0
+    assert prune_unscored(run, size - 1) == 1
+    names = [place.path.name[:16] for place in stored_places(run)]
+    assert names == ["evaluation-befor", "iteration-000002", "iteration-000003"]
+    assert prune_unscored(run, 0) == 2
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
