@@ -20,8 +20,7 @@ from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.types import EnvironmentStart, Episode, Reward, Rollout, Task
 from gymnast_judging.rescore import Rescored
 from gymnast_judging.rows import RowFile
-from gymnast_judging.stored import PART, prune_scored,
-    prune_unscored, store, stored_places
+from gymnast_judging.stored import PART, prune_scored, prune_unscored, store, stored_places
 
 JUDGE = ComponentConfig("line", {"rule": "right"})
 ASLEEP = Reward(None, error="the judge is asleep", cost_usd=0.25)
