@@ -169,7 +169,7 @@ def refused_writes(command: Command, run: Path, whole: dict[str, str], size: int
     code = process.wait(600)
     time.sleep(0.2)  # for what it said last
     text = (run.parent / "log.txt").read_text()
-    if "Traceback" in text or (code != 0 and (code != 2 or "cannot be written" not in text)):
+    if "Traceback" in text or (code != 0 and (code != 2 or text.count("Error: ") != 1)):
         return f"exit status {code}: {text[-300:]}"
     if code == 0 and command.name != "bench":
         return "" if results(command, run) == whole else "other results"
@@ -244,8 +244,8 @@ def report(tally: Counter[str], options: argparse.Namespace, wrong: Sequence[str
         "",
         f"`python benchmarks/kill_matrix.py --kills {options.kills} --seed {options.seed}`: SIGKILL at a random "
         "moment, once, twice or three times in a row (the resume included), then a resume to the end. Weights and "
-        "tables are compared with those of a command that nobody killed, bit for bit; on a full disk (a limit on the size of "
-        "files) a command ends with one error and goes on when there is room.",
+        "tables are compared with those of a command that nobody killed, bit for bit; on a full disk (a limit on the "
+        "size of files) a command ends with one error and goes on when there is room.",
         "",
         "| Command | n |",
         "|---|---|",

@@ -1,9 +1,11 @@
 """The `gymnast` command. Everything heavy is imported inside the command that needs it."""
 
+import errno
 import json
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        reason = _refusal_of_the_disk(error)
+        if reason is None:
+            raise
+        click.echo(f"Error: {reason}", err=True)
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise  # Lightning turns Ctrl-C into an exit of its own
@@ -93,6 +101,17 @@ def main() -> None:
     except Terminated:
         click.echo("Ended by SIGTERM. A run goes on from its last checkpoint with --resume RUN.", err=True)
         sys.exit(TERMINATED)
+
+
+def _refusal_of_the_disk(error: OSError) -> str | None:
+    """What to tell of a disk that is full or may not be written, wherever that came up; None for other errors."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return f"{error.filename or 'A file'} cannot be written: {error.strerror}. Make room, or write elsewhere."
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return "No folder for temporary files can be written: full, or read-only. Set TMPDIR to one that can."
+    return None
 
 
 def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:

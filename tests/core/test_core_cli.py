@@ -12,6 +12,10 @@ calls = types.ModuleType("gymnast_core.training.run")
 def train(config, *, resume):
     if config.seed == 130:
         raise KeyboardInterrupt
+    if config.seed == 28:
+        raise OSError(28, "No space left on device", "/data/x")
+    if config.seed == 2:
+        raise FileNotFoundError(2, "No usable temporary directory found")
     return {"seed": config.seed, "resume": resume and str(resume), "output": Path("runs/x")}
 calls.train = train
 sys.modules["gymnast_core.training.run"] = calls
@@ -94,6 +98,20 @@ def test_train_gets_the_config_and_the_run_to_resume(outside, tmp_path):
     (run / "config.yaml").write_text(f"kind: train\nseed: 5\n{parts}\n")
     resumed = outside.run("-c", FAKE_RUN, "train", "--resume", str(run))
     assert summary(resumed.stdout) == {"seed": 5, "resume": str(run), "output": "runs/x"}
+
+
+def test_a_full_disk_is_one_message_wherever_it_shows(outside):
+    done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=28")
+    assert (done.returncode, done.stderr.strip()) == (
+        2,
+        "Error: /data/x cannot be written: No space left on device. Make room, or write elsewhere.",
+    )
+    # An error of the program's own stays one.
+    done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=2")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    nowhere = "import tempfile\ndef none(): raise FileNotFoundError\ntempfile.gettempdir = none\n"
+    done = outside.run("-c", nowhere + FAKE_RUN, "train", *PARTS, "seed=2")
+    assert done.returncode == 2 and "set TMPDIR" in done.stderr.replace("Set", "set") and "Traceback" not in done.stderr
 
 
 def test_an_interrupt_ends_with_130_and_a_hint(outside):
