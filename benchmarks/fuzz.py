@@ -1,6 +1,6 @@
 """How the readers take damaged and strange input: 5,000 mutations and more, from a seed.
 
-    python benchmarks/fuzz.py [--count 400] [--seed 1]
+    python benchmarks/fuzz.py [--count 1000] [--seed 1]
 
 Every dataset format, every JSON file of a checkpoint, configs, overrides and run folders: each input is read with the
 same meaning, or is one error of ours. `--count` is of each kind. Writes benchmarks/results/fuzz.md; exit status 1 if
@@ -88,7 +88,14 @@ def runs(count: int, seed: int, tally: Counter[str], scratch: Path) -> list[str]
     return fuzz_runs.folders(max(1, count // 4), seed, tally, scratch)
 
 
-FUZZERS: tuple[Fuzzer, ...] = (datasets, models, policies, overrides, files, runs)
+def snapshots(count: int, seed: int, tally: Counter[str], scratch: Path) -> list[str]:
+    """A file of the newest snapshot of a run."""
+    import fuzz_runs
+
+    return fuzz_runs.snapshots(count, seed, tally, scratch)
+
+
+FUZZERS: tuple[Fuzzer, ...] = (datasets, models, policies, overrides, files, snapshots, runs)
 
 
 def main() -> int:

@@ -10,11 +10,13 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import torch
 from fuzz_configs import limited
 from small import SMALL_RUN, save_models
 
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import GymnastError
+from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
 from gymnast_core.training.run import train
 
 MOST_SECONDS = 60
@@ -108,4 +110,33 @@ def folders(count: int, seed: int, tally: Counter[str], scratch: Path) -> list[s
         tally[word] += 1
         if word not in ("read", "refused"):
             found.append(f"run {i} of seed {seed}, {name}, {done}: {word}")
+    return found
+
+
+def snapshots(count: int, seed: int, tally: Counter[str], scratch: Path) -> list[str]:
+    """What is wrong about `count` damaged snapshots, of which the one before is whole."""
+    state = {"iteration": 2, "weights": torch.arange(40.0), "optimizer": {0: [1.5, None]}, "name": "policy", "x": -0.25}
+    folder, found = scratch / "snapshots", []
+    for step in (1, 2):
+        save_snapshot(folder, step, {**state, "iteration": step}, own={"rank": 0, "waiting": [torch.ones(3)]})
+    files = sorted(path.relative_to(folder) for path in (folder / "step-000000002").iterdir())
+    for i in range(count):
+        draw = random.Random(f"{seed}/snapshot/{i}")
+        copy, name = scratch / "copy", draw.choice(files)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        done = damage(copy / name, draw)
+        same = (copy / name).is_file() and (copy / name).read_bytes() == (folder / name).read_bytes()
+        try:
+            with limited():
+                loaded = load_snapshot(copy)
+            step = None if loaded is None else loaded.state["iteration"]
+            word = {1: "the one before", 2: "as it was"}.get(step, f"iteration {step}")
+        except BaseException as error:
+            word = f"{type(error).__name__}: {str(error)[:200]}"
+        # Checksums that say the same in other words, e.g. without the last line's end, are no damage.
+        harmless = same or name.name == "SHA256SUMS"
+        tally[word] += 1
+        if word != "the one before" and not (word == "as it was" and harmless):
+            found.append(f"snapshot {i} of seed {seed}, {name}, {done}: {word}")
     return found

@@ -27,3 +27,9 @@ def test_damaged_run_folders_go_on_to_the_same_weights_or_are_one_error(tmp_path
     tally: Counter[str] = Counter()
     assert fuzz_runs.folders(20, 0, tally, tmp_path) == []
     assert tally["read"] + tally["refused"] == 20
+
+
+def test_damaged_snapshots_are_passed_over(tmp_path: Path) -> None:
+    tally: Counter[str] = Counter()
+    assert fuzz_runs.snapshots(150, 0, tally, tmp_path) == []
+    assert tally["the one before"] > 130
