@@ -1,11 +1,20 @@
 """Errors that a user can act on: what failed, what exists, what to type next. The CLI prints no traceback of them."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST_WORD = 400
+"""Letters of a word in an error, such as a value that somebody pasted, beyond which nobody reads on."""
 
 
 class GymnastError(Exception):
     """An error in what the user gave us (config, file, plugin, data); exit code 2, no traceback."""
+
+    def __str__(self) -> str:
+        return re.sub(
+            rf"\S{{{_LONGEST_WORD},}}", lambda found: f"{found[0][:80]}… ({len(found[0])} letters)", super().__str__()
+        )
 
 
 class ConfigError(GymnastError):

@@ -165,4 +165,5 @@ def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> Non
     old, new = values.get("name"), changes.get("name")
     if None not in (old, new) and old != new and values.get("args"):
         dropped = ", ".join(values.pop("args"))
+        new = shortened(str(new), 80)
         logger.warning("%s is now %r: dropped the arguments meant for %r: %s.", path, new, old, dropped)
