@@ -68,7 +68,7 @@ class ReinforcementLoop(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         processes = self._parts.processes
-        listen(processes.leads)  # Lightning has its own idea of what SIGTERM means
+        listen(processes.leads)
         self.record.join()
         self.eval()  # `evaluate` must see what `act` saw: no dropout in either
         for reference in self._reference:
@@ -77,6 +77,10 @@ class ReinforcementLoop(lightning.LightningModule):
         self.updater.torch_optimizer = found if isinstance(found, torch.optim.Optimizer) else None
         self._restore_the_rest()
         self.record.evaluate("before", 0)
+
+    def on_train_start(self) -> None:
+        # Only now has Lightning put its own handler before ours: it broadcasts in the midst of whatever goes on.
+        listen(self._parts.processes.leads)
 
     def training_step(self, iteration: int, batch_idx: int) -> None:
         if iteration >= self._config.loop.iterations:
