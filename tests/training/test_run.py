@@ -263,7 +263,8 @@ def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_pat
     longer = {"loop": {"iterations": 3, "groups_per_update": 2}}
     whole = train(config(output="whole", **longer))
     train(config(output="part", loop={"iterations": 1, "groups_per_update": 2}))
-    first = json.loads(Path("part/summary.json").read_text())
+    snapshot = load_snapshot(Path("part/snapshots"))
+    assert snapshot is not None
     stored = load_config(RunConfig, "part/config.yaml")
     asked = replace(stored, loop=replace(stored.loop, iterations=3))
     SAID.clear()
@@ -276,7 +277,7 @@ def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_pat
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     for key in ("rollouts", "groups_kept", "groups_dropped", "updates", "iterations"):
         assert resumed[key] == whole[key]
-    assert resumed["seconds"] > first["seconds"] * 0.9
+    assert resumed["seconds"] > snapshot.state["record"]["seconds"] > 0
     (noted,) = read_resumes(Path("part"))
     assert noted["changes"] == {"loop.iterations": [1, 3]}
     # What parts remember went on, too: the world has taken the steps of a whole run.
@@ -288,9 +289,13 @@ def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_pat
 def test_a_finished_run_is_only_measured_again(listener: Listener) -> None:
     train(config())
     listener.events.clear()
+    SAID.clear()
     summary = train(None, resume=Path("run"))
     assert summary["iterations"] == 2
     assert listener.names() == ["run_started", "evaluate", "evaluate", "run_stopped", "run_done"]
+    # The iterations behind it are known from the beginning, and none is left to be judged.
+    assert {event.step for name, event in listener.events if name != "evaluate"} == {2}
+    assert SAID[0] == "asked to judge 0 of 5"
 
 
 @pytest.mark.parametrize(
@@ -481,6 +486,12 @@ class TestCallbacks:
         assert seen[0] == (2, Path("run"))
         # Two iterations, and the end.
         assert seen[1:] == [(1, Path("run")), (2, Path("run")), (2, Path("run"))]
+
+    def test_without_a_name_the_folder_is_not_known_yet(self, request: pytest.FixtureRequest) -> None:
+        seen: list[Path] = []
+        self.add(lambda event: seen.append(event.folder), request)
+        train(config(output=None, loop={"iterations": 0}))
+        assert seen == [Path()]
 
     def test_one_that_refuses_stops_the_run(self, request: pytest.FixtureRequest) -> None:
         def hook(event: Any) -> list[Any]:

@@ -205,6 +205,24 @@ class TestTheTrainer:
         trainer = build_trainer({"accelerator": "cpu", **options})
         assert isinstance(trainer.strategy, WholeWeightsStrategy)
 
+    @pytest.mark.parametrize("options", [{}, {"devices": "1"}, {"num_nodes": "1"}, {"devices": 1, "num_nodes": 1}])
+    def test_one_process_needs_nothing_of_that(self, options: dict[str, Any]) -> None:
+        trainer = build_trainer(options)
+        assert (trainer.world_size, type(trainer.strategy).__name__) == (1, "SingleDeviceStrategy")
+
+    def test_shared_out_weights_are_in_all_processes_of_all_nodes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[tuple[Any, Any]] = []
+        monkeypatch.setattr(
+            building.ModelParallelStrategy,
+            "setup_environment",
+            lambda self: seen.append((self._data_parallel_size, self._tensor_parallel_size)),
+        )
+        strategy = ShardedStrategy()
+        strategy.parallel_devices = [torch.device("cpu")] * 3
+        strategy.num_nodes = 2
+        strategy.setup_environment()
+        assert seen == [(6, 1)]
+
     def test_weights_are_shared_out_where_the_loop_can_gather_them(self) -> None:
         options = {"accelerator": "cpu", "devices": 2, "strategy": "fsdp2"}
         strategy = build_trainer(options, shards=True).strategy
