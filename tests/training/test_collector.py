@@ -13,7 +13,7 @@ import torch
 from learner import Learner, loop_config, parts_of, train
 from seeing import CountingWorld, SeeingPolicy, UpReward, task
 
-from gymnast_core.errors import ContractError
+from gymnast_core.errors import ConfigError, ContractError
 from gymnast_core.learning import Judged
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import Group, check_deal, deals
@@ -121,6 +121,23 @@ def test_a_deal_is_refused_only_if_a_process_were_idle() -> None:
     # Batches of 3 groups (7 // 2), so 7 groups are 3 batches.
     assert len(deals([TASKS[0]] * 7, 0, 2, 7)) == 3
     check_deal(7, 2, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "batch", "advice"),
+    [
+        (2, 4, "raise loop.tasks_per_iteration to 3, or use 2 processes"),
+        (6, 24, "set loop.imagine_batch_size to 8 or less"),
+    ],
+)
+def test_a_refused_deal_says_what_is_dealt_and_what_to_set(groups: int, batch: int, advice: str) -> None:
+    count = -(-groups * 4 // batch)
+    with pytest.raises(ConfigError) as refused:
+        check_deal(groups, 4, batch, 3)
+    assert str(refused.value) == (
+        f"{groups} groups of 4 rollouts in batches of loop.imagine_batch_size={batch} are {count} batches, which "
+        f"leaves some of 3 processes idle: {advice}."
+    )
 
 
 def test_rollouts_know_which_policy_acted(tmp_path: Path) -> None:
