@@ -5,8 +5,10 @@
 Runs mutmut over `gymnast_core/rollouts` and `gymnast_core/training` in a copy of the sources: every mutant changes one
 operator, constant, argument or call, and `tests/training`, or the test of tallies, must fail with it. Before that,
 faults that an earlier suite let through are put in by name. Writes the counts and every survivor to
-benchmarks/results/mutation.md, with the reason that benchmarks/mutation_survivors.yaml gives for it. Takes an hour on
-two cores; a second call with the same `--folder` goes on where the first one stopped. Needs `pip install mutmut`.
+benchmarks/results/mutation.md, with the reason that benchmarks/mutation_survivors.yaml gives for it, or with the note
+that tests catch it since (`caught_since` there). Takes an hour on two cores; a second call with the same `--folder`
+goes on where the first one stopped. `--only` tries chosen mutants on the sources as they are now, prints what became of
+them, and writes no report. Needs `pip install mutmut`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +31,7 @@ MUTATED = ("gymnast_core/rollouts/*", "gymnast_core/training/*")
 COPIED = ("gymnast_core", "plugins", "tests", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 REASONS = Path(__file__).parent / "mutation_survivors.yaml"
 RESULT = Path(__file__).parent / "results" / "mutation.md"
+LATER = "caught since the full run: the tests fail with it"
 CAUGHT = ("killed", "timeout", "suspicious", "segfault", "caught by type check")
 
 NAMED = {
@@ -144,27 +149,47 @@ def report(folder: Path, found: dict[str, str], by_name: dict[str, bool]) -> str
     counts = Counter(found.values())
     tried = sum(count for state, count in counts.items() if state not in ("not checked", "skipped"))
     caught = sum(counts[state] for state in CAUGHT)
-    reasons = yaml.safe_load(REASONS.read_text()) if REASONS.exists() else {}
+    known = yaml.safe_load(REASONS.read_text())
+    since = known.get("caught_since") or {}
+    rows = []
+    for mutant, state in sorted(found.items()):
+        if state not in (*CAUGHT, "not checked", "skipped"):
+            name, edit = mutant.removeprefix("gymnast_core."), change(folder, mutant)
+            later = since.get("mutants", {}).get(name) == edit
+            rows.append((name, edit, LATER if later else reason(known["reasons"], mutant, edit)))
     lines = [
         "# Mutations of the loop",
         "",
         "`python benchmarks/mutation.py`: mutmut changes one thing at a time in gymnast_core/rollouts and "
         "gymnast_core/training; tests/training and the tests of tallies run against it.",
         "",
-        f"{caught} of {tried} mutants were caught ({100 * caught / max(tried, 1):.1f} %): "
+        f"Full run: {caught} of {tried} mutants were caught ({100 * caught / max(tried, 1):.1f} %): "
         + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         + ".",
         "",
         f"{sum(by_name.values())} of {len(by_name)} faults by name were caught: {'; '.join(by_name)}.",
         "",
-        "| Survivor | Change | Why it may |",
+        *_after(since, [why for _, _, why in rows]),
+        "| Survivor of the full run | Change | Why it may |",
         "|---|---|---|",
+        *(f"| `{name}` | `{cell(edit)}` | {why} |" for name, edit, why in rows),
     ]
-    for mutant, state in sorted(found.items()):
-        if state not in (*CAUGHT, "not checked", "skipped"):
-            edit = change(folder, mutant).replace("|", "\\|")
-            lines.append(f"| `{mutant.removeprefix('gymnast_core.')}` | `{edit}` | {reason(reasons, mutant, edit)} |")
     return "\n".join(lines) + "\n"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _after(since: dict[str, Any], reasons: list[str]) -> list[str]:
+    """What became of the survivors after the full run."""
+    later = reasons.count(LATER)
+    if not later:
+        return []
+    said = (
+        f"{later} of the {len(reasons)} mutants that no test caught or ran are caught since, as `{since['command']}` "
+    )
+    return [f"{since['note'].strip()} {said}shows; the other {len(reasons) - later} are here with a reason.", ""]
 
 
 def reason(reasons: dict[str, str], mutant: str, edit: str) -> str:
@@ -179,10 +204,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report", action="store_true", help="only write the report of what ran")
     options = parser.parse_args()
-    prepare(options.folder)
+    if not options.report:
+        prepare(options.folder)
+    if options.only:
+        # What is left of a folder's results says nothing of the whole: these are told, and the report stays.
+        run(options.folder, options.only, options.workers)
+        for mutant, state in results(options.folder).items():
+            if any(fnmatch(mutant, pattern) for pattern in options.only):
+                print(f"{state}: {mutant}")
+        return
     by_name = named(options.folder)
     if not options.report:
-        run(options.folder, options.only, options.workers)
+        run(options.folder, [], options.workers)
     RESULT.write_text(report(options.folder, results(options.folder), by_name))
     print("\n".join(RESULT.read_text().splitlines()[4:7]))
 
