@@ -71,13 +71,13 @@ def read_actions(path: Path, chunk: int) -> tuple[Tensor, list[int]]:
     JSON is a list of lists, or {"actions": [[...]], "chunks": [...]}; .npz holds arrays of those names. Raises
     `DataError` if it is anything else.
     """
+    if not path.exists():
+        raise DataError(f"There is no file {path}. Give actions with file=FILE.json or FILE.npz.")
     try:
         values, chunks = _read_npz(path) if path.suffix == ".npz" else _read_json(path)
         if any(isinstance(value, bool | str) for row in values for value in row):
             raise ValueError("it holds values that are not numbers")
         actions_TA = torch.from_numpy(np.array(values, dtype=np.float64)).float()
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}. Give actions with file=FILE.json or FILE.npz.") from None
     except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} holds no actions: {error}. Write JSON [[a0, a1, ...], ...], one row a control step."
@@ -104,7 +104,7 @@ def write_actions(path: Path, actions_TA: Tensor, chunks: Sequence[int], about: 
 
 
 def _read_json(path: Path) -> tuple[Any, list[int] | None]:
-    content = read_json(path)
+    content = read_json(path, allow_nan=True)
     if not isinstance(content, dict):
         return content, None
     if "actions" not in content:

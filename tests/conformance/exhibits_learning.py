@@ -53,7 +53,7 @@ REWARD_MODELS = (
         REWARD,
         'return Reward(None, error="the judge is away")',
     ),
-    one("a config beyond YAML", "plain types", "full_credit: float = 64.0", "full_credit: float | complex = 64.0"),
+    one("a config beyond YAML", "plain types", "full_credit: Positive = 64.0", "full_credit: float | complex = 64.0"),
     one(
         "a config of nowhere",
         "pickle can store",
@@ -125,7 +125,7 @@ OPTIMIZERS = (
     Exhibit(
         "no scale",
         "no change by a scale of the rewards",
-        (("group_size: int", "group_size: int"),),
+        (("group_size: Count", "group_size: Count"),),
         options={"scale_invariant": True},
     ),
     one(

@@ -100,6 +100,8 @@ def test_any_text_is_what_was_typed_or_refused(text):
         # A reference to another key, and a value that was to be said.
         assert "${" in text or text == "???" or text.strip()[0] in "[{", error
         return
+    if "${" in text:
+        return
     quoted = len(text) > 1 and text.strip()[0] in "'\"" and text.strip()[-1] == text.strip()[0]
     if text in ("null",) or quoted or text.strip()[0] in "[{":
         return

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core import testing
+from gymnast_core.config.ranges import Count
 from gymnast_core.errors import ConfigError, ContractError, DataError
 from gymnast_core.interfaces import Component, Dataset, Optimizer, Policy, RewardModel, WorldModel
 from gymnast_core.testing.contract import Contract, same_state
@@ -26,7 +27,7 @@ class World(WorldModel):
 
     @dataclass(frozen=True)
     class Config:
-        cameras: int = 2
+        cameras: Count = 2
         """Cameras that a task shows."""
 
     def __init__(self, config: Config | None = None) -> None:

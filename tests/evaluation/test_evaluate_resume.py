@@ -124,4 +124,4 @@ def test_a_damaged_row_is_named(tmp_path: Path, gymnast: Command) -> None:
     rows = (run / "results.jsonl").read_text().splitlines()
     (run / "results.jsonl").write_text("\n".join([rows[0], "{}", *rows[2:]]) + "\n")
     code, _, err = gymnast("evaluate", "--resume", str(run))
-    assert code == 2 and "results.jsonl, line 2 is not a trial" in err and "Delete that line" in err
+    assert code == 2 and "results.jsonl, line 2: policy is missing" in err and "Delete that line" in err

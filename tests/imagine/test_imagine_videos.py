@@ -160,7 +160,7 @@ FILES = {
     "empty.json": ("[]", "shape (0,)"),
     "other.json": ('{"moves": []}', "none is called 'actions'"),
     "chunks.json": ('{"actions": [[0, 1]], "chunks": [2]}', "add up to 1 actions"),
-    "broken.json": ("[[0, 1", "holds no actions"),
+    "broken.json": ("[[0, 1", "is not valid JSON"),
     "text.npz": ("no zip", "holds no actions"),
 }
 
