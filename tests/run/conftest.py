@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from small import CommandLine, Models, save_models
+
+# Whole runs meet the servers that judges are tested with.
+sys.path.append(str(Path(__file__).parents[1] / "vlm_reward"))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from canary import CANARY, ESCAPINGS, faults, leaks
+from raw_server import RawServer
 from small import CommandLine, Models
 
 from gymnast_vlm_reward.loopback import LoopbackServer
@@ -73,3 +76,42 @@ def test_a_budget_that_cannot_do_says_what_would(
     assert "max_usd" in message
     assert "It would need" in message
     assert "model.safetensors" not in message
+
+
+JUDGES = {
+    "gpt-4o": "base_url: '{url}/v1'",
+    "openai-compatible": "base_url: '{url}/v1', model: m",
+    "claude": "base_url: '{url}'",
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_a_run_whose_judge_repeats_the_key_in_every_way_leaves_it_nowhere(
+    name: str, gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every failure with every escaping of the key: all files of the run, its pages and what it said are looked at."""
+    monkeypatch.setenv("SOME_KEY", CANARY)
+    answers = [answer for escape in ESCAPINGS.values() for answer in faults(escape(CANARY)).values()]
+    asked = 0
+
+    def answer(request: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return answers[(7 * asked) % len(answers)](request)
+
+    small = [item for item in models.overrides() if not item.startswith("reward_model")]
+    with RawServer(answer) as server:
+        options = JUDGES[name].format(url=f"http://127.0.0.1:{server.port}")
+        judge = f"{options}, votes: 1, redo: 2, cache: answers.sqlite, api_key_env: SOME_KEY, probe: false"
+        retry = "retry: {attempts: 2, base_s: 0.01, max_s: 0.01}"
+        done = gymnast(
+            "--verbose", "train", "tabletop", *small, f"reward_model={{name: {name}, args: {{{judge}, {retry}}}}}",
+            "evaluation.tasks=null", "loop.max_error_rate=1", "loop.iterations=3", "loop.tasks_per_iteration=12",
+            "optimizer.args.group_size=4", "loop.max_draws=1", "tasks.args.count=48",
+        )  # fmt: skip
+    assert asked > 100
+    assert not leaks(done.out + done.err)
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    assert any(path.name == "report.html" for path in files)
+    assert [path for path in files if "unscored" in path.parts]
+    assert not [path for path in files if leaks(path.read_bytes())]

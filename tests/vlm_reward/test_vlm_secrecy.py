@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 import logging
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
+from canary import CANARY, ESCAPINGS, faults, leaks
 from judging import MAKERS, compatible_judge, make_rollout, openai_judge
-from raw_server import Asked, RawServer, response
+from raw_server import RawServer
 
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.plugins.registry import registries
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.secrecy import Mask, Secret, read_key
 
-CANARY = "sk-canary-7Hq+/=Zx_90.aB~" + "wv5K3tQ8" * 4
 ONCE = RetryConfig(attempts=1, timeout_s=30.0)
-
-
-def _each(form: str) -> Callable[[str], str]:
-    return lambda key: "".join(form.format(ord(letter)) for letter in key)
-
-
-ESCAPINGS: dict[str, Callable[[str], str]] = {
-    "raw": str,
-    "json": json.dumps,
-    "json in json": lambda key: json.dumps(json.dumps(key)),
-    "json thrice": lambda key: json.dumps(json.dumps(json.dumps(key))),
-    "json, ASCII only": _each("\\u{:04x}"),
-    "repr": repr,
-    "repr of bytes": lambda key: repr(key.encode()),
-    "hexadecimal escapes": _each("\\x{:02X}"),
-    "octal escapes": _each("\\{:03o}"),
-    "URL": lambda key: quote(key, safe=""),
-    "form": quote_plus,
-    "URL twice": lambda key: quote(quote(key, safe=""), safe=""),
-    "URL throughout": _each("%{:02x}"),
-    "HTML": html.escape,
-    "HTML decimal": _each("&#{};"),
-    "HTML hexadecimal": _each("&#x{:X};"),
-    "HTML twice": lambda key: html.escape(html.escape("&".join(key)).replace("&amp;", "")),
-    "base64": lambda key: base64.b64encode(key.encode()).decode(),
-    "base64 of the header": lambda key: base64.b64encode(f"Bearer {key}".encode()).decode(),
-    "base64 with a user": lambda key: base64.b64encode(f"ab:{key}!".encode()).decode(),
-    "base64 for URLs": lambda key: base64.urlsafe_b64encode(key.encode()).decode().rstrip("="),
-    "base64, wrapped": lambda key: base64.encodebytes(b"x" * 40 + key.encode()).decode(),
-    "hexadecimal": lambda key: key.encode().hex(),
-    "capitals": str.upper,
-    "wrapped": lambda key: f"{key[:20]}\n{key[20:]}",
-    "cut off": lambda key: key[:24],
-}
-
-
-def leaks(text: str | bytes) -> bool:
-    """Whether something of the canary can be seen, or worked out."""
-    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    tells = {"canary-7Hq", "wv5K3tQ8", CANARY[:12]}
-    tells |= {base64.b64encode(CANARY.encode()[i:]).decode()[4:16] for i in range(3)}
-    others = [escape(CANARY)[8:40] for name, escape in ESCAPINGS.items() if "base64" not in name]
-    seen = {tell.encode() for tell in [*tells, *others]}
-    return any(tell in data or tell.lower() in data.lower() for tell in seen if b"\n" not in tell)
 
 
 @pytest.mark.parametrize("escape", ESCAPINGS.values(), ids=ESCAPINGS)
@@ -90,37 +42,6 @@ def test_masking_takes_no_longer_than_reading(text: str) -> None:
     assert time.process_time() - began < 1.0
 
 
-def _faults(escaped: str) -> dict[str, Any]:
-    """What a server may answer, with the key in it."""
-    said = json.dumps({"score": "1", "reasoning": f"for {escaped}"})
-    error = {"error": {"message": f"bad {escaped}", "type": escaped, "code": escaped, "param": escaped}}
-    return {
-        "a verdict": lambda asked: _said(asked, said),
-        "no verdict": lambda asked: _said(asked, f"{escaped} is no score"),
-        "a reason to end": lambda asked: _said(asked, said, f"because {escaped}"),
-        "400": lambda _: response(error, "400 X"),
-        "401": lambda _: response(error, "401 X"),
-        "500 list": lambda _: response([error], "500 X"),
-        "422 detail": lambda _: response({"detail": [{"msg": escaped, "loc": ["body", escaped]}]}, "422 X"),
-        "error in 200": lambda _: response(error),
-        "a page": lambda _: response(f"<p>{escaped}</p>", kind="text/html"),
-        "a text": lambda _: response(escaped, "503 X", "text/plain"),
-        "a redirect": lambda _: response("", "302 X", location=f"http://a/{quote(escaped)}"),
-        "a header": lambda asked: response(
-            asked.completion(said), X_Echo=quote(escaped, safe="&;#+/=\\ '\""), content_encoding=quote(escaped)
-        ),
-        "no JSON": lambda _: response("{" + escaped),
-        "other fields": lambda _: response({"answer": escaped, escaped: 1}),
-        "no HTTP": lambda _: escaped.encode() + b"\r\n\r\n",
-    }
-
-
-def _said(asked: Asked, text: str, reason: str = "") -> Any:
-    if asked.path.endswith("/messages"):
-        return asked.message([{"type": "text", "text": text}], reason or "end_turn")
-    return asked.completion(text, reason or "stop")
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_key_is_left_anywhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -131,7 +52,7 @@ def test_no_key_is_left_anywhere(
     with caplog.at_level(logging.DEBUG, logger=""), RawServer() as server:
         judge = MAKERS[name](server, tmp_path, api_key_env="JUDGE_KEY", votes=1, redo=0, retry=ONCE)
         for number, escape in enumerate(ESCAPINGS.values()):
-            for place, handler in enumerate(_faults(escape(CANARY)).values()):
+            for place, handler in enumerate(faults(escape(CANARY)).values()):
                 server.handler = handler
                 reward = judge.score([make_rollout(100 * number + place, True)])[0]
                 values.append(reward.value)
