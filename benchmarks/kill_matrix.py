@@ -45,6 +45,8 @@ class Command:
     """Whether there is something to go on from."""
     results: Sequence[str]
     """Patterns of the files that are compared."""
+    prepare: Callable[[Path], None] = lambda run: None
+    """Makes what the command works on, before its first start."""
 
 
 def commands(folder: Path) -> list[Command]:
@@ -77,7 +79,14 @@ def commands(folder: Path) -> list[Command]:
         Command("bench", lambda run: ["bench", str(bench_file(folder, train)), f"output={run}"],
                 lambda run: ["bench", "--resume", str(run)], has("config.yaml"),
                 ("cells/*/run/policy/*.safetensors", "cells/*/run/metrics.csv")),
+        Command("rescore", rescore, rescore, has("config.yaml"), ("rescored/*/results.jsonl",),
+                lambda run: shutil.copytree(folder / "train" / "whole", run)),
     ]  # fmt: skip
+
+
+def rescore(run: Path) -> list[str]:
+    """Another judge on what a training kept."""
+    return ["rescore", str(run), "--all", "reward_model={name: random, args: {probability: 0.5, seed: 3}}"]
 
 
 def bench_file(folder: Path, train: Sequence[str]) -> Path:
@@ -193,6 +202,7 @@ def main() -> int:
         for command in commands(folder):
             (folder / command.name).mkdir()
             run, began = folder / command.name / "whole", time.monotonic()
+            command.prepare(run)
             if started(command.start(run), run.parent).wait(600) != 0:
                 raise SystemExit(f"{command.name} ends by itself: {(run.parent / 'log.txt').read_text()[-1500:]}")
             known.append((command, results(command, run), time.monotonic() - began))
@@ -202,6 +212,7 @@ def main() -> int:
             run = folder / command.name / "killed" / "run"
             shutil.rmtree(run.parent, ignore_errors=True)
             run.parent.mkdir()
+            command.prepare(run)
             fault = killed(command, run, length, draw) or ("" if results(command, run) == whole else "other results")
             tally[f"{command.name}, {'equal' if not fault else 'not equal'}"] += 1
             if fault:
@@ -212,6 +223,7 @@ def main() -> int:
                 run = folder / command.name / "full" / "run"
                 shutil.rmtree(run.parent, ignore_errors=True)
                 run.parent.mkdir()
+                command.prepare(run)
                 fault = refused_writes(command, run, whole, size)
                 tally[f"{command.name}, full disk: {'one error' if not fault else 'wrong'}"] += 1
                 if fault:

@@ -27,17 +27,11 @@ REQUIRED = object()
 def read_json(
     path: Path, error: type[GymnastError] = DataError, *, allow_nan: bool = False, max_bytes: int = MAX_BYTES
 ) -> Any:
-    """What a JSON file holds. A byte order mark is passed over.
+    """What a JSON file holds; a byte order mark is passed over. `allow_nan` says that NaN and Infinity are read, which
+    JSON does not know and Python writes.
 
-    Args:
-        path: the file.
-        error: what to raise.
-        allow_nan: whether NaN and Infinity, which JSON does not know and Python writes, are read.
-        max_bytes: a larger file is refused.
-
-    Raises:
-        error: the file cannot be read, is too large, is not UTF-8, is not JSON, repeats a key, is nested too deeply or
-            holds a number beyond what can be held. It names the file.
+    Raises `error`, which names the file, if that cannot be read, has more than `max_bytes`, is not UTF-8 or not JSON,
+    repeats a key, is nested too deeply or holds a number that is too large.
     """
     return parse_json(_read(path, error, max_bytes), str(path), error, allow_nan=allow_nan)
 

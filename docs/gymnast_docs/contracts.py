@@ -7,9 +7,11 @@ import re
 from types import ModuleType
 from typing import Any
 
-from gymnast_core import errors, interfaces, learning, processes, seeds, testing
+from gymnast_core import errors, interfaces, learning, processes, reading, seeds, testing
 from gymnast_core import types as data
+from gymnast_core.config import ranges
 from gymnast_core.plugins import events, hooks, hookspecs, registry
+from gymnast_core.runs import weights
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import code, inline, narrowing_table, prose
 from gymnast_docs.source import Member, members
@@ -24,6 +26,7 @@ def contract_pages() -> dict[str, str]:
         "reference/errors.md": _module_page("Errors", errors),
         "reference/testing.md": checks_page(),
         "reference/registry.md": _module_page("Registries", registry),
+        "reference/reading.md": _module_page("Ranges and files", ranges, reading, weights),
         "reference/randomness.md": _module_page("Randomness and processes", seeds, processes),
         "reference/hooks.md": hooks_page(),
     }

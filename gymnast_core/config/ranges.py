@@ -91,15 +91,11 @@ Seed = Annotated[int, Range(least=0, below=INTEGERS)]
 
 
 def check_values(schema: Any, values: Any, key: str = "") -> None:
-    """Compare plain values with what the fields of a dataclass declare.
+    """Compare plain values, as of `dataclasses.asdict`, with what the fields of the dataclass `schema` declare.
 
-    Args:
-        schema: the dataclass; those inside it, optional fields, lists and dicts are followed.
-        values: its values as plain dicts and lists, e.g. of `OmegaConf.to_container` or `dataclasses.asdict`.
-        key: path of `values` in the whole config, used in errors.
-
-    Raises:
-        ConfigError: a value is outside its range, not one of its choices, NaN or infinite; it names key and range.
+    Dataclasses inside it, optional fields, lists and dicts are followed. `key` is the path of `values` in the whole
+    config. Raises `ConfigError`, which names key and range, for a value that is outside its range, not one of its
+    choices, NaN or infinite.
     """
     for path, hint, value in _leaves(schema, values, key):
         declared = declaration(hint)

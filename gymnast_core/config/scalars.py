@@ -25,11 +25,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """A YAML text as plain values.
-
-    Raises:
-        ConfigError: it is not valid YAML, repeats a key, or refers to parts of itself by aliases.
-    """
+    """A YAML text as plain values. Raises `ConfigError` if it is not valid YAML, repeats a key, or refers to parts of
+    itself by aliases."""
     if len(text) > _MAX_LENGTH:
         raise ConfigError(f"it has {len(text)} characters, more than the {_MAX_LENGTH} that a config may have")
     try:
