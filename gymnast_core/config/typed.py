@@ -83,10 +83,12 @@ def _check_keys(schema: Any, values: Any, path: str) -> None:
 
 
 def _texts(schema: Any, values: Any) -> Any:
-    """The values, truth values spelt out where the field holds text."""
+    """The values, truth values spelt out where the field holds text, and numbers where it holds a truth value."""
     schema = plain(schema)
     if schema is str and isinstance(values, bool):
         return str(values).lower()
+    if schema is bool and isinstance(values, int) and not isinstance(values, bool) and values not in (0, 1):
+        return str(values)  # every other number would pass for true
     if isinstance(values, Mapping):
         return {key: _texts(child(schema, str(key)), value) for key, value in values.items()}
     if isinstance(values, list):
