@@ -14,6 +14,7 @@ from gymnast_core.config.ranges import check_values, element, plain
 from gymnast_core.errors import ConfigError, shortened, unknown_name
 
 C = TypeVar("C")
+_TRUTHS = ("true", "false", "yes", "no", "on", "off", "y", "n", "1", "0")
 
 
 def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
@@ -78,17 +79,24 @@ def _check_keys(schema: Any, values: Any, path: str) -> None:
             if known is not None and key not in known:
                 raise ConfigError(f"{_join(path, key)}: {unknown_name('key', str(key), known)}")
             _check_keys(child(schema, key), value, _join(path, key))
+    elif plain(schema) is bool and not _says_yes_or_no(values):
+        raise ConfigError(f"{path} is {shortened(str(values), 80)}; it must be true or false.")
     elif known is not None and values is not None:
         raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {shortened(repr(values))}.")
 
 
+def _says_yes_or_no(value: Any) -> bool:
+    """Whether a value stands for a truth value, or is for others to refuse; any number would pass for true."""
+    if isinstance(value, str):
+        return value.lower() in _TRUTHS or value == "???"
+    return value is None or isinstance(value, bool) or value in (0, 1) or not isinstance(value, int | float)
+
+
 def _texts(schema: Any, values: Any) -> Any:
-    """The values, truth values spelt out where the field holds text, and numbers where it holds a truth value."""
+    """The values, truth values spelt out where the field holds text."""
     schema = plain(schema)
     if schema is str and isinstance(values, bool):
         return str(values).lower()
-    if schema is bool and isinstance(values, int) and not isinstance(values, bool) and values not in (0, 1):
-        return str(values)  # every other number would pass for true
     if isinstance(values, Mapping):
         return {key: _texts(child(schema, str(key)), value) for key, value in values.items()}
     if isinstance(values, list):

@@ -105,8 +105,8 @@ def test_every_number_of_a_run_has_its_range_and_keeps_it():
         ("loop=3", "loop takes keys"),
         ("loop.horizon=[4]", "loop.horizon"),
         ("loop.horizon=true", "loop.horizon"),
-        ("loop.drop_incomplete_groups=-1", "loop.drop_incomplete_groups: Value '-1'"),
-        ("loop.drop_incomplete_groups=2", "loop.drop_incomplete_groups: Value '2'"),
+        ("loop.drop_incomplete_groups=-1", "loop.drop_incomplete_groups is -1; it must be true or false."),
+        ("loop.drop_incomplete_groups=2", "loop.drop_incomplete_groups is 2; it must be"),
         ("optimizer.args=5", "optimizer.args"),
     ],
 )
