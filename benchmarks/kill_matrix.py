@@ -215,9 +215,9 @@ def main() -> int:
             command.prepare(run)
             fault = killed(command, run, length, draw) or ("" if results(command, run) == whole else "other results")
             tally[f"{command.name}, {'equal' if not fault else 'not equal'}"] += 1
+            print(f"{i + 1}/{options.kills} {command.name}: {fault or 'equal'}", flush=True)
             if fault:
                 wrong.append(f"{command.name} {i}: {fault}")
-                print(wrong[-1], flush=True)
         for command, whole, _ in known:
             for size in (0, 100, 2_000, 20_000, 100_000):
                 run = folder / command.name / "full" / "run"
