@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -83,6 +84,32 @@ def training_minutes(run: Path) -> float:
         return float(list(csv.DictReader(file))[-1]["seconds"]) / 60
 
 
+def report(found: dict[str, Any], curves: dict[str, list[float]], gain_B: torch.Tensor, steps: int) -> list[str]:
+    """The lines of bridge_overfit.md."""
+    return [
+        f"Open loop on the {found['episodes']} training episodes: {steps} frames imagined from the first one with the "
+        "recorded actions (mean over episodes).",
+        "",
+        *table(curves, [frame for frame in (1, 2, 4, 8, 12, 16, 20) if frame <= steps]),
+        "",
+        f"Mean PSNR of {FRAMES} frames: {found['psnr_gain']:+.1f} dB against the start frame repeated "
+        f"(goal: {GOAL_DB:+.0f} dB; by "
+        f"episode {gain_B.min():+.1f} to {gain_B.max():+.1f} dB); {found['psnr_shuffled']:.1f} dB with the actions of "
+        "another episode.",
+        "",
+        f"Model: {found['parameters'] / 1e6:.1f} M parameters, trained from scratch in "
+        f"{found['training_minutes']:.0f} minutes on one busy CPU core (videos are read by a second process) by",
+        "",
+        f"    {found['command']}",
+        "",
+        "![PSNR, SSIM and MSE by frame](bridge_overfit.svg)",
+        "",
+        "Video: [recorded | imagined](bridge_overfit.mp4). This measures memory, not generalisation.",
+        "",
+        ATTRIBUTION,
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", required=True, metavar="DIR", help="Folder of NAME.mp4 + NAME.npz.")
@@ -114,27 +141,7 @@ def main() -> None:
         "frames_per_second": len(episodes) * steps / seconds,
         **curves,
     }
-    lines = [
-        f"Open loop on the {len(episodes)} training episodes: {steps} frames imagined from the first one with the "
-        "recorded actions (mean over episodes).",
-        "",
-        *table(curves, [frame for frame in (1, 2, 4, 8, 12, 16, 20) if frame <= steps]),
-        "",
-        f"Mean PSNR of {FRAMES} frames: {gain:+.1f} dB against the start frame repeated (goal: {GOAL_DB:+.0f} dB; by "
-        f"episode {gain_B.min():+.1f} to {gain_B.max():+.1f} dB); {found['psnr_shuffled']:.1f} dB with the actions of "
-        "another episode.",
-        "",
-        f"Model: {found['parameters'] / 1e6:.1f} M parameters, trained from scratch in "
-        f"{found['training_minutes']:.0f} minutes on one busy CPU core (videos are read by a second process) by",
-        "",
-        f"    {command}",
-        "",
-        "![PSNR, SSIM and MSE by frame](bridge_overfit.svg)",
-        "",
-        "Video: [recorded | imagined](bridge_overfit.mp4). This measures memory, not generalisation.",
-        "",
-        ATTRIBUTION,
-    ]
+    lines = report(found, curves, gain_B, steps)
     write_json(RESULTS / "bridge_overfit.json", found)
     with (RESULTS / "bridge_overfit.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

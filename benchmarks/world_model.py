@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -95,6 +96,33 @@ def centroid_errors(imagined: np.ndarray, real: np.ndarray) -> dict[str, dict[st
     }
 
 
+def report(found: dict[str, Any]) -> list[str]:
+    """The lines of world_model.md."""
+    quality = found["quality"]
+    lines = [
+        f"Open loop on {found['episodes']} held-out play episodes, 20 control steps from one frame.",
+        "",
+        "| PSNR, dB, at frame | " + " | ".join(map(str, STEPS)) + " | mean of 20 |",
+        "|---|" + "---|" * (len(STEPS) + 1),
+        "| world model | " + " | ".join(f"{quality[f'psnr_{s}']:.1f}" for s in STEPS) + f" | {quality['psnr']:.1f} |",
+        "| first frame repeated | "
+        + " | ".join(f"{quality[f'psnr_copy_{s}']:.1f}" for s in STEPS)
+        + f" | {quality['psnr_copy']:.1f} |",
+        "| world model, another episode's actions |" + " |" * len(STEPS) + f" {quality['psnr_shuffled']:.1f} |",
+        "",
+        "| centroid error, px, at frame | " + " | ".join(map(str, STEPS)) + " | lost at frame 20 |",
+        "|---|" + "---|" * (len(STEPS) + 1),
+    ]
+    for kind, row in found["centroids"].items():
+        lines.append(
+            f"| {kind} | "
+            + " | ".join(f"{row[f'error_{s}']:.2f}" for s in STEPS)
+            + f" | {100 * row['lost_at_20']:.1f} % |"
+        )
+    lines += ["", f"{found['frames_per_second']:.0f} imagined frames a second with {found['threads']} thread(s)."]
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=256)
@@ -131,27 +159,7 @@ def main() -> None:
         "frames_per_second": imagined.shape[0] * imagined.shape[1] / seconds,
         "threads": torch.get_num_threads(),
     }
-    lines = [
-        f"Open loop on {options.episodes} held-out play episodes, 20 control steps from one frame.",
-        "",
-        "| PSNR, dB, at frame | " + " | ".join(map(str, STEPS)) + " | mean of 20 |",
-        "|---|" + "---|" * (len(STEPS) + 1),
-        "| world model | " + " | ".join(f"{quality[f'psnr_{s}']:.1f}" for s in STEPS) + f" | {quality['psnr']:.1f} |",
-        "| first frame repeated | "
-        + " | ".join(f"{quality[f'psnr_copy_{s}']:.1f}" for s in STEPS)
-        + f" | {quality['psnr_copy']:.1f} |",
-        "| world model, another episode's actions |" + " |" * len(STEPS) + f" {quality['psnr_shuffled']:.1f} |",
-        "",
-        "| centroid error, px, at frame | " + " | ".join(map(str, STEPS)) + " | lost at frame 20 |",
-        "|---|" + "---|" * (len(STEPS) + 1),
-    ]
-    for kind, row in found["centroids"].items():
-        lines.append(
-            f"| {kind} | "
-            + " | ".join(f"{row[f'error_{s}']:.2f}" for s in STEPS)
-            + f" | {100 * row['lost_at_20']:.1f} % |"
-        )
-    lines += ["", f"{found['frames_per_second']:.0f} imagined frames a second with {found['threads']} thread(s)."]
+    lines = report(found)
     results = Path(__file__).parent / "results"
     (results / "world_model.json").write_text(json.dumps(found, indent=1) + "\n")
     (results / "world_model.md").write_text("\n".join(lines) + "\n")
