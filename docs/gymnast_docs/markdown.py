@@ -22,6 +22,8 @@ def prose(docstring: str) -> str:
         lines = block.split("\n")
         if all(line.startswith(">>>") for line in lines):
             paragraphs.append(code("\n".join(line.removeprefix(">>>").removeprefix(" ") for line in lines), "python"))
+        elif lines[0].startswith(">>>"):  # with what is printed
+            paragraphs.append(code("\n".join(lines), "pycon"))
         elif all(line.startswith("    ") for line in lines):
             paragraphs.append(code(inspect.cleandoc("\n" + block), "text"))
         else:
