@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, Positive, Seed
+from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, Positive, Seed, check_values
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Step, Task
@@ -206,6 +206,7 @@ def _domain_width(domain: str) -> int:
 
 
 def _check(config: Cosmos.Config) -> None:
+    check_values(type(config), asdict(config))
     for name, known in (("dtype", DTYPES), ("layout", LAYOUTS), ("view", VIEWS)):
         if getattr(config, name) not in known:
             raise ConfigError(unknown_name(name, getattr(config, name), known))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from gymnast_core.config.ranges import AnyNumber, Count, NotNegative
+from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, check_values
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
@@ -273,6 +273,7 @@ def _state_statistics(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check(config: Pi0Policy.Config) -> None:
+    check_values(type(config), asdict(config))
     choices = {"dtype": DTYPES, "train": TRAINED, "attention": ATTENTIONS}
     for name, known in choices.items():
         if getattr(config, name) not in known:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore
+from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore, check_values
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, Trainable, WorldModel
@@ -171,5 +171,6 @@ class CoEvolvingWorld(WorldModel):
 
 
 def _check(config: CoEvolvingWorld.Config) -> None:
+    check_values(type(config), asdict(config), "world_model.args")
     if not config.at and not config.every:
         raise ConfigError("co-evolving refines nothing: set world_model.args.every=N or world_model.args.at=[N].")

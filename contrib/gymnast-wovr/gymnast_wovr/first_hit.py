@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import AnyNumber, Count, Range
+from gymnast_core.config.ranges import AnyNumber, Count, Range, check_values
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
@@ -43,6 +43,7 @@ class FirstHit(RewardModel):
         """Value of a clip from which on it is a success: in (0, 1], of a judge that gives scores any number."""
 
     def __init__(self, config: Config) -> None:
+        check_values(type(config), asdict(config), "reward_model.args")
         self.config = config
         part = config.reward_model
         self._judge = registries().reward_models.build(part.name, part.args, key="reward_model.args.reward_model")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import AnyNumber, Count, Range, Seed, ZeroOrMore
+from gymnast_core.config.ranges import AnyNumber, Count, Range, Seed, ZeroOrMore, check_values
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.plugins.compose import registries
@@ -161,6 +161,7 @@ def _turn(tasks: Sequence[Task], number: int) -> Task:
 
 
 def _check(config: KeyframeTasks.Config) -> None:
+    check_values(type(config), asdict(config), "tasks.args")
     if not config.runs and config.episodes is None:
         raise ConfigError("keyframe-tasks needs rollouts: set tasks.args.runs=[RUN] or tasks.args.episodes.")
     if config.first is None and config.share < 1.0:

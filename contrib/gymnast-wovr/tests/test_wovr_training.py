@@ -275,9 +275,9 @@ def test_the_wrapper_keeps_the_contract_of_world_models(models: Path):
     ("args", "message"),
     [
         ({"at": []}, "refines nothing"),
-        ({"at": [-1]}, "must not be negative"),
+        ({"at": [-1]}, r"at\[0\] is -1"),
         ({"rollouts": 0}, "rollouts is 0"),
-        ({"recorded_share": 1.0}, "recorded_share is 1.0"),
+        ({"recorded_share": 1.0}, "recorded_share is 1;"),
         ({"world_model": {"name": "gymnasium"}}, "gymnasium cannot co-evolve: it lacks module, training_loss, save"),
     ],
 )
