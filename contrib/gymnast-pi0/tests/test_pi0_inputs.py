@@ -72,7 +72,7 @@ def test_unusable_statistics_say_what_to_do(tmp_path):
     with pytest.raises(CheckpointError, match=r"policy\.args\.statistics"):
         read_statistics(tmp_path, None)
     (tmp_path / "norm_stats.json").write_text("[")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
         read_statistics(tmp_path, None)
     (tmp_path / "norm_stats.json").write_text('{"gripper": {}}')
     with pytest.raises(CheckpointError, match="no statistics of actions; it holds gripper"):

@@ -187,9 +187,9 @@ def test_it_keeps_the_contract_of_datasets():
     ("args", "message"),
     [
         ({}, "set tasks.args.runs"),
-        ({"runs": ["x"], "share": 0.0}, "tasks.args.share is 0;"),
+        ({"runs": ["x"], "share": 0.0}, "share is 0;"),
         ({"runs": ["x"], "first": None}, "set tasks.args.first, or share=1"),
-        ({"runs": ["x"], "context": 0}, "tasks.args.context is 0"),
+        ({"runs": ["x"], "context": 0}, "context is 0"),
     ],
 )
 def test_unusable_options_are_refused(args, message):

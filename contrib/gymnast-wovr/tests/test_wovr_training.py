@@ -18,7 +18,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import load_tasks
 from gymnast_core.plugins.events import CallbacksWanted, StepDone
 from gymnast_core.plugins.hooks import plugin_manager
-from gymnast_core.runs.snapshot import load_latest_snapshot, load_snapshot
+from gymnast_core.runs.snapshot import load_latest_snapshot, load_snapshot, save_snapshot
 from gymnast_core.testing.world_model import check_world_model
 from gymnast_core.types import EnvironmentStart, Task
 from wovr_parts import build, make_rollout
@@ -290,14 +290,13 @@ def test_a_damaged_snapshot_stops_the_resume_with_one_error(
     uninterrupted: Path, tmp_path: Path, train: Callable[..., None], capsys
 ):
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
-    (newest, *_) = sorted((run / "snapshots").glob("step-*"), reverse=True)
-    state = json.loads((newest / "state.json").read_text())
-    del state["components"]["world_model"]["weights"]
-    (newest / "state.json").write_text(json.dumps(state))
+    newest = load_snapshot(run / "snapshots")
+    del newest.state["components"]["world_model"]["weights"]
+    save_snapshot(run / "snapshots", newest.state["iteration"], newest.state, own=newest.processes[0])
     with pytest.raises(SystemExit):
         train("--resume", run)
     error = capsys.readouterr().err
-    assert newest.name in error and "Traceback" not in error
+    assert newest.path.name in error and "Traceback" not in error
 
 
 def test_several_processes_are_refused(models: Path, tmp_path: Path):
