@@ -178,7 +178,9 @@ def refused_writes(command: Command, run: Path, whole: dict[str, str], size: int
     code = process.wait(600)
     time.sleep(0.2)  # for what it said last
     text = (run.parent / "log.txt").read_text()
-    if "Traceback" in text or (code != 0 and (code != 2 or text.count("Error: ") != 1)):
+    if "Traceback" in text or (
+        code != 0 and (code != 2 or sum(line.startswith("Error: ") for line in text.splitlines()) != 1)
+    ):
         return f"exit status {code}: {text[-300:]}"
     if code == 0 and command.name != "bench":
         return "" if results(command, run) == whole else "other results"
