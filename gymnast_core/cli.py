@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,8 @@ def _refusal_of_the_disk(error: OSError) -> str | None:
     """What to tell of a disk that is full or may not be written, wherever that came up; None for other errors."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
         return f"{error.filename or 'A file'} cannot be written: {error.strerror}. Make room, or write elsewhere."
+    import tempfile
+
     try:
         tempfile.gettempdir()
     except FileNotFoundError:

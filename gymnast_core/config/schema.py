@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from gymnast_core.config.ranges import Count, Fraction, Range, Seed, ZeroOrMore
+from gymnast_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,16 @@ class RunConfig:
     """Run folder; None makes runs/<preset>-<timestamp>."""
     checkpoint_every: Count | None = None
     """Iterations between checkpoints; None: as often as `checkpoint_share` allows."""
-    checkpoint_share: Annotated[float, Range(above=0, most=1)] = 0.05
-    """Share of the run's time that writing checkpoints may take where `checkpoint_every` does not say how often. After
-    the first iteration one is written in any case, and after the last."""
+    checkpoint_share: Annotated[float, Range(above=0, most=1)] | None = None
+    """Share of the run's time that writing checkpoints may take where `checkpoint_every` does not say how often; None:
+    0.05. After the first iteration one is written in any case, and after the last."""
     check_saved: bool = True
     """Load the saved policy at the end and compare it with the live one. A second copy of the policy must fit into the
     memory of its device meanwhile; false leaves the comparison out."""
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every is not None and self.checkpoint_share is not None:
+            raise ConfigError(
+                f"checkpoint_share={self.checkpoint_share:g} has no effect beside "
+                f"checkpoint_every={self.checkpoint_every}. Give one of them."
+            )

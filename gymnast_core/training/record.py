@@ -25,6 +25,8 @@ from gymnast_core.types import Reward, Rollout
 logger = logging.getLogger(__name__)
 TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
 """Sums that a summary gives over the whole run."""
+SNAPSHOT_SHARE = 0.05
+"""Share of a run's time that writing snapshots takes at most, unless its config says otherwise."""
 
 
 class Running(Protocol):
@@ -116,7 +118,7 @@ class RunRecord:
             self._snapshot_seconds = self._last_snapshot - began
 
     def _snapshot_is_due(self) -> bool:
-        every, share = self._config.checkpoint_every, self._config.checkpoint_share
+        every, share = self._config.checkpoint_every, self._config.checkpoint_share or SNAPSHOT_SHARE
         if self._done == self._config.loop.iterations:
             return True
         if every is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gymnast_core.config.ranges import Choices, Range, Seed
-from gymnast_core.errors import DataError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.checking import put_off, readable
 from gymnast_episodes.images import Pixels, check_size, resize
@@ -193,6 +193,15 @@ class Crops(Lazy[Episode]):
         if self._window is None:
             return self._source.read(episode, 0, int(self._lengths[row]), label)
         return self._source.read(episode, start, start + self._window, f"{label}/{start}")
+
+
+def wanted_cameras(camera: str | None, cameras: Sequence[str]) -> list[str]:
+    """The cameras that a config names, as one or as several; none: the dataset's own choice. Raises `ConfigError`."""
+    if camera is None:
+        return list(cameras)
+    if cameras:
+        raise ConfigError(f"Give camera={camera} or cameras=[{','.join(cameras)}], not both.")
+    return [camera]
 
 
 def frames_tensor(frames_THWC: NDArray[np.uint8], image_size: list[int] | None) -> Tensor:

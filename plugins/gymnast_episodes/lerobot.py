@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
-from gymnast_episodes.crops import Selection, frames_tensor, select, stacked
+from gymnast_episodes.crops import Selection, frames_tensor, select, stacked, wanted_cameras
 from gymnast_episodes.foreign import folder
 from gymnast_episodes.lerobot_layout import Entry, Video, camera_name, choose_cameras, read_entries, read_info
 from gymnast_episodes.lerobot_table import Columns, read_columns, read_images
@@ -59,8 +59,7 @@ class LeRobotEpisodes(Dataset):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if config.camera is not None and config.cameras:
-            raise ConfigError(f"Give camera={config.camera} or cameras=[{','.join(config.cameras)}], not both.")
+        wanted_cameras(config.camera, config.cameras)
 
     def episodes(self) -> Sequence[Episode]:
         return select(_Source(self.config), self.config)
@@ -72,7 +71,7 @@ class _Source:
     def __init__(self, config: LeRobotEpisodes.Config) -> None:
         root = folder(config.path, "Give the folder of a LeRobot dataset, the one that holds meta: path=DIR.")
         self._config, self._info, self.name = config, read_info(root), root.resolve().name
-        self._cameras = choose_cameras(self._info, config.cameras if config.camera is None else [config.camera])
+        self._cameras = choose_cameras(self._info, wanted_cameras(config.camera, config.cameras))
         features, short = self._info.features, [camera_name(camera) for camera in self._cameras]
         self._names = dict(zip(self._cameras, self._cameras if len(set(short)) < len(short) else short, strict=True))
         numbers = [key for key in features if key not in self._info.cameras()]

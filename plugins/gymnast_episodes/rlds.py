@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from gymnast_core.config.ranges import Positive
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.types import Episode
 from gymnast_episodes import REPAIR
 from gymnast_episodes.checking import Progress
-from gymnast_episodes.crops import Selection, frames_tensor, select, stacked
+from gymnast_episodes.crops import Selection, frames_tensor, select, stacked, wanted_cameras
 from gymnast_episodes.foreign import reading, writable
 from gymnast_episodes.pictures import read_picture
 from gymnast_episodes.recording import Recording
@@ -64,8 +64,7 @@ class RldsEpisodes(Dataset):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        if config.camera is not None and config.cameras:
-            raise ConfigError(f"Give camera={config.camera} or cameras=[{','.join(config.cameras)}], not both.")
+        wanted_cameras(config.camera, config.cameras)
 
     def episodes(self) -> Sequence[Episode]:
         return select(_Source(self.config), self.config)

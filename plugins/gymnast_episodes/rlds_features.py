@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from gymnast_core.errors import DataError, unknown_name
+from gymnast_episodes.crops import wanted_cameras
 from gymnast_episodes.rlds_layout import About
 from gymnast_episodes.tf_example import Example
 
@@ -55,7 +56,7 @@ def choose(first: Example, about: Mapping[str, About], config: Any, place: str) 
     images = [name for name, kind in kinds.items() if kind == "image"]
     numbers = [name for name, kind in kinds.items() if kind == "number"]
     texts = [name for name, kind in kinds.items() if kind == "text"]
-    wanted = config.cameras if config.camera is None else [config.camera]
+    wanted = wanted_cameras(config.camera, config.cameras)
     observed = [name for name in images if name.startswith("observation/") and _is_colour(about.get(name))]
     if not wanted and not observed:
         raise DataError(f"{place} has no camera: no feature of observation is a picture. There are: {_all(kinds)}.")

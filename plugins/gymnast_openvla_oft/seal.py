@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.errors import CheckpointError, shortened
 from gymnast_core.reading import as_object, parse_json
 
 METADATA_KEY = "gymnast_files"
@@ -57,7 +57,8 @@ def check_seal(metadata: Mapping[str, str], found: Mapping[str, str], paths: Map
         before, after = saved.object(file).values, now.object(file).values
         for key, value in after.items():
             if before.get(key) != value:
-                said = f"{key} is {_short(value)}, but the weights were saved with {_short(before.get(key))}"
+                found, sealed = (shortened(json.dumps(held.get(key))) for held in (after, before))
+                said = f"{key} is {found}, but the weights were saved with {sealed}"
                 raise CheckpointError(f"{paths[file]}: {said}: the file was changed, or is another model's. {advice}")
     if saved.text("tokenizer") != now.text("tokenizer"):
         raise CheckpointError(f"{paths['tokenizer']} is not the file that the weights were saved with. {advice}")
@@ -71,8 +72,3 @@ def _canonical(content: Any) -> bytes:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else f"{text[:120]}…"

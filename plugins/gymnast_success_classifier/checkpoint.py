@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gymnast_core.config.ranges import Range
-from gymnast_core.errors import CheckpointError, unknown_name
+from gymnast_core.errors import CheckpointError, shortened, unknown_name
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
 from gymnast_core.runs.weights import save_weights
 
@@ -111,14 +111,10 @@ def _check_same(directory: Path, metadata: Mapping[str, str]) -> None:
     for name, found in asdict(read_config(directory)).items():
         if found != saved[name]:
             raise CheckpointError(
-                f"{directory / CONFIG}: {name} is not what the weights were saved with ({_short(saved[name])}). The "
-                "file was changed or belongs to another checkpoint: copy the folder again."
+                f"{directory / CONFIG}: {name} is not what the weights were saved with "
+                f"({shortened(str(saved[name]), 80)}). The file was changed or belongs to another "
+                "checkpoint: copy the folder again."
             )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def write(directory: Path, description: Description, network: nn.Module) -> None:

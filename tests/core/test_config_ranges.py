@@ -100,6 +100,7 @@ def test_every_number_of_a_run_has_its_range_and_keeps_it():
         ("seed=-1", "seed is -1"),
         ("seed=1e400", "seed"),
         ("checkpoint_every=0", "checkpoint_every is 0"),
+        ("checkpoint_share=0", "checkpoint_share is 0"),
         ("optimizer=???", "Missing value: optimizer.name"),
         ("evaluation.tasks=[[]]", "evaluation.tasks takes keys (name, args)"),
         ("loop=3", "loop takes keys"),

@@ -173,3 +173,8 @@ def test_two_presets_of_one_name_are_an_error_that_names_both(site_packages):
         site_packages.add(name, entry, {f"{package}/presets/twice.yaml": RUN})
     with pytest.raises(ConfigError, match=r"core-left and .* of core-right"):
         load_config(RunConfig, "twice")
+
+
+def test_a_share_of_the_time_has_no_effect_beside_a_number_of_iterations(run_file):
+    with pytest.raises(ConfigError, match=r"checkpoint_share=0.1 has no effect beside checkpoint_every=2"):
+        load_config(RunConfig, run_file, ["checkpoint_every=2", "checkpoint_share=0.1"])
