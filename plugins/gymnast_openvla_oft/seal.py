@@ -57,8 +57,8 @@ def check_seal(metadata: Mapping[str, str], found: Mapping[str, str], paths: Map
         before, after = saved.object(file).values, now.object(file).values
         for key, value in after.items():
             if before.get(key) != value:
-                found, sealed = (shortened(json.dumps(held.get(key))) for held in (after, before))
-                said = f"{key} is {found}, but the weights were saved with {sealed}"
+                present, sealed = (shortened(json.dumps(held.get(key))) for held in (after, before))
+                said = f"{key} is {present}, but the weights were saved with {sealed}"
                 raise CheckpointError(f"{paths[file]}: {said}: the file was changed, or is another model's. {advice}")
     if saved.text("tokenizer") != now.text("tokenizer"):
         raise CheckpointError(f"{paths['tokenizer']} is not the file that the weights were saved with. {advice}")
