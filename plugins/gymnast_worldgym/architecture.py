@@ -97,8 +97,13 @@ class Architecture:
             )
 
     def network(self) -> DiT.Config:
-        names = [f.name for f in fields(DiT.Config)]
-        return DiT.Config(**{name: getattr(self, name) for name in names})
+        names = [f.name for f in fields(DiT.Config) if f.name != "change"]
+        return DiT.Config(**{name: getattr(self, name) for name in names}, change=self.changes)
+
+    @property
+    def changes(self) -> bool:
+        """Whether the network predicts what changes, and is therefore shown the frame before each frame."""
+        return self.prediction == "change"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ def check_effects(
             f"horizon is {sampling.horizon}, but a window of {architecture.window} frames holds at most {most} new "
             f"ones beside one of context. Set horizon to {most} or less, or to null: whole action chunks up to {most}."
         )
+    if architecture.changes and sampling.denoising_steps > 1 and sampling.horizon != 1:
+        raise ConfigError(
+            f"prediction: change paints on the finished frame before, and with denoising_steps: {sampling.denoising_steps} "
+            f"frames that are denoised together are not finished. Set horizon to 1, or denoising_steps to 1."
+        )
     if training.clean_fraction == 1.0 and config.pure_noise_fraction:
         raise ConfigError(
             "pure_noise_fraction is a share of the frames that are not nearly clean; with clean_fraction: 1 there are "

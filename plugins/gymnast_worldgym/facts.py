@@ -27,7 +27,7 @@ ASKED = {
     "heads": "attention heads, often dim / 64",
     "window": "frames it sees at once, as in training",
     "rope": "spatial positions: standard or pixel",
-    "prediction": "what it predicts: v, x0 or flow",
+    "prediction": "what it predicts: v, x0, flow or change",
     "denoising_steps": "sampler steps a frame, often 10",
     "codec": "latents: autoencoder-kl or pixels",
     "vae": "the autoencoder of its latents: a folder or a Hugging Face repository",

@@ -24,6 +24,8 @@ from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Pa
 from gymnast_worldgym.rope import spatial_table, temporal_table
 
 TIMESTEP_FEATURES = 256
+STAYING = -2.0
+"""Added to the logits of `change`: an untrained network repaints an eighth (sigmoid(-2) = .12) of every pixel."""
 
 
 class PatchEmbedding(nn.Conv2d):
@@ -77,6 +79,13 @@ class DiT(nn.Module):
         """Model action width A."""
         rope: Rope = "standard"
         """Spatial rotary positions: standard or pixel."""
+        change: bool = False
+        """Predict what changes against the frame before: where nothing does, the network's output is that frame itself.
+
+        Every frame then comes with its predecessor, finished, as further channels (..., 2·C), which the network sees and
+        paints on: output = previous + m · (new - previous), of which it predicts `new` and, for each pixel, the
+        share m in [0, 1] that is repainted. A room that stands still costs neither capacity nor denoising steps.
+        """
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:
         """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
@@ -95,10 +104,12 @@ class DiT(nn.Module):
     def _build(self, config: Config) -> None:
         dim, p = config.dim, config.patch_size
         self.x_proj = PatchEmbedding(config.channels, dim, kernel_size=p, stride=p)
+        if config.change:
+            self.previous_proj = PatchEmbedding(config.channels, dim, kernel_size=p, stride=p, bias=False)
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
-        self.final_layer = FinalLayer(dim, p * p * config.channels)
+        self.final_layer = FinalLayer(dim, p * p * (config.channels + int(config.change)))
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Multiply the blocks' linear maps in this dtype; everything else stays float32."""
@@ -120,14 +131,17 @@ class DiT(nn.Module):
             module.round_weights()
 
     def forward(self, x_BTHWC: Tensor, t_BT: Tensor, actions_BTA: Tensor) -> Tensor:
-        """Output (B, T, H, W, C) for whole clips at diffusion timesteps `t_BT`, each frame with its slot's action."""
+        """Output (B, T, H, W, C) for whole clips at diffusion timesteps `t_BT`, each frame with its slot's action.
+
+        With `change`, the frames have 2·C channels: their own, then those of the frame before.
+        """
         if not torch.is_grad_enabled():
             self._round_weights()
         spatial, temporal = self._tables(x_BTHWC, Span(0, x_BTHWC.shape[1], 0, x_BTHWC.shape[1]))
-        tokens, condition = self.x_proj(x_BTHWC), self._condition(t_BT, actions_BTA)
+        tokens, condition = self._embedded(x_BTHWC), self._condition(t_BT, actions_BTA)
         for layer in self.blocks:
             tokens = layer(tokens, condition, spatial, temporal)
-        return self._unpatched(self.final_layer(tokens, condition), x_BTHWC)
+        return self._painted(self.final_layer(tokens, condition), x_BTHWC)
 
     @torch.no_grad()
     def extend(self, x_BTHWC: Tensor, t_BT: Tensor, actions_BTA: Tensor, cache: TemporalCache, commit: int) -> Tensor:
@@ -139,20 +153,35 @@ class DiT(nn.Module):
         self._round_weights()
         step = Step(cache, cache.span(x_BTHWC.shape[1]), commit, self._compiled)
         spatial, temporal = self._tables(x_BTHWC, step.span)
-        tokens, condition = self.x_proj(x_BTHWC[:, cache.remembered :]), self._condition(t_BT, actions_BTA)
+        tokens, condition = self._embedded(x_BTHWC[:, cache.remembered :]), self._condition(t_BT, actions_BTA)
         for index, layer in enumerate(self.blocks):
             last = index == len(self.blocks) - 1
             tokens = cast(Layer, layer).extend(tokens, condition, spatial, temporal, step, index, last)
         cache.commit(commit)
-        return self._unpatched(self.final_layer(tokens, condition[:, commit:]), x_BTHWC)
+        return self._painted(self.final_layer(tokens, condition[:, commit:]), x_BTHWC[:, commit:])
+
+    def _embedded(self, x_BTHWC: Tensor) -> Tensor:
+        if not self.config.change:
+            return self.x_proj(x_BTHWC)
+        own, previous = x_BTHWC.split(self.config.channels, dim=-1)
+        return self.x_proj(own) + self.previous_proj(previous)
 
     def _condition(self, t_BT: Tensor, actions_BTA: Tensor) -> Tensor:
         return self.timestep_mlp(timestep_features(t_BT)) + self.action_embedder(actions_BTA)
 
+    def _painted(self, patches_BTPO: Tensor, x_BTHWC: Tensor) -> Tensor:
+        """The output's pixels, with `change` on those of the frames before."""
+        pixels = self._unpatched(patches_BTPO, x_BTHWC)
+        if not self.config.change:
+            return pixels
+        new, logit = pixels[..., :-1], pixels[..., -1:]
+        return torch.lerp(x_BTHWC[..., self.config.channels :], new, (logit + STAYING).sigmoid())
+
     def _unpatched(self, patches_BTPO: Tensor, like_BTHWC: Tensor) -> Tensor:
         b, t = patches_BTPO.shape[:2]
-        _, _, h, w, c = like_BTHWC.shape
+        _, _, h, w, _ = like_BTHWC.shape
         p = self.config.patch_size
+        c = patches_BTPO.shape[-1] // (p * p)
         return patches_BTPO.reshape(b, t, h // p, w // p, p, p, c).permute(0, 1, 2, 4, 3, 5, 6).reshape(b, t, h, w, c)
 
     def _tables(self, x_BTHWC: Tensor, span: Span) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ ActionWidth = Annotated[int, Range(least=1, most=2**12)]
 Window = Annotated[int, Range(least=2, most=10_000)]
 """Frames: at least a context frame and a new one."""
 Rope = Annotated[str, Choices("standard", "pixel")]
-Prediction = Annotated[str, Choices("v", "x0", "flow")]
+Prediction = Annotated[str, Choices("v", "x0", "flow", "change")]
 CodecName = Annotated[str, Choices(*CODECS)]
 Alignment = Annotated[str, Choices("previous", "same")]
 DenoisingSteps = Annotated[int, Range(least=1, most=TIMESTEPS)]

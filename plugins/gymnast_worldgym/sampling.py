@@ -52,6 +52,9 @@ class Sampler:
         self.latents_BTHWC = context_BTHWC[:, -(window - 1) :]
         """The most recent clean frames, at most a window of them."""
         self.actions_BTA = actions_BTA[:, -(window - 1) :]
+        earlier = context_BTHWC.shape[1] - self.latents_BTHWC.shape[1]
+        self._before_B1HWC = context_BTHWC[:, max(earlier - 1, 0) : max(earlier, 1)]
+        """The frame before the oldest of them; the oldest itself where an episode begins with it."""
         self._origin_B = origin_B
         self._cache = TemporalCache(network.config.layers, window, remember=not sampling.streaming)
 
@@ -86,6 +89,7 @@ class Sampler:
         """Drop the frames that the window cannot hold beside the next `length` ones."""
         dropped = self.latents_BTHWC.shape[1] + length - self.window
         if dropped > 0:
+            self._before_B1HWC = self.latents_BTHWC[:, dropped - 1 : dropped]
             self.latents_BTHWC = self.latents_BTHWC[:, dropped:]
             self.actions_BTA = self.actions_BTA[:, dropped:]
             self._cache.slide(dropped, self.sampling.streaming)
@@ -100,6 +104,7 @@ class Sampler:
             return
         rows_U = torch.stack([(place_B == u).nonzero()[0, 0] for u in range(len(origins_U))])
         clean, t = self.process.context_input(self.latents_BTHWC[rows_U])
+        clean = self._beside_previous(clean, self.latents_BTHWC[rows_U], 0, self._before_B1HWC[rows_U])
         inputs = self._both_branches(clean, t, self.actions_BTA[rows_U])
         self.network.extend(*inputs, self._cache, commit=clean.shape[1])
         rows_B = torch.cat([place_B, place_B + len(origins_U)]) if self.guided else place_B
@@ -112,6 +117,7 @@ class Sampler:
         time = self.process.level_time(levels, self.sampling.denoising_steps).to(latents.device)
         noisy, noisy_t = self.process.network_input(latents[:, first:], time.expand(latents.shape[0], -1))
         x, t = torch.cat([clean, noisy], dim=1), torch.cat([clean_t, noisy_t], dim=1)
+        x = self._beside_previous(x, latents, known, self._before_B1HWC)
         x, t, slots = self._both_branches(x, t, actions[:, known:])
         if self.recompute:
             output = self.network(x, t, slots)[:, first:]
@@ -121,6 +127,16 @@ class Sampler:
             return output
         conditional, unconditional = output.chunk(2)
         return (1 - self.sampling.guidance) * unconditional + self.sampling.guidance * conditional
+
+    def _beside_previous(self, x: Tensor, latents: Tensor, known: int, before_B1HWC: Tensor) -> Tensor:
+        """The inputs of the frames from `known` on, for a network that predicts changes with those of the frames before.
+
+        One step denoises one frame after another, so the frame before is finished (`check_effects` sees to it).
+        """
+        if not self.network.config.change:
+            return x
+        previous = torch.cat([before_B1HWC, latents[:, :-1]], dim=1)[:, known : known + x.shape[1]]
+        return torch.cat([x, previous], dim=-1)
 
     def _both_branches(self, x: Tensor, t: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """With guidance, the batch once more with the null action."""

@@ -98,7 +98,7 @@ class Diffusion(NoiseProcess):
     """
 
     def __init__(self, prediction: str, stabilization_level: int, clip: float | None = None) -> None:
-        self.predicts_x0 = prediction == "x0"
+        self.predicts_x0 = prediction in {"x0", "change"}
         self.stabilization_level = stabilization_level
         self.clip = clip
         self._alpha_bar = alphas_cumprod()
@@ -185,7 +185,7 @@ class Flow(NoiseProcess):
 
 
 def noise_process(prediction: str, stabilization_level: int, clip: float | None = None) -> NoiseProcess:
-    """The process of a `prediction`: v, x0 or flow."""
+    """The process of a `prediction`: v, x0, change (to the sampler x0: the network adds the frame before) or flow."""
     return Flow() if prediction == "flow" else Diffusion(prediction, stabilization_level, clip)
 
 

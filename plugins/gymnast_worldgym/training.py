@@ -74,6 +74,8 @@ class Clips:
     """float32 in model units, one per frame."""
     generators: tuple[torch.Generator, ...]
     """Where the further randomness of each comes from."""
+    before_B1HWC: Tensor
+    """uint8 RGB: the frame before the first, which is the first itself where an episode begins."""
 
 
 def draw_clips(
@@ -89,7 +91,7 @@ def draw_clips(
     if not episodes:
         raise DataError("No episodes to train on.")
     unpaired = 1 if actions.alignment == "same" else 0
-    by_length: dict[int, list[tuple[Tensor, Tensor, torch.Generator]]] = {}
+    by_length: dict[int, list[tuple[Tensor, Tensor, torch.Generator, Tensor]]] = {}
     for episode, generator in zip(episodes, generators, strict=True):
         frames_THWC = episode.view()
         length = len(frames_THWC)
@@ -99,12 +101,14 @@ def draw_clips(
         size = min(window, length)
         u = float(torch.rand(1, generator=generator, device=generator.device))
         start = int(u * max(length - size + 1 - unpaired, 1))
-        clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), generator)
+        before = frames_THWC[max(start - 1, 0), None]
+        clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), generator, before)
         by_length.setdefault(size, []).append(clip)
-    return [
-        Clips(torch.stack([f for f, _, _ in same]), torch.stack([a for _, a, _ in same]), tuple(g for _, _, g in same))
-        for same in by_length.values()
-    ]
+    clips = []
+    for same in by_length.values():
+        frames, slots, own, before = zip(*same, strict=True)
+        clips.append(Clips(torch.stack(frames), torch.stack(slots), tuple(own), torch.stack(before)))
+    return clips
 
 
 def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights) -> Tensor:
@@ -139,6 +143,9 @@ def diffusion_loss(
     slots = torch.where(torch.stack(dropped).to(device), null, clips.actions_BTA.to(device))
 
     inputs, timesteps = process.network_input(process.noised(clean, time, noise), time)
+    if network.config.change:
+        before = codec.encode(clips.before_B1HWC.to(device), draw)
+        inputs = torch.cat([inputs, torch.cat([before, clean[:, :-1]], dim=1)], dim=-1)
     error = process.squared_error(network(inputs, timesteps, slots), clean, time, noise)
     count = len(error)
     metrics = {"mse": Metric(error.detach().mean(), count)}

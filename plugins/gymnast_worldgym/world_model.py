@@ -119,7 +119,8 @@ class WorldGym(WorldModel):
         rope: Rope | None = None
         """Spatial positions: standard, or pixel (the published Bridge checkpoint)."""
         prediction: Prediction | None = None
-        """What the network predicts: v (published), x0 (best for small models on pixels) or flow."""
+        """What the network predicts: v (published), x0 (best for small models on pixels), flow, or change: what differs
+        from the frame before, for cameras that see much that stands still (a room rather than a table)."""
         codec: CodecName | None = None
         """Latents: pixels, or autoencoder-kl (a Stable-Diffusion autoencoder, see vae)."""
         robot: str | None = None
@@ -184,7 +185,7 @@ class WorldGym(WorldModel):
         self.actions = ActionSpace(self.architecture, config.unit_range)
         self.image_size = self.architecture.image_size[0]
         self.action_dim = self.actions.robot_width or self.actions.width
-        clip = self.codec.clip if self.architecture.prediction == "x0" else None
+        clip = self.codec.clip if self.architecture.prediction in {"x0", "change"} else None
         self.process = noise_process(self.architecture.prediction, self.sampling.stabilization_level, clip)
         initial = None if saved else torch.Generator().manual_seed(config.seed)
         self.network = DiT(self.architecture.network(), initial)
@@ -225,7 +226,8 @@ class WorldGym(WorldModel):
         """
         self._check_tasks(tasks)
         distinct, origin = _distinct(tasks)
-        kept = self.architecture.window - 1
+        # What changed in the oldest frame is against the one before it.
+        kept = self.architecture.window - 1 + int(self.architecture.changes)
         frames = torch.stack([task.view()[-kept:] for task in distinct]).to(self.device)
         moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in distinct]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other

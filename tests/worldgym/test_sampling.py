@@ -210,3 +210,32 @@ def test_compiling_without_a_compiler_is_one_clear_error(monkeypatch: pytest.Mon
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"'no-such-compiler'.*leave compile at false"):
         shaken().compile_passes()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("origins", [None, torch.tensor([0, 0])])
+def test_cache_is_exact_for_predicted_changes(layers: int, guidance: float, origins: Tensor | None) -> None:
+    dit = shaken(layers=layers, change=True)
+    context = torch.randn(1, 7, 4, 4, 4, generator=seeded(1)).expand(2, -1, -1, -1, -1)
+
+    def walker(recompute: bool) -> Sampler:
+        sampling = Sampling(1, guidance, 14, None, False)
+        actions = torch.zeros(2, 7, 10)
+        how = {"recompute": recompute, "origin_B": None if recompute else origins}
+        return Sampler(dit, noise_process("change", 14), sampling, 6, NULL, context, actions, **how)
+
+    golden.close(walk(walker(False)), walk(walker(True)), 1e-4)
+
+
+def test_an_untouched_pixel_stays_exactly_as_it_was() -> None:
+    """With nothing to repaint, the imagined frames are the start frame, and a frame before the window still counts."""
+    dit = shaken(layers=2, change=True)
+    with torch.no_grad():
+        bias = dit.final_layer.linear.bias.view(2, 2, 5)
+        dit.final_layer.linear.weight.zero_()
+        bias[..., :4], bias[..., 4] = 9.0, -1e4
+    context = torch.randn(2, 2, 4, 4, 4, generator=seeded(1))
+    walker = Sampler(dit, noise_process("change", 14), Sampling(1, 1.0, 14), 6, NULL, context, torch.zeros(2, 2, 10))
+    imagined = walk(walker)
+    assert torch.equal(imagined, context[:, -1:].expand_as(imagined))

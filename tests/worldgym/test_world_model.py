@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_a_data_error() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"prediction": "eps"}, "Known: flow, v, x0"),
+        ({"prediction": "eps"}, "Known: change, flow, v, x0"),
         ({"rope": "pixle"}, "Did you mean 'pixel'"),
         ({"dim": 30}, "multiple of 4·heads"),
         ({"image_size": [16, 20]}, "multiples of patch_size"),
