@@ -77,6 +77,8 @@ class Episode:
     """float32 coordinates in the main camera (x right, y down, both in [0, 1]) of J points of interest a frame, the
     object that the instruction names first; NaN where out of view. Auxiliary training targets; None where nobody knows
     them."""
+    start: EnvironmentStart | None = None
+    """The simulator that shows the first frame after its reset; None where there is none, or nobody knows it."""
 
     def __post_init__(self) -> None:
         _check_cameras(self.id, self.frames_TVHWC, self.cameras)

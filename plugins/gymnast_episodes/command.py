@@ -35,10 +35,19 @@ _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
     "--pixel-format",
     default="yuv444p",
     show_default=True,
-    type=click.Choice(["yuv444p", "yuv420p"]),
-    help="yuv444p keeps colours exact to the pixel; yuv420p plays in every browser.",
+    type=click.Choice(["yuv444p", "yuv420p", "rgb24"]),
+    help="Of videos. yuv444p: near-lossless, a colour a pixel; yuv420p plays in every browser; rgb24: lossless.",
 )
-def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: float | None, pixel_format: str) -> None:
+@click.option(
+    "--frames",
+    default="video",
+    show_default=True,
+    type=click.Choice(["video", "png"]),
+    help="png: lossless pictures inside the tables of lerobot-v3 and lerobot-v2.1.",
+)
+def convert(
+    arguments: tuple[str, ...], to: str, robot: str | None, fps: float | None, pixel_format: str, frames: str
+) -> None:
     """Write the episodes of any dataset as a folder of another format.
 
     DATASET is the name of an installed dataset that holds episodes (`gymnast plugins`), KEY=VALUE its arguments, OUT
@@ -61,7 +70,7 @@ def convert(arguments: tuple[str, ...], to: str, robot: str | None, fps: float |
 
         known_robot(robot)
     args = parse_overrides(overrides)
-    options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format)
+    options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format, frames=frames)
     summary = None
     with contextlib.suppress(KeyboardInterrupt):
         summary = run(Conversion(dataset, args, to, Path(out), options), _Progress())

@@ -20,7 +20,7 @@ from gymnast_core.types import Episode
 from gymnast_episodes.checking import checks_put_off
 from gymnast_episodes.losses import at_rate, checked, tell_what_is_lost
 from gymnast_episodes.recording import recording_of
-from gymnast_episodes.writers import STAGING, EpisodeWriter, Record, WriterOptions, load_writer
+from gymnast_episodes.writers import STAGING, EpisodeWriter, Record, WriterOptions, check_frames, load_writer
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
     which the same call continues. Raises `DataError` if the output holds something else.
     """
     writer_class = load_writer(job.to)
+    check_frames(job.to, writer_class, job.options)
     out = job.out.expanduser()
     with checks_put_off():
         episodes = registries().datasets.build(job.dataset, job.args, key="source").episodes()

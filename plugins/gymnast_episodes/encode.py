@@ -1,4 +1,4 @@
-"""Frames to H.264, for storage rather than for looking at: full colour, near-lossless, quick to seek in."""
+"""Frames to H.264, for storage rather than for looking at: full colour, (near-)lossless, quick to seek in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 
-PIXEL_FORMATS = ("yuv444p", "yuv420p")
+PIXEL_FORMATS = ("yuv444p", "yuv420p", "rgb24")
 _QUALITY = "12"
 """x264's constant rate factor: PSNR above 40 dB on the Bridge data."""
 _KEY_FRAMES = "10"
@@ -22,7 +22,7 @@ _KEY_FRAMES = "10"
 
 
 def encode_video(path: Path, frames_THWC: Tensor, fps: float, pixel_format: str) -> None:
-    """Write uint8 RGB frames (T, H, W, 3) as H.264 at `fps` frames a second.
+    """Write uint8 RGB frames (T, H, W, 3) as H.264 at `fps` frames a second; as rgb24 without any loss.
 
     No frame refers to a later one, so that the videos can be joined and cut at key frames. Raises `DataError` if the
     file cannot be written.
@@ -32,9 +32,10 @@ def encode_video(path: Path, frames_THWC: Tensor, fps: float, pixel_format: str)
     _, height, width, _ = frames_THWC.shape
     if pixel_format == "yuv420p" and (height % 2 or width % 2):
         raise DataError(f"yuv420p needs even sides; the frames are {height}x{width}. Use --pixel-format yuv444p.")
-    options = {"crf": _QUALITY, "preset": "medium", "bf": "0", "g": _KEY_FRAMES}
+    lossless = pixel_format == "rgb24"
+    options = {"crf": "0" if lossless else _QUALITY, "preset": "medium", "bf": "0", "g": _KEY_FRAMES}
     with _writing(path) as container:
-        stream = container.add_stream("libx264", rate=rate(fps), options=options)
+        stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate(fps), options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.thread_count = 1
         # Small frames are converted several times faster by one thread than by all.

@@ -120,6 +120,8 @@ class _Source:
             else:
                 frames_THWC = read_images(rows.path, camera, part_T)
             views[self._names[camera]] = frames_tensor(frames_THWC, self._config.image_size)
+        # A crop knows neither how the episode ended, unless it ends with it, nor how to start where it begins.
+        ends, begins = stop >= entry.length, start == 0
         return Episode(
             id,
             self._tasks.instruction(entry, int(rows.task_N[part_T[0]]), self._config.instruction),
@@ -128,6 +130,9 @@ class _Source:
             cameras=tuple(views),
             proprio_TP=None if proprio_TP is None else torch.from_numpy(proprio_TP),
             fps=self._info.fps,
+            success=entry.labels.success if ends else None,
+            outcomes=entry.labels.outcomes if ends else {},
+            start=entry.labels.start if begins else None,
         )
 
     def _rows(self, entry: Entry, rows: Columns) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
+from torch import Tensor
 
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.lerobot_layout import CAMERA_PREFIX
 from gymnast_episodes.recording import Recording
-from gymnast_episodes.writers import rate_of
+from gymnast_episodes.writers import WriterOptions, rate_of
 
 STATE = "observation.state"
 SCALARS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -56,8 +59,10 @@ def camera_feature(name: str) -> str:
     return name if name.startswith("observation.") else CAMERA_PREFIX + name
 
 
-def features_of(form: Form, recording: Recording, pixel_format: str) -> dict[str, Any]:
+def features_of(form: Form, recording: Recording, options: WriterOptions) -> dict[str, Any]:
     """The entry "features" of `meta/info.json`."""
+    # H.264 names the order of its planes; what a reader converts it to is rgb24 in any case.
+    pixel_format = "gbrp" if options.pixel_format == "rgb24" else options.pixel_format
     video = {
         "video.fps": number(form.fps),
         "video.height": form.height,
@@ -68,10 +73,11 @@ def features_of(form: Form, recording: Recording, pixel_format: str) -> dict[str
         "video.is_depth_map": False,
         "has_audio": False,
     }
-    frames = {"dtype": "video", "shape": [form.height, form.width, 3], "names": ["height", "width", "channels"]}
+    frames: dict[str, Any] = {"shape": [form.height, form.width, 3], "names": ["height", "width", "channels"]}
+    stored = {"dtype": "image"} if options.frames == "png" else {"dtype": "video", "info": video}
     names = recording.action_names or [f"action_{i}" for i in range(form.actions)]
     features: dict[str, Any] = {
-        **{camera: {**frames, "info": video} for camera in form.cameras},
+        **{camera: {**frames, **stored} for camera in form.cameras},
         "action": {"dtype": "float32", "shape": [form.actions], "names": names},
     }
     if form.readings is not None:
@@ -89,6 +95,16 @@ def number(fps: float) -> float:
 def table_of_rows(columns: Mapping[str, np.ndarray]) -> pa.Table:
     """Columns (N,) and (N, D) as a table; the latter as lists of D numbers."""
     return pa.table({name: _column(values) for name, values in columns.items()})
+
+
+def column_of_pictures(frames_THWC: Tensor) -> pa.Array:
+    """Frames as PNG files in a column, as the `datasets` library stores images."""
+    cells = []
+    for frame_HWC in frames_THWC.cpu().numpy():
+        file = io.BytesIO()
+        Image.fromarray(frame_HWC).save(file, "PNG")
+        cells.append({"bytes": file.getvalue(), "path": None})
+    return pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 
 def table_of_tasks(tasks: Mapping[str, int]) -> pa.Table:

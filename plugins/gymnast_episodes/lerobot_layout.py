@@ -17,6 +17,7 @@ from gymnast_core.config.ranges import Range
 from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.reading import JsonObject, as_object, read_json_lines, read_object
 from gymnast_episodes.foreign import data_files, reading, writable
+from gymnast_episodes.labels import COLUMNS, Labels, read_labels
 from gymnast_episodes.tables import open_table, read_table
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Entry:
     """Parquet file, relative to the root."""
     videos: Mapping[str, Video]
     """By camera; those whose frames are stored in the parquet file have none."""
+    labels: Labels
+    """What is known of the whole episode."""
 
 
 def read_info(root: Path) -> Info:
@@ -188,7 +191,7 @@ def _rows_v3(info: Info, on_video: Sequence[str]) -> Iterator[JsonObject]:
     paths = data_files(folder.glob("*/*.parquet"))
     if not paths:
         raise DataError(f"{folder} has no parquet files: the episodes are missing. {AGAIN}")
-    columns, optional = ["episode_index", "length", "data/chunk_index", "data/file_index"], ["tasks"]
+    columns, optional = ["episode_index", "length", "data/chunk_index", "data/file_index"], ["tasks", *COLUMNS]
     for camera in on_video:
         columns += [f"videos/{camera}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
         optional.append(f"videos/{camera}/to_timestamp")
@@ -216,7 +219,7 @@ def _entry(info: Info, on_video: Sequence[str], row: JsonObject) -> Entry:
         data = _filled_in(info, "data_path", **place)
         for camera in on_video:
             videos[camera] = Video(_filled_in(info, "video_path", video_key=camera, **place), None)
-    return Entry(index, _whole(row, "length"), _tasks(row), data, videos)
+    return Entry(index, _whole(row, "length"), _tasks(row), data, videos, read_labels(row))
 
 
 def _tasks(row: JsonObject) -> tuple[str | int, ...]:

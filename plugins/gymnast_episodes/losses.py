@@ -61,6 +61,7 @@ def tell_what_is_lost(episode: Episode, writer: EpisodeWriter, to: str, fps: flo
         "robot": [f"the robot ({recording.robot})"] if recording.robot else [],
         "success": [] if episode.success is None else ["success"],
         "outcomes": ["outcomes of other instructions"] if episode.outcomes else [],
+        "start": [] if episode.start is None else ["the environment's start"],
         "points": [] if episode.points_TJ2 is None else ["points of interest"],
     }
     lost = [what for kind, found in has.items() if kind not in writer.keeps for what in found]

@@ -60,6 +60,7 @@ class EpisodeStarts(Dataset):
             cameras=episode.cameras,
             proprio_TP=None if episode.proprio_TP is None else episode.proprio_TP[shown],
             actions_TA=actions_TA,
+            start=episode.start if shown == [0] else None,
             partial_credit_criteria=self.config.partial_credit_criteria,
         )
 

@@ -71,6 +71,7 @@ class WorldGymWriter(EpisodeWriter):
 class TrialsWriter(EpisodeWriter):
     """`NAME.png` with the first frame, `NAME.json` with the instruction: what the dataset `trials` reads."""
 
+    holds = ("video", "png")
     needs_fps = False
 
     def write(self, index: int, episode: Episode) -> Record:

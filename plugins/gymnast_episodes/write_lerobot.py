@@ -18,7 +18,17 @@ import torch
 from gymnast_core.errors import DataError
 from gymnast_core.types import Episode
 from gymnast_episodes.encode import encode_video, join_videos
-from gymnast_episodes.lerobot_features import STATE, Form, features_of, number, table_of_rows, table_of_tasks
+from gymnast_episodes.labels import columns as label_columns
+from gymnast_episodes.labels import labels_of
+from gymnast_episodes.lerobot_features import (
+    STATE,
+    Form,
+    column_of_pictures,
+    features_of,
+    number,
+    table_of_rows,
+    table_of_tasks,
+)
 from gymnast_episodes.statistics import column_stats, image_stats, merge_stats
 from gymnast_episodes.writers import STAGING, EpisodeWriter, Record, WriterOptions
 
@@ -35,7 +45,8 @@ class _LeRobotWriter(EpisodeWriter):
     no frame, repeats the action before.
     """
 
-    keeps = frozenset({"cameras", "readings", "names", "robot"})
+    keeps = frozenset({"cameras", "readings", "names", "robot", "success", "outcomes", "start"})
+    holds = ("video", "png")
 
     def __init__(self, root: Path, options: WriterOptions, written: Sequence[Record]) -> None:
         super().__init__(root, options, written)
@@ -62,13 +73,16 @@ class _LeRobotWriter(EpisodeWriter):
             log.warning("Read it with cameras=[%s]: the main one is not first by name.", ",".join(episode.cameras))
         task_index = self._tasks.get(episode.instruction, len(self._tasks))
         columns = self._columns(index, episode, task_index)
-        _write_table(table_of_rows(columns), self._data_file(index))
-        stats: dict[str, Any] = {}
+        table, stats = table_of_rows(columns), {}
         for name, camera in zip(episode.cameras, form.cameras, strict=True):
+            stats[camera] = image_stats(episode.view(name).cpu())
+            if self.options.frames == "png":
+                table = table.append_column(camera, column_of_pictures(episode.view(name)))
+                continue
             path = self._video_file(index, camera)
             path.parent.mkdir(parents=True, exist_ok=True)
             encode_video(path, episode.view(name), form.fps, self.options.pixel_format)
-            stats[camera] = image_stats(episode.view(name).cpu())
+        _write_table(table, self._data_file(index))
         stats |= {name: column_stats(values.reshape(length, -1)) for name, values in columns.items()}
         record = {
             "id": episode.id,
@@ -77,6 +91,7 @@ class _LeRobotWriter(EpisodeWriter):
             "task": episode.instruction,
             "task_index": task_index,
             "form": asdict(form),
+            "labels": labels_of(episode),
             "stats": stats,
         }
         self._tasks[episode.instruction], self._form = task_index, form
@@ -107,7 +122,7 @@ class _LeRobotWriter(EpisodeWriter):
             "chunks_size": _FILES_A_CHUNK,
             "fps": number(form.fps),
             **paths,
-            "features": features_of(form, self.recording, self.options.pixel_format),
+            "features": features_of(form, self.recording, self.options),
         }
 
 
@@ -131,14 +146,18 @@ class LeRobotV21Writer(_LeRobotWriter):
             "v2.1",
             form,
             total_episodes=total,
-            total_videos=total * len(form.cameras),
+            total_videos=0 if self.options.frames == "png" else total * len(form.cameras),
             total_chunks=-(-total // _FILES_A_CHUNK),
             splits={"train": f"0:{total}"},
             data_path=self._data,
-            video_path=self._video,
+            video_path=None if self.options.frames == "png" else self._video,
         )
         _write_json(meta / "info.json", info)
-        episodes = ({"episode_index": i, "tasks": [r["task"]], "length": r["length"]} for i, r in enumerate(written))
+        labels = label_columns([record["labels"] for record in written])
+        episodes = (
+            {"episode_index": i, "tasks": [record["task"]], "length": record["length"], **known}
+            for i, (record, known) in enumerate(zip(written, labels, strict=True))
+        )
         _write_lines(meta / "episodes.jsonl", episodes)
         stats = ({"episode_index": i, "stats": record["stats"]} for i, record in enumerate(written))
         _write_lines(meta / "episodes_stats.jsonl", stats)
@@ -168,7 +187,7 @@ class LeRobotV3Writer(_LeRobotWriter):
             _join_tables([tables[i] for i in group], self.root / self._data.format(**place))
             for i in group:
                 rows[i] |= {f"data/{name}": value for name, value in place.items()}
-        for camera in form.cameras:
+        for camera in form.cameras if self.options.frames == "video" else ():
             videos = [self._video_file(i, camera) for i in range(total)]
             for group, place in _groups(videos, _VIDEO_MB):
                 target = self.root / self._video.format(video_key=camera, **place)
@@ -183,10 +202,12 @@ class LeRobotV3Writer(_LeRobotWriter):
 
     def _write_meta(self, form: Form, written: Sequence[Record], rows: list[dict[str, Any]]) -> None:
         total, meta = len(written), self.root / "meta"
+        labels = label_columns([record["labels"] for record in written])
         for i, (row, record) in enumerate(zip(rows, written, strict=True)):
             row |= {"episode_index": i, "tasks": [record["task"]], "length": record["length"]}
             row |= {"dataset_from_index": record["from"], "dataset_to_index": record["from"] + record["length"]}
             row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+            row |= labels[i]
             for feature, stats in record["stats"].items():
                 row |= {f"stats/{feature}/{name}": value for name, value in stats.items()}
         _write_table(pa.Table.from_pylist(rows), meta / "episodes" / "chunk-000" / "file-000.parquet")
@@ -200,7 +221,7 @@ class LeRobotV3Writer(_LeRobotWriter):
             video_files_size_in_mb=_VIDEO_MB,
             splits={"train": f"0:{total}"},
             data_path=self._data,
-            video_path=self._video,
+            video_path=None if self.options.frames == "png" else self._video,
         )
         for about in info["features"].values():
             if about["dtype"] != "video":

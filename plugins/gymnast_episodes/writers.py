@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gymnast_core.config.ranges import Choices, Positive, check_values
-from gymnast_core.errors import PluginError, unknown_name
+from gymnast_core.errors import ConfigError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.types import Episode
 from gymnast_episodes.recording import Recording
@@ -31,8 +31,11 @@ class WriterOptions:
     """Frames a second of the videos; None: those of the episodes. What holds is in each episode's `fps`."""
     robot: str | None = None
     """Robot whose units the source's actions have, for formats that store model units."""
-    pixel_format: Annotated[str, Choices("yuv444p", "yuv420p")] = "yuv444p"
-    """yuv444p keeps colours exact to the pixel; yuv420p halves their resolution and plays in every browser."""
+    pixel_format: Annotated[str, Choices("yuv444p", "yuv420p", "rgb24")] = "yuv444p"
+    """Of videos. yuv444p is near-lossless, each pixel with its own colour; yuv420p halves the resolution of colours and
+    plays in every browser; rgb24 is lossless: what is read is what was written."""
+    frames: Annotated[str, Choices("video", "png")] = "video"
+    """video, or png: lossless pictures inside the table, for formats that have them (lerobot-v3, lerobot-v2.1)."""
 
     def __post_init__(self) -> None:
         check_values(WriterOptions, asdict(self), "options")
@@ -51,10 +54,13 @@ class EpisodeWriter(ABC):
 
     keeps: frozenset[str] = frozenset()
     """What is written beside frames of the main camera, actions and instruction: some of "cameras", "readings", "names"
-    (of joints, in `recording`), "robot" and "success". The user is told of what an episode has and the format has not.
+    (of joints, in `recording`), "robot", "success", "outcomes" and "start". The user is told of what an episode has and
+    the format has not.
     """
     keeps_all: bool = False
     """Whether everything is kept."""
+    holds: tuple[str, ...] = ("video",)
+    """How frames can be stored: values of `WriterOptions.frames`."""
     needs_fps: bool = True
     """Whether the format has a frame rate; if so, `Episode.fps` is a number in `write`."""
     recording: Recording = Recording()
@@ -69,6 +75,13 @@ class EpisodeWriter(ABC):
 
     def finish(self, written: Sequence[Record]) -> None:  # noqa: B027
         """Write what concerns all episodes, if anything. May be killed and repeated as well."""
+
+
+def check_frames(to: str, writer: type[EpisodeWriter], options: WriterOptions) -> None:
+    """Raises `ConfigError` where a format cannot store frames as the options say."""
+    if options.frames not in writer.holds:
+        able = [name for name in writer_names() if options.frames in load_writer(name).holds]
+        raise ConfigError(f"{to} cannot store frames as {options.frames}. Formats that can: {', '.join(able)}.")
 
 
 def rate_of(episode: Episode) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hand_made
@@ -20,7 +21,7 @@ from gymnast_core.cli import cli
 from gymnast_core.errors import ConfigError, DataError, GymnastError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode
+from gymnast_core.types import EnvironmentStart, Episode
 from gymnast_episodes.conversion import Conversion, convert
 from gymnast_episodes.writers import WriterOptions
 
@@ -130,7 +131,7 @@ def test_what_a_format_cannot_hold_is_told_once(tmp_path, caplog, to):
 def test_everything_that_an_episode_has_is_kept_or_told(tmp_path, caplog):
     run(None, tmp_path / "out", "lerobot-v3", "rich")
     (line,) = [record.getMessage() for record in caplog.records]
-    lost = "success, outcomes of other instructions, points of interest"
+    lost = "points of interest"
     assert line == f"lerobot-v3 cannot hold, so that it is left out: {lost}."
     for episode, original in zip(
         episodes_of("lerobot", path=str(tmp_path / "out")), Rich(Rich.Config()).episodes(), strict=True
@@ -312,3 +313,79 @@ def test_separators_in_an_instruction_survive_every_format(tmp_path):
     for episode in episodes_of("worldgym-episodes", path=str(tmp_path / "c"), robot=None, action_dim=7):
         assert episode.instruction == said
     assert decode_all(tmp_path / "c/000000000.mp4").shape[0] == 4
+
+
+# What is known of whole episodes, and lossless frames
+
+
+class Known(Rich):
+    """Three episodes of a simulator: a success, a failure, and one of which nobody knows."""
+
+    def episodes(self) -> list[Episode]:
+        known = [
+            {"success": True, "outcomes": {"stop": False, "wave": True}, "start": START},
+            {"success": False, "outcomes": {}},
+            {"success": None, "outcomes": {}},
+        ]
+        made = [self._episode(i % 2) for i in range(3)]
+        return [replace(one, id=f"known/{i}", points_TJ2=None, **known[i]) for i, one in enumerate(made)]
+
+
+START = EnvironmentStart("pkg:Door-v0", 7, {"goal": [0.1, 0.2]}, {"size": 64, "view": {"fov": 50}})
+
+
+@pytest.mark.parametrize("to", ["lerobot-v2.1", "lerobot-v3"])
+def test_success_hindsight_and_start_come_back(tmp_path, caplog, to):
+    registries().datasets.register("known", Known)
+    run(None, tmp_path / "out", to, "known")
+    assert caplog.text == ""
+    first, second, third = episodes_of("lerobot", path=str(tmp_path / "out"))
+    assert (first.success, first.outcomes, first.start) == (True, {"stop": False, "wave": True}, START)
+    assert (second.success, second.outcomes, second.start) == (False, {}, None)
+    assert third.success is None
+    (task, *_) = (
+        registries()
+        .datasets.build("episode-starts", {"episodes": {"name": "lerobot", "args": {"path": str(tmp_path / "out")}}})
+        .tasks()
+    )
+    assert task.start == START
+    middle, *_, last = episodes_of("lerobot", path=str(tmp_path / "out"), window=4)[:2]
+    assert (middle.success, middle.start, last.success, last.start) == (None, START, True, None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"gymnast/success": 1}, "gymnast/success is 1; it must be true or false"),
+        ({"gymnast/outcomes": {"go": "yes"}}, 'go is "yes"; it must be true or false'),
+        ({"gymnast/outcomes": "[1]"}, "must hold an object"),
+        ({"gymnast/start": {"id": "Door-v0"}}, "seed is missing"),
+        ({"gymnast/start": {"id": "Door-v0", "seed": -1, "options": {}, "args": {}}}, "at least 0"),
+    ],
+)
+def test_damaged_labels_are_named(tmp_path, labels, message):
+    run(None, tmp_path / "out", "lerobot-v2.1", "rich")
+    path = tmp_path / "out/meta/episodes.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | labels) + "\n" for row in rows))
+    with pytest.raises(DataError, match=f"episodes.jsonl, episode 1.*{re.escape(message)}"):
+        episodes_of("lerobot", path=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("options", [{"pixel_format": "rgb24"}, {"frames": "png"}])
+@pytest.mark.parametrize("to", ["lerobot-v2.1", "lerobot-v3"])
+def test_lossless_frames_are_what_was_written(tmp_path, to, options):
+    run(None, tmp_path / "out", to, "rich", options)
+    for episode, original in zip(
+        episodes_of("lerobot", path=str(tmp_path / "out")), Rich(Rich.Config()).episodes(), strict=True
+    ):
+        assert torch.equal(episode.frames_TVHWC, original.frames_TVHWC)
+        assert episode.cameras == original.cameras
+    crop = episodes_of("lerobot", path=str(tmp_path / "out"), window=2)[-1]
+    assert torch.equal(crop.frames_TVHWC, original.frames_TVHWC[-2:])
+    assert bool(list((tmp_path / "out").rglob("*.mp4"))) == (options.get("frames") != "png")
+
+
+def test_a_format_without_pictures_says_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"worldgym cannot store frames as png.*lerobot-v2.1, lerobot-v3"):
+        run(None, tmp_path / "out", "worldgym", "rich", {"frames": "png", "robot": "bridge"})
