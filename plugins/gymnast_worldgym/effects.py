@@ -37,8 +37,9 @@ def check_effects(
         )
     if architecture.changes and sampling.denoising_steps > 1 and sampling.horizon != 1:
         raise ConfigError(
-            f"prediction: change paints on the finished frame before, and with denoising_steps: {sampling.denoising_steps} "
-            f"frames that are denoised together are not finished. Set horizon to 1, or denoising_steps to 1."
+            "prediction: change paints on the finished frame before, and with denoising_steps: "
+            f"{sampling.denoising_steps}, frames that are denoised together are not finished. "
+            "Set horizon to 1, or denoising_steps to 1."
         )
     if training.clean_fraction == 1.0 and config.pure_noise_fraction:
         raise ConfigError(

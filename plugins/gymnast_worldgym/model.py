@@ -80,10 +80,10 @@ class DiT(nn.Module):
         rope: Rope = "standard"
         """Spatial rotary positions: standard or pixel."""
         change: bool = False
-        """Predict what changes against the frame before: where nothing does, the network's output is that frame itself.
+        """Predict what changes against the frame before: where nothing does, the output is that frame itself.
 
-        Every frame then comes with its predecessor, finished, as further channels (..., 2·C), which the network sees and
-        paints on: output = previous + m · (new - previous), of which it predicts `new` and, for each pixel, the
+        Every frame then comes with its predecessor, finished, as further channels (..., 2·C), which the network sees
+        and paints on: output = previous + m · (new - previous), of which it predicts `new` and, for each pixel, the
         share m in [0, 1] that is repainted. A room that stands still costs neither capacity nor denoising steps.
         """
 

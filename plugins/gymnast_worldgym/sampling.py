@@ -129,7 +129,7 @@ class Sampler:
         return (1 - self.sampling.guidance) * unconditional + self.sampling.guidance * conditional
 
     def _beside_previous(self, x: Tensor, latents: Tensor, known: int, before_B1HWC: Tensor) -> Tensor:
-        """The inputs of the frames from `known` on, for a network that predicts changes with those of the frames before.
+        """The inputs of the frames from `known` on; with the frames before, for a network that predicts changes.
 
         One step denoises one frame after another, so the frame before is finished (`check_effects` sees to it).
         """

@@ -91,7 +91,7 @@ def draw_clips(
     if not episodes:
         raise DataError("No episodes to train on.")
     unpaired = 1 if actions.alignment == "same" else 0
-    by_length: dict[int, list[tuple[Tensor, Tensor, torch.Generator, Tensor]]] = {}
+    by_length: dict[int, list[tuple[tuple[Tensor, Tensor, Tensor], torch.Generator]]] = {}
     for episode, generator in zip(episodes, generators, strict=True):
         frames_THWC = episode.view()
         length = len(frames_THWC)
@@ -102,12 +102,12 @@ def draw_clips(
         u = float(torch.rand(1, generator=generator, device=generator.device))
         start = int(u * max(length - size + 1 - unpaired, 1))
         before = frames_THWC[max(start - 1, 0), None]
-        clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), generator, before)
-        by_length.setdefault(size, []).append(clip)
+        clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), before)
+        by_length.setdefault(size, []).append((clip, generator))
     clips = []
     for same in by_length.values():
-        frames, slots, own, before = zip(*same, strict=True)
-        clips.append(Clips(torch.stack(frames), torch.stack(slots), tuple(own), torch.stack(before)))
+        frames, slots, before = (torch.stack([clip[part] for clip, _ in same]) for part in range(3))
+        clips.append(Clips(frames, slots, tuple(own for _, own in same), before))
     return clips
 
 

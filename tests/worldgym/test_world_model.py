@@ -212,3 +212,10 @@ def test_guided_and_bfloat16_worlds_imagine(dtype: str) -> None:
 @pytest.mark.parametrize("args", [{}, {"prediction": "v", "denoising_steps": 3}, {"streaming": True}])
 def test_the_public_contract(args: dict) -> None:
     check_world_model(worlds.world(**args))
+
+
+def test_changes_are_denoised_frame_by_frame() -> None:
+    sizes = {"image_size": [16, 16], "dim": 32, "heads": 2, "layers": 1, "prediction": "change", "denoising_steps": 2}
+    with pytest.raises(ConfigError, match="Set horizon to 1"):
+        WorldGym(WorldGym.Config(**sizes))
+    WorldGym(WorldGym.Config(**sizes, horizon=1))
