@@ -140,7 +140,10 @@ def _read_source(schema: Any, source: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping at its top level.")
     kind = values.pop("kind", schema.kind if is_file else "train")
-    if kind != schema.kind:
+    if kind in getattr(schema, "takes", ()):
+        # The folder of another command is not this one's.
+        values.pop("output", None)
+    elif kind != schema.kind:
         raise ConfigError(f"{source} is a config of `gymnast {kind}`, not of `gymnast {schema.kind}`.")
     return {"preset_dir": literal(str(path.resolve().parent)), **values}
 

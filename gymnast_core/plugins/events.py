@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,39 @@ class EvaluationDone(RunEvent):
     rollouts: Sequence[Rollout] = ()
     rewards: Sequence[Reward] = ()
     """`rewards[i]` judges `rollouts[i]`."""
+
+
+@dataclass(frozen=True)
+class SteeringWanted(RunEvent):
+    """The rollouts of the iteration after `step` are judged, and the policy is still the one that acted: what is
+    learned from them, and what comes next, may be changed."""
+
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The families of tasks that are drawn no more, by what tasks were grouped by."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What a hook wants of the rest of a run. What several hooks want adds up."""
+
+    leave_out: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Families of tasks that are learned from and drawn no more, by "instruction" or by "family" (the task's id up to
+    its last slash)."""
+    stop: str | None = None
+    """Why the run is to end with this iteration, without learning from it; None: it goes on."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Numbers to log with this iteration's."""
+
+    @classmethod
+    def joined(cls, answers: Sequence[Steering]) -> Steering:
+        """What several hooks want, as one."""
+        leave_out: dict[str, set[str]] = {}
+        for answer in answers:
+            for by, names in answer.leave_out.items():
+                leave_out.setdefault(by, set()).update(names)
+        reasons = [answer.stop for answer in answers if answer.stop is not None]
+        metrics = {name: value for answer in answers for name, value in answer.metrics.items()}
+        return cls(leave_out, " ".join(reasons) if reasons else None, metrics)
 
 
 @dataclass(frozen=True)

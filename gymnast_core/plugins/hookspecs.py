@@ -5,8 +5,9 @@ Each takes one argument, `event`, or none. Its module is imported when a command
 its functions. A module with a dataclass `Config` gets the section `hooks.NAME` of the config, checked before anything
 is built; `event.section(NAME, Config)` is that section.
 
-Of several processes, each calls `gymnast_rollouts_imagined`, `gymnast_rewards_scored` and `gymnast_evaluate`, with what
-it has itself (`event.parts.processes` says which one it is); everything else is called in the leader alone.
+Of several processes, each calls `gymnast_rollouts_imagined`, `gymnast_rewards_scored`, `gymnast_steer` and
+`gymnast_evaluate`, with what it has itself (`event.parts.processes` says which one it is); everything else is called in
+the leader alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def gymnast_rollouts_imagined(event: events.RolloutsImagined) -> None:
 
 def gymnast_rewards_scored(event: events.RewardsScored) -> None:
     """Rollouts were judged."""
+
+
+def gymnast_steer(event: events.SteeringWanted) -> events.Steering | None:
+    """Before each iteration's update: leave out tasks, or stop the run. Of several processes, the leader's answer
+    counts; an error here ends the run."""
 
 
 def gymnast_evaluate(event: events.EvaluationWanted) -> Mapping[str, Any] | None:

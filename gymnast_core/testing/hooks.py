@@ -150,6 +150,7 @@ def _events(
     yield "gymnast_evaluation_done", event(events.EvaluationDone, label="before", world="real", **judged)
     yield "gymnast_rollouts_imagined", event(events.RolloutsImagined, rollouts=rollouts)
     yield "gymnast_rewards_scored", event(events.RewardsScored, **judged)
+    yield "gymnast_steer", event(events.SteeringWanted)
     yield "gymnast_metrics", event(events.StepDone, 1, metrics=numbers)
     yield "gymnast_evaluate", event(events.EvaluationWanted, 1, label="after")
     yield "gymnast_run_stopped", event(events.RunStopped, 1)
@@ -168,6 +169,9 @@ def _check_answers(contract: Contract, results: Mapping[str, Sequence[Any]]) -> 
     for numbers in results["gymnast_evaluate"]:
         fine = isinstance(numbers, Mapping) and all(isinstance(key, str) for key in numbers)
         contract.expect(fine, "gymnast_evaluate", "numbers by name, or None", numbers)
+    for answer in results["gymnast_steer"]:
+        fine = isinstance(answer, events.Steering)
+        contract.expect(fine, "gymnast_steer", "an events.Steering, or None", answer)
     for page in results["gymnast_build_page"]:
         fine = isinstance(page, Path) and page.is_file()
         contract.expect(fine, "gymnast_build_page", "the path of the page that it wrote, or None", page)

@@ -49,7 +49,8 @@ class Collector:
     def collect(self, iteration: int, version: int, tally: Tally, listener: Listener) -> list[Group]:
         """This process's share of the groups that iteration `iteration` learns from, by label.
 
-        `version` counts the gradient steps behind the policy. Raises `RewardsFailing`.
+        `version` counts the gradient steps behind the policy. Raises `RewardsFailing`, and `NothingLeft` if every task
+        was left out.
         """
         wanted = self._loop.groups_per_update or self._loop.tasks_per_iteration
         kept, self.waiting = self.waiting, []
@@ -64,6 +65,11 @@ class Collector:
         self.waiting = [group for group in kept if group.label not in chosen]
         tally.total(groups_waiting=float(len(self.waiting)))
         return [group for group in kept if group.label in chosen]
+
+    def without_left_out(self, groups: Sequence[Group]) -> list[Group]:
+        """Those groups whose task is still drawn; of the others, those that wait are forgotten, too."""
+        self.waiting = [group for group in self.waiting if not self._order.leaves_out(group.rollouts[0].task)]
+        return [group for group in groups if not self._order.leaves_out(group.rollouts[0].task)]
 
     def _labels(self, groups: Sequence[Group]) -> list[int]:
         """The labels of all processes' groups, in order."""

@@ -15,12 +15,14 @@ from torch import nn
 
 from gymnast_core.config.schema import RunConfig
 from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.events import Steering
+from gymnast_core.rollouts.deal import Group
 from gymnast_core.runs.snapshot import Snapshot, fitting
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import listen
 from gymnast_core.training.tally import Tally
-from gymnast_core.training.tasks import TaskOrder
+from gymnast_core.training.tasks import NothingLeft, TaskOrder
 from gymnast_core.training.update import Updater
 from gymnast_core.types import Metric
 
@@ -83,21 +85,35 @@ class ReinforcementLoop(lightning.LightningModule):
         listen(self._parts.processes.leads)
 
     def training_step(self, iteration: int, batch_idx: int) -> None:
-        if iteration >= self._config.loop.iterations:
+        if iteration >= self._config.loop.iterations or self.record.stopped is not None:
             self.record.finish(self)
+            self.trainer.should_stop = True
             return
         began = time.monotonic()
         tally, processes = Tally(), self._parts.processes
-        listener = self.record.listener(iteration)
-        groups = self.collector.collect(iteration, self.updater.updates, tally, listener)
+        groups = self._collect(iteration, tally)
         imagined = time.monotonic()
-        if any(processes.gather(len(groups))):
+        if self.record.stopped is None and any(processes.gather(len(groups))):
             self.updater.update(groups, iteration, tally)
         ended = time.monotonic()
         self.iteration = iteration + 1
         for name, seconds in {"seconds_imagining": imagined - began, "seconds_updating": ended - imagined}.items():
             tally.add({name: Metric(seconds, combine="max")})
         self.record.iteration_done(self, tally.numbers(processes))
+
+    def _collect(self, iteration: int, tally: Tally) -> list[Group]:
+        """What an iteration learns from, as far as hooks let it: they may leave out tasks, or stop the run."""
+        try:
+            listener = self.record.listener(iteration)
+            groups = self.collector.collect(iteration, self.updater.updates, tally, listener)
+            steering = self.record.steer(iteration, self.order.left_out)
+        except NothingLeft as nothing:
+            steering, groups = Steering(stop=str(nothing)), []
+        self.order.leave_out(steering.leave_out)
+        if self._parts.processes.leads:
+            tally.add({name: Metric(value) for name, value in steering.metrics.items()})
+        self.record.stopped = steering.stop
+        return self.collector.without_left_out(groups)
 
     def state_dict_of_run(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, apart from the groups that wait in each process."""

@@ -19,6 +19,7 @@ from gymnast_core.runs.atomic import atomic_directory, storing
 from gymnast_core.runs.snapshot import save_snapshot
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.saved import SavedDifference, compare_saved, warn_of
+from gymnast_core.training.tasks import TaskOrder
 from gymnast_core.training.update import Updater
 from gymnast_core.types import Reward, Rollout
 
@@ -37,6 +38,7 @@ class Running(Protocol):
     policy: Policy
     extra: nn.ModuleDict
     """What the optimizer trains beside it."""
+    order: TaskOrder
     collector: Collector
     updater: Updater
 
@@ -55,6 +57,8 @@ class RunRecord:
         self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
         self._saved: SavedDifference | None = None
+        self.stopped: str | None = None
+        """Why the run ends before its last iteration; None as long as it does not."""
         self.summary: dict[str, Any] = {}
         """What the command prints; filled by `finish`."""
 
@@ -99,6 +103,19 @@ class RunRecord:
         self._measured[label] = found
         return found
 
+    def steer(self, step: int, left_out: Mapping[str, Sequence[str]]) -> events.Steering:
+        """What the hooks want of the rest of the run, the leader's word in all processes; an error there ends it."""
+        answers = tell(
+            "gymnast_steer", self.event(events.SteeringWanted, step=step, left_out=left_out), passing=(Exception,)
+        )
+        for answer in answers:
+            if not isinstance(answer, events.Steering):
+                raise PluginError(
+                    f"A hook gymnast_steer returned a {type(answer).__name__}, {answer!r:.80}; it returns an "
+                    "events.Steering, or None. `gymnast plugins` lists the hook plugins."
+                )
+        return self._parts.processes.broadcast(events.Steering.joined(answers))
+
     def iteration_done(self, loop: Running, numbers: dict[str, float]) -> None:
         """An iteration is complete: its numbers, an evaluation and a snapshot if they are due."""
         self._done = loop.iteration
@@ -119,7 +136,7 @@ class RunRecord:
 
     def _snapshot_is_due(self) -> bool:
         every, share = self._config.checkpoint_every, self._config.checkpoint_share or SNAPSHOT_SHARE
-        if self._done == self._config.loop.iterations:
+        if self._done == self._config.loop.iterations or self.stopped is not None:
             return True
         if every is not None:
             return self._done % every == 0
@@ -140,6 +157,8 @@ class RunRecord:
 
     def finish(self, loop: Running) -> None:
         """The last iteration is done: save the policy, measure it, sum up."""
+        if self.stopped is not None and self._parts.processes.leads:
+            logger.warning("Stopped after %d iterations. %s", loop.iteration, self.stopped)
         if self._parts.processes.leads:
             self._save(loop)
             self._compare_saved(loop)
@@ -147,6 +166,8 @@ class RunRecord:
         after = self.evaluate("after", loop.iteration)
         summary: dict[str, Any] = {"output": str(self.folder), "iterations": loop.iteration}
         summary |= {"updates": loop.updater.updates, "seconds": self.seconds, **self._totals}
+        summary |= {} if self.stopped is None else {"stopped": self.stopped}
+        summary |= {"left_out": loop.order.left_out} if loop.order.left_out else {}
         before = self._measured.get("before", {})
         if before or after:
             difference = after.pop("difference", None)
@@ -186,10 +207,11 @@ class RunRecord:
         return self._seconds_before + time.monotonic() - self._began
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "totals": dict(self._totals)}
+        return {"seconds": self.seconds, "totals": dict(self._totals), "stopped": self.stopped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._seconds_before, self._totals = float(state["seconds"]), dict(state["totals"])
+        self.stopped = state.get("stopped")
 
 
 class _Listener:

@@ -20,6 +20,7 @@ from torch import nn
 from twins import together
 
 from gymnast_core.errors import CheckpointError
+from gymnast_core.plugins.events import Steering
 from gymnast_core.processes import Processes
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
 from gymnast_core.training import loop as looping
@@ -160,6 +161,8 @@ def test_numbers_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
         found: dict[str, float] = {}
         loop.record = SimpleNamespace(  # type: ignore[assignment]
             listener=lambda iteration: SimpleNamespace(imagined=lambda *_: None, judged=lambda *_: None),
+            steer=lambda step, left_out: Steering(),
+            stopped=None,
             iteration_done=lambda loop, numbers: found.update(numbers),
         )
         loop.updater.torch_optimizer = learner.torch_optimizer(loop.updater.parameters)
