@@ -41,6 +41,10 @@ def check_effects(
             f"{sampling.denoising_steps}, frames that are denoised together are not finished. "
             "Set horizon to 1, or denoising_steps to 1."
         )
+    if training.own_previous > 0 and not architecture.changes:
+        raise ConfigError(
+            f"own_previous is of prediction: change; this one is {architecture.prediction}. Leave it out."
+        )
     if training.clean_fraction == 1.0 and config.pure_noise_fraction:
         raise ConfigError(
             "pure_noise_fraction is a share of the frames that are not nearly clean; with clean_fraction: 1 there are "

@@ -57,6 +57,9 @@ class TrainingConfig:
     """Share of the other frames that are pure noise: what matters when sampling takes a single step."""
     action_dropout: Fraction = 0.0
     """Probability that a whole clip is trained with the null action (needed for guidance; published: 0.1)."""
+    own_previous: Fraction = 0.0
+    """Prediction `change`: share of the clips whose frames before are the network's own predictions of them, as they
+    are when it imagines: it learns to mend what it painted. Costs a pass without gradients for these."""
     pixel_weights: PixelWeights | None = None
     """Weights of pixels; null weighs them equally."""
 
@@ -146,12 +149,27 @@ def diffusion_loss(
     if network.config.change:
         before = codec.encode(clips.before_B1HWC.to(device), draw)
         inputs = torch.cat([inputs, torch.cat([before, clean[:, :-1]], dim=1)], dim=-1)
+        own = torch.cat([torch.rand(1, generator=g, device=g.device) for g in clips.generators]) < config.own_previous
+        _show_own(network, inputs, timesteps, slots, own.to(device))
     error = process.squared_error(network(inputs, timesteps, slots), clean, time, noise)
     count = len(error)
     metrics = {"mse": Metric(error.detach().mean(), count)}
     if config.pixel_weights is not None:
         error = error * pixel_weights(frames, config.pixel_weights)
     return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
+
+
+@torch.no_grad()
+def _show_own(network: DiT, inputs: Tensor, timesteps: Tensor, slots: Tensor, own_B: Tensor) -> None:
+    """Replace the frames before, in the clips `own_B`, by what the network predicts them to be.
+
+    What it is shown nearly clean it predicts as shown; what it is not shown of a frame, it learns to mend in the next.
+    """
+    if own_B.any():
+        imagined = network(inputs[own_B], timesteps[own_B], slots[own_B])
+        shown = inputs[own_B]
+        shown[:, 1:, ..., network.config.channels :] = imagined[:, :-1]
+        inputs[own_B] = shown
 
 
 def draw_times(

@@ -169,6 +169,8 @@ class WorldGym(WorldModel):
         """Training: share of the other frames that are pure noise; with clean_fraction 1 there are no others."""
         action_dropout: Fraction | None = None
         """Training: probability that a clip is trained without its actions."""
+        own_previous: Fraction | None = None
+        """Training, prediction change: share of the clips whose frames before are the model's own predictions."""
         pixel_weights: PixelWeights | None = None
         """Training: weights on objects and motion; null weighs all pixels equally."""
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import worlds
 
-from gymnast_core.errors import DataError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.seeds import episode_generators
 from gymnast_core.short_episodes import long_enough
 from gymnast_core.types import Episode, one_camera
@@ -19,7 +19,7 @@ from gymnast_worldgym.training import PixelWeights, TrainingConfig, draw_clips, 
 from gymnast_worldgym.world_model import WorldGym
 
 
-@pytest.mark.parametrize("prediction", ["v", "x0", "flow"])
+@pytest.mark.parametrize("prediction", ["v", "x0", "flow", "change"])
 def test_the_loss_falls(prediction: str) -> None:
     model = WorldGym(WorldGym.Config(**worlds.SIZE, prediction=prediction, pixel_weights=PixelWeights()))
     optimizer = torch.optim.Adam(model.module().parameters(), lr=3e-3)
@@ -219,3 +219,26 @@ def test_a_saved_world_imagines_the_same_frames(tmp_path: Path) -> None:
     starts = [m.reset(worlds.tasks(2), generator=worlds.generator(1)) for m in (model, again)]
     frames = [m.step(state, actions).frames_BLVHWC for m, state in zip((model, again), starts, strict=True)]
     assert torch.equal(frames[0], frames[1])
+
+
+@pytest.mark.parametrize("own", [0.0, 1.0])
+def test_own_previous_frames_are_the_models_own_predictions(own: float) -> None:
+    """A network that repaints everything white has seen white before each frame but the first, or what was recorded."""
+    args = {"image_size": [16, 16], "dim": 32, "heads": 2, "layers": 1, "action_dim": 3, "prediction": "change"}
+    model = WorldGym(WorldGym.Config(**args, denoising_steps=1, window=4, own_previous=own, clean_fraction=0.0))
+    network = model.network
+    with torch.no_grad():
+        network.final_layer.linear.bias.fill_(1.0).view(8, 8, 4)[..., 3] = 1e4
+    seen: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., 3:].clone()))
+    frames = torch.randint(0, 200, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    episode = Episode("e", "", one_camera(frames), torch.zeros(3, 2))
+    model.training_loss([episode], generator=torch.Generator().manual_seed(1))
+    recorded = frames.float() / 127.5 - 1
+    expected = torch.cat([recorded[:1], torch.ones(3, 16, 16, 3) if own else recorded[:-1]])
+    torch.testing.assert_close(seen[-1][0], expected)
+
+
+def test_own_previous_is_of_predicted_changes() -> None:
+    with pytest.raises(ConfigError, match="own_previous is of prediction: change"):
+        WorldGym(WorldGym.Config(own_previous=0.5))
