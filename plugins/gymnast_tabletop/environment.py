@@ -10,8 +10,17 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from gymnast_core.errors import ConfigError
+from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.gap import Gap, read_gap
-from gymnast_tabletop.instructions import block_index, draw_instruction, parse, start_scene, success
+from gymnast_tabletop.instructions import (
+    Goal,
+    block_index,
+    draw_instruction,
+    feasible_goals,
+    outcomes,
+    parse,
+    start_scene,
+)
 from gymnast_tabletop.scene import MAX_DELTA, Scene, check_n_blocks
 from gymnast_tabletop.simulation import Tabletop
 from gymnast_tabletop.splits import SPLITS
@@ -26,8 +35,8 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     Observation: `image`, uint8 (image_size, image_size, 3), and `instruction`, text. Action: displacement of
     the end-effector (dx, dy), metres, x to the right of the image, y to its top, each in ±0.02. The reward
     is 1 on the last step if the instruction is then fulfilled (`instructions.successes`), else 0;
-    `info["success"]` says after each step whether it would be now. Episodes end by truncation after
-    `horizon` steps, never earlier.
+    `info["success"]` says after each step whether it would be now, and `info["outcomes"]` the same of every
+    instruction about a block on the table. Episodes end by truncation after `horizon` steps, never earlier.
 
     `reset(seed=s)` shows the scene of `s`, always the same. `options={"instruction": ...}` gives the
     instruction, in any of the known wordings; otherwise the seed draws one among the feasible training
@@ -35,7 +44,8 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     (see `gap.Gap`) gives the table another camera, colours or friction.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium declares it so)
+    # No OpenGL: many of them, and everything else, run in one process.
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "gymnast_shared_process": True}  # noqa: RUF012
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._goal = parse(instruction)
         block_index(self._goal, scene.colours)
         self._scene, self._instruction, self._steps = scene, instruction, 0
+        self._seed = seed
+        self._experts: dict[Goal, Expert] = {}
         self._table.reset(scene)
         return self._observation(), self._info()
 
@@ -87,6 +99,16 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     def render(self) -> NDArray[np.uint8] | None:
         """The camera's view when `render_mode` is "rgb_array"."""
         return self._table.render() if self.render_mode == "rgb_array" else None
+
+    def expert_action(self) -> NDArray[np.float32]:
+        """What a scripted expert does next to fulfil the instruction: metres, in the limits."""
+        return self._advice(self._goal)
+
+    def other_expert_action(self) -> NDArray[np.float32]:
+        """What it does to fulfil another instruction, drawn by the seed; the own one where no other is feasible."""
+        others = [goal for goal in feasible_goals(self._scene) if goal != self._goal]
+        drawn = np.random.default_rng([self._seed, 78]).integers(len(others)) if others else 0
+        return self._advice(others[drawn] if others else self._goal)
 
     @property
     def state(self) -> NDArray[np.float64]:
@@ -102,4 +124,14 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         return {"image": self._table.render(), "instruction": self._instruction}
 
     def _info(self) -> dict[str, Any]:
-        return {"success": success(self._goal, self._scene.colours, self._scene.state, self._table.state)}
+        done = outcomes(self._scene.colours, self._scene.state, self._table.state)
+        return {"success": done[self._goal], "outcomes": {goal.instruction: value for goal, value in done.items()}}
+
+    def _advice(self, goal: Goal) -> NDArray[np.float32]:
+        expert = self._experts.setdefault(goal, Expert(goal, self._scene))
+        return expert(self._table.state).astype(np.float32)
+
+
+def other_expert(environment: gymnasium.Env, observation: object) -> NDArray[np.float32]:
+    """An expert that fulfils another instruction than the one that is asked for: play that is no failure of skill."""
+    return environment.unwrapped.other_expert_action()  # type: ignore[attr-defined]

@@ -133,6 +133,20 @@ def success(goal: Goal, colours: Sequence[str], start: NDArray[np.floating], end
     return bool(successes(goal, colours, start, end))
 
 
+def outcomes(colours: Sequence[str], start: NDArray[np.floating], end: NDArray[np.floating]) -> dict[Goal, bool]:
+    """`success` of every goal about a block on the table, between two states; cheaper than one by one."""
+    moved = (np.asarray(end, np.float64) - np.asarray(start, np.float64))[2:].reshape(-1, 3)[:, :2]
+    distances = np.linalg.norm(moved, axis=-1).tolist()
+    found = {}
+    for named, (colour, (x, y)) in enumerate(zip(colours, moved.tolist(), strict=True)):
+        undisturbed = max(distances[:named] + distances[named + 1 :]) < MAX_OTHER_DISPLACEMENT
+        for direction, (right, up) in DIRECTIONS.items():
+            along, lateral = right * x + up * y, abs(right * y - up * x)
+            done = undisturbed and along > MIN_DISPLACEMENT and lateral < MAX_LATERAL_RATIO * along
+            found[Goal(colour, direction)] = bool(done)
+    return found
+
+
 def feasible(goal: Goal, colours: Sequence[str], states: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether a goal can be reached from states (..., S), bool (...).
 

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 import gymnast_tabletop
 from gymnast_core.errors import ConfigError
 from gymnast_tabletop.experts import Expert
-from gymnast_tabletop.instructions import parse
+from gymnast_tabletop.instructions import INSTRUCTIONS, parse
 from gymnast_tabletop.splits import SPLITS, split_seed
 
 
@@ -113,3 +113,29 @@ def test_splits_are_disjoint_and_bounded():
         split_seed("report", 0)
     with pytest.raises(ConfigError, match="smaller index"):
         split_seed("training", 1 << 30)
+
+
+def test_its_expert_fulfils_the_instruction_and_the_other_one_another():
+    own, other, hindsight = 0, 0, 0
+    for seed in range(20):
+        env = make(image_size=8, horizon=40)
+        for act in ("expert_action", "other_expert_action"):
+            env.reset(seed=seed)
+            for _ in range(40):
+                *_, info = env.step(getattr(env.unwrapped, act)())
+            done = [instruction for instruction, value in info["outcomes"].items() if value]
+            if act == "expert_action":
+                own += info["success"]
+            else:
+                other += info["success"]
+                hindsight += len(done) == 1
+    assert (own, other) == (20, 0)
+    assert hindsight >= 18
+
+
+def test_info_tells_every_instruction_about_a_block_on_the_table():
+    env = make(image_size=8)
+    _, info = env.reset(seed=3)
+    colours = env.unwrapped.scene.colours
+    assert set(info["outcomes"]) == {instruction for instruction in INSTRUCTIONS if instruction.split()[2] in colours}
+    assert not any(info["outcomes"].values())

@@ -17,6 +17,7 @@ from gymnast_tabletop.instructions import (
     draw_instruction,
     feasible,
     feasible_goals,
+    outcomes,
     parse,
     start_scene,
     success,
@@ -100,3 +101,11 @@ def test_held_out_pairs_are_never_drawn_for_training_yet_their_words_are():
     assert drawn.isdisjoint(HELD_OUT)
     assert {goal.colour for goal in HELD_OUT} <= {goal.colour for goal in drawn}
     assert {goal.direction for goal in HELD_OUT} <= {goal.direction for goal in drawn}
+
+
+@given(moves, moves)
+def test_all_outcomes_together_are_those_one_by_one(red, blue):
+    start = np.zeros(8)
+    end = np.array([0.0, 0.0, blue[0], blue[1], blue[2], red[0], red[1], red[2]])
+    found = outcomes(COLOURS, start, end)
+    assert found == {goal: success(goal, COLOURS, start, end) for goal in GOALS if goal.colour in COLOURS}
