@@ -1,1 +1,1 @@
-"""Reinforcement-learning algorithms: GRPO, RLOO and iterated filtered imitation."""
+"""Reinforcement-learning algorithms: GRPO and its kin, PPO, REINFORCE++, RLOO and iterated filtered imitation."""

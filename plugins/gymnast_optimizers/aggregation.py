@@ -7,9 +7,11 @@ from torch import Tensor
 
 from gymnast_core.types import Metric
 
-AVERAGES = ("trajectory", "token")
+AVERAGES = ("trajectory", "token", "horizon")
 """How factors are averaged: "trajectory": every trajectory weighs the same (the mean over its entries, then over
-trajectories); "token": every unmasked entry weighs the same (DAPO, arXiv 2503.14476)."""
+trajectories); "token": every unmasked entry weighs the same (DAPO, arXiv 2503.14476); "horizon": every unmasked entry
+weighs the same, and a trajectory that ended early less (its sum over the entries of a whole horizon, then the mean over
+trajectories: the constant that Dr. GRPO, arXiv 2503.20783, divides by)."""
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
@@ -30,13 +32,17 @@ def trajectory_means(values_BSD: Tensor, mask_BS: Tensor) -> Tensor:
 
 
 def masked_sum(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> tuple[Tensor, Tensor]:
-    """A sum and its weight, both scalars, such that their quotient over any parts together is the mean `by`
-    "trajectory" or "token"."""
+    """A sum and its weight, both scalars, such that their quotient over any parts together is the mean `by` one of
+    `AVERAGES`."""
     if by == "token":
         mask_BSD = factors_mask(mask_BS, values_BSD)
         return masked(values_BSD, mask_BSD).sum(), mask_BSD.sum()
-    means_B = trajectory_means(values_BSD, mask_BS)
-    return means_B.sum(), torch.tensor(len(means_B), device=means_B.device)
+    if by == "horizon":
+        entries = values_BSD.shape[1] * values_BSD.shape[2]
+        sums_B = masked(values_BSD, factors_mask(mask_BS, values_BSD)).sum((1, 2)) / max(entries, 1)
+    else:
+        sums_B = trajectory_means(values_BSD, mask_BS)
+    return sums_B.sum(), torch.tensor(len(sums_B), device=sums_B.device)
 
 
 def masked_metric(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> Metric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -59,16 +59,16 @@ class GradientSteps(Optimizer):
                 "The policy has no trainable parameters (every one has requires_grad=False): policy.args freezes it, "
                 "or it is for evaluation only. Measure it with `gymnast evaluate`."
             )
-        matrices = [p for p in trained if p.ndim >= 2]
-        vectors = [p for p in trained if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        groups = [group for group in self.parameter_groups(trained) if group["params"]]
         beta1, beta2 = self.config.betas
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.learning_rate(0), betas=(beta1, beta2)
-        )
+        return torch.optim.AdamW(groups, lr=self.learning_rate(0), betas=(beta1, beta2))
+
+    def parameter_groups(self, trained: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+        """AdamW's groups, some of which may be empty: matrices decay, vectors do not."""
+        return [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
 
     def learning_rate(self, update: int) -> float:
         config = self.config

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gymnast_core.learning import Minibatch
-from gymnast_optimizers.grpo import GRPO, k3
+from gymnast_optimizers.grpo import GRPO
+from gymnast_optimizers.surrogate import k3
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grpo"
 
