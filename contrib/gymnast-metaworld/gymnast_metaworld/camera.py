@@ -75,8 +75,10 @@ CAMERAS: dict[str, Camera] = {
     "front": Camera(),
     "front-wide": Camera(position=(0.85, 0.10, 0.95), target=(0.0, 0.65, 0.12)),
     "left": Camera(position=(-0.60, 0.30, 0.75)),
+    "close": Camera(position=(0.55, 0.25, 0.75), target=(0.0, 0.66, 0.15), fov=42.0),
 }
-"""Named views. In "front", chosen among several, the arm hides the object least."""
+"""Named views. In "front", chosen among several, the arm hides the object least; "close" is nearer, and of seven views
+shows most pixels of what moves where it is a door, a window or a drawer."""
 
 
 def read_camera(camera: str | Camera | Mapping[str, Any]) -> Camera:
