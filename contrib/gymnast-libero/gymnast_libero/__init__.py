@@ -1,0 +1,20 @@
+"""LIBERO for gymnast. Importing it registers `gymnast/Libero-v0` and loads neither the simulator nor gymnast."""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+ID = "gymnast/Libero-v0"
+
+
+def register_environments() -> None:
+    """Register `gymnast/Libero-v0` with Gymnasium, once.
+
+    Gymnasium 1.x loads no plugins by itself: whoever finds us by our `gymnasium.envs` entry point calls this, and
+    `gymnasium.make("gymnast_libero:gymnast/Libero-v0")` imports us, which does the same.
+    """
+    if ID not in registry:
+        register(id=ID, entry_point="gymnast_libero.environment:LiberoEnvironment")
+
+
+register_environments()
