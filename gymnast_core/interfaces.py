@@ -116,6 +116,11 @@ class WorldModel(Component, Trainable, ABC):
         """What the world that `config` describes shows after each action; known before anything heavy is loaded."""
         return Offers()
 
+    def most_episodes(self, tasks: Sequence[Task]) -> int | None:
+        """The most episodes of these tasks that one `reset` may start while no other state is alive (a simulator's
+        memory); None: any number. Larger batches are split by whoever resets (`imagine` does)."""
+        return None
+
     @abstractmethod
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
         """Start B = len(tasks) episodes from the tasks' context frames (and their actions).
@@ -125,6 +130,17 @@ class WorldModel(Component, Trainable, ABC):
         the same frames, and an episode's frames do not depend on its neighbours beyond the noise drawn.
         Raises `DataError` if the frames do not fit the model.
         """
+
+    def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> Any:
+        """As `reset`, but episode i draws its noise from `generators[i]` alone: neither its place in the batch nor its
+        neighbours change its frames, and the same start, actions and seed give the same frames (within rounding).
+
+        This default takes one episode at a time, which whoever calls it has to heed (`gymnast_core.rollouts.replay`).
+        Override it where a batch can draw its noise row by row.
+        """
+        if len(tasks) != 1:
+            raise NotImplementedError(f"{type(self).__name__} starts episodes with noise of their own one at a time.")
+        return self.reset(tasks, generator=generators[0])
 
     @abstractmethod
     def step(self, state: Any, actions_BLA: Tensor) -> Step:

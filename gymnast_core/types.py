@@ -215,6 +215,9 @@ class Step:
     """float32 readings beside each frame, where the world knows them."""
     outcome_BL: Tensor | None = None
     """float32 success in [0, 1] after each action as the world knows it, NaN where unknown; None: never known."""
+    errors: tuple[str | None, ...] | None = None
+    """B texts, each saying why the world lost that episode (a simulator crashed), or None; None: it lost none. A lost
+    episode goes on being stepped, shows anything, and is never judged."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,9 @@ class Rollout:
     """float32 success in [0, 1] after each action as the world itself knows it, NaN where unknown."""
     version: int = 0
     """Gradient steps that the policy which acted had behind it."""
+    error: str | None = None
+    """Why the world lost this episode; None while all was well. Such a rollout is never judged: its reward is an
+    error."""
 
     @property
     def horizon(self) -> int:
@@ -249,8 +255,10 @@ class Rollout:
 
     @property
     def outcome(self) -> float | None:
-        """The latest success that the world knew of; None if it never knew."""
-        known = [] if self.outcome_S is None else self.outcome_S[~self.outcome_S.isnan()].tolist()
+        """The latest success that the world knew of; None if it never knew, or lost the episode."""
+        if self.outcome_S is None or self.error is not None:
+            return None
+        known = self.outcome_S[~self.outcome_S.isnan()].tolist()
         return known[-1] if known else None
 
     def view(self, camera: str | None = None) -> Tensor:
@@ -273,6 +281,9 @@ class Reward:
     cost_usd: float = 0.0
     finish_step: int | None = None
     """Number of actions until the first success, for judges that know; actions after it are not learned from."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What else the judge measured of this rollout, by name (letters, digits, underscores); a run logs the mean over
+    the rollouts that have one, as `judge_NAME`."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
@@ -285,6 +296,9 @@ class Reward:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
         if self.step_values_S is not None and not bool(torch.isfinite(self.step_values_S).all()):
             raise ValueError("Reward.step_values_S holds infinite or NaN rewards.")
+        for name, number in self.numbers.items():
+            if not math.isfinite(number):
+                raise ValueError(f"Reward.numbers[{name!r}] is {number}; leave out what is not known.")
 
 
 @dataclass(frozen=True)

@@ -28,23 +28,36 @@ def imagine(
     """One rollout of `horizon` actions per task, in order; each owns its memory.
 
     `temperature` 0 takes the most likely actions. `groups[i]` labels rollout i (default: its index). At most
-    `batch_size` episodes are alive at once. All randomness comes from `generator`. `version` is the number of gradient
-    steps behind the policy. Raises `ConfigError` if the horizon is not a multiple of the policy's chunk length, or if
-    the policy needs what the world does not show.
+    `batch_size` episodes are alive at once, and no more than the world takes (`most_episodes`). All randomness comes
+    from `generator`. `version` is the number of gradient steps behind the policy. Raises `ConfigError` if the horizon
+    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show.
     """
     check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
     rollouts: list[Rollout] = []
-    for first in range(0, len(tasks), batch_size):
-        batch = tasks[first : first + batch_size]
-        sight = sight_of(policy, world_model, batch)
-        episodes = _Episodes(batch, sight)
-        state = world_model.reset(batch, generator=generator)
-        for _ in range(horizon // policy.chunk_length):
-            chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
-            episodes.add(chunk, world_model.step(state, chunk.actions_BLA))
+    together = min(batch_size, world_model.most_episodes(tasks) or batch_size)
+    for first in range(0, len(tasks), together):
+        batch = tasks[first : first + together]
+        episodes = _played(policy, world_model, batch, horizon, temperature, generator)
         rollouts += episodes.rollouts(labels[first : first + len(batch)], temperature, version)
     return rollouts
+
+
+def _played(
+    policy: Policy,
+    world_model: WorldModel,
+    tasks: Sequence[Task],
+    horizon: int,
+    temperature: float,
+    generator: torch.Generator,
+) -> "_Episodes":
+    """One batch of episodes. The world's state ends with it, before the next batch begins."""
+    episodes = _Episodes(tasks, sight_of(policy, world_model, tasks))
+    state = world_model.reset(tasks, generator=generator)
+    for _ in range(horizon // policy.chunk_length):
+        chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
+        episodes.add(chunk, world_model.step(state, chunk.actions_BLA))
+    return episodes
 
 
 def check_horizon(policy: Policy, horizon: int, key: str = "loop.horizon") -> None:
@@ -92,7 +105,7 @@ class _Episodes:
 
     def add(self, chunk: ActionChunk, step: Step) -> None:
         """One decision and what the world showed after it."""
-        step = Step(step.frames_BLVHWC.cpu(), _cpu(step.proprio_BLP), _cpu(step.outcome_BL))
+        step = Step(step.frames_BLVHWC.cpu(), _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors)
         self.chunks.append(chunk)
         self.steps.append(step)
         history = self.sight.history
@@ -121,6 +134,7 @@ class _Episodes:
                 proprio_TP=self._proprio(row),
                 outcome_S=_joined([None if s.outcome_BL is None else s.outcome_BL[row] for s in self.steps]),
                 version=version,
+                error=next((s.errors[row] for s in self.steps if s.errors is not None and s.errors[row]), None),
             )
             for row, task in enumerate(self.tasks)
         ]

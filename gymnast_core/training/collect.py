@@ -12,7 +12,7 @@ from gymnast_core.rollouts.deal import Deal, Group, deals
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.training.judge import judge, refuse_failures
+from gymnast_core.training.judge import judge, refuse_failures, submit
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.tasks import TaskOrder
 from gymnast_core.types import Metric, Reward, Rollout
@@ -122,7 +122,7 @@ class Collector:
             )
             rollouts.append(imagined)
             # A judge that answers slowly works on this batch while the next one is imagined.
-            futures.append(self._reward_model.submit(imagined))
+            futures.append(submit(self._reward_model, imagined))
         return rollouts, futures
 
     def _account(self, rewards: Sequence[Reward], tally: Tally) -> None:
@@ -132,6 +132,8 @@ class Collector:
         name = "imagined_success" if self._reward_model.kind == "success" else "imagined_reward"
         for value in values:
             tally.add({name: Metric(value)})
+        for reward in rewards:
+            tally.add({f"judge_{what}": Metric(number) for what, number in reward.numbers.items()})
         tally.total(
             rollouts=float(len(rewards)), unscored=float(len(errors)), cost_usd=sum(r.cost_usd for r in rewards)
         )

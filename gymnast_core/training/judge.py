@@ -32,6 +32,29 @@ def checked(reward_model: RewardModel, rollouts: Sequence[Rollout], rewards: Seq
     return list(rewards)
 
 
+def submit(reward_model: RewardModel, rollouts: Sequence[Rollout]) -> "Future[list[Reward]]":
+    """Start to judge and return at once. Episodes that the world lost are never shown to a reward model: their rewards
+    are errors."""
+    sound = [rollout for rollout in rollouts if rollout.error is None]
+    if len(sound) == len(rollouts):
+        return reward_model.submit(rollouts)
+    merged: Future[list[Reward]] = Future()
+
+    def finish(given: "Future[list[Reward]]") -> None:
+        try:
+            rewards = iter(checked(reward_model, sound, given.result()))
+        except BaseException as error:  # whoever waits for the rewards hears of it
+            merged.set_exception(error)
+        else:
+            merged.set_result([_lost(rollout) or next(rewards) for rollout in rollouts])
+
+    if sound:
+        reward_model.submit(sound).add_done_callback(finish)
+    else:
+        merged.set_result([reward for rollout in rollouts if (reward := _lost(rollout))])
+    return merged
+
+
 def judge(
     reward_model: RewardModel, rollouts: Sequence[Rollout], scored: "Future[list[Reward]] | None" = None, again: int = 0
 ) -> list[Reward]:
@@ -39,10 +62,11 @@ def judge(
 
     What could not be judged is asked once more, up to `again` times; costs add up.
     """
-    given = reward_model.score(rollouts) if scored is None else scored.result()
+    given = (submit(reward_model, rollouts) if scored is None else scored).result()
     rewards = checked(reward_model, rollouts, given)
     for _ in range(again):
         unknown = [index for index, reward in enumerate(rewards) if reward.error is not None]
+        unknown = [index for index in unknown if rollouts[index].error is None]
         if not unknown:
             break
         asked = [rollouts[index] for index in unknown]
@@ -50,6 +74,11 @@ def judge(
         for index, reward in zip(unknown, answers, strict=True):
             rewards[index] = replace(reward, cost_usd=reward.cost_usd + rewards[index].cost_usd)
     return rewards
+
+
+def _lost(rollout: Rollout) -> Reward | None:
+    """The reward of an episode that the world lost; None for any other."""
+    return None if rollout.error is None else Reward(None, error=f"The world lost this episode: {rollout.error}")
 
 
 def refuse_failures(errors: Sequence[str], judged: int, limit: float, key: str) -> None:

@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import lru_cache
-from importlib.metadata import entry_points
-from typing import Any
-
-import gymnasium
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from gymnast_core.errors import DataError
+from gymnast_environment.hosts import Host, Kind
+
+LONGEST_WAIT_S = 900.0
+"""Seconds that one thread waits for environments which another one uses."""
 
 
-class EnvironmentPool:
-    """Hands out environments by Gymnasium id and arguments, and takes them back."""
+class Pool:
+    """At most `limit` environments of whatever kinds; idle ones of other kinds, the longest idle first, make room."""
 
-    def __init__(self) -> None:
-        self._free: dict[str, list[gymnasium.Env]] = defaultdict(list)
-        self._closed = False
+    def __init__(self, make: Callable[[Kind], Host], limit: int | None) -> None:
+        self._make, self._limit = make, limit
+        self._idle: list[Host] = []
+        """The longest idle first."""
+        self._lent: dict[Host, int] = {}
+        """With the thread that has it."""
+        # Not under the lock: environments come back when their episodes are garbage, at any moment, in any thread.
+        self._back: deque[tuple[Host, bool]] = deque()
+        self._changed = threading.Condition(threading.RLock())
+        self.closed = False
 
-    def lend(self, environment_id: str, args: Mapping[str, object]) -> tuple[str, gymnasium.Env]:
-        """An environment that nobody else holds, and the key under which `take_back` stores it."""
-        self._closed = False
-        key = f"{environment_id} {json.dumps(dict(args), sort_keys=True, default=repr)}"
-        free = self._free[key]
-        return key, free.pop() if free else make_environment(environment_id, args)
+    def lend(self, kinds: Sequence[Kind]) -> list[Host]:
+        """One host each, with an environment of that kind or still without any (`about` is missing).
 
-    def take_back(self, key: str, environment: gymnasium.Env) -> None:
-        if self._closed:
-            environment.close()
-        else:
-            self._free[key].append(environment)
+        Raises `DataError` if there is no room for so many.
+        """
+        with self._changed:
+            self.closed = False
+            self._wait_for_room(len(kinds))
+            found: list[Host | None] = [self._take(kind) for kind in kinds]
+            for place, kind in enumerate(kinds):
+                if found[place] is None:
+                    found[place] = self._make(kind)
+            hosts = [host for host in found if host is not None]
+            for host in hosts:
+                self._lent[host] = threading.get_ident()
+            surplus = len(self._lent) + len(self._idle) - (self._limit or 2**31)
+            closing, self._idle = self._idle[: max(surplus, 0)], self._idle[max(surplus, 0) :]
+        for host in closing:
+            host.close()
+        return hosts
+
+    def give_back(self, host: Host, usable: bool = True) -> None:
+        """Take a host back; it is closed if its environment is of no use any more."""
+        self._back.append((host, usable))
+        if self.closed:
+            self._collect()
 
     def close(self) -> None:
-        """Close what is free now; what is still lent is closed when it comes back."""
-        self._closed = True
-        for environments in self._free.values():
-            for environment in environments:
-                environment.close()
-        self._free.clear()
+        """Close what is idle now; what is still lent is closed when it comes back."""
+        self.closed = True
+        self._collect()
+        with self._changed:
+            closing, self._idle = self._idle, []
+        for host in closing:
+            host.close()
 
+    def _take(self, kind: Kind) -> Host | None:
+        for place in range(len(self._idle) - 1, -1, -1):
+            if self._idle[place].kind.key == kind.key:
+                return self._idle.pop(place)
+        return None
 
-def make_environment(environment_id: str, args: Mapping[str, object]) -> gymnasium.Env:
-    """`gymnasium.make`, with one clear `DataError` for whatever goes wrong in it."""
-    keywords: dict[str, Any] = dict(args)
-    if ":" not in environment_id and environment_id not in gymnasium.registry:
-        _register_installed()
-    try:
-        return gymnasium.make(environment_id, disable_env_checker=True, **keywords)
-    except gymnasium.error.Error as error:
-        raise DataError(
-            f"No Gymnasium environment {environment_id!r} could be made: {error} "
-            "Install the package that registers it, or name its module too: 'package.module:Name-v0'."
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"gymnasium.make({environment_id!r}) with {keywords} failed: {type(error).__name__}: {error}. "
-            "Check start.args of the task."
-        ) from error
+    def _wait_for_room(self, count: int) -> None:
+        waited = 0.0
+        while True:
+            self._collect()
+            if self._limit is None or len(self._lent) + count <= self._limit:
+                return
+            mine = sum(thread == threading.get_ident() for thread in self._lent.values())
+            if mine + count > self._limit or waited >= LONGEST_WAIT_S:
+                raise DataError(
+                    f"{count} environments are wanted at once and {len(self._lent)} are in use; "
+                    f"hosting.max_environments is {self._limit}. Raise it, or ask for fewer episodes at a time."
+                )
+            self._changed.wait(0.1)
+            waited += 0.1
 
-
-@lru_cache(maxsize=1)
-def _register_installed() -> None:
-    """Register what installed packages offer as `gymnasium.envs`: tasks read from a disk import no package."""
-    for entry in entry_points(group="gymnasium.envs"):
-        # A broken package must not stand in the way of the others; if it is the wanted one, `make` says so.
-        with suppress(Exception):
-            entry.load()()
+    def _collect(self) -> None:
+        """What came back becomes idle, or is closed."""
+        closing = []
+        with self._changed:
+            while self._back:
+                host, usable = self._back.popleft()
+                self._lent.pop(host, None)
+                if usable and not self.closed:
+                    self._idle.append(host)
+                else:
+                    closing.append(host)
+            self._changed.notify_all()
+        for host in closing:
+            host.close()

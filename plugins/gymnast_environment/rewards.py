@@ -3,75 +3,132 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gymnast_core.config.ranges import Fraction, Seed
-from gymnast_core.interfaces import RewardModel
-from gymnast_core.types import Reward, Rollout
+from gymnast_core.errors import DataError
+from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.types import EnvironmentStart, Reward, Rollout
+from gymnast_environment.environments import Environments, Live
+from gymnast_environment.guard import check_start
+from gymnast_environment.hosting import Hosting
+from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
+
+TOGETHER = 64
+"""Rollouts that are replayed at once in this process, where nothing else bounds them."""
 
 
 class EnvironmentReward(RewardModel):
     """What the environment behind the task says: the oracle that learned rewards are measured against.
 
     A rollout that already carries its world's own outcome keeps it. Any other is replayed: its actions are
-    executed in the task's environment from the task's seed, and success is read there, whatever it shows.
+    executed in the task's environment from the task's seed, and success is read there, whatever it shows. Rollouts are
+    replayed in parallel, each in an environment of its own.
     """
 
     api_version = 2
 
     @dataclass(frozen=True)
     class Config:
-        success_key: str = "success"
-        """Key in `info` that holds success in [0, 1]."""
+        view: View | None = None
+        """How environments are looked at; null: as the run's world model `gymnasium` does, if it has one."""
+        hosting: Hosting | None = None
+        """Where environments live; null: with those of the run's world model `gymnasium`, if it has one."""
         check_first_frame: bool = True
         """Report an error when the environment does not start where the rollout did."""
-        image_key: str = "image"
-        """Key of the camera image in dictionary observations."""
-        cameras: list[str] = field(default_factory=list)
-        """Keys of several camera images in dictionary observations, as of the world model `gymnasium`; empty: one."""
+        first_frame_tolerance: Fraction = 0.001
+        """As of the world model `gymnasium`."""
+        check_resets: bool = True
+        """As of the world model `gymnasium`."""
+        constant_start: bool = False
+        """As of the world model `gymnasium`."""
         always_replay: bool = False
         """Replay even the rollouts that carry an outcome."""
 
     def __init__(self, config: EnvironmentReward.Config | None = None):
         self.config = config if config is not None else self.Config()
-        self._world = GymnasiumWorld(
-            GymnasiumWorld.Config(
-                image_key=self.config.image_key,
-                cameras=self.config.cameras,
-                success_key=self.config.success_key,
-                check_first_frame=self.config.check_first_frame,
-            )
-        )
+        self._world: GymnasiumWorld | None = None
+        self._own: Environments | None = None
+
+    def attach(self, parts: Parts) -> None:
+        if isinstance(parts.world_model, GymnasiumWorld):
+            self._world = parts.world_model
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        return [self._score(rollout) for rollout in rollouts]
+        rewards: dict[int, Reward] = {}
+        replayed = []
+        for place, rollout in enumerate(rollouts):
+            if rollout.outcome is not None and not self.config.always_replay:
+                rewards[place] = Reward(rollout.outcome, rationale="reported by the world")
+            elif rollout.task.start is None:
+                rewards[place] = Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
+            else:
+                replayed.append(place)
+        most = self._environments.most_episodes([_start(rollouts[place]) for place in replayed]) or TOGETHER
+        for first in range(0, len(replayed), most):
+            places = replayed[first : first + most]
+            rewards.update(zip(places, self._replay([rollouts[place] for place in places]), strict=True))
+        return [rewards[place] for place in range(len(rollouts))]
 
     def close(self) -> None:
-        self._world.close()
+        if self._own is not None:
+            self._own.close()
 
-    def _score(self, rollout: Rollout) -> Reward:
-        if rollout.outcome is not None and not self.config.always_replay:
-            return Reward(rollout.outcome, rationale="reported by the world")
+    @property
+    def _environments(self) -> Environments:
+        """Those of the run's world, if they are what we would have; else our own."""
+        view, hosting = self.config.view, self.config.hosting
+        if self._world is not None:
+            theirs = self._world.config
+            if view in (None, theirs.view) and hosting in (None, theirs.hosting):
+                return self._world.environments
+            view, hosting = view or theirs.view, hosting or theirs.hosting
+        if self._own is None:
+            self._own = Environments(
+                view, hosting, check_resets=self.config.check_resets, constant_start=self.config.constant_start
+            )
+        return self._own
+
+    def _replay(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        """One reward each; what cannot be replayed costs no other rollout its reward."""
+        environments = self._environments
         try:
-            outcome = self._replay(rollout)
-        except Exception as error:  # one broken environment must not cost the other rollouts their reward
-            return Reward(None, error=f"{type(error).__name__}: {error}")
-        start = rollout.task.start
-        assert start is not None
-        if outcome is None:
-            return Reward(None, error=f"{start.id} reports no {self.config.success_key!r} in info; set success_key.")
-        return Reward(outcome, rationale=f"replayed in {start.id}, seed {start.seed}")
+            lives = environments.reset([_start(rollout) for rollout in rollouts], lenient=True)
+        except DataError as error:  # no room for them
+            return [Reward(None, error=str(error)) for _ in rollouts]
+        try:
+            for rollout, live in zip(rollouts, lives, strict=True):
+                self._check(rollout, live, environments.view)
+            actions = [rollout.actions_NLA.flatten(0, 1).cpu().numpy() for rollout in rollouts]
+            sound = [place for place, live in enumerate(lives) if live.error is None]
+            environments.step([lives[place] for place in sound], [actions[place] for place in sound], lenient=True)
+            return [_verdict(live, environments.view) for live in lives]
+        finally:
+            for live in lives:
+                live.release()
 
-    def _replay(self, rollout: Rollout) -> float | None:
-        """The outcome after the last action; None if the environment reports none."""
-        state = self._world.reset([rollout.task])
-        outcome_BL = self._world.step(state, rollout.actions_NLA.flatten(0, 1)[None]).outcome_BL
-        assert outcome_BL is not None
-        last = float(outcome_BL[0, -1])
-        return None if math.isnan(last) else last
+    def _check(self, rollout: Rollout, live: Live, view: View) -> None:
+        if live.error is None and self.config.check_first_frame:
+            try:
+                check_start(rollout.task, live.sensed, view, self.config.first_frame_tolerance)
+            except DataError as error:
+                live.error = str(error)
+
+
+def _start(rollout: Rollout) -> EnvironmentStart:
+    assert rollout.task.start is not None
+    return rollout.task.start
+
+
+def _verdict(live: Live, view: View) -> Reward:
+    if live.error is not None:
+        return Reward(None, error=live.error)
+    outcome = live.sensed.outcome
+    if outcome is None:
+        return Reward(None, error=f"{live.start.id} reports no {view.success_key!r} in info; set view.success_key.")
+    return Reward(outcome, rationale=f"replayed in {live.start.id}, seed {live.start.seed}")
 
 
 class RandomReward(RewardModel):

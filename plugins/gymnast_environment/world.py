@@ -6,37 +6,30 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from gymnast_core.config.ranges import Count, NotNegative
-from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.config.ranges import Fraction
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import EnvironmentStart, Offers, Step, Task
-from gymnast_environment.pool import EnvironmentPool
-from gymnast_environment.senses import Sensed, Senses
-
-
-@dataclass
-class LiveEpisode:
-    """One environment under way."""
-
-    pool_key: str
-    environment: gymnasium.Env
-    sensed: Sensed
-    """What it showed last."""
-    outcome: float | None
-    ended: bool = False
-    """Terminated or truncated: what it shows and its outcome stay as they are."""
+from gymnast_environment.environments import Environments, Live, Sensed
+from gymnast_environment.guard import check_start, expected_frames
+from gymnast_environment.hosting import Hosting
+from gymnast_environment.view import View
 
 
 @dataclass(eq=False)
 class GymnasiumState:
     """B episodes under way. When it is dropped, its environments go back to the pool."""
 
-    episodes: list[LiveEpisode] = field(default_factory=list)
+    lives: list[Live]
+    unseen: dict[int, Sensed]
+    """What stands for those that could not be started: their task's own frame."""
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _release, self.lives).atexit = False
 
 
 class GymnasiumWorld(WorldModel):
@@ -48,147 +41,116 @@ class GymnasiumWorld(WorldModel):
     >>> step.outcome_BL[:, -1]                         # info["success"] of each episode's latest step
     tensor([0., 1.])
 
-    Everything random comes from the task's seed, so the generator of `reset` is not used.
+    Everything random comes from the task's seed, so the generator of `reset` is not used. An environment that crashes
+    or hangs costs its own episode alone (`Step.errors`).
     """
 
     api_version = 2
 
     @dataclass(frozen=True)
     class Config:
-        image_key: str = "image"
-        """Key of the camera image in dictionary observations; others: the image itself, or `render()`."""
-        cameras: list[str] = field(default_factory=list)
-        """Keys of several camera images in dictionary observations, the main camera first; each names its camera.
-        Empty: the one image under `image_key`, whatever the task calls it."""
-        proprio_key: str | None = None
-        """Key of the proprioceptive readings in dictionary observations; null: none are read."""
-        proprio_dim: Count | None = None
-        """Number of those readings; needed with `proprio_key`, so that it is known before an environment is made."""
-        success_key: str = "success"
-        """Key in `info` that holds success in [0, 1]."""
+        view: View = field(default_factory=View)
+        """How environments are looked at: cameras, readings, success."""
+        hosting: Hosting = field(default_factory=Hosting)
+        """Where environments live: interpreter, processes, timeouts."""
         check_first_frame: bool = True
-        """Refuse tasks whose last context frame is not what their environment shows after `reset`."""
-        first_frame_tolerance: NotNegative = 1.0
-        """Mean absolute difference allowed there, in levels of 255: renderers round differently."""
+        """Refuse tasks whose last context frame and readings are not what their environment shows after `reset`."""
+        first_frame_tolerance: Fraction = 0.001
+        """Share of a camera's pixels that may differ there by more than 16 levels of 255 and half of the contrast
+        around them. The default is four pixels of 64 x 64: less than the smallest object, more than renderers do."""
+        check_resets: bool = True
+        """Reset each environment a few times when it is first used, and refuse it if the same seed does not show the
+        same observation, or if other seeds do."""
+        constant_start: bool = False
+        """Allow environments that start alike whatever the seed."""
 
     def __init__(self, config: GymnasiumWorld.Config | None = None):
         self.config = config if config is not None else self.Config()
         self.device = torch.device("cpu")
-        self._pool = EnvironmentPool()
-        self._senses = _senses(self.config)
+        self.environments = Environments(
+            self.config.view,
+            self.config.hosting,
+            check_resets=self.config.check_resets,
+            constant_start=self.config.constant_start,
+        )
 
     @classmethod
     def offers(cls, config: GymnasiumWorld.Config) -> Offers:
-        senses = _senses(config)
-        return Offers(senses.cameras or 1, senses.proprio_dim)
+        view = config.view
+        if view.proprio and view.proprio_dim is None:
+            raise ConfigError(
+                f"world_model.args.view.proprio names {', '.join(view.proprio)}, and proprio_dim is not given: give "
+                "both, the keys of the readings and how many there are, or neither."
+            )
+        return Offers(view.camera_names or 1, view.proprio_dim)
+
+    def most_episodes(self, tasks: Sequence[Task]) -> int | None:
+        return self.environments.most_episodes([_start_of(task) for task in tasks])
 
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> GymnasiumState:
         """Start every task's environment from its own seed.
 
-        Raises `DataError` for tasks without an environment, or with another first frame than theirs.
+        Raises `DataError` for tasks without an environment, or with another first frame than theirs, for environments
+        whose seeds cannot be relied on, and if no episode can be started.
         """
-        starts = [_start_of(task) for task in tasks]
-        state = GymnasiumState()
-        weakref.finalize(state, _take_back, self._pool, state.episodes).atexit = False
-        for task, start in zip(tasks, starts, strict=True):
-            state.episodes.append(self._start(task, start))
+        self.offers(self.config)
+        lives = self.environments.reset([_start_of(task) for task in tasks])
+        state = GymnasiumState(lives, {})
+        try:
+            for place, (task, live) in enumerate(zip(tasks, lives, strict=True)):
+                if not live.shown:
+                    state.unseen[place] = _stand_in(task, self.config.view)
+                elif self.config.check_first_frame:
+                    check_start(task, live.sensed, self.config.view, self.config.first_frame_tolerance)
+        except BaseException:
+            _release(lives)
+            raise
         return state
 
     def step(self, state: GymnasiumState, actions_BLA: Tensor) -> Step:
         actions = actions_BLA.detach().to("cpu", torch.float32).numpy()
-        count = len(state.episodes)
+        count = len(state.lives)
         if actions.ndim != 3 or len(actions) != count or not actions.shape[1]:
             raise DataError(
                 f"Actions have shape {tuple(actions.shape)}; expected ({count} episodes, "
                 "at least 1 action, action dimensions)."
             )
-        for episode in state.episodes:
-            _check_width(episode.environment, actions.shape[2])
-        shown = [self._run(episode, actions_LA) for episode, actions_LA in zip(state.episodes, actions, strict=True)]
-        shapes = {frames_LVHWC.shape for frames_LVHWC, _, _ in shown}
-        if len(shapes) > 1:
-            raise DataError(f"Environments of one batch show frames of different sizes: {sorted(shapes)}.")
-        readings = [proprio_LP for _, proprio_LP, _ in shown if proprio_LP is not None]
-        return Step(
-            torch.from_numpy(np.stack([frames_LVHWC for frames_LVHWC, _, _ in shown])),
-            torch.from_numpy(np.stack(readings)) if readings else None,
-            torch.tensor([outcome_L for _, _, outcome_L in shown], dtype=torch.float32),
-        )
+        places = [place for place in range(count) if place not in state.unseen]
+        found = self.environments.step([state.lives[place] for place in places], [actions[place] for place in places])
+        shown = {place: [sensed] * actions.shape[1] for place, sensed in state.unseen.items()}
+        shown.update(zip(places, found, strict=True))
+        return _step([shown[place] for place in range(count)], [live.error for live in state.lives])
 
     def close(self) -> None:
-        self._pool.close()
-
-    def _start(self, task: Task, start: EnvironmentStart) -> LiveEpisode:
-        key, environment = self._pool.lend(start.id, start.args)
-        options = dict(start.options) or None
-        try:
-            observation, info = environment.reset(seed=start.seed, options=options)
-        except Exception as error:
-            environment.close()
-            raise DataError(
-                f"Task {task.id!r}: {start.id}.reset(seed={start.seed}, options={options}) failed: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        try:
-            sensed = self._senses.read(environment, observation)
-            if self.config.check_first_frame:
-                self._check_first_frame(task, start, sensed.frames_VHWC)
-        except DataError:
-            self._pool.take_back(key, environment)
-            raise
-        return LiveEpisode(key, environment, sensed, self._outcome(info, None))
-
-    def _run(self, episode: LiveEpisode, actions_LA: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[float]]:
-        """Execute the actions in one environment: frames (L, V, H, W, C), readings (L, P) and outcomes that follow."""
-        seen: list[Sensed] = []
-        outcomes = []
-        for action_A in actions_LA:
-            if not episode.ended:
-                observation, _, terminated, truncated, info = episode.environment.step(action_A)
-                episode.sensed = self._senses.read(episode.environment, observation)
-                episode.outcome = self._outcome(info, episode.outcome)
-                episode.ended = bool(terminated or truncated)
-            seen.append(episode.sensed)
-            outcomes.append(float("nan") if episode.outcome is None else episode.outcome)
-        readings = [sensed.proprio_P for sensed in seen if sensed.proprio_P is not None]
-        frames_LVHWC = np.stack([sensed.frames_VHWC for sensed in seen])
-        return frames_LVHWC, np.stack(readings) if readings else None, outcomes
-
-    def _outcome(self, info: dict[str, object], before: float | None) -> float | None:
-        value = info.get(self.config.success_key)
-        if value is None:
-            return before
-        return min(max(float(value), 0.0), 1.0)  # type: ignore[arg-type]
-
-    def _check_first_frame(self, task: Task, start: EnvironmentStart, frames_VHWC: np.ndarray) -> None:
-        for name in self._senses.cameras:
-            if name not in task.cameras:
-                raise DataError(f"Task {task.id!r}: {unknown_name('camera', name, task.cameras)}")
-        places = [task.cameras.index(name) for name in self._senses.cameras] or [0]
-        expected_VHWC = task.frames_TVHWC[-1][places].cpu().numpy()
-        if expected_VHWC.shape != frames_VHWC.shape:
-            difference = f"shape {frames_VHWC.shape[1:]} instead of {expected_VHWC.shape[1:]}"
-        else:
-            levels_V = np.abs(frames_VHWC.astype(np.int16) - expected_VHWC).mean((1, 2, 3))
-            if levels_V.max() <= self.config.first_frame_tolerance:
-                return
-            difference = f"a mean difference of {levels_V.max():.1f} levels"
-        raise DataError(
-            f"Task {task.id!r} starts from a frame that {start.id} does not show after "
-            f"reset(seed={start.seed}): {difference}. Regenerate the tasks, or set "
-            "world_model.args.check_first_frame=false to start from the environment's own frame."
-        )
+        self.environments.close()
 
 
-def _senses(config: GymnasiumWorld.Config) -> Senses:
-    if (config.proprio_key is None) != (config.proprio_dim is None):
-        raise ConfigError(
-            f"world_model.args.proprio_key is {config.proprio_key!r} and proprio_dim {config.proprio_dim}: give both, "
-            "the key of the readings and how many there are, or neither."
-        )
-    if len(set(config.cameras)) != len(config.cameras):
-        raise ConfigError(f"world_model.args.cameras names a camera twice: {', '.join(config.cameras)}.")
-    return Senses(config.image_key, tuple(config.cameras), config.proprio_key, config.proprio_dim)
+def _step(shown: Sequence[Sequence[Sensed]], errors: Sequence[str | None]) -> Step:
+    """What B episodes of L actions showed."""
+    shapes = {sensed.frames_VHWC.shape for row in shown for sensed in row}
+    if len(shapes) > 1:
+        raise DataError(f"Environments of one batch show frames of different sizes: {sorted(shapes)}.")
+    frames_BLVHWC = np.stack([np.stack([sensed.frames_VHWC for sensed in row]) for row in shown])
+    readings = [[sensed.proprio_P for sensed in row if sensed.proprio_P is not None] for row in shown]
+    known = [np.stack(row) for row in readings if row]
+    outcomes = [[float("nan") if sensed.outcome is None else sensed.outcome for sensed in row] for row in shown]
+    return Step(
+        torch.from_numpy(frames_BLVHWC),
+        torch.from_numpy(np.stack(known)) if known else None,
+        torch.tensor(outcomes, dtype=torch.float32),
+        tuple(errors) if any(errors) else None,
+    )
+
+
+def _stand_in(task: Task, view: View) -> Sensed:
+    """What an episode shows whose environment never showed anything: the task's own frame and readings."""
+    if not view.proprio:
+        proprio = None
+    elif task.proprio_TP is not None:
+        proprio = task.proprio_TP[-1].cpu().numpy().astype(np.float32)
+    else:
+        proprio = np.zeros(view.proprio_dim or 0, np.float32)
+    return Sensed(expected_frames(task, view), proprio)
 
 
 def _start_of(task: Task) -> EnvironmentStart:
@@ -200,16 +162,6 @@ def _start_of(task: Task) -> EnvironmentStart:
     return task.start
 
 
-def _check_width(environment: gymnasium.Env, width: int) -> None:
-    space = environment.action_space
-    if not isinstance(space, gymnasium.spaces.Box) or space.shape != (width,):
-        name = environment.spec.id if environment.spec is not None else type(environment.unwrapped).__name__
-        raise DataError(
-            f"Actions have {width} dimensions; environment {name} takes {space}. "
-            "Choose a policy and tasks of the same robot."
-        )
-
-
-def _take_back(pool: EnvironmentPool, episodes: list[LiveEpisode]) -> None:
-    for episode in episodes:
-        pool.take_back(episode.pool_key, episode.environment)
+def _release(lives: Sequence[Live]) -> None:
+    for live in lives:
+        live.release()

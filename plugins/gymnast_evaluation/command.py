@@ -22,7 +22,7 @@ from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
-from gymnast_core.training.judge import judge
+from gymnast_core.training.judge import judge, submit
 from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
@@ -160,7 +160,7 @@ class _Run:
                 policy, place.world, tasks, first=first, horizon=config.horizon, temperature=config.temperature,
                 seed=config.seed,
             )  # fmt: skip
-            scored = place.judge.submit(rollouts)
+            scored = submit(place.judge, rollouts)
             if waiting is not None:
                 finish(*waiting)
             waiting = (first, rollouts, scored)

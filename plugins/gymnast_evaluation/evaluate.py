@@ -17,7 +17,7 @@ from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.statistics import mean_interval
-from gymnast_core.training.judge import judge
+from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.results import EpisodeResult, Evaluation
 
@@ -93,7 +93,7 @@ def evaluate(
             seed=seed,
         )  # fmt: skip
         # A judge that answers slowly works on this batch while the next one is rolled out.
-        waiting.append((batch, reward_model.submit(batch)))
+        waiting.append((batch, submit(reward_model, batch)))
     rollouts = [rollout for batch, _ in waiting for rollout in batch]
     rewards = [reward for batch, scored in waiting for reward in judge(reward_model, batch, scored, again)]
     episodes = _of_all(rollouts, rewards, processes)

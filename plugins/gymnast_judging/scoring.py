@@ -15,6 +15,7 @@ from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.training.judge import judge as ask
+from gymnast_core.training.judge import submit
 from gymnast_core.types import Reward, Rollout
 
 Item = TypeVar("Item")
@@ -55,7 +56,7 @@ def judged(
     """Each batch with its rewards, those that are errors asked for anew up to `rescore` times."""
     waiting: tuple[Asked[Item], Future[list[Reward]]] | None = None
     for batch in batches:
-        submitted = batch, judge.submit(batch.rollouts)
+        submitted = batch, submit(judge, batch.rollouts)
         if waiting is not None:
             yield _finished(judge, *waiting, rescore)
         waiting = submitted

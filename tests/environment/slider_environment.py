@@ -20,7 +20,11 @@ class Slider(gymnasium.Env):
     `observation` chooses how the picture is shown: dictionary, image, or only by `render`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 10,
+        "gymnast_shared_process": True,
+    }
     made: ClassVar[int] = 0
 
     def __init__(self, *, observation: str = "dictionary", goal: float = 8.0, render_mode: str | None = None):

@@ -13,6 +13,7 @@ from two_view_environment import CAMERAS, make_task
 from gymnast_core.errors import ConfigError, ContractError
 from gymnast_core.testing import check_world_model
 from gymnast_core.types import Offers, Step
+from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
 
 NAN = float("nan")
@@ -39,7 +40,9 @@ class Broken(GymnasiumWorld):
     shown = Offers(CAMERAS, 3)
 
     def __init__(self, spoil: Callable[[Step, Sealed], Step]) -> None:
-        super().__init__(self.Config(cameras=list(CAMERAS), proprio_key="state", proprio_dim=3))
+        super().__init__(
+            self.Config(view=View({camera: camera for camera in CAMERAS}, proprio=["state"], proprio_dim=3))
+        )
         self._spoil = spoil
 
     @classmethod

@@ -11,6 +11,7 @@ from slider_environment import make_rollout, make_task
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.registry import registries
 from gymnast_environment.rewards import EnvironmentReward, RandomReward
+from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
 
 
@@ -57,7 +58,7 @@ def test_what_cannot_be_replayed_is_an_error_and_costs_no_other_rollout() -> Non
     rewards = EnvironmentReward().score([lost, silent])
     assert rewards[0].value is None and "no environment" in rewards[0].error
     assert rewards[1].value is not None
-    named = EnvironmentReward(EnvironmentReward.Config(success_key="is_success")).score([silent])
+    named = EnvironmentReward(EnvironmentReward.Config(view=View(success_key="is_success"))).score([silent])
     assert named[0].value is None and "is_success" in named[0].error
 
 

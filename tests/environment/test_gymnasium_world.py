@@ -14,6 +14,7 @@ from slider_environment import ID, SIZE, Slider, make_task
 
 from gymnast_core.errors import DataError
 from gymnast_core.types import Offers, Step
+from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
 
 
@@ -58,7 +59,7 @@ def test_the_one_camera_is_called_what_the_task_calls_it() -> None:
 
 
 def test_success_that_the_environment_does_not_report_is_unknown() -> None:
-    ours = world(success_key="is_success")
+    ours = world(view=View(success_key="is_success"))
     assert ours.step(ours.reset([make_task(0)]), push(1, 1)).outcome_BL.isnan().all()
 
 

@@ -35,7 +35,7 @@ class TwoViews(gymnasium.Env):
     The same arrays are shown again and again, overwritten, as some simulators do.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 10, "gymnast_shared_process": True}
 
     def __init__(self, *, wrist_size: int = SIZE):
         picture = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
