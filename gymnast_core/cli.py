@@ -129,7 +129,8 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
     if not sources and not overrides:
         from gymnast_core.config.presets import presets as installed
 
-        known = ", ".join(preset.name for preset in installed() if preset.kind == schema.kind) or "none installed"
+        kinds = (schema.kind, *getattr(schema, "takes", ()))
+        known = ", ".join(preset.name for preset in installed() if preset.kind in kinds) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
     return load_config(schema, sources[0] if sources else None, overrides)
 
