@@ -186,6 +186,8 @@ class Environments:
             raise
 
     def _act(self, live: Live, actions_LA: np.ndarray) -> list[Sensed]:
+        if live._released:
+            raise DataError(f"The episode in {live.start.id} with the seed {live.start.seed} was released.")
         seen: list[Sensed] = []
         if live.error is None:
             try:

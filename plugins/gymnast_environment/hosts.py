@@ -164,6 +164,7 @@ class InWorker(Host):
         self._process: subprocess.Popen[bytes] | None = None
         self._printed: deque[str] = deque(maxlen=TAIL)
         self._closing = threading.Lock()
+        self._owner = os.getpid()
 
     def make(self) -> None:
         try:
@@ -205,7 +206,7 @@ class InWorker(Host):
     def close(self) -> None:
         with self._closing:
             process = self._process
-            if process is None or self._life.closed:
+            if process is None or self._life.closed or os.getpid() != self._owner:
                 return
             self._connection.close()  # it ends by itself, and closes its environment before
             with suppress(subprocess.TimeoutExpired):
@@ -249,7 +250,7 @@ class InWorker(Host):
             theirs.close()
             os.close(life)
         self._connection = ours
-        weakref.finalize(self, _end, self._process, ours, self._life)
+        weakref.finalize(self, _end, self._process, ours, self._life, self._owner)
         threading.Thread(target=_read, args=(self._process, self._printed), daemon=True).start()
 
     def _ask(self, what: str, timeout_s: float, **request: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -326,9 +327,9 @@ def _read(process: subprocess.Popen[bytes], printed: deque[str]) -> None:
         process.stdout.close()
 
 
-def _end(process: subprocess.Popen[bytes], connection: socket.socket, life: IO[bytes]) -> None:
-    """When a host is dropped without being closed, or Python ends."""
-    if not life.closed:
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, life: IO[bytes], owner: int) -> None:
+    """When a host is dropped without being closed, or Python ends; not in a process that was forked off."""
+    if not life.closed and os.getpid() == owner:
         connection.close()
         InWorker._kill(process)
         life.close()

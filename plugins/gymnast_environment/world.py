@@ -56,8 +56,8 @@ class GymnasiumWorld(WorldModel):
         check_first_frame: bool = True
         """Refuse tasks whose last context frame and readings are not what their environment shows after `reset`."""
         first_frame_tolerance: Fraction = 0.001
-        """Share of a camera's pixels that may differ there by more than 16 levels of 255 and half of the contrast
-        around them. The default is four pixels of 64 x 64: less than the smallest object, more than renderers do."""
+        """Share of a camera's pixels that may differ there by more than 16 levels of 255, and 40 % of the contrast
+        around them. The default is four pixels of 64 x 64: less than any object, more than two renderers differ."""
         check_resets: bool = True
         """Reset each environment a few times when it is first used, and refuse it if the same seed does not show the
         same observation, or if other seeds do."""
@@ -106,6 +106,9 @@ class GymnasiumWorld(WorldModel):
             _release(lives)
             raise
         return state
+
+    def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> GymnasiumState:
+        return self.reset(tasks)
 
     def step(self, state: GymnasiumState, actions_BLA: Tensor) -> Step:
         actions = actions_BLA.detach().to("cpu", torch.float32).numpy()

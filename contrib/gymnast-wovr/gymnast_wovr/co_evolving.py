@@ -114,6 +114,9 @@ class CoEvolvingWorld(WorldModel):
         self.refined = state["refined"]
         self.inner.load_state_dict(state["inner"])
 
+    def most_episodes(self, tasks: Sequence[Task]) -> int | None:
+        return self.inner.most_episodes(tasks)
+
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
         return self.inner.reset(tasks, generator=generator)
 

@@ -8,9 +8,9 @@ import numpy as np
 
 LEVELS = 16
 """Levels of 255 by which two renderings of one scene may differ in a pixel: rounding and compression stay below."""
-EDGE = 0.5
-"""Share of the contrast around a pixel by which it may differ as well: how much of a pixel at an edge each side covers
-is a renderer's choice, but none fills it from the wrong side altogether."""
+EDGE = 0.4
+"""Share of the contrast around a pixel by which it may differ as well: renderers disagree about how much of a pixel at
+an edge either side covers. An edge that lies a whole pixel further changes one by more."""
 
 
 def turned(image_HWC: np.ndarray, flip: str, rotate: int) -> np.ndarray:
