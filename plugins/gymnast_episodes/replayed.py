@@ -25,9 +25,9 @@ class ReplayedEpisodes(Dataset):
     under labels that are true of the actions, so that a judge can be fitted to them, or measured. `gymnast convert`
     keeps them, so that each is imagined once:
 
-        gymnast convert replayed-episodes out=data/play-imagined
-            args.episodes='{name: lerobot, args: {path: data/play}}'
-            args.world_model='{name: worldgym, args: {checkpoint: CHECKPOINT}}'
+        gymnast convert replayed-episodes data/play-imagined
+            episodes='{name: lerobot, args: {path: data/play}}'
+            world_model='{name: worldgym, args: {checkpoint: CHECKPOINT}}'
     """
 
     api_version = 2

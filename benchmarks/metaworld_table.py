@@ -1,0 +1,203 @@
+"""benchmarks/results/metaworld.{json,md}: made of the JSON that the runs of benchmarks/metaworld.py stored."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gymnast_core.statistics import mcnemar, success_interval
+from gymnast_evaluation.trials import read_trials
+
+TRAINED = ("imagination", "iter-sft", "simulator", "random-reward")
+Outcomes = dict[str, float]
+"""Success of each reporting task."""
+
+
+def write_results(output: Path, results: Path) -> str:
+    """Write both files; returns the page."""
+    arms = {"SFT": _supervised(output)} | {name: _after(output, name) for name in TRAINED} | _gain(output)
+    arms = {name: seeds for name, seeds in arms.items() if seeds}
+    data = {
+        "arms": {name: _arm(seeds) for name, seeds in arms.items()},
+        "against imagination": _against(arms),
+        "gates": {folder.name: _read(folder / "summary.json") for folder in sorted(output.glob("gate*"))
+                  if (folder / "summary.json").exists()},
+        "agreement": _agreement(output / "agreement"),
+    }  # fmt: skip
+    text = "\n\n".join(
+        part for part in (_arms_table(data), _gates_table(data["gates"]), _agreement_table(data["agreement"])) if part
+    )
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "metaworld.json").write_text(json.dumps(data, indent=1) + "\n")
+    (results / "metaworld.md").write_text(text + "\n")
+    return text
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _outcomes(path: Path) -> Outcomes:
+    """By task id; what could not be judged is left out."""
+    episodes = _read(path)["episodes"]
+    return {one["task"]: float(one["value"]) for one in episodes if one["value"] is not None}
+
+
+def _runs(output: Path, name: str) -> dict[int, Path]:
+    found = {}
+    for folder in output.glob(f"{name}-*"):
+        seed = folder.name.removeprefix(f"{name}-")
+        if seed.isdigit() and (folder / "summary.json").exists():
+            found[int(seed)] = folder
+    return dict(sorted(found.items()))
+
+
+def _after(output: Path, name: str) -> dict[int, Outcomes]:
+    return {seed: _outcomes(folder / "evaluations" / "after.json") for seed, folder in _runs(output, name).items()}
+
+
+def _supervised(output: Path) -> dict[int, Outcomes]:
+    """The policy that all of them start from, on each seed's tasks: measured before any of its runs."""
+    found: dict[int, Outcomes] = {}
+    for name in TRAINED:
+        for seed, folder in _runs(output, name).items():
+            found.setdefault(seed, _outcomes(folder / "evaluations" / "before.json"))
+    return dict(sorted(found.items()))
+
+
+def _gain(output: Path) -> dict[str, dict[int, Outcomes]]:
+    seeds: dict[int, Outcomes] = {}
+    label = "best constant gain"
+    for seed, folder in _runs(output, "gain").items():
+        trials = read_trials(folder / "results.jsonl")
+        label = f"best constant {trials[0].policy}"
+        seeds[seed] = {one.task: one.value for one in trials if one.value is not None}
+    return {label: seeds} if seeds else {}
+
+
+def _arm(seeds: Mapping[int, Outcomes]) -> dict[str, Any]:
+    values = [value for outcomes in seeds.values() for value in outcomes.values()]
+    families: dict[str, list[float]] = {}
+    for outcomes in seeds.values():
+        for task, value in outcomes.items():
+            families.setdefault(task.partition("/")[0], []).append(value)
+    return {
+        "by seed": {str(seed): float(np.mean(list(outcomes.values()))) for seed, outcomes in seeds.items()},
+        "rate": float(np.mean(values)),
+        "interval": list(success_interval(values)),
+        "n": len(values),
+        "families": {name: float(np.mean(part)) for name, part in sorted(families.items())},
+    }
+
+
+def _against(arms: Mapping[str, Mapping[int, Outcomes]]) -> dict[str, Any]:
+    """Imagination against every other arm, on the tasks that both were measured on, all seeds together."""
+    ours = arms.get("imagination", {})
+    found = {}
+    for name, theirs in arms.items():
+        pairs = [
+            (ours[seed][task], value)
+            for seed in theirs.keys() & ours.keys()
+            for task, value in theirs[seed].items()
+            if task in ours[seed]
+        ]
+        if name == "imagination" or not pairs:
+            continue
+        mine, other = np.array(pairs).T
+        found[name] = {
+            "difference": float(np.mean(mine - other)), "n": len(pairs), **asdict(mcnemar(mine, other)),
+            "better in seeds": sum(
+                np.mean(list(ours[seed].values())) > np.mean(list(theirs[seed].values()))
+                for seed in theirs.keys() & ours.keys()
+            ),
+        }  # fmt: skip
+    return found
+
+
+def _agreement(folder: Path) -> dict[str, Any] | None:
+    if not (folder / "summary.json").exists():
+        return None
+    return _read(folder / "summary.json")["agreement"]["imagination"]
+
+
+def _percent(value: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}"
+
+
+def _arms_table(data: Mapping[str, Any]) -> str:
+    if not data["arms"]:
+        return "No run has ended yet."
+    families = next(iter(data["arms"].values()))["families"]
+    lines = [
+        "Success in Meta-World, %, sampled actions, held-out seeds that nothing was chosen by; 95 % Wilson intervals "
+        "over all episodes; p of the exact McNemar test against RL in imagination on the same tasks.",
+        "",
+        "| arm | success [95 %] | n | by seed | imagination is better by | p | " + " | ".join(families) + " |",
+        "|---" * (6 + len(families)) + "|",
+    ]
+    for name, arm in data["arms"].items():
+        low, high = arm["interval"]
+        seeds = ", ".join(_percent(rate) for rate in arm["by seed"].values())
+        other = data["against imagination"].get(name)
+        against = " | " if other is None else f"{_percent(other['difference'], '+')} | {other['p_value']:.1e}"
+        shares = " | ".join(_percent(arm["families"].get(family, math.nan)) for family in families)
+        lines.append(
+            f"| {name} | {_percent(arm['rate'])} [{_percent(low)}, {_percent(high)}] | {arm['n']} | {seeds} "
+            f"| {against} | {shares} |"
+        )
+    return "\n".join(lines)
+
+
+def _gates_table(gates: Mapping[str, Mapping[str, Any]]) -> str:
+    if not gates:
+        return ""
+    lines = [
+        "Gates (`gymnast gate`): `gate` of the supervised policy, `gate-N` of the policy that RL in imagination with "
+        "seed N ended with.",
+        "",
+        "| measured of | gate | criterion | value [95 %] | wanted | n | verdict |",
+        "|---" * 7 + "|",
+    ]
+    for name, summary in gates.items():
+        for gate in summary["gates"]:
+            for one in gate["criteria"]:
+                lines.append(
+                    f"| {name} | {gate['title']} | {one['name']} | {_value(one)} | {one['bound']:g} | {one['n']} "
+                    f"| {one['verdict']} |"
+                )
+            lines += [
+                f"| {name} | {gate['title']} | {group['group']} | {_value(group)} | | {group['n']} "
+                f"| {group.get('verdict', '')} |"
+                for group in gate["groups"]
+            ]
+    return "\n".join(lines)
+
+
+def _value(one: Mapping[str, Any]) -> str:
+    if one["value"] is None:
+        return "not measured"
+    interval = one.get("interval")
+    return f"{one['value']:.3g}" + ("" if interval is None else f" [{interval[0]:.3g}, {interval[1]:.3g}]")
+
+
+def _agreement_table(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    lines = ["| policy | imagined success, % | success in Meta-World, % |", "|---|---|---|"]
+    for row in zip(found["policies"], found["imagined"], found["reference"], strict=True):
+        lines.append(f"| {row[0]} | {_percent(row[1])} | {_percent(row[2])} |")
+    return "\n".join([*lines, "", _agreement_sentence(found)])
+
+
+def _agreement_sentence(found: Mapping[str, Any]) -> str:
+    names: Sequence[str] = found["policies"]
+    r = found["pearson"]
+    bounds = "" if r["over_policies"] is None else " [{:.2f}, {:.2f}]".format(*r["over_policies"])
+    value = "not defined" if r["value"] is None else f"{r['value']:.3f}{bounds}"
+    return f"Imagined against real success over {len(names)} policies: Pearson r = {value}."
