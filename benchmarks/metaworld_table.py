@@ -23,7 +23,7 @@ def write_results(output: Path, results: Path) -> str:
     """Write both files; returns the page."""
     arms = {"SFT": _supervised(output)} | {name: _after(output, name) for name in TRAINED} | _gain(output)
     arms = {name: seeds for name, seeds in arms.items() if seeds}
-    data = {
+    data: dict[str, Any] = {
         "arms": {name: _arm(seeds) for name, seeds in arms.items()},
         "against imagination": _against(arms),
         "gates": {folder.name: _read(folder / "summary.json") for folder in sorted(output.glob("gate*"))
