@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Count, NotNegative
@@ -34,6 +34,9 @@ class EpisodeStarts(Dataset):
         the keyframe (fewer where the episode has fewer)."""
         partial_credit_criteria: str | None = None
         """What counts as half a success, for judges that give partial credit."""
+        expert: bool = False
+        """Whether a task carries the rest of its episode, for rewards that compare with it (`verified`). Episodes that
+        are known to have failed are no expert's."""
 
     def __init__(self, config: Config) -> None:
         keyframe = config.keyframe
@@ -62,6 +65,7 @@ class EpisodeStarts(Dataset):
             actions_TA=actions_TA,
             start=episode.start if shown == [0] else None,
             partial_credit_criteria=self.config.partial_credit_criteria,
+            expert=_rest(episode, shown[-1]) if self.config.expert else None,
         )
 
     def _context(self, episode: Episode) -> list[int]:
@@ -77,3 +81,17 @@ class EpisodeStarts(Dataset):
         if self.config.context == 1:
             return [last]
         return [0, *range(max(last - self.config.context + 2, 1), last + 1)]
+
+
+def _rest(episode: Episode, start: int) -> Episode | None:
+    """The episode from a frame on; None if it is known to have failed, or nothing comes after."""
+    if episode.success is False or start >= len(episode.actions_TA):
+        return None
+    return replace(
+        episode,
+        frames_TVHWC=episode.frames_TVHWC[start:],
+        actions_TA=episode.actions_TA[start:],
+        proprio_TP=None if episode.proprio_TP is None else episode.proprio_TP[start:],
+        points_TJ2=None if episode.points_TJ2 is None else episode.points_TJ2[start:],
+        start=None,
+    )

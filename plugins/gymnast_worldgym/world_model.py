@@ -24,7 +24,7 @@ from gymnast_worldgym.codec import Codec, PixelCodec
 from gymnast_worldgym.facts import settle
 from gymnast_worldgym.memory import memory_plan
 from gymnast_worldgym.model import DiT
-from gymnast_worldgym.noise import Noise, generator_noise
+from gymnast_worldgym.noise import Noise, generator_noise, own_noise
 from gymnast_worldgym.quantities import (
     ActionWidth,
     Alignment,
@@ -217,17 +217,23 @@ class WorldGym(WorldModel):
         generator = generator or torch.Generator().manual_seed(self.config.seed)
         return self.start(tasks, generator_noise(generator, self.device))
 
+    def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> State:
+        return self.start(tasks, own_noise(generators, self.device), apart=True)
+
     @torch.no_grad()
-    def start(self, tasks: Sequence[Task], noise: Noise) -> State:
+    def start(self, tasks: Sequence[Task], noise: Noise, *, apart: bool = False) -> State:
         """`reset` with all random numbers from `noise`.
 
         `noise` is asked first, by codec autoencoder-kl only, for the context frames' posterior sample (U, T, h, w, C),
         U being the number of distinct tasks; then by `step` for the initial noise (B, L, h, w, C) of each chunk of at
         most `horizon` frames. Tasks with equal frames and actions (the rollouts of a group) are encoded once, by the
-        autoencoder and the transformer, and share that sample. Only the last window - 1 context frames are used.
+        autoencoder and the transformer, and share that sample; where it is drawn and episodes are to be `apart`, each
+        has its own. Only the last window - 1 context frames are used.
         """
         self._check_tasks(tasks)
         distinct, origin = _distinct(tasks)
+        if apart and isinstance(self.codec, AutoencoderCodec):
+            distinct, origin = list(tasks), list(range(len(tasks)))
         # What changed in the oldest frame is against the one before it.
         kept = self.architecture.window - 1 + int(self.architecture.changes)
         frames = torch.stack([task.view()[-kept:] for task in distinct]).to(self.device)

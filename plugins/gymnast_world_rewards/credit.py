@@ -1,0 +1,46 @@
+"""Partial credit as the reward that is learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from gymnast_core.config.ranges import Fraction
+from gymnast_core.types import Reward, Rollout
+from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig
+
+
+class PartialCredit(AroundJudge):
+    """A mixture of another judge's value and its partial credit, e.g. the probability behind a thresholded verdict.
+
+    Groups whose rollouts all failed then still say which failed by less. What is best may move with it: whatever the
+    judge gives credit for is learned, whether or not it leads to success.
+    """
+
+    api_version = 2
+
+    @dataclass(frozen=True)
+    class Config:
+        judge: JudgeConfig = field(default_factory=JudgeConfig)
+        """Who judges, and gives partial credit."""
+        share: Fraction = 0.5
+        """Of the partial credit in the reward; the rest is the judge's value."""
+
+    def __init__(self, config: PartialCredit.Config | None = None) -> None:
+        super().__init__(config if config is not None else self.Config(), "partial-credit")
+        self.config: PartialCredit.Config = self.config
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        return [self._mixed(reward) for reward in self.asked(rollouts)]
+
+    def _mixed(self, reward: Reward) -> Reward:
+        if reward.value is None:
+            return reward
+        if reward.partial is None:
+            error = f"{type(self.judge).__name__} gives no partial credit; use it without {KEY}.share, by itself."
+            return Reward(None, error=error, cost_usd=reward.cost_usd)
+        share = self.config.share
+        numbers = {**reward.numbers, "success": reward.value}
+        # Rewards of steps were those of the judge's value.
+        value = (1 - share) * reward.value + share * reward.partial
+        return replace(reward, value=value, step_values_S=None, numbers=numbers)

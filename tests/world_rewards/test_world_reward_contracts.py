@@ -1,0 +1,92 @@
+"""Every one of them keeps the contract of reward models, gives what the loop logs, and comes back from a snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from worlds import Bright, NoisyWorld, RowWorld, rollout, task
+
+from gymnast_core.config import LoopConfig
+from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.registry import registries
+from gymnast_core.processes import Processes
+from gymnast_core.rollouts.state import reward_from_state, to_state
+from gymnast_core.testing import check_reward_model
+from gymnast_core.testing.making import make_tasks
+from gymnast_core.training.collect import Collector
+from gymnast_core.training.tally import Tally
+from gymnast_core.types import Episode, Reward
+
+NAMES = ("twice", "uncertain", "verified", "progress", "partial-credit")
+
+
+@pytest.mark.parametrize("world", [NoisyWorld, RowWorld])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_keeps_the_contract(build, name: str, world: type[NoisyWorld]) -> None:
+    starts = make_tasks(2, 32, action_dim=1)
+    shown = [torch.cat([start.frames_TVHWC, start.frames_TVHWC.flip(2)]) for start in starts]
+    starts = [
+        replace(
+            start,
+            expert=Episode(f"e{n}", frames_TVHWC=frames, actions_TA=torch.ones(1, 1), instruction=start.instruction),
+        )
+        for n, (start, frames) in enumerate(zip(starts, shown, strict=True))
+    ]
+    made = world(noise=20.0)
+    args = {"threshold": 1.0} if name == "uncertain" else {}
+    verified = check_reward_model(build(name, **args), tasks=starts, action_dim=1, parts=Parts(world_model=made))
+    assert any("judged" in line for line in verified)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_asked_of_nothing(build, name: str) -> None:
+    assert build(name).score([]) == []
+
+
+def test_an_episode_that_the_world_lost_is_never_shown(build) -> None:
+    lost = replace(rollout(task(20), [1.0, 1.0]), error="the simulator died")
+    for name in ("twice", "uncertain", "progress", "partial-credit"):
+        model = build(name, NoisyWorld())
+        assert model.score([lost])[0].error and model.judge.seen == []
+
+
+def test_one_around_another(build) -> None:
+    """Progress of a judge whose successes have to come back."""
+    inner = {"name": "twice", "args": {"judge": {"name": "bright"}}}
+    model = registries().reward_models.build("progress", {"judge": inner})
+    model.attach(Parts(world_model=NoisyWorld(), reward_model=model))
+    real, invented = model.score([rollout(task(0), [150.0, 60.0], length=1), rollout(task(0), [1.0, 1.0], [1, 255], 1)])
+    assert real.value == 1.0 and invented.value == 0.0
+    assert real.numbers["came_back"] == 1.0 and invented.numbers["came_back"] == 0.0
+
+
+def test_partial_credit_is_mixed_in(build) -> None:
+    reward = build("partial-credit", share=0.25).score([rollout(task(0), [51.0, 51.0])])[0]
+    assert reward.value == pytest.approx(0.25 * 0.4) and reward.numbers == {"success": 0.0}
+    error = build("partial-credit", judge={"partial": False}).score([rollout(task(0), [51.0, 51.0])])[0].error
+    assert "no partial credit" in error
+
+
+def test_numbers_go_through_a_snapshot() -> None:
+    reward = Reward(0.5, numbers={"came_back": 1.0})
+    assert reward_from_state(to_state(reward)) == reward
+    with pytest.raises(ValueError, match="leave out"):
+        Reward(0.5, numbers={"a": float("nan")})
+
+
+def test_the_loop_logs_their_means() -> None:
+    """Over the rollouts that have them."""
+    nobody = object()
+    collector = Collector(nobody, nobody, Bright(), nobody, nobody, LoopConfig(), 0, Processes())  # type: ignore[arg-type]
+    tally = Tally()
+    rewards = [
+        Reward(1.0, numbers={"came_back": 1.0}),
+        Reward(0.0, numbers={"came_back": 0.0}),
+        Reward(0.0),
+        Reward(None, error="?", numbers={"came_back": 0.0, "spread": 0.5}),
+    ]
+    collector._account(rewards, tally)
+    numbers = tally.numbers()
+    assert numbers["judge_came_back"] == pytest.approx(1 / 3) and numbers["judge_spread"] == 0.5
