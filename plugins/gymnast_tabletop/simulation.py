@@ -1,4 +1,4 @@
-"""A table seen from above: a cylinder pushes coloured blocks. MuJoCo physics, MuJoCo ray casting, no OpenGL.
+"""A table seen from above: a cylinder pushes coloured blocks. MuJoCo physics, ray casting, no OpenGL.
 
 World frame: metres, x to the right of the image, y to its top, origin at the centre of the table. A state is
 a flat float vector `[ee_x, ee_y, block0_x, block0_y, block0_yaw, block1_x, ...]` (metres, radians).
@@ -6,7 +6,6 @@ a flat float vector `[ee_x, ee_y, block0_x, block0_y, block0_yaw, block1_x, ...]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import mujoco
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from gymnast_tabletop.gap import STANDARD, Gap
 from gymnast_tabletop.geometry import CAMERA_HEIGHT, EFFECTOR_HEIGHT, scale
+from gymnast_tabletop.raycast import Rays, cast
 from gymnast_tabletop.scene import (
     BLOCK_LIMIT,
     BLOCK_SIZE,
@@ -39,7 +39,6 @@ _COLOUR_RGB = {
 }
 _LIGHT = np.array([-0.32, 0.42, 0.85]) / np.linalg.norm([-0.32, 0.42, 0.85])
 _AMBIENT = 0.35
-_VISIBLE_GROUP = np.array([1, 0, 0, 0, 0, 0], dtype=np.uint8)
 
 
 @cache
@@ -79,27 +78,10 @@ def _model(n_blocks: int, friction: float) -> mujoco.MjModel:
 
 
 @cache
-def _rays(image_size: int, zoom: float) -> NDArray[np.float64]:
-    """Directions of all rays, (rays * 3,), one below the other so that the distance is the depth."""
+def _rays(image_size: int, zoom: float) -> Rays:
+    """The rays of all samples, shared by all simulations of a process."""
     n = image_size * SUPERSAMPLING
-    offsets = ((np.arange(n) + 0.5) / n - 0.5) / scale(0.0) / CAMERA_HEIGHT / zoom
-    x, y = np.meshgrid(offsets, -offsets)
-    return np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1)
-
-
-@dataclass
-class _Buffers:
-    """Scratch memory of the renderer, shared by all simulations of a process."""
-
-    geom: NDArray[np.int32]
-    distance: NDArray[np.float64]
-    normal: NDArray[np.float64]
-
-
-@cache
-def _buffers(image_size: int) -> _Buffers:
-    n = (image_size * SUPERSAMPLING) ** 2
-    return _Buffers(np.empty(n, np.int32), np.empty(n), np.empty(3 * n))
+    return Rays(((np.arange(n) + 0.5) / n - 0.5) / scale(0.0) / CAMERA_HEIGHT / zoom)
 
 
 class Tabletop:
@@ -150,28 +132,13 @@ class Tabletop:
     def render(self) -> NDArray[np.uint8]:
         """The camera's view, uint8 (image_size, image_size, 3)."""
         size, samples = self.image_size, SUPERSAMPLING
-        rays, buffers = _rays(size, self.gap.camera_zoom), _buffers(size)
-        mujoco.mj_multiRay(
-            self._model,
-            self._data,
-            self._camera,
-            rays,
-            _VISIBLE_GROUP,
-            False,
-            -1,
-            buffers.geom,
-            buffers.distance,
-            buffers.normal,
-            len(buffers.geom),
-            10.0,
-        )
         # Only the rays that hit something are shaded: most of the picture is table.
-        hit = np.flatnonzero(buffers.geom >= 0)
-        lambert = np.maximum(buffers.normal.reshape(-1, 3)[hit] @ _LIGHT, 0.0)
+        hits = cast(self._model, self._data, self._camera, _rays(size, self.gap.camera_zoom))
+        lambert = np.maximum(hits.normal_H3 @ _LIGHT, 0.0)
         shade = (_AMBIENT + (1 - _AMBIENT) * lambert / _LIGHT[2]).astype(np.float32)
-        samples_R3 = np.empty((len(rays) // 3, 3), np.float32)
+        samples_R3 = np.empty(((size * samples) ** 2, 3), np.float32)
         samples_R3[:] = self._palette[-1]
-        samples_R3[hit] = self._palette[buffers.geom[hit]] * np.minimum(shade, 1.1)[:, None]
+        samples_R3[hits.ray_H] = self._palette[hits.geom_H] * np.minimum(shade, 1.1)[:, None]
         rows = samples_R3.reshape(size, samples, size, samples, 3)
         image = (rows[:, 0, :, 0] + rows[:, 0, :, 1] + rows[:, 1, :, 0] + rows[:, 1, :, 1]) / samples**2
         return np.clip(image + 0.5, 0, 255).astype(np.uint8)
