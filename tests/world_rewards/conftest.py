@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from worlds import Bright, Building, NoisyWorld
+from noisy_worlds import Bright, Building, NoisyWorld
 
 from gymnast_core.interfaces import Parts, RewardModel, WorldModel
 from gymnast_core.plugins.registry import registries

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import rollout, task
+from noisy_worlds import rollout, task
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from worlds import NoisyWorld, RowWorld, rollout, task
+from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.registry import registries

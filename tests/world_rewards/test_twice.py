@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from worlds import NoisyWorld, RowWorld, rollout, task
+from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from worlds import NoisyWorld, RowWorld, rollout, task
+from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.types import Step
 from gymnast_world_rewards.uncertain import frame_spread
@@ -52,7 +52,7 @@ def test_other_worlds_are_an_ensemble(build) -> None:
     honest = rollout(task(20), [1.0, 1.0])
     assert build("uncertain", NoisyWorld(), imaginations=1).score([honest])[0].numbers["spread"] == 0.0
     lying = type("Lying", (NoisyWorld,), {"__init__": lambda self, config=None: NoisyWorld.__init__(self, invents=1.0)})
-    from worlds import Building
+    from noisy_worlds import Building
 
     with Building().known(lying=lying):
         reward = build("uncertain", NoisyWorld(), imaginations=1, also=[{"name": "lying"}]).score([honest])[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 from safetensors.torch import save_file
-from worlds import NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_world_rewards.distance import absolute_error, multiscale_dissimilarity, scales

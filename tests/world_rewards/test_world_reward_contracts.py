@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import Bright, NoisyWorld, RowWorld, rollout, task
+from noisy_worlds import Bright, NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.config import LoopConfig
 from gymnast_core.interfaces import Parts
