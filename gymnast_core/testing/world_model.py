@@ -250,6 +250,7 @@ def _check_starts(trial: _Trial) -> None:
                 with contract.untouched("reset", tasks=starts):
                     state = world.reset(starts, generator=seeded(3))
                 found = world.step(state, trial.actions_BLA)
+                del state  # before the next one begins
             except DataError:
                 continue
             frames = found.frames_BLVHWC

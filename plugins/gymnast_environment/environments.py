@@ -53,6 +53,11 @@ class Live:
 
     def release(self) -> None:
         """Give the environment back. May be called more than once."""
+        self.let_go()
+        self._pool.collect()
+
+    def let_go(self) -> None:
+        """As `release`, at any moment and in any thread: what there is to do with the environment is done later."""
         if not self._released:
             self._released = True
             self._pool.give_back(self._host, self.error is None and not self._spoilt)

@@ -113,6 +113,10 @@ class Host(ABC):
     def rehearse(self, seed: int, options: Mapping[str, Any], constant: bool) -> str | None: ...
 
     @abstractmethod
+    def hang_up(self) -> None:
+        """Tell it that `close` will follow, so that several can close at once."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the environment, and end its process. May be called more than once, from any thread."""
 
@@ -142,6 +146,9 @@ class InProcess(Host):
 
     def rehearse(self, seed: int, options: Mapping[str, Any], constant: bool) -> str | None:
         return self._ask("rehearse", seed, options, constant)
+
+    def hang_up(self) -> None:
+        """Nothing: it is this process."""
 
     def close(self) -> None:
         with suppress(Exception):
@@ -214,6 +221,10 @@ class InWorker(Host):
             self._kill(process)
             self._life.close()
             process.wait()
+
+    def hang_up(self) -> None:
+        if self._process is not None and os.getpid() == self._owner:
+            self._connection.close()
 
     def kill(self) -> None:
         """End the process at once, even if another thread waits for its answer."""

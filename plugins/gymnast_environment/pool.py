@@ -44,47 +44,16 @@ class Pool:
                 self._lent[host] = threading.get_ident()
             surplus = len(self._lent) + len(self._idle) - (self._limit or 2**31)
             closing, self._idle = self._idle[: max(surplus, 0)], self._idle[max(surplus, 0) :]
-        for host in closing:
-            host.close()
+        _close(closing)
         return hosts
 
     def give_back(self, host: Host, usable: bool = True) -> None:
-        """Take a host back; it is closed if its environment is of no use any more."""
+        """Take a host back, whose environment may be of no use any more."""
         self._back.append((host, usable))
         if self.closed:
-            self._collect()
+            self.collect()
 
-    def close(self) -> None:
-        """Close what is idle now; what is still lent is closed when it comes back."""
-        self.closed = True
-        self._collect()
-        with self._changed:
-            closing, self._idle = self._idle, []
-        for host in closing:
-            host.close()
-
-    def _take(self, kind: Kind) -> Host | None:
-        for place in range(len(self._idle) - 1, -1, -1):
-            if self._idle[place].kind.key == kind.key:
-                return self._idle.pop(place)
-        return None
-
-    def _wait_for_room(self, count: int) -> None:
-        waited = 0.0
-        while True:
-            self._collect()
-            if self._limit is None or len(self._lent) + count <= self._limit:
-                return
-            mine = sum(thread == threading.get_ident() for thread in self._lent.values())
-            if mine + count > self._limit or waited >= LONGEST_WAIT_S:
-                raise DataError(
-                    f"{count} environments are wanted at once and {len(self._lent)} are in use; "
-                    f"hosting.max_environments is {self._limit}. Raise it, or ask for fewer episodes at a time."
-                )
-            self._changed.wait(0.1)
-            waited += 0.1
-
-    def _collect(self) -> None:
+    def collect(self) -> None:
         """What came back becomes idle, or is closed."""
         closing = []
         with self._changed:
@@ -96,5 +65,41 @@ class Pool:
                 else:
                     closing.append(host)
             self._changed.notify_all()
-        for host in closing:
-            host.close()
+        _close(closing)
+
+    def close(self) -> None:
+        """Close what is idle now; what is still lent is closed when it comes back."""
+        self.closed = True
+        self.collect()
+        with self._changed:
+            closing, self._idle = self._idle, []
+        _close(closing)
+
+    def _take(self, kind: Kind) -> Host | None:
+        for place in range(len(self._idle) - 1, -1, -1):
+            if self._idle[place].kind.key == kind.key:
+                return self._idle.pop(place)
+        return None
+
+    def _wait_for_room(self, count: int) -> None:
+        waited = 0.0
+        while True:
+            self.collect()
+            if self._limit is None or len(self._lent) + count <= self._limit:
+                return
+            mine = sum(thread == threading.get_ident() for thread in self._lent.values())
+            if mine + count > self._limit or waited >= LONGEST_WAIT_S:
+                raise DataError(
+                    f"{count} environments are wanted at once and {len(self._lent)} are in use; "
+                    f"hosting.max_environments is {self._limit}. Raise it, or ask for fewer episodes at a time."
+                )
+            self._changed.wait(0.1)
+            waited += 0.1
+
+
+def _close(hosts: Sequence[Host]) -> None:
+    """All at once: each may take a while."""
+    for host in hosts:
+        host.hang_up()
+    for host in hosts:
+        host.close()

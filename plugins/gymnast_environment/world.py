@@ -29,7 +29,7 @@ class GymnasiumState:
     """What stands for those that could not be started: their task's own frame."""
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, _release, self.lives).atexit = False
+        weakref.finalize(self, _let_go, self.lives).atexit = False
 
 
 class GymnasiumWorld(WorldModel):
@@ -103,7 +103,8 @@ class GymnasiumWorld(WorldModel):
                 elif self.config.check_first_frame:
                     check_start(task, live.sensed, self.config.view, self.config.first_frame_tolerance)
         except BaseException:
-            _release(lives)
+            for live in lives:
+                live.release()
             raise
         return state
 
@@ -165,6 +166,6 @@ def _start_of(task: Task) -> EnvironmentStart:
     return task.start
 
 
-def _release(lives: Sequence[Live]) -> None:
+def _let_go(lives: Sequence[Live]) -> None:
     for live in lives:
-        live.release()
+        live.let_go()

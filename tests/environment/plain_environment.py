@@ -19,7 +19,7 @@ class Plain(gymnasium.Env):
     """Action (2,) moves a square of 3 x 3 pixels; success beyond x = 8. The picture is upside down where `flipped`.
 
     `fault` happens at the second step, or at the reset or while it is made: "raise", "exit", "segfault", "hang",
-    "hold" (hangs with Python's lock), "large" (a picture of a gigabyte), "grow" (a picture of another size).
+    "hold" (hangs with Python's lock), "large" (a picture of 300 MB), "grow" (a picture of another size).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -32,6 +32,7 @@ class Plain(gymnasium.Env):
             {"image": picture, "robot": gymnasium.spaces.Dict({"place": gymnasium.spaces.Box(-99, 99, (2,))})}
         )
         self.render_mode = None
+        self.observed: dict[str, Any] | None = None
         if at == "make":
             self._misbehave()
 
@@ -63,11 +64,19 @@ class Plain(gymnasium.Env):
     def pid(self) -> int:
         return os.getpid()
 
+    def variables(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def modules(self) -> list[str]:
+        return sorted(sys.modules)
+
     @property
     def instruction(self) -> str:
         return f"move the {self.name} square to the right"
 
     def _observe(self) -> dict[str, Any]:
+        if self.observed is not None:
+            return self.observed
         side = 4 * SIZE if self.fault == "grow" and self.at == "step" and self.steps == 2 else SIZE
         image = np.zeros((side, side, 3), np.uint8)
         x, y = (int(value) for value in self.place)
@@ -78,6 +87,8 @@ class Plain(gymnasium.Env):
         if self.fault is None:
             return
         print(f"about to {self.fault}", file=sys.stderr, flush=True)
+        if self.fault == "large":
+            self.observed = {"image": np.zeros((10_000, 10_000, 3), np.uint8), "robot": {"place": self.place}}
         if self.fault == "raise":
             raise RuntimeError("the table collapsed")
         if self.fault == "exit":
