@@ -33,7 +33,7 @@ def load_config(schema: type[C], source: str | None, overrides: Sequence[str] = 
     fields that hold text (`gymnast_core.config.scalars`). Environment variables are not resolved: the config is
     written to the run folder, where a secret must never end up. Raises `ConfigError`.
     """
-    values = _expand_names(schema, _read_source(schema, source) if source else {})
+    values = expand_names(schema, _read_source(schema, source) if source else {})
     changes = parse_overrides(overrides, schema)
     _drop_swapped_args(schema, values, changes, "")
     resolved = _resolved(merged(values, changes), source)
@@ -61,7 +61,7 @@ def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, A
         values: Any = read_value(text, is_text=_type_at(schema, names) is str)
         for name in reversed(names):
             values = {name: values}
-        values = _expand_names(schema, values)
+        values = expand_names(schema, values)
         _drop_swapped_args(schema, found, values, "")
         found = merged(found, values)
     return found
@@ -148,14 +148,14 @@ def _read_source(schema: Any, source: str) -> dict[str, Any]:
     return {"preset_dir": literal(str(path.resolve().parent)), **values}
 
 
-def _expand_names(schema: Any, values: Any) -> Any:
+def expand_names(schema: Any, values: Any) -> Any:
     """`policy: NAME` means `policy: {name: NAME}`, wherever the schema has a component."""
     is_component = fields_of(schema)[0] is ComponentConfig
     if is_component and isinstance(values, str):
         return {"name": values}
     if is_component or not isinstance(values, dict):
         return values
-    return {key: _expand_names(child(schema, str(key)), value) for key, value in values.items()}
+    return {key: expand_names(child(schema, str(key)), value) for key, value in values.items()}
 
 
 def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> None:

@@ -1,0 +1,1 @@
+"""`gymnast dyna`: rounds of recording, refitting the world model and the judge, and practising in them."""

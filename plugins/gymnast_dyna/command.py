@@ -1,0 +1,211 @@
+"""`gymnast dyna`: every stage of every round is a run of its own, which goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gymnast_collect.command import collect_command
+from gymnast_core.config import load_config
+from gymnast_core.errors import ConfigError
+from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.events import RunDone
+from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.reading import read_object
+from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.folder import refuse_changes, run_folder
+from gymnast_core.runs.versions import versions
+from gymnast_core.training.run import train
+from gymnast_core.training.signals import terminating
+from gymnast_dyna.config import DynaConfig
+from gymnast_dyna.page import build_dyna_page
+from gymnast_dyna.stages import Parts, collect_config, evaluate_config, fit_config, train_config
+from gymnast_evaluation.command import evaluate_command
+from gymnast_fit.fit import fit
+
+FREE = ("output", "rounds", "stop", "recordings", "hooks")
+"""What a resumed command may change: there may be more rounds."""
+EVALUATION = "evaluation"
+START = "start"
+"""What the policy is called that the first round begins with."""
+
+
+class Waiting(Exception):
+    """A round waits for what a person records."""
+
+
+def dyna_command(config: DynaConfig, *, resume: Path | None = None) -> dict[str, Any]:
+    """Work through the rounds, or go on with them; returns what the command prints.
+
+    Everything that can be refused is refused before the first stage. Raises what the stages' commands raise.
+    """
+    check_sections(config.hooks)
+    _check(config)
+    if resume is not None:
+        stored = load_config(DynaConfig, str(resume / "config.yaml"))
+        refuse_changes(stored, config, [item.name for item in fields(DynaConfig) if item.name not in FREE])
+        _check_recordings(stored, config)
+    with terminating(), run_folder(config, "dyna", resume) as (config, folder):
+        write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+        rounds = _Rounds(config, folder)
+        state = rounds.work()
+        summary = {"state": state, "rounds": rounds.rows, "policy": rounds.parts.policy.args.get("checkpoint")}
+        write_json(folder / "summary.json", summary)
+        build_dyna_page(folder)
+        tell("gymnast_run_done", RunDone(config, folder, summary=summary))
+    return {"output": str(folder), **summary}
+
+
+def _check(config: DynaConfig) -> None:
+    """Build every stage's config once, with names in place of what is to come: raises `ConfigError`."""
+    parts, known = Parts(config.policy, config.world_model, config.reward_model), registries()
+    refitted = [("world_model", config.world), ("reward_model", config.judge)]
+    learning = [("policy", known.policies)]
+    learning += [(key, getattr(known, f"{key}s")) for key, refit in refitted if refit is not None]
+    for key, registry in learning:
+        part = getattr(parts, key)
+        if "checkpoint" not in {item.name for item in fields(registry.load(part.name).Config)}:
+            raise ConfigError(
+                f"{key}={part.name} has no argument `checkpoint`, so a round could not go on with what the one before "
+                "learned. Choose one that is loaded from checkpoints."
+            )
+    somewhere = Path("round")
+    if config.collect is not None:
+        collect_config(config, parts, 1, somewhere)
+    for key, refit in refitted:
+        if refit is not None:
+            fit_config(config, key, parts, [somewhere], 1, somewhere)
+    train_config(config, parts, 1, somewhere)
+    evaluate_config(config, {START: config.policy}, somewhere)
+
+
+def _check_recordings(before: DynaConfig, after: DynaConfig) -> None:
+    """Recordings may be added, not exchanged: rounds were built on them."""
+    if after.recordings[: len(before.recordings)] != before.recordings:
+        raise ConfigError(
+            f"recordings was {before.recordings} and would become {after.recordings}. Rounds were built on the former: "
+            "add to them."
+        )
+
+
+class _Rounds:
+    """The rounds of one folder."""
+
+    def __init__(self, config: DynaConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.parts = Parts(config.policy, config.world_model, config.reward_model)
+        self.policies = {START: config.policy}
+        self.recordings: list[Path] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def work(self) -> str:
+        """Why it ended: "done", "stopped" or "waiting"."""
+        self._measure(START, {})
+        if self.config.begin == "train":
+            self._end_round(0, {})
+        for number in range(1, self.config.rounds + 1):
+            if self._is_fruitless():
+                self._say(f"No round {number}: the last {self.config.stop.patience} gained too little")
+                return "stopped"
+            try:
+                self._round(number)
+            except Waiting as reason:
+                self._say(str(reason))
+                return "waiting"
+        return "done"
+
+    def _round(self, number: int) -> None:
+        numbers: dict[str, Any] = {"recorded": self._record(number)}
+        for key, refit in (("world_model", self.config.world), ("reward_model", self.config.judge)):
+            if refit is not None:
+                numbers[key] = self._refit(number, key)
+        self._end_round(number, numbers)
+
+    def _end_round(self, number: int, numbers: Mapping[str, Any]) -> None:
+        """Practise, and measure what came of it."""
+        trained, label = self._train(number), f"round-{number}"
+        self.policies[label] = self.parts.policy
+        self._measure(label, {**numbers, "training": trained})
+
+    def _record(self, number: int) -> Mapping[str, Any]:
+        """What was recorded in this round. Raises `Waiting`."""
+        if self.config.collect is None:
+            given = self.config.recordings
+            if len(given) < number:
+                raise Waiting(
+                    f"Round {number} waits for a recording of the policy {self.parts.policy.args.get('checkpoint')}. "
+                    f"Then: gymnast dyna --resume {self.folder} 'recordings=[{', '.join([*given, 'FOLDER'])}]'"
+                )
+            self.recordings.append(Path(given[number - 1]))
+            return {"episodes": given[number - 1]}
+        self._say(f"Round {number}: record the policy")
+        folder = self._place(number, "collect")
+        config = collect_config(self.config, self.parts, number, folder)
+        if not (folder / "summary.json").exists():
+            collect_command(config, resume=folder if (folder / "config.yaml").exists() else None)
+        summary = read_object(folder / "summary.json").values
+        self.recordings.append(Path(summary["episodes"]))
+        return {key: summary[key] for key in ("episodes", "kept", "attempts", "success_of_attempts")}
+
+    def _refit(self, number: int, key: str) -> Mapping[str, Any]:
+        self._say(f"Round {number}: refit the {key.replace('_', ' ')}")
+        folder = self._place(number, key)
+        config = fit_config(self.config, key, self.parts, self.recordings, number, folder)
+        if not (folder / "summary.json").exists():
+            fit(config, resume=folder if any(folder.glob("snapshots/step-*")) else None)
+        self.parts = self.parts.with_checkpoint(key, folder / "checkpoint")
+        return dict(read_object(folder / "summary.json").values["validation"])
+
+    def _train(self, number: int) -> Mapping[str, Any]:
+        self._say(f"Round {number}: practise")
+        folder = self._place(number, "train")
+        config = train_config(self.config, self.parts, number, folder)
+        if not (folder / "summary.json").exists():
+            begun = any(folder.glob("snapshots/step-*"))
+            train(config, resume=folder) if begun else train(config)
+        self.parts = self.parts.with_checkpoint("policy", folder / "policy")
+        summary = read_object(folder / "summary.json", allow_nan=True).values
+        return {key: value for key, value in summary.items() if isinstance(value, int | float | str | None)}
+
+    def _measure(self, label: str, numbers: Mapping[str, Any]) -> None:
+        """All policies so far on the same tasks; the row of the newest, `label`."""
+        kept = self.folder / label / "measured.json"
+        if not kept.exists():
+            self._say(f"Measure {label}")
+            folder = self.folder / EVALUATION
+            config = evaluate_config(self.config, self.policies, folder)
+            evaluate_command(config, resume=folder if (folder / "config.yaml").exists() else None)
+            write_json(kept, _row(label, read_object(folder / "summary.json", allow_nan=True).values))
+        self.rows.append({**read_object(kept).values, **numbers})
+
+    def _is_fruitless(self) -> bool:
+        """Whether the last rounds each gained less than asked for over the best before them."""
+        least, patience = self.config.stop.least_gain, self.config.stop.patience
+        if least is None or len(self.rows) <= patience:
+            return False
+        rates = [row["measured"][row["reference"]]["rate"] for row in self.rows]
+        known = [rate if rate is not None else 0.0 for rate in rates]
+        return all(known[i] - max(known[:i]) < least for i in range(len(known) - patience, len(known)))
+
+    def _place(self, number: int, stage: str) -> Path:
+        return self.folder / f"round-{number}" / stage
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _row(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What an evaluation says of one policy, by world."""
+    cells = summary["results"][label]
+    return {
+        "label": label,
+        "reference": summary["reference"] or next(iter(cells)),
+        "judges": summary["judges"],
+        "measured": {
+            world: {key: cell[key] for key in ("rate", "interval", "n", "unscored")} for world, cell in cells.items()
+        },
+    }

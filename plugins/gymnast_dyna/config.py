@@ -1,0 +1,102 @@
+"""What `gymnast dyna` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from gymnast_core.config import ComponentConfig
+from gymnast_core.config.ranges import Choices, Count, Range, Seed
+from gymnast_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """How a part goes on learning from what was recorded."""
+
+    fit: dict[str, Any] = field(default_factory=dict)
+    """Keys of `gymnast fit` but for the part and its episodes: fit, validation, trainer, ..."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the part while it learns, over those that it is used with (pixel weights and the like)."""
+    recorded: ComponentConfig = field(default_factory=lambda: ComponentConfig("lerobot"))
+    """How recordings are read: a dataset whose argument `path` is set to each."""
+    earlier: ComponentConfig | None = None
+    """Episodes that it learned from before, which come along, lest it forgets."""
+    times: Count = 1
+    """How often each recorded episode counts beside an earlier one."""
+    replayed: bool = False
+    """Of judges: learn from the recorded episodes under imagined frames, too, as the world model of the round shows
+    them. A judge in imagination sees nothing else."""
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """When rounds end before the last."""
+
+    least_gain: Annotated[float, Range(least=-1, most=1)] | None = None
+    """Gain in success over the best round before (0.02: two points) below which a round counts as fruitless; null:
+    none does."""
+    patience: Count = 1
+    """Fruitless rounds in a row after which no more are begun."""
+
+
+@dataclass(frozen=True)
+class DynaConfig:
+    """`gymnast dyna`: rounds of collect, refit, train and evaluate."""
+
+    kind: ClassVar[str] = "dyna"
+    policy: ComponentConfig
+    """The policy to begin with; later rounds go on with the trained one."""
+    world_model: ComponentConfig
+    reward_model: ComponentConfig
+    train: dict[str, Any]
+    """Keys of `gymnast train` but for the three parts: optimizer, tasks, loop, ..."""
+    evaluate: dict[str, Any]
+    """Keys of `gymnast evaluate` but for the policies: tasks, worlds or world_model, rewards or reward_model, ..."""
+    collect: dict[str, Any] | None = None
+    """Keys of `gymnast collect` but for who acts, which is the policy of the round before. null: a person records, and
+    adds to `recordings`."""
+    temperature: Annotated[float, Range(least=0)] = 1.0
+    """Sampling temperature of the policy while it is recorded."""
+    recordings: list[str] = field(default_factory=list)
+    """Without `collect`: a recording for each round, in order. A round whose recording is missing waits for it."""
+    world: RefitConfig | None = None
+    """How the world model goes on learning; null: it stays as it is."""
+    judge: RefitConfig | None = None
+    """How the judge goes on learning; null: it stays as it is."""
+    begin: Annotated[str, Choices("collect", "train")] = "collect"
+    """What comes first: collect, or train: a round 0 in the world model as it is."""
+    rounds: Count = 2
+    """Rounds of collect, refit, train and evaluate, at most."""
+    stop: StopConfig = field(default_factory=StopConfig)
+    seed: Seed = 0
+    output: str | None = None
+    """Folder of the rounds; None makes runs/dyna-<date>-<time>."""
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What hook plugins are told, by plugin, in every part: hooks.NAME.KEY."""
+
+    def __post_init__(self) -> None:
+        if self.collect is not None and self.recordings:
+            raise ConfigError("Recordings come from collect or from recordings. Give one of them.")
+        if self.world is None and self.judge is None:
+            raise ConfigError(
+                "Neither world nor judge is refitted, so recording changes nothing. Set world.fit.fit.steps=N."
+            )
+        if self.world is not None and self.world.replayed:
+            raise ConfigError("world.replayed: a world model learns from what was seen, not from what it imagined.")
+        for key, owned in OWNED.items():
+            section = getattr(self, key)
+            section = section.fit if isinstance(section, RefitConfig) else section
+            taken = sorted(set(section or {}) & set(owned))
+            if taken:
+                raise ConfigError(f"{key}.{taken[0]} is set by the rounds themselves. Leave it out of {key}.")
+
+
+OWNED = {
+    "train": ("policy", "world_model", "reward_model", "output", "seed", "hooks"),
+    "evaluate": ("policy", "policies", "output", "seed", "hooks"),
+    "collect": ("actor", "actors", "output", "seed"),
+    "world": ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks"),
+    "judge": ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks"),
+}
+"""Keys of the parts' configs that each round sets."""

@@ -1,0 +1,178 @@
+"""`gymnast dyna`: what each round is made of, how it goes on, when it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from small import CommandLine, Models
+
+from gymnast_core.config import ComponentConfig, load_config
+from gymnast_dyna.command import _Rounds
+from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
+from gymnast_dyna.stages import Parts, collect_config, fit_config
+
+TASKS = "{name: tabletop, args: {first: 0, count: 4, image_size: 32, horizon: 4}}"
+
+
+def small(models: Models, *more: str) -> list[str]:
+    environment = "{id: gymnast/Tabletop-v0, name: robot, args: {image_size: 32, horizon: 4}, count: 3}"
+    return [
+        f"policy={{name: openvla-oft, args: {{checkpoint: {models.policy}, chunk_length: 2}}}}",
+        f"world_model={{name: worldgym, args: {{checkpoint: {models.world}}}}}",
+        f"reward_model={{name: success-classifier, args: {{checkpoint: {models.judge}}}}}",
+        f"collect={{environments: [{environment}], view: {{instruction_key: instruction, outcomes_key: outcomes}}, "
+        "horizon: 4}",
+        "world={fit: {fit: {steps: 2, batch_size: 2, warmup_steps: 1}}, recorded: {name: lerobot, args: {window: 5}}}",
+        "judge={fit: {fit: {steps: 2, batch_size: 2, warmup_steps: 1}}, recorded: {name: lerobot, args: {window: 5}}, "
+        "replayed: true}",
+        f"train={{optimizer: {{name: grpo, args: {{group_size: 2, minibatch_size: 4, accuracy_bounds: [0, 1]}}}}, "
+        f"tasks: {TASKS}, loop: {{iterations: 1, tasks_per_iteration: 2, horizon: 4, max_draws: 1}}, "
+        "trainer: {accelerator: cpu}}",
+        f"evaluate={{world_model: gymnasium, reward_model: environment, tasks: {TASKS}, horizon: 4, batch_size: 4, "
+        "videos: 0}",
+        "rounds=2", "output=out", *more,
+    ]  # fmt: skip
+
+
+def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Models) -> None:
+    done = gymnast("dyna", *small(models))
+    assert done.code == 0, done.err
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["state"] == "done"
+    assert [row["label"] for row in summary["rounds"]] == ["start", "round-1", "round-2"]
+    assert all(row["measured"]["gymnasium"]["n"] == 4 for row in summary["rounds"])
+    assert summary["policy"] == "out/round-2/train/policy"
+
+    def config(place: str) -> dict[str, Any]:
+        return yaml.safe_load(Path(f"out/{place}/config.yaml").read_text())
+
+    # The policy of the round before acts, the world of the round before learns, and practice is in the new ones.
+    assert config("round-1/collect")["actor"]["policy"]["args"]["checkpoint"] == str(models.policy)
+    assert config("round-2/collect")["actor"]["policy"]["args"]["checkpoint"] == "out/round-1/train/policy"
+    assert config("round-2/world_model")["world_model"]["args"]["checkpoint"] == "out/round-1/world_model/checkpoint"
+    assert config("round-2/train")["world_model"]["args"]["checkpoint"] == "out/round-2/world_model/checkpoint"
+    assert config("round-2/train")["reward_model"]["args"]["checkpoint"] == "out/round-2/reward_model/checkpoint"
+    # Every round learns from the recordings of all.
+    paths = [part["args"]["path"] for part in config("round-2/world_model")["episodes"]["args"]["of"]]
+    assert paths == ["out/round-1/collect/episodes", "out/round-2/collect/episodes"]
+    # The judge also sees them as the round's world model shows them.
+    names = [part["name"] for part in config("round-2/reward_model")["episodes"]["args"]["of"]]
+    assert names == ["lerobot", "replayed-episodes"] * 2
+    before, after = (
+        load_file(path / "model.safetensors") for path in (models.world, Path("out/round-1/world_model/checkpoint"))
+    )
+    assert any(not (before[name] == after[name]).all() for name in before)
+    page = Path("out/dyna.html").read_text()
+    assert "round-2" in page and "<svg" in page
+
+
+def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, models: Models) -> None:
+    assert gymnast("dyna", *small(models)).code == 0
+    whole = {
+        name: Path(f"out/{name}").read_bytes()
+        for name in ("round-2/train/policy/model.safetensors", "evaluation/results.jsonl")
+    }
+    first = Path("out/round-1/train/policy/model.safetensors").stat().st_mtime_ns
+    for place in ("out/round-2/train", "out/round-2/reward_model"):
+        shutil.rmtree(place)
+    for name in ("out/summary.json", "out/round-2/world_model/summary.json", "out/round-2/measured.json"):
+        Path(name).unlink()
+    rows = Path("out/evaluation/results.jsonl").read_text().splitlines(keepends=True)
+    Path("out/evaluation/results.jsonl").write_text("".join(rows[:9]))
+    done = gymnast("dyna", "--resume", "out")
+    assert done.code == 0, done.err
+    assert {name: Path(f"out/{name}").read_bytes() for name in whole} == whole
+    assert Path("out/round-1/train/policy/model.safetensors").stat().st_mtime_ns == first
+
+    done = gymnast("dyna", "--resume", "out", "rounds=3")
+    assert done.code == 0, done.err
+    rounds = json.loads(Path("out/summary.json").read_text())["rounds"]
+    assert [row["label"] for row in rounds][-1] == "round-3"
+
+
+def test_a_person_may_record(gymnast: CommandLine, models: Models) -> None:
+    assert gymnast("dyna", *small(models, "rounds=1", "judge=null", "output=other")).code == 0
+    words = [word for word in small(models, "judge=null") if not word.startswith(("collect=", "judge={"))]
+    done = gymnast("dyna", *words)
+    assert done.code == 0 and "Round 1 waits for a recording" in done.err
+    assert json.loads(Path("out/summary.json").read_text())["state"] == "waiting"
+    done = gymnast("dyna", "--resume", "out", "recordings=[other/round-1/collect/episodes]")
+    assert done.code == 0 and "Round 2 waits for a recording" in done.err
+    assert "recordings=[other/round-1/collect/episodes, FOLDER]" in done.err
+    message = gymnast.error("dyna", "--resume", "out", "recordings=[elsewhere]")
+    assert "add to them" in message
+
+
+def test_practice_may_come_first(gymnast: CommandLine, models: Models) -> None:
+    done = gymnast("dyna", *small(models, "begin=train", "rounds=1", "judge=null"))
+    assert done.code == 0, done.err
+    labels = [row["label"] for row in json.loads(Path("out/summary.json").read_text())["rounds"]]
+    assert labels == ["start", "round-0", "round-1"]
+    collected = yaml.safe_load(Path("out/round-1/collect/config.yaml").read_text())
+    assert collected["actor"]["policy"]["args"]["checkpoint"] == "out/round-0/train/policy"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["world=null", "judge=null"], "recording changes nothing"),
+        (["recordings=[x]"], "Give one of them"),
+        (["train.policy=openvla-oft"], "train.policy is set by the rounds themselves"),
+        (["collect.actor={kind: random}"], "collect.actor is set by the rounds themselves"),
+        (["world.replayed=true"], "not from what it imagined"),
+        (["train.loop.iterationss=3"], "train.loop.iterationss"),
+        (["evaluate.tasks=null"], "tasks"),
+        (["world.fit.fit.steps=0"], "world.fit.fit.steps"),
+        (["reward_model={name: random}"], "has no argument `checkpoint`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_at_once(gymnast: CommandLine, models: Models, words: list[str], told: str) -> None:
+    message = gymnast.error("dyna", *small(models), *words)
+    assert told in message, message
+    assert not Path("out").exists()
+
+
+def _config(models: Models, *more: str) -> DynaConfig:
+    return load_config(DynaConfig, None, small(models, *more))
+
+
+def test_rounds_never_meet_the_same_seeds(models: Models) -> None:
+    config = _config(models)
+    parts = Parts(config.policy, config.world_model, config.reward_model)
+    firsts = [collect_config(config, parts, number, Path("x")).environments[0].first for number in (1, 2, 3)]
+    seeds = [collect_config(config, parts, number, Path("x")).seed for number in (1, 2, 3)]
+    assert firsts == [0, 1_000_000, 2_000_000] and len(set(seeds)) == 3
+
+
+def test_earlier_episodes_come_along(models: Models) -> None:
+    config = _config(models, "world.earlier={name: lerobot, args: {path: play, window: 5}}", "world.times=3")
+    parts = Parts(config.policy, config.world_model, config.reward_model)
+    args = fit_config(config, "world_model", parts, [Path("a"), Path("b")], 2, Path("x")).episodes.args
+    assert [part["args"]["path"] for part in args["of"]] == ["play", "a", "b"]
+    assert args["times"] == [1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("rates", "least", "patience", "ends"),
+    [
+        ([0.3, 0.31], 0.02, 1, True),
+        ([0.3, 0.33], 0.02, 1, False),
+        ([0.3, 0.5, 0.4], 0.02, 1, True),  # less than the best before
+        ([0.3, 0.31, 0.36], 0.02, 2, False),
+        ([0.3, 0.31, 0.31], 0.02, 2, True),
+        ([0.3], 0.02, 1, False),
+        ([0.3, 0.1], None, 1, False),
+    ],
+)
+def test_fruitless_rounds_end_it(rates: list[float], least: float | None, patience: int, ends: bool) -> None:
+    part = ComponentConfig("any")
+    config = DynaConfig(part, part, part, {}, {}, collect={}, world=RefitConfig(), stop=StopConfig(least, patience))
+    rounds = _Rounds(config, Path("x"))
+    rounds.rows = [{"reference": "w", "measured": {"w": {"rate": rate}}} for rate in rates]
+    assert rounds._is_fruitless() is ends
