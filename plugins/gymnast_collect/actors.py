@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Limits:
             raise DataError(f"{about.name} takes {about.space}; only vectors of numbers (Box) can be recorded.")
         return cls(torch.from_numpy(about.low_A), torch.from_numpy(about.high_A), f"{about.name} ({about.space})")
 
-    @property
+    @cached_property
     def half_A(self) -> Tensor:
         """Half the range. Raises `DataError` where there is none."""
         half_A = (self.high_A - self.low_A) / 2

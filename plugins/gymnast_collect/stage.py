@@ -11,7 +11,7 @@ from gymnast_collect.actors import Casting
 from gymnast_collect.config import CollectConfig
 from gymnast_collect.takes import Rate, Rolling, Take, lost, rate_of
 from gymnast_collect.wanted import Attempt
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import ConfigError
 from gymnast_environment.environments import Environments, Live
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,9 @@ class Stage:
 
     def begin(self, attempts: Iterable[Attempt]) -> list[Take]:
         """Start these; those that cannot be started are over. Raises `GymnastError` for what concerns all of them."""
-        attempts = list(attempts)
-        takes, again = self._begin(attempts, self._reset(attempts))
+        takes, again = self._begin(list(attempts))
         while again:
-            found, again = self._begin(again, self._reset(again))
+            found, again = self._begin(again)
             takes += found
         return takes
 
@@ -57,7 +56,7 @@ class Stage:
         rolling = list(self._rolling.values())
         advice = self._advice(rolling)
         actions = [one.act(advice.get(one.attempt))[None] for one in rolling]
-        shown = self._environments.step([one.live for one in rolling], actions)
+        shown = self._environments.step([one.live for one in rolling], actions, lenient=True)
         for one, (sensed,) in zip(rolling, shown, strict=True):
             one.see(sensed)
         over = [one for one in rolling if one.over(self.config.horizon, self.config.stop_after_success)]
@@ -92,37 +91,28 @@ class Stage:
         log.warning("%s/%d: %s", family.label, family.start(attempt[1]).seed, reason)
         return self._tries[attempt] < TRIES
 
-    def _reset(self, attempts: list[Attempt]) -> list[Live | str]:
-        """An environment each, or why there is none."""
-        families = [self.config.environments[family] for family, _ in attempts]
-        starts = [family.start(number) for family, (_, number) in zip(families, attempts, strict=True)]
-        try:
-            return list(self._environments.reset(starts)) if starts else []
-        except DataError as error:
-            if not all(family.label in self._trusted for family in families):
-                raise
-            if len(starts) == 1:
-                return [str(error)]
-        return [found for attempt in attempts for found in self._reset([attempt])]
-
-    def _begin(self, attempts: list[Attempt], found: list[Live | str]) -> tuple[list[Take], list[Attempt]]:
+    def _begin(self, attempts: list[Attempt]) -> tuple[list[Take], list[Attempt]]:
         """What is over already, and what is to be tried again."""
         takes, again = [], []
-        for attempt, live in zip(attempts, found, strict=True):
+        for attempt, live in zip(attempts, self._reset(attempts), strict=True):
             family = self.config.environments[attempt[0]]
-            reason = live if isinstance(live, str) else live.error
-            if isinstance(live, str) or reason is not None:
-                if isinstance(live, Live):
-                    live.release()
-                if self._may_try_again(attempt, str(reason)):
+            if live.error is not None:
+                live.release()
+                if self._may_try_again(attempt, live.error):
                     again.append(attempt)
                 else:
-                    takes.append(lost(attempt, family, str(reason)))
+                    takes.append(lost(attempt, family, live.error))
                 continue
             self._note_rate(live)
             self._rolling[attempt] = Rolling.begin(attempt, family, live, self._casting, self.config.view)
             self._trusted.add(family.label)
         return takes, again
+
+    def _reset(self, attempts: list[Attempt]) -> list[Live]:
+        families = [self.config.environments[family] for family, _ in attempts]
+        starts = [family.start(number) for family, (_, number) in zip(families, attempts, strict=True)]
+        trusted = all(family.label in self._trusted for family in families)
+        return self._environments.reset(starts, lenient=trusted) if starts else []
 
     def _note_rate(self, live: Live) -> None:
         found = rate_of(live, self.config.fps, self.config.view)

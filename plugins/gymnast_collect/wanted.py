@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gymnast_core.errors import DataError
 
@@ -72,7 +71,7 @@ class Wanted:
     def ahead(self, window: int, known: Callable[[Attempt], bool | None]) -> Iterator[Attempt]:
         """The next attempts that will probably be needed: decisions that are `known`, and for the others what share of
         the family's attempts was kept so far."""
-        guess = copy.deepcopy(self)
+        guess = Wanted([replace(family) for family in self.families], self.interleaved, self._turn)
         for _ in range(window):
             due = guess.next
             if due is None or due[1] >= guess.families[due[0]].most:
