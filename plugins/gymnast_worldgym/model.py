@@ -28,6 +28,21 @@ STAYING = -2.0
 """Added to the logits of `change`: an untrained network repaints an eighth (sigmoid(-2) = .12) of every pixel."""
 
 
+WAY = 4.0
+"""Pixels that an output of 1 moves by."""
+
+
+def transported(x_BTHWC: Tensor, way_BTHW2: Tensor) -> Tensor:
+    """Frames whose pixels are taken from `way` (right, down, pixels) off, interpolated; beyond the edge, the edge's."""
+    b, t, h, w, _ = x_BTHWC.shape
+    place = [(2 * torch.arange(size, device=x_BTHWC.device) + 1) / size - 1 for size in (w, h)]
+    centre_HW2 = torch.stack(torch.meshgrid(*place, indexing="xy"), dim=-1)
+    grid = centre_HW2 + way_BTHW2 * way_BTHW2.new_tensor([2 / w, 2 / h])
+    frames_NCHW = x_BTHWC.flatten(0, 1).permute(0, 3, 1, 2)
+    moved = F.grid_sample(frames_NCHW, grid.flatten(0, 1), padding_mode="border", align_corners=False)
+    return moved.permute(0, 2, 3, 1).unflatten(0, (b, t))
+
+
 class PatchEmbedding(nn.Conv2d):
     """Conv2d with kernel = stride = patch, computed as one matrix product on channel-last frames."""
 
@@ -82,9 +97,11 @@ class DiT(nn.Module):
         change: bool = False
         """Predict what changes against the frame before: where nothing does, the output is that frame itself.
 
-        Every frame then comes with its predecessor, finished, as further channels (..., 2·C), which the network sees
-        and paints on: output = previous + m · (new - previous), of which it predicts `new` and, for each pixel, the
-        share m in [0, 1] that is repainted. A room that stands still costs neither capacity nor denoising steps.
+        Every frame then comes with its predecessor, finished, as further channels (..., 2·C), which the network sees,
+        moves and paints on: output = (1 - m) · moved + m · new, where `moved` is the frame before with each pixel taken
+        from some way off. For each pixel it predicts this way, the colour `new`, and the share m in [0, 1] that is
+        repainted. A room that stands still costs neither capacity nor denoising steps, and what moves keeps its looks.
+        (Transformed pixels: Finn et al., arXiv 1605.07157.)
         """
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:
@@ -109,7 +126,7 @@ class DiT(nn.Module):
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
-        self.final_layer = FinalLayer(dim, p * p * (config.channels + int(config.change)))
+        self.final_layer = FinalLayer(dim, p * p * (config.channels + (3 if config.change else 0)))
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Multiply the blocks' linear maps in this dtype; everything else stays float32."""
@@ -174,8 +191,9 @@ class DiT(nn.Module):
         pixels = self._unpatched(patches_BTPO, x_BTHWC)
         if not self.config.change:
             return pixels
-        new, logit = pixels[..., :-1], pixels[..., -1:]
-        return torch.lerp(x_BTHWC[..., self.config.channels :], new, (logit + STAYING).sigmoid())
+        new, logit, way = pixels.split([self.config.channels, 1, 2], dim=-1)
+        moved = transported(x_BTHWC[..., self.config.channels :], WAY * way)
+        return torch.lerp(moved, new, (logit + STAYING).sigmoid())
 
     def _unpatched(self, patches_BTPO: Tensor, like_BTHWC: Tensor) -> Tensor:
         b, t = patches_BTPO.shape[:2]

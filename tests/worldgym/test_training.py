@@ -228,7 +228,7 @@ def test_own_previous_frames_are_the_models_own_predictions(own: float) -> None:
     model = WorldGym(WorldGym.Config(**args, denoising_steps=1, window=4, own_previous=own, clean_fraction=0.0))
     network = model.network
     with torch.no_grad():
-        network.final_layer.linear.bias.fill_(1.0).view(8, 8, 4)[..., 3] = 1e4
+        network.final_layer.linear.bias.fill_(1.0).view(8, 8, 6)[..., 3] = 1e4
     seen: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., 3:].clone()))
     frames = torch.randint(0, 200, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
