@@ -23,7 +23,8 @@ class Twice(AroundJudge):
     """Another judge's verdict, whose successes are imagined and judged again from other noise.
 
     Failures are believed at once and cost nothing. The metric `judge_came_back` is the share of the successes looked at
-    again that came back, and every rationale says what was seen.
+    again that came back, `judge_imagined_again` how often a rollout was imagined again on average; every rationale says
+    what was seen.
     """
 
     api_version = 2
@@ -75,7 +76,10 @@ class Twice(AroundJudge):
             looks = [self.asked(self._imagining.again(chosen, number)) for number in range(self.config.rounds)]
         for place, row in enumerate(rows):
             rewards[row] = self._verified(rewards[row], [look[place] for look in looks])
-        return rewards
+        return [
+            replace(reward, numbers={**reward.numbers, "imagined_again": float(self.config.rounds * (row in rows))})
+            for row, reward in enumerate(rewards)
+        ]
 
     def _verified(self, first: Reward, again: Sequence[Reward]) -> Reward:
         """The first verdict, after the others were heard."""
