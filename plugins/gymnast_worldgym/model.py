@@ -28,8 +28,9 @@ STAYING = -2.0
 """Added to the logits of `change`: an untrained network repaints an eighth (sigmoid(-2) = .12) of every pixel."""
 
 
-WAY = 4.0
-"""Pixels that an output of 1 moves by."""
+WAY, STILL = 4.0, 0.5
+"""Pixels that an output of 1 moves by, and those of a way of which a tenth is left: interpolating between pixels blurs,
+and what stands still would be blurred again with every frame."""
 
 
 def transported(x_BTHWC: Tensor, way_BTHW2: Tensor) -> Tensor:
@@ -192,7 +193,8 @@ class DiT(nn.Module):
         if not self.config.change:
             return pixels
         new, logit, way = pixels.split([self.config.channels, 1, 2], dim=-1)
-        moved = transported(x_BTHWC[..., self.config.channels :], WAY * way)
+        way = WAY * way
+        moved = transported(x_BTHWC[..., self.config.channels :], way - 0.9 * way.clamp(-STILL, STILL))
         return torch.lerp(moved, new, (logit + STAYING).sigmoid())
 
     def _unpatched(self, patches_BTPO: Tensor, like_BTHWC: Tensor) -> Tensor:
