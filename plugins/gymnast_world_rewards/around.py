@@ -130,6 +130,13 @@ class AroundJudge(RewardModel):
         return submit(self.judge, rollouts).result() if rollouts else []
 
 
+def no_start(rollout: Rollout) -> str | None:
+    """Why a rollout cannot be imagined again; None if it can."""
+    if len(rollout.frames_TVHWC) and len(rollout.task.frames_TVHWC) and rollout.horizon:
+        return None
+    return f"Task {rollout.task.id!r} shows no frame, or nothing was done: it cannot be imagined again"
+
+
 def fingerprint(rollout: Rollout) -> str:
     """Names a start and what is done there: equal for equal tasks and actions, whatever was shown."""
     digest = hashlib.blake2b(digest_size=16)

@@ -14,7 +14,7 @@ from gymnast_core.config.ranges import Choices, Count, Fraction
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig
+from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
 
 CONSEQUENCES = ("failure", "unscored")
 
@@ -65,11 +65,10 @@ class Twice(AroundJudge):
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         rewards = self.asked(rollouts)
-        rows = [
-            row
-            for row, reward in enumerate(rewards)
-            if reward.value is not None and reward.value > self.config.success_above
-        ]
+        rows = [row for row, reward in enumerate(rewards) if self._is_success(reward)]
+        for row in [row for row in rows if no_start(rollouts[row])]:
+            rewards[row] = _error(rewards[row], no_start(rollouts[row]) or "")
+            rows.remove(row)
         chosen = [rollouts[row] for row in rows]
         looks: list[list[Reward]] = []
         if chosen:
@@ -81,12 +80,15 @@ class Twice(AroundJudge):
             for row, reward in enumerate(rewards)
         ]
 
+    def _is_success(self, reward: Reward) -> bool:
+        return reward.value is not None and reward.value > self.config.success_above
+
     def _verified(self, first: Reward, again: Sequence[Reward]) -> Reward:
         """The first verdict, after the others were heard."""
         config = self.config
         cost = first.cost_usd + sum(reward.cost_usd for reward in again)
         first = replace(first, cost_usd=cost)
-        back = sum(reward.value is not None and reward.value > config.success_above for reward in again)
+        back = sum(self._is_success(reward) for reward in again)
         unknown = [reward.error for reward in again if reward.error is not None]
         needed = config.needed or config.rounds
         if back < needed <= back + len(unknown):

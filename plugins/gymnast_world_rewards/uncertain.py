@@ -17,7 +17,7 @@ from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig
+from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
 
 CONSEQUENCES = ("unscored", "penalty")
 PARTS = ("mean", "end", "worst")
@@ -72,6 +72,9 @@ class Uncertain(AroundJudge):
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         rewards = self.asked(rollouts)
+        for row, rollout in enumerate(rollouts):
+            if (unfit := no_start(rollout)) is not None and rewards[row].value is not None:
+                rewards[row] = Reward(None, error=unfit, cost_usd=rewards[row].cost_usd)
         # What has no reward anyway need not be imagined.
         rows = [row for row, reward in enumerate(rewards) if reward.value is not None]
         chosen = [rollouts[row] for row in rows]

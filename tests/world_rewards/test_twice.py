@@ -31,13 +31,21 @@ def test_a_failure_is_believed_at_once(build) -> None:
 
 def test_an_invented_success_is_a_failure(build) -> None:
     reward = build("twice", NoisyWorld(), judge={"finishes": True}).score([invented(0)])[0]
-    assert reward.value == 0.0 and reward.finish_step is None and reward.numbers == {"came_back": 0.0, "imagined_again": 1.0}
+    assert (
+        reward.value == 0.0
+        and reward.finish_step is None
+        and reward.numbers == {"came_back": 0.0, "imagined_again": 1.0}
+    )
     assert "came back in 0 of 1" in reward.rationale and reward.partial == pytest.approx(2 / 255)
 
 
 def test_or_unscored_if_that_is_wanted(build) -> None:
     reward = build("twice", NoisyWorld(), otherwise="unscored").score([invented(0)])[0]
-    assert reward.value is None and "came back in 0 of 1" in reward.error and reward.numbers == {"came_back": 0.0, "imagined_again": 1.0}
+    assert (
+        reward.value is None
+        and "came back in 0 of 1" in reward.error
+        and reward.numbers == {"came_back": 0.0, "imagined_again": 1.0}
+    )
     assert reward.cost_usd == pytest.approx(0.02)
 
 

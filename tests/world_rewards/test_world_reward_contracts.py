@@ -90,3 +90,16 @@ def test_the_loop_logs_their_means() -> None:
     collector._account(rewards, tally)
     numbers = tally.numbers()
     assert numbers["judge_came_back"] == pytest.approx(1 / 3) and numbers["judge_spread"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["twice", "uncertain"])
+def test_a_judge_that_looks_at_nothing_does_not_make_nothing_imaginable(name: str) -> None:
+    judge = {"name": "random", "args": {"probability": 1.0}}
+    args = {"threshold": 1.0} if name == "uncertain" else {}
+    model = registries().reward_models.build(name, {"judge": judge, **args})
+    model.attach(Parts(world_model=NoisyWorld(), reward_model=model))
+    sound = rollout(task(0), [1.0, 1.0])
+    blank = replace(sound, frames_TVHWC=sound.frames_TVHWC[:0])
+    first, second = model.score([blank, sound])
+    assert "cannot be imagined again" in first.error and second.value == 1.0
+    assert check_reward_model(model, tasks=make_tasks(2, 32), action_dim=1, parts=Parts(world_model=RowWorld()))
