@@ -68,13 +68,14 @@ class SimplerEnvironment(gymnasium.Env):
         self.horizon = TWINS[task].horizon if horizon is None else horizon
         self._steps = 0
         self._image: np.ndarray | None = None
-        self._twin: Any = gymnasium.make(
+        made: Any = gymnasium.make(
             TWINS[task].maniskill_id,
             num_envs=1,
             obs_mode="rgb+segmentation",
             sim_backend="physx_cpu",
             render_backend=render_backend,
-        ).unwrapped
+        )
+        self._twin: Any = made.unwrapped  # without the time limit, which counts what `reset` does, too
         self.starts = len(self._twin.xyz_configs) * len(self._twin.quat_configs)
         """Initial states: places of the objects times their turns."""
         self.instruction: str = self._instruction()
