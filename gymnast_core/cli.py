@@ -1,6 +1,5 @@
 """The `gymnast` command. Everything heavy is imported inside the command that needs it."""
 
-import errno
 import json
 import logging
 import os
@@ -103,9 +102,14 @@ def main() -> None:
 
 
 def _refusal_of_the_disk(error: OSError) -> str | None:
-    """What to tell of a disk that is full or may not be written, wherever that came up; None for other errors."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-        return f"{error.filename or 'A file'} cannot be written: {error.strerror}. Make room, or write elsewhere."
+    """What to tell of a disk that is full or may not be used, wherever that came up; None for other errors."""
+    from gymnast_core.runs.atomic import advice, is_forbidden, is_refusal
+
+    if is_refusal(error):
+        name = error.filename2 or error.filename
+        if isinstance(name, str) and is_forbidden(error):
+            return f"{name} cannot be used: {error.strerror}. {advice(error, Path(name))}"
+        return f"{name or 'A file'} cannot be written: {error.strerror}. Make room, or write elsewhere."
     import tempfile
 
     try:

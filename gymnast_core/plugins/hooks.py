@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from gymnast_core.errors import ConfigError, PluginError, unknown_name
+from gymnast_core.errors import ConfigError, PluginError, StorageError, unknown_name
 from gymnast_core.plugins import discovery, hookspecs
 
 hookimpl = pluggy.HookimplMarker("gymnast")
@@ -78,16 +78,18 @@ def tell(
 ) -> list[Any]:
     """What a hook's plugins return for an event, without Nones, called one by one; wrappers run around the others.
 
-    Errors of a type in `passing` pass; others are logged and stop nobody: what only listens must not cost anyone a run.
+    Errors of a type in `passing` pass, and a `StorageError`: a run that cannot be written down goes on when it can, and
+    not with gaps. Others are logged and stop nobody: what only listens must not cost anyone a run.
     The plugins are those of `manager`, by default all that are installed.
     """
     manager = manager or plugin_manager()
+    ending: tuple[type[Exception], ...] = (StorageError, *passing)
     implementations = list(reversed(getattr(manager.hook, hook).get_hookimpls()))
 
     def run(function: Callable[..., Any], found: pluggy.HookImpl, *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except passing:
+        except ending:
             raise
         except (Exception, SystemExit) as error:
             manager.mark_broken(found.plugin_name, f"{hook} of the hook plugin {found.plugin_name!r} failed: {error!r}")

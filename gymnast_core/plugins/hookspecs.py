@@ -5,6 +5,9 @@ Each takes one argument, `event`, or none. Its module is imported when a command
 its functions. A module with a dataclass `Config` gets the section `hooks.NAME` of the config, checked before anything
 is built; `event.section(NAME, Config)` is that section.
 
+What a function raises is logged and stops nobody, unless the hook says so. A `StorageError`, which `gymnast_core.runs`
+raises where a disk refuses, ends the run: it goes on with `--resume` once it can be written down.
+
 Of several processes, each calls `gymnast_rollouts_imagined`, `gymnast_rewards_scored`, `gymnast_steer` and
 `gymnast_evaluate`, with what it has itself (`event.parts.processes` says which one it is); everything else is called in
 the leader alone.

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gymnast_core.errors import DataError
-from gymnast_core.runs.atomic import storing, write_text
+from gymnast_core.runs.atomic import append, write_text
 
 FILE = "metrics.csv"
 
@@ -31,10 +30,7 @@ class MetricsFile:
         if not row.keys() <= set(self._columns):
             self._rewrite([*read_metrics(self._path), row])
             return
-        with storing(self._path), self._path.open("ab", buffering=0) as file:
-            # At once: a process that is killed leaves this row whole, or none of it.
-            file.write(_text(self._columns, [row]).encode())
-            os.fsync(file.fileno())
+        append(self._path, _text(self._columns, [row]).encode())
 
     def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self._columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -9,7 +9,6 @@ whether the disk gave back what it was given: a damaged snapshot is passed over 
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch import Tensor
 from gymnast_core.errors import CheckpointError
 from gymnast_core.processes import Alone, Processes
 from gymnast_core.reading import read_object
-from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing
+from gymnast_core.runs.atomic import atomic_directory, remove, remove_leftovers, storing
 
 logger = logging.getLogger(__name__)
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
@@ -68,7 +67,7 @@ def save_snapshot(
             _write_sums(temporary)
     if processes.leads:
         for old in sorted(directory.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+            remove(old)
     return target
 
 

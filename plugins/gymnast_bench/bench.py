@@ -19,7 +19,7 @@ from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
 from gymnast_core.errors import ConfigError
 from gymnast_core.reading import read_object
-from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.atomic import storing, write_text
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.training.signals import terminating
@@ -87,7 +87,8 @@ class _Bench:
         write_text(path, json.dumps(spec, indent=1))
         result = folder / "result.json"
         if self.config.retry and result.exists() and read_object(result, allow_nan=True)["status"] != DONE:
-            result.unlink()
+            with storing(result):
+                result.unlink()
 
     def _read(self, name: str) -> Row:
         folder = self.folder / "cells" / name

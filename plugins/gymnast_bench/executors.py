@@ -11,15 +11,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gymnast_bench.config import BenchConfig
-from gymnast_bench.supervisor import POLL_SECONDS
-from gymnast_core.errors import ConfigError, PluginError
+from gymnast_bench.supervisor import POLL_SECONDS, REFUSED
+from gymnast_core.errors import ConfigError, PluginError, StorageError
 
 ENDING_SECONDS = 30.0
 """From the end of the bench to that of the supervisors, which kill their cells first."""
 
 
 def run_cells(folders: Sequence[Path], config: BenchConfig, threads: int) -> Iterator[Path]:
-    """Run the cells of these folders, `config.jobs` at once. Raises `PluginError` if the executor is not installed."""
+    """Run the cells of these folders, `config.jobs` at once.
+
+    Raises `PluginError` if the executor is not installed, `StorageError` if a cell's folder cannot be written.
+    """
     return run_on_ray(folders, config, threads) if config.executor == "ray" else run_local(folders, config.jobs)
 
 
@@ -33,7 +36,7 @@ def run_local(folders: Sequence[Path], jobs: int) -> Iterator[Path]:
                 running[folder] = _supervisor(folder)
             ended = [folder for folder, process in running.items() if process.poll() is not None]
             for folder in ended:
-                _close(running.pop(folder))
+                _check(_ended(running.pop(folder)))
                 yield folder
             if not ended:
                 time.sleep(POLL_SECONDS)
@@ -71,7 +74,7 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
             for reference in ended:
                 folder = running.pop(reference)
                 with contextlib.suppress(ray.exceptions.RayError):  # a lost node leaves no result, which is reported
-                    ray.get(reference)
+                    _check(ray.get(reference))
                 yield folder
     finally:
         for reference in running:
@@ -80,16 +83,31 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
             ray.shutdown()
 
 
-def _supervise_on_ray(folder: str) -> None:
+def _supervise_on_ray(folder: str) -> str:
     # Not in the worker itself: it lives on for other cells, and their memory would be counted together.
     process = _supervisor(Path(folder))
     process.wait()
-    _close(process)
+    return _ended(process)
 
 
 def _supervisor(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "gymnast_bench.supervisor", str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> str:
+    """Of a supervisor that has ended: why its folder cannot be written; "" if it could."""
+    _close(process)
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.read().decode(errors="replace").strip()
+    return said if process.returncode == REFUSED else ""
+
+
+def _check(refused: str) -> None:
+    """Raises `StorageError`: where one cell cannot be written, neither can the bench."""
+    if refused:
+        raise StorageError(refused)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

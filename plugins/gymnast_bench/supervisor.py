@@ -26,14 +26,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymnast_core.config.ranges import Range
+from gymnast_core.errors import StorageError
 from gymnast_core.reading import read_object
-from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.atomic import storing, write_text
 from gymnast_core.runs.metrics import read_metrics
 from gymnast_core.training.signals import TERMINATED
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
 STATUSES = (DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET)
 
+REFUSED = 3
+"""Exit status of a supervisor whose folder cannot be written."""
 POLL_SECONDS = 0.1
 CHECK_SECONDS = 1.0
 """Between two looks at what the cell has spent."""
@@ -52,11 +55,11 @@ _OOM_EVENTS = Path("/sys/fs/cgroup/memory.events")
 def supervise(folder: Path, abandoned: Callable[[], bool]) -> dict[str, Any] | None:
     """Run the cell of `folder` until it ends or is over its budget, and return what result.json then holds.
 
-    None, and no result, once `abandoned()` is true. A run that was begun is resumed.
+    None, and no result, once `abandoned()` is true. A run that was begun is resumed. Raises `StorageError`.
     """
     spec = read_object(folder / "cell.json").values
     run = folder / "run"
-    with (folder / ".lock").open("w") as lock, (folder / "log.txt").open("ab") as log:
+    with _opened(folder / ".lock", "w") as lock, _opened(folder / "log.txt", "ab") as log:
         if not _lock(lock):
             return _result(folder, FAILED, f"{folder} is in use by another process.", None, Clock(folder))
         begun = (run / "config.yaml").exists()
@@ -193,6 +196,11 @@ def _result(folder: Path, status: str, reason: str, code: int | None, clock: Clo
     return result
 
 
+def _opened(path: Path, mode: str) -> IO[Any]:
+    with storing(path):
+        return path.open(mode)
+
+
 def _lock(file: IO[str]) -> bool:
     """The cell inherits the lock, so the folder stays locked until the last process that writes to it has ended."""
     end = time.monotonic() + LOCK_SECONDS
@@ -231,5 +239,17 @@ def _input_closed() -> bool:
     return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
+def main() -> None:
+    """Supervise the cell of the folder that the command line gives.
+
+    What cannot be written down ends this process with `REFUSED`; standard output is for what to tell of that.
+    """
+    try:
+        supervise(Path(sys.argv[1]), _input_closed)
+    except StorageError as error:
+        print(error)
+        sys.exit(REFUSED)
+
+
 if __name__ == "__main__":
-    supervise(Path(sys.argv[1]), _input_closed)
+    main()

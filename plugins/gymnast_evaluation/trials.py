@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_record, parse_json
-from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.atomic import append, write_text
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,8 @@ class TrialFile:
         return [row for row in self.trials if (row.policy, row.world) == (policy, world)]
 
     def append(self, batch: Sequence[Trial]) -> None:
-        """Add a complete batch and make sure that it is on the disk."""
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(_lines(batch))
-            handle.flush()
-            os.fsync(handle.fileno())
+        """Add a complete batch and make sure that it is on the disk. Raises `StorageError`."""
+        append(self.path, _lines(batch).encode())
         self.trials += batch
         self._done |= {(row.policy, row.world, row.batch) for row in batch}
 

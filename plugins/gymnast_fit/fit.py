@@ -21,7 +21,7 @@ from gymnast_core.interfaces import Parts, Trainable
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.plugins.registry import Registry, registries
-from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.atomic import storing, write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.short_episodes import long_enough
@@ -187,7 +187,8 @@ def _finish(component: Fitted, module: FitModule, folder: Path, config: FitConfi
             component.load_state_dict(trained.state_dict())
         _parts(config, component).attach()
     component.module().eval()
-    component.save(folder / "checkpoint")
+    with storing(folder / "checkpoint"):
+        component.save(folder / "checkpoint")
     summary: dict[str, Any] = {"output": str(folder), "checkpoint": str(folder / "checkpoint"), "steps": module.step}
     summary |= {"validation": quality, "parameters": sum(p.numel() for p in module.network.parameters())}
     write_json(folder / "summary.json", summary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_object, parse_json
-from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.atomic import append, write_text
 
 Row = TypeVar("Row")
 
@@ -30,12 +29,8 @@ class RowFile(Generic[Row]):
             write_text(path, whole + newline)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows and make sure that they are on the disk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as handle:
-            handle.write(_lines(rows).encode())
-            handle.flush()
-            os.fsync(handle.fileno())
+        """Add rows and make sure that they are on the disk. Raises `StorageError`."""
+        append(self.path, _lines(rows).encode())
         self.rows += rows
 
     def replace(self, rows: Sequence[Row]) -> None:

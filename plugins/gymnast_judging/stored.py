@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.reading import read_json
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
+from gymnast_core.runs.atomic import remove
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.types import Reward, Rollout
 
@@ -82,7 +82,7 @@ def store(
     for kind, chosen in zip(KINDS, (unscored, scored), strict=True):
         directory = folder / "rollouts" / kind
         for old in directory.glob(f"{stem}-*"):
-            shutil.rmtree(old)
+            remove(old)
         for part, first in enumerate(range(0, len(chosen), PART)):
             indices = chosen[first : first + PART]
             state = {
@@ -107,7 +107,7 @@ def remove_later(folder: Path, done: int) -> None:
         for path in (folder / "rollouts" / kind).glob("iteration-*"):
             found = _ITERATION.match(path.name)
             if found and int(found[1]) > done:
-                shutil.rmtree(path)
+                remove(path)
 
 
 def prune_scored(folder: Path, iteration: int, *, keep_iterations: int, keep_bytes: int) -> None:
@@ -116,7 +116,7 @@ def prune_scored(folder: Path, iteration: int, *, keep_iterations: int, keep_byt
     total = sum(size for _, _, size in places)
     for number, path, size in places:
         if number <= iteration - keep_iterations or total > keep_bytes:
-            shutil.rmtree(path)
+            remove(path)
             total -= size
 
 
@@ -126,7 +126,7 @@ def prune_unscored(folder: Path, keep_bytes: int) -> int:
     total, removed = sum(size for _, _, size in places), 0
     for _, path, size in places:
         if total > keep_bytes:
-            shutil.rmtree(path)
+            remove(path)
             total -= size
             removed += 1
     return removed

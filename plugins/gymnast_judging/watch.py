@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from gymnast_core.errors import GymnastError
+from gymnast_core.errors import GymnastError, StorageError
 from gymnast_core.plugins.events import RewardsScored, RunEvent
 from gymnast_core.reading import read_json
 from gymnast_core.runs.atomic import write_json
@@ -73,6 +73,8 @@ class Watch:
     def _update(self, iteration: int, kinds: Sequence[str], measure: Callable[[], list[Finding]]) -> None:
         try:
             findings = measure()
+        except StorageError:
+            raise
         except GymnastError as error:  # a service that is down must not end the run, nor pass for a good judge
             log.warning("No %s in iteration %d: %s", kinds[0].partition("-")[0], iteration, error)
             return

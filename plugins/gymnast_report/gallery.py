@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_record, read_list
-from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.atomic import storing, write_text
 from gymnast_core.types import Reward, Rollout
 from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.video import side_by_side, write_poster, write_video
@@ -174,4 +174,5 @@ def _remove_surplus(videos: Path, stem: str, count: int) -> None:
     for path in videos.glob(f"{stem}-*"):
         number = path.stem.removeprefix(f"{stem}-")
         if path.suffix in (".mp4", ".jpg") and number.isdigit() and int(number) > count:
-            path.unlink()
+            with storing(path):
+                path.unlink()

@@ -40,11 +40,10 @@ class Recorder:
         """One row a step in metrics.csv and in TensorBoard."""
         self._metrics.append(step, metrics)
         if self._tensorboard is None:
-            from torch.utils.tensorboard import SummaryWriter
+            from gymnast_report.events_file import EventsFile
 
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._done + 1)
-        for key, value in metrics.items():
-            self._tensorboard.add_scalar(key, value, step)
+            self._tensorboard = EventsFile(self.path / "tensorboard", self._done + 1)
+        self._tensorboard.add(step, metrics)
         self._progress.update(step, {self._names.get(key, key): metrics[key] for key in _SHOWN if metrics.get(key)})
 
     def close(self) -> None:

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gymnast_core.errors import ConfigError, DataError, GymnastError, unknown_name
+from gymnast_core.runs.atomic import storing
 from gymnast_core.runs.progress import Progress
 from gymnast_tabletop.experts import BEHAVIOURS, behaviour
 from gymnast_tabletop.instructions import draw_instruction, parse, start_scene, success
+from gymnast_tabletop.recordings import new_array
 from gymnast_tabletop.scene import MAX_DELTA, check_n_blocks
 from gymnast_tabletop.simulation import Tabletop
 from gymnast_tabletop.splits import SPLITS, split_seed
@@ -142,15 +143,16 @@ def _kept(recording: Recording, workers: int) -> Generator[Attempt, None, None]:
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out` once the block succeeds."""
-    if out.exists():
-        raise DataError(f"{out} exists already. Remove it, or give another --out.")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with storing(out):
+        if out.exists():
+            raise DataError(f"{out} exists already. Remove it, or give another --out.")
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            temporary.rename(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def record(recording: Recording, out: Path, *, workers: int = 1, progress: bool = False) -> None:
@@ -158,10 +160,9 @@ def record(recording: Recording, out: Path, *, workers: int = 1, progress: bool 
     n, frames = recording.episodes, recording.actions + 1
     size, states = recording.image_size, 2 + 3 * recording.n_blocks
     with _new_folder(out) as folder:
-        create = partial(np.lib.format.open_memmap, mode="w+")
-        frames_NTHWC = create(folder / "frames.npy", dtype=np.uint8, shape=(n, frames, size, size, 3))
-        actions_NTA = create(folder / "actions.npy", dtype=np.float32, shape=(n, frames - 1, 2))
-        states_NTS = create(folder / "states.npy", dtype=np.float32, shape=(n, frames, states))
+        frames_NTHWC = new_array(folder / "frames.npy", np.uint8, (n, frames, size, size, 3))
+        actions_NTA = new_array(folder / "actions.npy", np.float32, (n, frames - 1, 2))
+        states_NTS = new_array(folder / "states.npy", np.float32, (n, frames, states))
         episodes: list[dict[str, object]] = []
         kept = _kept(recording, workers)
         with Progress("Recording", n, unit="episode", log_seconds=5.0) if progress else nullcontext() as display:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -18,6 +20,22 @@ from gymnast_tabletop.instructions import GOALS, Goal, block_index, feasible, pa
 from gymnast_tabletop.scene import FPS
 
 _FILES = ("frames.npy", "actions.npy", "states.npy", "episodes.json", "meta.json")
+
+
+def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file, mapped into memory, whose room on the disk is taken. Raises `OSError` where there is none.
+
+    Otherwise a disk that fills up ends the process by a signal, in the midst of the work and without a word.
+    """
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on this file system
+                    raise
+    return array
 
 
 class Folder:

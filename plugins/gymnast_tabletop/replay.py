@@ -24,7 +24,7 @@ from gymnast_core.runs.atomic import atomic_directory
 from gymnast_core.runs.progress import Progress
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Task, one_camera
-from gymnast_tabletop.recordings import Folder
+from gymnast_tabletop.recordings import Folder, new_array
 
 CHUNK = 4
 """Actions a step: the chunk length of the tabletop's policy."""
@@ -46,7 +46,7 @@ def replay(
     height, width = source.frames_NTHWC.shape[2:4]
     with atomic_directory(out) as folder:
         shape = (count, actions + 1, height, width, 3)
-        frames = np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+        frames = new_array(folder / "frames.npy", np.uint8, shape)
         with Progress("Replaying", count, unit="episode", log_seconds=5.0) as progress:
             for first in range(0, count, batch):
                 part = slice(first, min(first + batch, count))

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from gymnast_core.errors import DataError
+from gymnast_core.runs.atomic import is_forbidden
 
 
 class Claims:
@@ -80,8 +81,9 @@ class Claims:
             os.close(descriptor)
 
     def _unusable(self, error: OSError) -> DataError:
+        where = f"Let this user write {self.folder}, or choose" if is_forbidden(error) else "Choose"
         return DataError(
-            f"Files in {self.folder} cannot be locked: {error.strerror or error}. Choose a cache on another file "
+            f"Files in {self.folder} cannot be locked: {error.strerror or error}. {where} a cache on another file "
             "system with reward_model.args.cache=PATH."
         )
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from bench_parts import alive, wait_until
 
+from gymnast_bench.config import BenchConfig
+from gymnast_bench.executors import run_cells
 from gymnast_bench.supervisor import supervise
+from gymnast_core.errors import StorageError
 
 
 def make_cell(folder: Path, code: str, **limits: float) -> Path:
@@ -80,3 +83,14 @@ def test_an_abandoned_cell_is_killed_without_a_result(tmp_path: Path) -> None:
     assert not (cell / "result.json").exists()
     assert json.loads((cell / "clock.json").read_text())["attempts"] == 1
     wait_until(lambda: not alive(str(cell)), 5)
+
+
+def test_a_cell_that_cannot_be_written_ends_the_bench(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole, refused = make_cell(tmp_path / "whole", "pass"), make_cell(tmp_path / "refused", "pass")
+    (refused / ".lock").mkdir()
+    cells = run_cells([whole, refused], BenchConfig(base="tabletop", jobs=1), threads=1)
+    assert next(cells) == whole
+    with pytest.raises(StorageError, match=rf"^{refused}/.lock cannot be written: Is a directory"):
+        next(cells)
+    assert capfd.readouterr() == ("", "")
+    assert not (refused / "result.json").exists()

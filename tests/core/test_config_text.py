@@ -97,8 +97,8 @@ def test_any_text_is_what_was_typed_or_refused(text):
     try:
         config, args = through(text)
     except ConfigError as error:
-        # A reference to another key, and a value that was to be said.
-        assert "${" in text or text == "???" or text.strip()[0] in "[{", error
+        # A reference to another key, a value that was to be said, and the word for none, where there must be one.
+        assert "${" in text or text in ("???", "null") or text.strip()[0] in "[{", error
         return
     if "${" in text:
         return

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,8 @@ calls = types.ModuleType("gymnast_core.training.run")
 def train(config, *, resume):
     if config.seed == 130:
         raise KeyboardInterrupt
+    if config.seed == 13:
+        raise PermissionError(13, "Permission denied", str(Path.cwd() / "deep" / "x"))
     if config.seed == 28:
         raise OSError(28, "No space left on device", "/data/x")
     if config.seed == 2:
@@ -105,6 +108,12 @@ def test_a_full_disk_is_one_message_wherever_it_shows(outside):
     assert (done.returncode, done.stderr.strip()) == (
         2,
         "Error: /data/x cannot be written: No space left on device. Make room, or write elsewhere.",
+    )
+    done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=13")
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"Error: (.*)/deep/x cannot be used: Permission denied. Let this user write \1, or choose another folder.\n",
+        done.stderr,
     )
     # An error of the program's own stays one.
     done = outside.run("-c", FAKE_RUN, "train", *PARTS, "seed=2")

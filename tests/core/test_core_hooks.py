@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.errors import ConfigError, PluginError, StorageError
 from gymnast_core.plugins import events, hooks, hookspecs
 from gymnast_core.plugins.hooks import HookManager, hookimpl, tell
 
@@ -288,3 +288,13 @@ def test_an_event_knows_its_section() -> None:
     assert event.section("alarm", Loud) == Loud(5)
     assert event.section("other", Loud) == Loud()
     assert events.StepDone(SimpleNamespace(), Path()).section("alarm", Loud) == Loud()
+
+
+def test_a_run_that_cannot_be_written_down_ends() -> None:
+    def fails(event: Any) -> None:
+        raise StorageError("metrics.csv cannot be written")
+
+    manager = managing(recorder=module(gymnast_metrics=fails), other=module(gymnast_metrics=lambda event: 1))
+    with pytest.raises(StorageError, match=r"metrics\.csv"):
+        tell("gymnast_metrics", EVENT, manager=manager)
+    assert not manager.broken

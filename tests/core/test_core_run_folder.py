@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError, StorageError
 from gymnast_core.runs import atomic, folder
-from gymnast_core.runs.atomic import atomic_directory, remove_leftovers, storing, write_json, write_text
+from gymnast_core.runs.atomic import append, atomic_directory, remove_leftovers, storing, write_json, write_text
 from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
 
@@ -199,6 +199,65 @@ def test_a_write_that_fails_is_one_error_with_the_room_that_is_left(tmp_path: Pa
         raise ValueError("something else")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_what_may_not_be_written_is_named_with_what_to_do(tmp_path: Path, number: int) -> None:
+    policy = tmp_path / "run" / "policy"
+
+    def said(*names: str) -> str:
+        with pytest.raises(StorageError) as caught, storing(policy):
+            raise OSError(number, os.strerror(number), *names)
+        return str(caught.value).removeprefix(f"{policy} cannot be written")
+
+    why, ask = f": {os.strerror(number)}. ", "Let this user write {}, or choose another folder."
+    # The nearest folder that there is.
+    assert said() == why + ask.format(tmp_path)
+    policy.mkdir(parents=True)
+    assert said(str(policy / "config.json")) == f" ({policy}/config.json)" + why + ask.format(policy)
+    # A temporary name beside it tells nobody anything, nor does what a file was called before.
+    assert said(str(policy.parent / ".policy.1.tmp")) == why + ask.format(policy.parent)
+    moved = said(str(policy / "a.tmp"), None, str(policy / "a"))  # type: ignore[arg-type]
+    assert moved == f" ({policy}/a)" + why + ask.format(policy)
+    (policy / "rows.csv").write_text("")
+    assert said(str(policy / "rows.csv")).endswith(ask.format(policy / "rows.csv"))
+
+
+def test_rows_are_added_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "deep" / "rows.csv"
+    append(rows, b"1\n")
+    append(rows, b"2\n")
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match=r"rows.csv cannot be written: No space left on device. \d+ MB are free"):
+            append(rows, b"half a r")
+    append(rows, b"3\n")
+    assert rows.read_text() == "1\n2\n3\n"
+
+
+APPEND = """
+import sys
+from pathlib import Path
+from gymnast_core.errors import StorageError
+from gymnast_core.runs.atomic import append
+rows = Path(sys.argv[1]) / "rows"
+append(rows, b"1" * 40_000)
+try:
+    append(rows, b"2" * 40_000)
+except StorageError as error:
+    print(error)
+print(rows.stat().st_size)
+"""
+
+
+def test_rows_for_which_a_disk_has_half_the_room(tmp_path: Path) -> None:
+    refused, size = on_a_disk_of_its_own(tmp_path, "size=60k", APPEND).splitlines()
+    assert "rows cannot be written: No space left" in refused
+    assert size == "40000"
+
+
 def test_a_place_that_is_no_folder_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written: "):
@@ -267,7 +326,7 @@ def test_a_folder_that_is_read_only(tmp_path: Path, how: str) -> None:
         "except ConfigError", "except StorageError"
     )
     said = on_a_disk_of_its_own(tmp_path, "ro", script, how, "end")
-    assert "disk cannot be written: Read-only file system." in said
+    assert "disk cannot be written (disk/.lock): Read-only file system. Let this user write " in said
 
 
 def test_folders_and_files_are_whole_or_as_before(tmp_path: Path) -> None:

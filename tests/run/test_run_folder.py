@@ -171,12 +171,6 @@ def test_what_a_kill_left_of_a_snapshot_is_removed(gymnast: CommandLine, models:
     assert not list(Path("run").rglob(".step-*"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written_is_one_error(gymnast: CommandLine, models: Models) -> None:
-    Path("locked").mkdir(mode=0o500)
-    assert "cannot be written" in gymnast.error("train", *arguments(models, "output=locked/run"))
-
-
 def test_a_disk_that_is_full_is_one_error(models: Models, tmp_path: Path) -> None:
     script = tmp_path / "small_disk.py"
     script.write_text(

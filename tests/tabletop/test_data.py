@@ -1,6 +1,8 @@
 """Recording, tasks and episodes."""
 
+import errno
 import json
+import os
 import pickle
 
 import gymnasium
@@ -9,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import ConfigError, DataError, StorageError
 from gymnast_core.plugins.registry import registries
 from gymnast_tabletop.datasets import TabletopEpisodes, TabletopTasks
 from gymnast_tabletop.geometry import image_points
@@ -67,6 +69,17 @@ def test_play_touches_blocks_and_recorded_actions_reproduce_it(play):
         for action in actions[i]:
             table.step(action)
         np.testing.assert_array_equal(table.render(), frames[i, -1])
+
+
+def test_a_disk_that_has_no_room_for_a_recording_is_one_error(tmp_path, monkeypatch):
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Before the first episode: memory that is mapped onto a full disk ends a process without a word.
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="play cannot be written: No space left on device"):
+        record(Recording(episodes=2, actions=4, image_size=16), tmp_path / "play")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_refuses_to_overwrite_and_leaves_nothing_behind(tmp_path):
