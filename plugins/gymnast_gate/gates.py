@@ -139,7 +139,7 @@ def frames_gate(found: Found) -> Gate:
         criteria.append(wanted(f"changed pixels above copying, frame {frame}", gain, asked.changed_gain))
     if seen.knows("shuffled"):
         gain = seen.gain("changed", "shuffled", late)
-        criteria.append(wanted(f"changed pixels above other actions', frame {late}", gain, 0.0))
+        criteria.append(wanted(f"changed pixels above other actions', frame {late}", gain, asked.actions_gain))
     return Gate(
         "frames", title, question, worst([one.verdict for one in criteria]), criteria,
         details={"frames": seen.frames, "episodes": len(errors), "curves": _curves(seen)},

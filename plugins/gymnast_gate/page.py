@@ -106,7 +106,7 @@ def _strips(folder: Path, rows: Sequence[Row]) -> dict[str, list[Strip]]:
             if not file.exists() or file.stat().st_size > left or len(found[kind]) == 6:
                 continue
             left -= file.stat().st_size
-            uri = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+            uri = f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
             found[kind].append(Strip(row, kind, uri))
     return found
 

@@ -17,9 +17,8 @@ def draw_strip(folder: Path, kind: str, index: int, rows: Sequence[tuple[str, Te
     """Write a strip of captioned rows of frames (T, V, H, W, C); its place within the folder."""
     from gymnast_pages.video import strip
 
-    name = f"strips/{kind.replace(' ', '-')}-{index:06d}.png"
+    name = f"strips/{kind.replace(' ', '-')}-{index:06d}.jpg"
     picture = strip([side_by_side(frames) for _, frames in rows], [caption for caption, _ in rows], min_pixels=96)
     with replacing(folder / name) as temporary:
-        # Few colours lose nothing that can be seen at this size.
-        picture.quantize(128).save(temporary, format="PNG", optimize=True)
+        picture.save(temporary, format="JPEG", quality=85)
     return name

@@ -66,7 +66,7 @@ def criterion(
     if n >= enough:
         return Criterion(name, value, interval, verdict=PASS if margin >= 0 else FAIL, by_estimate=True, **given)
     reach = margin - low if margin >= 0 else high - margin
-    needed = enough if margin == 0 else min(enough, math.ceil(n * (reach / margin) ** 2))
+    needed = enough if margin == 0 else min(enough, math.ceil(n * (reach / margin) ** 2 - 1e-6))
     return Criterion(name, value, interval, verdict=UNCLEAR, needed=max(needed, n + 1), **given)
 
 

@@ -92,8 +92,10 @@ class Watch:
             return wanted
         (iteration, rollouts, rewards), self._kept = self._kept, None
         audit = self._audit(event, iteration, rollouts, rewards)
-        if audit is None:
-            return wanted
+        if not audit.seen:
+            # Nothing is known, which neither condemns the judge nor passes for a good one.
+            unknown = float(audit.unknown)
+            return Steering({options.by: options.leave_out}, metrics={"gate_rollouts": 0.0, "gate_unknown": unknown})
         leads = event.parts.processes.leads
         self._file.append(audit, write=leads)
         assert event.parts.policy is not None
@@ -128,8 +130,8 @@ class Watch:
 
     def _audit(
         self, event: SteeringWanted, iteration: int, rollouts: Sequence[Rollout], rewards: Sequence[Reward]
-    ) -> Audit | None:
-        """One audit by all processes; None if nothing is known of any rollout."""
+    ) -> Audit:
+        """One audit by all processes."""
         began, processes = time.monotonic(), event.parts.processes
         labels = sorted({label for theirs in processes.gather([r.group for r in rollouts]) for label in theirs})
         count = self._options.rollouts if self._file.rows else self._options.first_rollouts
@@ -148,8 +150,6 @@ class Watch:
                 "Audit in iteration %d: nobody knows what is true of %d of %d rollouts. First error: %s",
                 iteration, len(every) - len(seen), len(every), errors[0],
             )  # fmt: skip
-        if not seen:
-            return None
         name = self._options.auditor.name if self._options.auditor else event.config.evaluation.world.name
         cost = sum(one.cost_usd for one in every)
         return Audit(iteration, seen, len(every) - len(seen), seconds, cost, name)
@@ -231,7 +231,7 @@ def _chosen(labels: Sequence[int], count: int) -> dict[int, int]:
 def _numbers(audit: Audit, left_out: int) -> dict[str, float]:
     """What is logged of an audit."""
     numbers = {
-        "gate_rollouts": float(len(audit.seen) + audit.unknown), "gate_unknown": float(audit.unknown),
+        "gate_rollouts": float(len(audit.seen)), "gate_unknown": float(audit.unknown),
         "gate_seconds": audit.seconds, "gate_cost_usd": audit.cost_usd, "gate_judged_success": audit.judged,
         "gate_true_success": audit.true, "gate_left_out": float(left_out),
     }  # fmt: skip
