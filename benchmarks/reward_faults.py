@@ -22,12 +22,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gymnast_core.types import Rollout, Task, one_camera
+from gymnast_core.types import Reward, Rollout, Task, one_camera
 from gymnast_vlm_reward.anthropic_judges import Claude
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.frames import FramesConfig
@@ -84,6 +85,14 @@ def tally(values: list[float | None], truth: tuple[float, ...]) -> dict[str, int
     }
 
 
+def answered(judge: Any, rollouts: Sequence[Rollout]) -> tuple[list[Reward], int]:
+    """The rewards, and whether they never came."""
+    try:
+        return judge.submit(rollouts).result(timeout=HANGS_S), 0
+    except TimeoutError:
+        return [], 1
+
+
 def paid_twice(server: LoopbackServer, votes: int) -> int:
     return server.excess(votes)
 
@@ -94,9 +103,9 @@ def measure(name: str, count: int) -> tuple[dict[str, Any], Counter[str]]:
     with server_for(1) as server, tempfile.TemporaryDirectory() as folder:
         judge = build(name, server.url, folder)
         began = time.monotonic()
-        rewards = judge.submit(rollouts).result(timeout=HANGS_S)
+        rewards, hung = answered(judge, rollouts)
         seconds, requests = time.monotonic() - began, len(server.log)
-        again = judge.score(rollouts)
+        again = rewards if hung else judge.score(rollouts)
         spending = judge.spending()
         row = {
             "what": name,
@@ -105,7 +114,7 @@ def measure(name: str, count: int) -> tuple[dict[str, Any], Counter[str]]:
             "faulty": sum(served.fault is not None for served in server.log),
             **tally([reward.value for reward in rewards], truth),
             "paid twice": paid_twice(server, judge.engine.votes),
-            "hung": 0,
+            "hung": hung,
             "delivered by server, USD": round(server.billed_usd(judge.engine.price), 6),
             "settled in ledger, USD": round(spending.settled_usd, 6),
             "in doubt, USD": round(spending.doubtful_usd, 6),
@@ -191,7 +200,7 @@ def measure_cancelled(count: int) -> tuple[dict[str, Any], Counter[str]]:
     would be what the cache holds beyond the votes and the replacements of unreadable answers.
     """
     rollouts, truth = zip(*map(make_rollout, range(count)), strict=True)
-    draw, hung = random.Random(3), 0
+    draw = random.Random(3)
     with server_for(3) as server, tempfile.TemporaryDirectory() as folder:
         judge = build("gpt-4o", server.url, folder)
         began = time.monotonic()
@@ -199,7 +208,7 @@ def measure_cancelled(count: int) -> tuple[dict[str, Any], Counter[str]]:
             future = judge.submit([rollout for rollout in rollouts[first : first + 10] for _ in range(8)])
             time.sleep(draw.uniform(0.0, 0.2))
             future.cancel()
-        rewards = judge.submit(rollouts * 2).result(timeout=HANGS_S)
+        rewards, hung = answered(judge, rollouts * 2)
         spending = judge.spending()
         row = {
             "what": "gpt-4o, twins cancelled at random",

@@ -7,7 +7,6 @@ all come to the same conclusions.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from gymnast_core.plugins.compose import check_needs, load_tasks
 from gymnast_core.plugins.events import RunEvent, Steering, SteeringWanted
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Alone
-from gymnast_core.runs.atomic import storing
+from gymnast_core.runs.atomic import remove, storing
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
 from gymnast_core.training.tasks import family_of
 from gymnast_core.types import Reward, Rollout
@@ -72,7 +71,7 @@ class Watch:
         if event.parts.processes.leads:
             for path in (self._folder / "best").glob("step-*"):
                 if int(path.name.removeprefix("step-")) > event.step:
-                    shutil.rmtree(path)
+                    remove(path)
 
     def keep(self, iteration: int, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
         """Keep the first draw of an iteration (from 1) that is to be audited."""
