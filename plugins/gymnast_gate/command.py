@@ -32,7 +32,7 @@ from gymnast_gate.measuring import Measurement
 from gymnast_gate.options import Config
 from gymnast_gate.pixels import Sums
 from gymnast_gate.rows import Batches, Row
-from gymnast_gate.truth import Environment, check_truth, expect_success, truth_of
+from gymnast_gate.truth import Auditor, Environment, check_truth, expect_success, truth_of
 from gymnast_gate.verdicts import FAIL, PASS
 
 FIXED = (
@@ -133,6 +133,8 @@ class _Run:
             if environment is None and self.parts.tasks[0].start is not None:
                 environment = Environment(self.config, self.parts)
                 closing.append(environment)
+            if Batches(self.folder).read(0) is None:
+                self._preflight(truth)
             measurement = Measurement(self.config, self.options, self.parts, truth, environment, self.folder)
             rows = self._rows(measurement)
             recorded = self._recorded(measurement) if environment is None else []
@@ -142,6 +144,12 @@ class _Run:
         return Found(
             rows, self.config, self.options, truth.name, truth.replays, environment is not None, recorded
         )  # fmt: skip
+
+    def _preflight(self, truth: Environment | Auditor) -> None:
+        """Judges that cost say so, or refuse, before they are asked anything."""
+        assert self.parts.reward_model is not None
+        for judge in (self.parts.reward_model, truth):
+            judge.preflight(self.config.gate.most_rollouts, 1 + self.config.loop.horizon)
 
     def _rows(self, measurement: Measurement) -> list[Row]:
         """First every gate's rollouts, then those that groups lack for the judge's."""

@@ -21,7 +21,7 @@ from gymnast_gate.pixels import Sums, errors_of
 from gymnast_gate.playback import OwnNoise, play_back
 from gymnast_gate.rows import Row
 from gymnast_gate.strips import draw_strip
-from gymnast_gate.truth import Auditor, Environment, Truth, error_of, succeeded
+from gymnast_gate.truth import Auditor, Environment, Truth, succeeded
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Measurement:
             )  # fmt: skip
 
         imagined = acting("world model", world)
-        rewards = judge(reward_model, imagined, reward_model.submit(imagined), loop.rescore)
+        rewards = judge(reward_model, imagined, again=loop.rescore)
         truths = self._truth.of(imagined, policy)
         real: list[Truth] = []
         open_loop: list[Rollout] = []
@@ -138,7 +138,7 @@ class Measurement:
 
     def _pixels(self, i: int, found: Measured) -> dict[str, list[float]] | None:
         real = found.real[i].real if found.real else None
-        if real is None or not found.open_loop or error_of(real) or error_of(found.open_loop[i]):
+        if real is None or not found.open_loop or real.error or found.open_loop[i].error:
             return None
         shuffled = found.shuffled[i].frames_TVHWC if found.shuffled else None
         model = found.open_loop[i].frames_TVHWC

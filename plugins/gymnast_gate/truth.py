@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -67,6 +66,10 @@ class Environment:
             for rollout, reward in zip(real, rewards, strict=True)
         ]
 
+    def preflight(self, rollouts: int, frames: int) -> None:
+        """Raises `ConfigError` if so many rollouts of so many frames cannot be paid for."""
+        self.judge.preflight(rollouts, frames)
+
     def close(self) -> None:
         self.world.close()
         self.judge.close()
@@ -89,6 +92,10 @@ class Auditor:
     def of(self, rollouts: Sequence[Rollout], policy: Policy) -> list[Truth]:
         rewards = judge(self.judge, rollouts) if rollouts else []
         return [Truth(succeeded(reward), None, reward.error, reward.cost_usd) for reward in rewards]
+
+    def preflight(self, rollouts: int, frames: int) -> None:
+        """Raises `ConfigError` if so many rollouts of so many frames cannot be paid for."""
+        self.judge.preflight(rollouts, frames)
 
     def close(self) -> None:
         self.judge.close()
@@ -119,8 +126,3 @@ def expect_success(kind: str, key: str, name: str) -> None:
 def succeeded(reward: Reward) -> bool | None:
     """Whether a judgement is a success; None if there is none."""
     return None if reward.value is None else reward.value > SUCCESS
-
-
-def error_of(rollout: Any) -> str | None:
-    """Why a world lost a rollout; None if it did not."""
-    return getattr(rollout, "error", None)
