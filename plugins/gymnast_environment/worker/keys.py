@@ -49,6 +49,8 @@ def array(value: Any) -> Any:
 
 def number(value: Any) -> float | None:
     """A number out of whatever holds exactly one: a bool, an array or tensor of one element; else None."""
+    if isinstance(value, (bool, int, float)):
+        return float(value)
     try:
         found = np.asarray(array(value), dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):

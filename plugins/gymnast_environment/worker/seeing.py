@@ -142,7 +142,7 @@ class Eye:
     def _outcome(self, info: Mapping[str, Any], before: float | None) -> float | None:
         found = find(info, self.view["success_key"])
         value = None if found is MISSING else number(found)
-        if value is None or np.isnan(value):
+        if value is None or value != value:  # not a number
             return before
         value = min(max(value, 0.0), 1.0)
         return value if before is None or self.view["success"] == "end" else max(value, before)
