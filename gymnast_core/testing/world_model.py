@@ -56,6 +56,7 @@ def check_world_model(
     world.attach(Parts(world_model=world, tasks=tasks))
     first = _check_randomness(trial)
     _check_neighbours(trial, first)
+    _check_noise_apart(trial)
     _check_starts(trial)
     _check_state(trial, first)
     if type(world).training_loss is not Trainable.training_loss:
@@ -233,6 +234,28 @@ def _check_neighbours(trial: _Trial, first: _Seen) -> None:
         alone = trial.run(tasks[:1], actions_BLA[:1])
         contract.expect(alone.resembles(first.rows(slice(1))), "reset", wanted, "other frames alone")
         contract.verified.append("the order of the batch does not matter")
+
+
+def _check_noise_apart(trial: _Trial) -> None:
+    """Of a world that draws its noise row by row: an episode is in any batch what it is alone."""
+    contract, world, count = trial.contract, trial.world, len(trial.tasks)
+    if type(world).reset_apart is WorldModel.reset_apart:
+        return
+
+    def run(rows: list[int]) -> _Seen:
+        tasks = [trial.tasks[row] for row in rows]
+        with contract.working("reset_apart", "a state of episodes with noise of their own", DataError):
+            state = world.reset_apart(tasks, generators=[seeded(20 + row) for row in rows])
+        return trial.run(tasks, trial.actions_BLA[rows], state=state)
+
+    every = list(range(count))
+    first = run(every)
+    wanted = "the frames that an episode has alone, from its own generator"
+    contract.expect(run(every[::-1]).rows(every[::-1]).resembles(first), "reset_apart", wanted, "others in reverse")
+    for row in every:
+        alone = run([row])
+        contract.expect(alone.resembles(first.rows([row])), "reset_apart", wanted, f"others beside {count - 1} more")
+    contract.verified.append("episodes with noise of their own are what they are alone")
 
 
 def _check_starts(trial: _Trial) -> None:

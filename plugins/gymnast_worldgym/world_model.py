@@ -231,9 +231,8 @@ class WorldGym(WorldModel):
         has its own. Only the last window - 1 context frames are used.
         """
         self._check_tasks(tasks)
-        distinct, origin = _distinct(tasks)
-        if apart and isinstance(self.codec, AutoencoderCodec):
-            distinct, origin = list(tasks), list(range(len(tasks)))
+        alone = apart and isinstance(self.codec, AutoencoderCodec)
+        distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else _distinct(tasks)
         # What changed in the oldest frame is against the one before it.
         kept = self.architecture.window - 1 + int(self.architecture.changes)
         frames = torch.stack([task.view()[-kept:] for task in distinct]).to(self.device)

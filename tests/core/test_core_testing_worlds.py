@@ -115,6 +115,24 @@ def cleared(self: World, state: Any, actions_BLA: Tensor) -> Step:
     return found
 
 
+class Apart(World):
+    """Draws the noise of each episode from its own generator."""
+
+    def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> Any:
+        return [
+            state for task, own in zip(tasks, generators, strict=True) for state in self.reset([task], generator=own)
+        ]
+
+
+def first_for_all(self: World, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> Any:
+    return self.reset(tasks, generator=generators[0])
+
+
+def test_noise_of_their_own_is_checked_where_a_world_has_it() -> None:
+    line = "episodes with noise of their own are what they are alone"
+    assert line in testing.check_world_model(Apart()) and line not in testing.check_world_model(World())
+
+
 def without_readings(self: World, state: Any, actions_BLA: Tensor) -> Step:
     return Step(World.step(self, state, actions_BLA).frames_BLVHWC)
 
@@ -142,6 +160,7 @@ def without_readings(self: World, state: Any, actions_BLA: Tensor) -> Step:
             changed(state_dict=lambda self: {"world": self}),
             "state_dict: expected nested dicts .*cannot hold state.world",
         ),
+        (changed(reset_apart=first_for_all), "reset_apart: expected the frames that an episode has alone"),
         (changed(attach=lambda self, parts: parts.tasks[1]), "attach: expected to take the parts of a run"),
         (lambda: object(), "not a WorldModel"),
     ],
