@@ -99,6 +99,9 @@ class Diffusion(NoiseProcess):
 
     def __init__(self, prediction: str, stabilization_level: int, clip: float | None = None) -> None:
         self.predicts_x0 = prediction in {"x0", "change"}
+        # A frame that is shown nearly clean is weighed four times, lest it be lost as context. Predicted changes have
+        # the frame before to go by: there it would only teach to copy what is shown, which imagining never asks for.
+        self.least_share = 0.25 if prediction == "x0" else 1.0
         self.stabilization_level = stabilization_level
         self.clip = clip
         self._alpha_bar = alphas_cumprod()
@@ -123,7 +126,7 @@ class Diffusion(NoiseProcess):
     def squared_error(self, output: Tensor, clean: Tensor, time_BT: Tensor, noise: Tensor) -> Tensor:
         a = self._at(time_BT, clean)
         if self.predicts_x0:
-            return (output - clean).square() / (1 - a).clamp(min=0.25)
+            return (output - clean).square() / (1 - a).clamp(min=self.least_share)
         return (output - (a.sqrt() * noise - (1 - a).sqrt() * clean)).square()
 
     def context_input(self, clean: Tensor) -> tuple[Tensor, Tensor]:
