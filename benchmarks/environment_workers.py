@@ -148,7 +148,8 @@ def page(results: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any], slowest: float) -> list[str]:
     rate = row["episodes_per_second"]
     return [
-        str(row["workers"]), str(row["max_environments"]), f"{row['episodes']} x {row['steps']} steps", str(row["lost"]),
+        str(row["workers"]), str(row["max_environments"]), f"{row['episodes']} x {row['steps']} steps",
+        str(row["lost"]),
         f"{row['make_seconds']} s", str(rate), f"{rate / slowest:.2f}", str(row["steps_per_second"]),
         f"{row['peak_mb']} MB", f"{row['workers_peak_mb']} MB",
     ]  # fmt: skip
