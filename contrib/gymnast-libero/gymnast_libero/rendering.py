@@ -42,21 +42,29 @@ class Cameras:
         return self._renderer.render()
 
     def close(self) -> None:
-        self._renderer.close()
+        if hasattr(self._renderer, "close"):  # MuJoCo 2's closes itself as garbage
+            self._renderer.close()
 
 
 def shrink_textures(model: Any, side: int) -> None:
     """Average the plane textures of a model that are larger than `side` down to it, by whole factors, in place."""
     import mujoco
 
-    plane = int(mujoco.mjtTexture.mjTEXTURE_2D)
+    plane, stored = int(mujoco.mjtTexture.mjTEXTURE_2D), texture_pixels(model)
     for i in range(model.ntex):
-        height, width, channels = (int(x[i]) for x in (model.tex_height, model.tex_width, model.tex_nchannel))
+        height, width = int(model.tex_height[i]), int(model.tex_width[i])
+        channels = int(model.tex_nchannel[i]) if hasattr(model, "tex_nchannel") else 3
         factor = -(-max(height, width) // side)
         if int(model.tex_type[i]) != plane or factor < 2 or height % factor or width % factor:
             continue
         start, length = int(model.tex_adr[i]), height * width * channels
-        pixels = model.tex_data[start : start + length].reshape(height // factor, factor, width // factor, factor, -1)
+        pixels = stored[start : start + length].reshape(height // factor, factor, width // factor, factor, -1)
         small = pixels.mean((1, 3), dtype=np.float32).round().astype(np.uint8).reshape(-1)
-        model.tex_data[start : start + len(small)] = small
+        stored[start : start + len(small)] = small
         model.tex_height[i], model.tex_width[i] = height // factor, width // factor
+
+
+def texture_pixels(model: Any) -> np.ndarray:
+    """All textures of a model, one after the other; MuJoCo 2 calls them otherwise."""
+    pixels = model.tex_data if hasattr(model, "tex_data") else model.tex_rgb
+    return pixels.reshape(-1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gymnast_libero.conventions import WAIT, axis_angle
 from gymnast_libero.memory import forget_description, forget_pixels, forget_sources, trim
-from gymnast_libero.rendering import Cameras
+from gymnast_libero.rendering import Cameras, texture_pixels
 from gymnast_libero.suites import LiberoTask, import_libero
 
 CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
@@ -35,7 +35,7 @@ class Simulation:
         forget_description()
         self._model = self._environment.sim.model._model
         self._cameras = Cameras(self._model, self._environment.sim.data._data, size, quality)
-        forget_pixels(self._model.tex_data)
+        forget_pixels(texture_pixels(self._model))
         trim()
         self._observe(size)
 
