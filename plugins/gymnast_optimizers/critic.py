@@ -14,6 +14,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, features: int, hidden: int, seed: int, *, normalises: bool = True) -> None:
         super().__init__()
+        self.features = features
         # Layers draw their first weights from the global generator; forking leaves it as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

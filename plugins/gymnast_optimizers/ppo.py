@@ -177,7 +177,12 @@ class PPO(ClippedSurrogate):
         bootstrap = self.config.bootstrap
         asked = [with_the_end(judged.rollouts[row]) if bootstrap else judged.rollouts[row] for row in rows]
         features_BNF = rescore(policy, asked, self._parts).features_BNF
-        assert features_BNF is not None
+        if features_BNF is None or features_BNF.shape[-1] != self.critic.features:
+            width = "no" if features_BNF is None else features_BNF.shape[-1]
+            raise ConfigError(
+                f"optimizer.args.features is {self.critic.features}, and the policy shows {width} features. Leave it "
+                "out: the width is found by itself."
+            )
         found = self.critic(features_BNF.to(self.critic.device)).cpu()
         values_BN[rows] = found[:, :decisions]
         if bootstrap:

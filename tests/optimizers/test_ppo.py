@@ -223,6 +223,11 @@ def test_a_policy_that_shows_nothing_is_refused() -> None:
         optimizer.extra_modules(policy)
 
 
+def test_a_wrong_width_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"features is 3, and the policy shows 16"):
+        trained(PPO.Config(features=3)).advantages(episodes([Reward(1.0)]))
+
+
 def test_the_critic_has_a_learning_rate_of_its_own() -> None:
     optimizer = trained(PPO.Config(learning_rate=1e-4, critic_learning_rate=1e-2, weight_decay=0.1))
     policy = StandInPolicy()
