@@ -104,6 +104,9 @@ class MetaWorld(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._simulation.seed(scene_seed)
         mujoco.mj_resetData(self._simulation.model, self._simulation.data)
         self._state, _ = self._simulation.reset()
+        # Meta-World puts windows, drawers and others in their place last, and the simulator knows of it only after its
+        # next step: without this, the first picture shows them where they are not.
+        mujoco.mj_forward(self._simulation.model, self._simulation.data)
         self._steps, self._success, self._success_any = 0, False, False
         words = INSTRUCTIONS[self.task]
         wording = self._wording if self._wording is not None else scene_seed % len(words)
