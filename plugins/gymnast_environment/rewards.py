@@ -38,7 +38,7 @@ class EnvironmentReward(RewardModel):
         """Where environments live; null: with those of the run's world model `gymnasium`, if it has one."""
         check_first_frame: bool = True
         """Report an error when the environment does not start where the rollout did."""
-        first_frame_tolerance: Fraction = 0.001
+        first_frame_tolerance: Fraction = 0.0002
         """As of the world model `gymnasium`."""
         check_resets: bool = True
         """As of the world model `gymnasium`."""

@@ -55,9 +55,9 @@ class GymnasiumWorld(WorldModel):
         """Where environments live: interpreter, processes, timeouts."""
         check_first_frame: bool = True
         """Refuse tasks whose last context frame and readings are not what their environment shows after `reset`."""
-        first_frame_tolerance: Fraction = 0.001
+        first_frame_tolerance: Fraction = 0.0002
         """Share of a camera's pixels that may differ there by more than 16 levels of 255, and 40 % of the contrast
-        around them. The default is four pixels of 64 x 64: less than any object, more than two renderers differ."""
+        around them. The default is less than a pixel of 64 x 64: things seen from afar have two or three."""
         check_resets: bool = True
         """Reset each environment a few times when it is first used, and refuse it if the same seed does not show the
         same observation, or if other seeds do."""
