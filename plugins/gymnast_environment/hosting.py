@@ -54,8 +54,10 @@ def cores() -> int:
 
 
 def worker_variables(hosting: Hosting, ours: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables of a worker: ours without secrets, one thread each unless somebody said otherwise, which
-    goes for software rendering, too (Mesa's LP_NUM_THREADS: 0 is the thread that asks for a picture)."""
+    """The environment variables of a worker: ours without secrets, one thread each unless somebody said otherwise.
+
+    Software rendering has one, too (Mesa's LP_NUM_THREADS; 0 is the thread that asks for a picture).
+    """
     kept = {name: value for name, value in ours.items() if not SECRET.search(name)}
     if hosting.python is not None:
         kept = {name: value for name, value in kept.items() if name not in OURS}
