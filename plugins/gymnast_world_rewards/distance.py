@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError
@@ -18,7 +19,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """float32 pictures (M, 3, H, W) in [0, 1], twice -> (M,) distances, 0 for equal pictures."""
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales of MS-SSIM, the finest first (Wang, Simoncelli, Bovik 2003, section 3.2)."""
-_KERNEL = 11
+_KERNEL, _SIGMA = 11, 1.5
+_K1, _K2 = 0.01**2, 0.03**2
+"""Of SSIM, for pictures in [0, 1]."""
 
 
 def absolute_error(first_TVHWC: Tensor, second_TVHWC: Tensor) -> Tensor:
@@ -46,21 +49,42 @@ def find_distance(name: str, weights: str | None) -> Distance | None:
 
 
 def multiscale_dissimilarity(first_MCHW: Tensor, second_MCHW: Tensor) -> Tensor:
-    """1 - MS-SSIM, over as many of its five scales as the pictures are large enough for."""
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
-
+    """1 - MS-SSIM (Wang, Simoncelli, Bovik 2003, eq. 7), over as many of its five scales as the pictures are large
+    enough for, each picture's channels averaged at each scale."""
     # In float32, the variances of even areas are rounding errors alone.
-    found = similarity(
-        first_MCHW.double(),
-        second_MCHW.double(),
-        kernel_size=_KERNEL,
-        data_range=1.0,
-        betas=scales(min(first_MCHW.shape[2:])),
-        reduction="none",
-        normalize="relu",
-    )
-    # Of one pair, it is a single number.
-    return (1.0 - found.reshape(len(first_MCHW))).float()
+    first, second = first_MCHW.double(), second_MCHW.double()
+    weights = scales(min(first.shape[2:]))
+    product_M = torch.ones(len(first), dtype=torch.float64, device=first.device)
+    for place, weight in enumerate(weights):
+        structure_M, whole_M = _similarities(first, second)
+        seen_M = whole_M if place == len(weights) - 1 else structure_M
+        product_M = product_M * seen_M.clamp(min=0) ** weight
+        first, second = F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)
+    return (1.0 - product_M).float()
+
+
+def _similarities(first_MCHW: Tensor, second_MCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrast and structure, and with them luminance (SSIM, eq. 1-3), each averaged over places and channels, (M,)."""
+    means = _blurred(torch.stack([first_MCHW, second_MCHW]))
+    mean_x, mean_y = means.unbind()
+    squares = torch.stack([first_MCHW.square(), second_MCHW.square(), first_MCHW * second_MCHW])
+    square_x, square_y, product = _blurred(squares).unbind()
+    variances = (square_x - mean_x.square()) + (square_y - mean_y.square())
+    structure = (2 * (product - mean_x * mean_y) + _K2) / (variances + _K2)
+    luminance = (2 * mean_x * mean_y + _K1) / (mean_x.square() + mean_y.square() + _K1)
+    return structure.mean((1, 2, 3)), (luminance * structure).mean((1, 2, 3))
+
+
+def _blurred(values: Tensor) -> Tensor:
+    """Gaussian-weighted means of windows that lie in the picture, (…, H, W) -> (…, H - 10, W - 10)."""
+    offsets = torch.arange(_KERNEL, dtype=values.dtype, device=values.device) - _KERNEL // 2
+    window = torch.exp(-0.5 * (offsets / _SIGMA).square())
+    window = window / window.sum()
+    # One direction after the other: sums of shifted pictures, which is faster than a convolution of few channels.
+    for dim in (-1, -2):
+        length = values.shape[dim] - _KERNEL + 1
+        values = sum(weight * values.narrow(dim, place, length) for place, weight in enumerate(window))  # type: ignore[assignment]
+    return values
 
 
 def scales(side: int) -> tuple[float, ...]:

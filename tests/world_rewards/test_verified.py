@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_world_rewards.distance import absolute_error, multiscale_dissimilarity, scales
@@ -81,6 +83,34 @@ def test_equal_pictures_are_not_different_and_contrasts_are() -> None:
     # One at a time is as all at once.
     alone = torch.cat([multiscale_dissimilarity(pictures[i, None], noisy[i, None]) for i in range(3)])
     torch.testing.assert_close(alone, near)
+
+
+def reference_similarity(one: np.ndarray, other: np.ndarray, weights: tuple[float, ...]) -> float:
+    """MS-SSIM of (C, H, W) by the definition, with scipy's Gaussian filter and windows that lie in the picture."""
+
+    def blurred(values: np.ndarray) -> np.ndarray:
+        return gaussian_filter(values, 1.5, truncate=3.5, axes=(1, 2))[:, 5:-5, 5:-5]
+
+    product = 1.0
+    for place, weight in enumerate(weights):
+        x, y = blurred(one), blurred(other)
+        spread = blurred(one**2) - x**2 + blurred(other**2) - y**2
+        structure = (2 * (blurred(one * other) - x * y) + 0.03**2) / (spread + 0.03**2)
+        luminance = (2 * x * y + 0.01**2) / (x**2 + y**2 + 0.01**2)
+        seen = luminance * structure if place == len(weights) - 1 else structure
+        product *= max(seen.mean(), 0.0) ** weight
+        one, other = (image.reshape(3, one.shape[1] // 2, 2, -1, 2).mean((2, 4)) for image in (one, other))
+    return product
+
+
+@pytest.mark.parametrize("side", [16, 32, 192])
+def test_it_is_structural_similarity(side: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    one = torch.rand(2, 3, side, side, generator=generator)
+    other = (one + 0.3 * torch.randn(one.shape, generator=generator)).clamp(0, 1)
+    pairs = zip(one.double().numpy(), other.double().numpy(), strict=True)
+    wanted = [1 - reference_similarity(first, second, scales(side)) for first, second in pairs]
+    assert multiscale_dissimilarity(one, other).tolist() == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize(("side", "count"), [(11, 1), (20, 1), (21, 2), (32, 2), (41, 3), (161, 5), (512, 5)])
