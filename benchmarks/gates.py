@@ -1,6 +1,6 @@
 """Gates on and off, with a judge that can be exploited: what becomes of the policy in the simulator.
 
-    python benchmarks/gates.py [--seeds 1] [--iterations 6] [--episodes 128] [--output runs/gates-benchmark]
+    python benchmarks/gates.py [--seeds 1] [--iterations 8] [--episodes 128] [--output runs/gates-benchmark]
 
 The judge is the tabletop's success classifier, which also says yes when the arm ends far from where it began (more than
 `--distance` metres), whatever became of the blocks. The supervised policy seldom goes that far, so that the judge is
@@ -71,7 +71,7 @@ def config_of(arguments: argparse.Namespace, arm: str, seed: int) -> RunConfig:
     """The training of an arm. Evaluation tasks of different seeds do not overlap."""
     config = preset(
         f"loop.iterations={arguments.iterations}", f"loop.tasks_per_iteration={arguments.tasks}",
-        f"optimizer.args.learning_rate={arguments.learning_rate}", "optimizer.args.warmup_updates=1", "optimizer.args.epochs=2", "optimizer.args.minibatch_size=48",
+        f"optimizer.args.learning_rate={arguments.learning_rate}", "optimizer.args.warmup_updates=2",
         "evaluation.temperature=1.0", "evaluation.videos=0", "check_saved=false", f"seed={seed}",
         f"evaluation.tasks.args.first={200_000 + seed * arguments.episodes}",
         f"evaluation.tasks.args.count={arguments.episodes}", f"tasks.args.first={seed * 4096}",
@@ -165,11 +165,11 @@ def table(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--iterations", type=int, default=6)
-    parser.add_argument("--tasks", type=int, default=12, help="task draws an iteration")
+    parser.add_argument("--iterations", type=int, default=8)
+    parser.add_argument("--tasks", type=int, default=24, help="task draws an iteration")
     parser.add_argument("--episodes", type=int, default=128)
     parser.add_argument("--rollouts", type=int, default=48, help="replayed rollouts an audit")
-    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--distance", type=float, default=0.24)
     parser.add_argument("--output", type=Path, default=Path("runs/gates-benchmark"))
     arguments = parser.parse_args()

@@ -123,17 +123,17 @@ def conclude(audits: Sequence[Audit], options: Config, left_out: Sequence[str]) 
     """
     wanted, alarm = options.precision, 1.0 / options.significance
     names = sorted({one.group for audit in audits for one in audit.seen} - set(left_out))
-    dropped = [name for name in names if evidence(_wrong(audits, [name]), 1.0 - wanted) >= alarm]
+    dropped = [name for name in names if evidence(_wrong(audits, [name], wanted), 1.0 - wanted) >= alarm]
     if not options.drop:
         dropped = []
     left = [name for name in names if name not in dropped]
-    if evidence(_wrong(audits, left), 1.0 - wanted) >= alarm:
-        said, right = _counts(audits, left)
+    if not left or evidence(_wrong(audits, left, wanted), 1.0 - wanted) >= alarm:
+        said, right = _counts(audits, left or names)
+        where = "and the tasks that are still drawn" if left else "in every group of tasks that is still drawn"
         return Conclusion(
             tuple(dropped),
             f"The judge is wrong too often: {right} of the {said} rollouts that it called a success are one, over all "
-            f"audits and the tasks that are still drawn; hooks.gate.precision={wanted:g} was wanted. Learning from it "
-            "teaches its mistakes.",
+            f"audits {where}; hooks.gate.precision={wanted:g} was wanted. Learning from it teaches its mistakes.",
         )
     return Conclusion(tuple(dropped), parted(audits, options))
 
@@ -167,14 +167,17 @@ def best_of(audits: Sequence[Audit]) -> Audit:
     return max(audits, key=lambda audit: (audit.surely, -audit.iteration))
 
 
-def _wrong(audits: Sequence[Audit], groups: Sequence[str]) -> list[list[float]]:
-    """For each audit, 1 for every judged success that is none, 0 for one that is: of each task draw its first rollout
-    alone, since those that share their start are not independent."""
-    found = []
-    for audit in audits:
-        firsts = {one.label: one for one in reversed(audit.seen)}
-        found.append([1.0 - one.true for one in firsts.values() if one.judged and one.group in groups])
-    return found
+def _wrong(audits: Sequence[Audit], groups: Sequence[str], precision: float) -> list[list[float]]:
+    """For each audit and task draw, the mean over its rollouts of 1 for a judged success that is none, 0 for one that
+    is, and what is allowed for a judged failure, which says nothing: the expectation exceeds 1 - precision just where
+    fewer than the share `precision` of all judged successes are true."""
+    allowed = 1.0 - precision
+    return [
+        _by_draw(
+            [(one.label, 1.0 - one.true if one.judged else allowed) for one in audit.seen if one.group in groups]
+        )
+        for audit in audits
+    ]  # fmt: skip
 
 
 def _lags(audit: Audit) -> list[float]:
@@ -188,7 +191,7 @@ def _failures(audit: Audit) -> list[float]:
 
 
 def _by_draw(values: Sequence[tuple[int, float]]) -> list[float]:
-    """The mean of each draw."""
+    """The mean of each draw: its rollouts are one case, since they share their start."""
     found: dict[int, list[float]] = {}
     for label, value in values:
         found.setdefault(label, []).append(value)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         RewardsScored,
         RunDone,
         RunEvent,
+        RunStarted,
         RunStopped,
         Steering,
         SteeringWanted,
@@ -31,6 +32,11 @@ def gymnast_callbacks(event: CallbacksWanted) -> None:
         from gymnast_gate.watch import check
 
         check(event.config, event.section("gate", Config))
+
+
+def gymnast_run_started(event: RunStarted) -> None:
+    """Forget what a run in this folder found before it was interrupted: it is read anew."""
+    _watches.pop(event.folder, None)
 
 
 def gymnast_rewards_scored(event: RewardsScored) -> None:

@@ -13,14 +13,16 @@ for neighbour in ("run", "training"):
 
 
 @pytest.fixture(autouse=True)
-def parts() -> None:
-    """The street, registered once in this process; nobody has been asked yet."""
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The street, registered for one test; nobody has been asked yet."""
     from gate_parts import Dream, Onlooker, Street, install
 
     from gymnast_core.plugins.registry import registries
 
-    if "street" not in registries().world_models.names():
-        install()
+    for registry in registries():
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+        monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+    install()
     for cls in (Street, Dream):
         cls.resets.clear()
     Onlooker.calls.clear()

@@ -203,7 +203,8 @@ class TestProcesses:
         found = together(2, lambda processes: self.steered(tmp_path / "two", processes, halves[processes.rank]))
         for answer, (theirs,) in found:
             assert theirs.seen == row.seen and len(row.seen) == 24
-            assert answer.stop == alone.stop and set(answer.leave_out["instruction"]) == {"go to 10", "go to 14"}
+            assert answer.stop == alone.stop and answer.leave_out == alone.leave_out
+            assert (answer.stop or "").startswith("The judge is wrong too often: 0 of the")
         lines = (tmp_path / "two" / "gate" / "audits.jsonl").read_text().splitlines()
         assert len(lines) == 1
 
@@ -226,8 +227,11 @@ class TestConclusions:
         assert parted(rows[:1], tolerant) is None and parted(rows[:3], tolerant) is None
         said = parted(rows, tolerant)
         assert said is not None and "lags behind, from 28% to 18%" in said
-        # And with the precision that is wanted, it never begins.
-        assert "wrong too often" in (conclude(rows[:1], Config(every=1), []).stop or "")
+        # And with the precision that is wanted, it never begins: 40 % of what was judged a success was one.
+        seen = [Seen(i, "a", i < 101, i < 40 or 200 <= i < 227) for i in range(240)]
+        first = Audit(1, seen, 0, 0.0, 0.0, "street")
+        assert (first.judged, first.true) == (101 / 240, 67 / 240)
+        assert "40 of the 101 rollouts" in (conclude([first], Config(every=1, drop=False), []).stop or "")
 
     def test_a_fall_is_told_from_a_lag(self) -> None:
         rows = [self.audit(1, 2000, 0.50, 0.50)] + [self.audit(k, 400, 0.52, 0.38) for k in range(2, 8)]
@@ -253,6 +257,15 @@ class TestConclusions:
         shared = Audit(1, [Seen(i // 8, "a", True, False) for i in range(24)], 0, 0.0, 0.0, "street")
         assert conclude([apart], Config(every=1), []).leave_out == ("a",)
         assert conclude([shared], Config(every=1), []).leave_out == ()
+
+    def test_easy_starts_count_by_their_judged_successes(self) -> None:
+        """Right about all of the many successes of easy starts, wrong about the few of hard ones: 80 % in all."""
+        easy = [Seen(draw, "a", True, True) for draw in range(20) for _ in range(8)]
+        hard = [Seen(draw, "a", i < 2, False) for draw in range(20, 40) for i in range(8)]
+        found = conclude([Audit(1, easy + hard, 0, 0.0, 0.0, "street")], Config(every=1), [])
+        assert found.leave_out == () and found.stop is None
+        strict = conclude([Audit(1, easy + hard, 0, 0.0, 0.0, "street")] * 3, Config(every=1, precision=0.95), [])
+        assert strict.leave_out == ("a",)
 
     def test_a_damaged_record_is_named(self, tmp_path: Path) -> None:
         file = tmp_path / "audits.jsonl"
