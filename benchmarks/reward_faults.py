@@ -5,7 +5,8 @@
 The server (gymnast_vlm_reward.loopback, on this machine) judges by the last frame's brightness and logs what it
 delivered and would bill. Beside one judge of each kind, alone: two processes that share one cache, each in a container
 of its own (a process id namespace, where the system lets us make one) and with a clock that jumps by an hour, forth and
-back, every second; and calls that are cancelled while rollouts with the same question are in flight. Writes
+back, every second; and calls that are cancelled while rollouts with the same question are in flight. On a machine that
+is so busy that right answers take longer than the time limit, those count as paid twice. Writes
 benchmarks/results/reward_faults.md.
 """
 
