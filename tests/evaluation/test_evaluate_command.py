@@ -193,25 +193,25 @@ class Score(Judge):
 def test_scores_are_never_called_success(
     gymnast: Command, tmp_path: Path, judge: type[Judge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registries().reward_models.register("progress", Score)
+    registries().reward_models.register("nearness", Score)
     Score.met.clear()
     run = tmp_path / "run"
     changes = ("policies={}", "worlds={}", "rewards={}", f"policies={{one: {policy(0)}, two: {policy(1)}}}")
     judge.answers = [-3.0, 12.5, 1.0, 0.0, 1.0, 7.0, 7.0, 7.0, 7.0, 7.0]
-    code, out, err = gymnast(*arguments(run, *changes, "world_model=gymnasium", "reward_model=progress"))
+    code, out, err = gymnast(*arguments(run, *changes, "world_model=gymnasium", "reward_model=nearness"))
     assert code == 0, err
-    assert "mean reward by progress" in err and "success" not in err and "success" not in out.replace("success_", "")
+    assert "mean reward by nearness" in err and "success" not in err and "success" not in out.replace("success_", "")
     (parts,) = Score.met
     assert parts.world_model is not None and isinstance(parts.reward_model, Score)
     found = summary(run)
-    assert found["judges"] == {"gymnasium": {"name": "progress", "kind": "score"}}
+    assert found["judges"] == {"gymnasium": {"name": "nearness", "kind": "score"}}
     one, two = (found["results"][name]["gymnasium"] for name in ("one", "two"))
     assert one["rate"] == pytest.approx(2.3) and one["interval"][0] < 0 and one["wilson"] is None
     assert two["rate"] == 7.0 and two["interval"] is None
     assert found["comparisons"][0]["test"] == "paired permutation"
     page = (run / "evaluation.html").read_text()
     text = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
-    assert "two has the highest mean reward by progress in gymnasium: 7" in text
+    assert "two has the highest mean reward by nearness in gymnasium: 7" in text
     assert "success" not in text[: text.index("Repeat this evaluation")].lower()
     rows = read_trials(run / "results.jsonl")
     assert {row.kind for row in rows} == {"score"}
