@@ -88,8 +88,9 @@ def smaller(overrides: Sequence[str], share: float) -> list[str]:
     if share == 1:
         return []
     config = preset(*overrides)
-    minibatch = int(config.optimizer.args["minibatch_size"])
+    minibatch, wanted = int(config.optimizer.args["minibatch_size"]), config.loop.groups_per_update
     return [
+        *([f"loop.groups_per_update={max(round(wanted * share), 1)}"] if wanted else []),
         f"loop.tasks_per_iteration={max(round(config.loop.tasks_per_iteration * share), 2)}",
         f"optimizer.args.minibatch_size={max(round(minibatch * share), 1)}",
     ]

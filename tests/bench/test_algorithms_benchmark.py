@@ -39,13 +39,14 @@ def test_every_arm_is_a_training_that_can_be_built(configs) -> None:
 
 
 def test_budgets_of_imagined_frames_are_equal(configs) -> None:
-    """Within a twentieth, at 55 % of successes for `twice`."""
+    """Within a twentieth, at 55 % of successes for `twice` and three draws for `dapo`."""
     budgets = {}
     for (arm, _), config in configs.items():
         again = {**algorithms.AGAIN, "twice": 0.55}.get(arm, 0.0)
         rollouts = config.loop.iterations * config.loop.tasks_per_iteration * config.optimizer.args["group_size"]
-        budgets[arm] = rollouts * (1 + again)
-        assert config.loop.max_draws == 1
+        draws = 3 if arm == "dapo" else 1
+        budgets[arm] = rollouts * (1 + again) * draws
+        assert (config.loop.max_draws == 1) == (arm != "dapo")
     assert all(budget == pytest.approx(budgets["grpo"], rel=0.05) for budget in budgets.values())
 
 
