@@ -28,7 +28,7 @@ def installed(tmp_path_factory) -> Path:
 def gymnast(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "gymnast_core.cli", *arguments]
-    return subprocess.run(command, env=environment, cwd=installed, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=environment, cwd=installed, capture_output=True, text=True, timeout=900)
 
 
 def test_its_presets_are_listed(installed):
