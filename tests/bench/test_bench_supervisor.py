@@ -54,7 +54,7 @@ def test_time_counts_over_attempts(tmp_path: Path) -> None:
 def test_a_cell_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gymnast_bench.supervisor.GRACE_SECONDS", 0.3)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(99)"
-    result = supervise(make_cell(tmp_path / "cell", code, minutes=0.01), never)
+    result = supervise(make_cell(tmp_path / "cell", code, minutes=0.05), never)
     assert result is not None and result["status"] == "over budget" and result["exit_code"] == -9
 
 
