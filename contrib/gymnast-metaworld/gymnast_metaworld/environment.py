@@ -103,10 +103,11 @@ class MetaWorld(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         # Meta-World ignores the seed of `reset`; and what an earlier episode left in the simulator must not matter.
         self._simulation.seed(scene_seed)
         mujoco.mj_resetData(self._simulation.model, self._simulation.data)
-        self._state, _ = self._simulation.reset()
+        self._simulation.reset()
         # Meta-World puts windows, drawers and others in their place last, and the simulator knows of it only after its
-        # next step: without this, the first picture shows them where they are not.
+        # next step: without this, the first picture and the first state have them where they are not.
         mujoco.mj_forward(self._simulation.model, self._simulation.data)
+        self._state = _first_state(self._simulation)
         self._steps, self._success, self._success_any = 0, False, False
         words = INSTRUCTIONS[self.task]
         wording = self._wording if self._wording is not None else scene_seed % len(words)
@@ -214,6 +215,13 @@ def _check(task: str, image_size: int, action_repeat: int, horizon: int, quality
         raise ValueError(
             f"wording is {wording}; {task} has {len(INSTRUCTIONS[task])} wordings, counted from 0, or None."
         )
+
+
+def _first_state(simulation: Any) -> NDArray[np.float64]:
+    """Meta-World's observation right after a reset: what is now, the same as what was before, and the goal."""
+    now = simulation._get_curr_obs_combined_no_goal()
+    simulation._prev_obs = now
+    return np.hstack([now, now, simulation._get_pos_goal()])
 
 
 def _simulation(task: str, image_size: int, quality: str, fov: float) -> Any:

@@ -121,6 +121,17 @@ def test_the_camera_stands_still_and_points_are_where_things_are_seen():
     environment.close()
 
 
+@pytest.mark.parametrize("task", ["window-close", "drawer-open", "push"])
+def test_the_first_state_is_where_things_are(task):
+    environment = make(task, image_size=8, action_repeat=1).unwrapped
+    environment.reset(seed=3)
+    before = environment.state
+    environment.advance(np.zeros(4))  # a step in which nothing is touched
+    np.testing.assert_allclose(environment.state[4:7], before[4:7], atol=2e-3)
+    np.testing.assert_allclose(environment.state[18:36], before[:18], atol=0)
+    environment.close()
+
+
 def test_projection_is_that_of_a_pinhole():
     camera = Camera(position=(0.0, -1.0, 0.0), target=(0.0, 0.0, 0.0), fov=90.0)
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 1], [0, -2, 0]], float)
