@@ -158,7 +158,7 @@ class RunRecord:
     def finish(self, loop: Running) -> None:
         """The last iteration is done: save the policy, measure it, sum up."""
         if self.stopped is not None and self._parts.processes.leads:
-            logger.warning("Stopped after %d iterations. %s", loop.iteration, self.stopped)
+            logger.warning("Stopped in iteration %d. %s", loop.iteration, self.stopped)
         if self._parts.processes.leads:
             self._save(loop)
             self._compare_saved(loop)
