@@ -59,7 +59,8 @@ TEXTS = {
     "the end.",
     "full": "A full disk (a limit on the size of files): one error, and the command goes on when there is room.",
     "readonly": "Folders that may not be written, from the start, from a resume or from a random moment on: one error "
-    "that names the place and says what to do, no traceback, and the command goes on when it may write again.",
+    "that names the place and says what to do, no traceback, and the command goes on when it may write again. (A bench "
+    "whose cells alone could not be written ends well; they are tried again.)",
 }
 
 
