@@ -11,7 +11,7 @@ from gymnast_core.config import load_config
 from gymnast_core.config.presets import Preset, presets
 from gymnast_docs.configs import resolved_table, schemas
 from gymnast_docs.installed import DISTRIBUTION, ours
-from gymnast_docs.markdown import code, inline, table
+from gymnast_docs.markdown import anchor, code, inline, table
 
 WIDTH = 100
 
@@ -58,7 +58,7 @@ def presets_page() -> str:
     """Page `presets`."""
     found = bundled_presets()
     rows = [
-        (f"[`{preset.name}`](#{preset.name})", f"`gymnast {preset.kind}`", inline(preset.description))
+        (f"[`{preset.name}`](#{anchor(preset.name)})", f"`gymnast {preset.kind}`", inline(preset.description))
         for preset in found
     ]
     parts = [

@@ -9,7 +9,7 @@ from gymnast_core.plugins import discovery
 from gymnast_core.plugins.registry import Registry, registries
 from gymnast_docs.configs import config_table
 from gymnast_docs.installed import ours
-from gymnast_docs.markdown import inline, prose, table
+from gymnast_docs.markdown import anchor, inline, prose, table
 
 
 def page_name(registry: Registry[Any]) -> str:
@@ -70,7 +70,7 @@ def plugins_page() -> str:
 
 
 def _linked(name: str, page: str | None) -> str:
-    return f"[`{name}`]({page}.md#{name})" if page else f"`{name}`"
+    return f"[`{name}`]({page}.md#{anchor(name)})" if page else f"`{name}`"
 
 
 def _summary(target: Any) -> str:

@@ -6,6 +6,8 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 
+from markdown.extensions.toc import slugify
+
 _SPECIAL = re.compile(r"([\\*_\[\]<>|#])")
 
 
@@ -13,6 +15,11 @@ def inline(text: str) -> str:
     """One paragraph in which nothing but `code` is markup."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
     return "".join(part if part.startswith("`") else _SPECIAL.sub(r"\\\1", part) for part in parts)
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which a page links to a heading: "reinforce" for "reinforce++"."""
+    return slugify(heading, "-")
 
 
 def prose(docstring: str) -> str:
