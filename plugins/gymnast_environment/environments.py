@@ -12,9 +12,9 @@ import numpy as np
 from gymnast_core.errors import DataError
 from gymnast_core.types import EnvironmentStart
 from gymnast_environment.hosting import Hosting
-from gymnast_environment.hosts import About, Host, InProcess, InWorker, Kind, Lost
+from gymnast_environment.hosts import About, Host, InWorker, Kind, Lost
 from gymnast_environment.placement import Placement
-from gymnast_environment.pool import Pool
+from gymnast_environment.pool import Pool, pool_here, pool_of_workers
 from gymnast_environment.view import View
 from gymnast_environment.worker.seeing import Sensed
 
@@ -88,8 +88,7 @@ class Environments:
         self.view, self.hosting = view or View(), hosting or Hosting()
         self._check_resets, self._constant = check_resets, constant_start
         self._placement = Placement(self.hosting)
-        self._here = Pool(lambda kind: InProcess(kind, self.view), None)
-        self._workers = Pool(lambda kind: InWorker(kind, self.view, self.hosting), self.hosting.max_environments)
+        self._here, self._workers = pool_here(), pool_of_workers(self.hosting)
         self._relied_on: set[str] = set()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -148,21 +147,24 @@ class Environments:
             raise DataError(f"{live.start.id}: {method} failed: {error}") from error
 
     def close(self) -> None:
-        """End all environments that nobody uses; the others end when they are released."""
-        self._here.close()
-        self._workers.close()
+        """End all environments that nobody uses; the others end when they are released.
+
+        Those that others with the same `hosting` may use again are left to them.
+        """
+        self._here.close(self)
+        self._workers.close(self)
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
 
     def _lend(self, starts: Sequence[EnvironmentStart]) -> list[Live]:
-        kinds = [self._placement.kind(start.id, start.args) for start in starts]
+        kinds = [self._placement.kind(start.id, start.args, self.view) for start in starts]
         pools = [self._here if self._placement.here(kind.id) else self._workers for kind in kinds]
         hosts: dict[int, Host] = {}
         for pool in (self._here, self._workers):
             places = [place for place, its in enumerate(pools) if its is pool]
             if places:
-                hosts.update(zip(places, pool.lend([kinds[place] for place in places]), strict=True))
+                hosts.update(zip(places, pool.lend([kinds[place] for place in places], self), strict=True))
         return [Live(start, hosts[place], pools[place]) for place, start in enumerate(starts)]
 
     def _begin(self, live: Live) -> None:

@@ -70,16 +70,17 @@ class About:
 
 @dataclass(frozen=True)
 class Kind:
-    """Which environment: an id and the arguments it is made with."""
+    """Which environment: an id, the arguments it is made with, and how it is seen."""
 
     id: str
     args: Mapping[str, Any]
+    view: View
     entry: Mapping[str, Any] | None = None
     """How an id is registered that no import registers."""
 
     @property
     def key(self) -> str:
-        return f"{self.id} {json.dumps(dict(self.args), sort_keys=True, default=repr)}"
+        return f"{self.id} {json.dumps([dict(self.args), self.view.told()], sort_keys=True, default=repr)}"
 
 
 class Host(ABC):
@@ -124,8 +125,8 @@ class Host(ABC):
 class InProcess(Host):
     """An environment in this process."""
 
-    def __init__(self, kind: Kind, view: View) -> None:
-        self.kind, self._session = kind, Session(view.told())
+    def __init__(self, kind: Kind) -> None:
+        self.kind, self._session = kind, Session(kind.view.told())
 
     def make(self) -> None:
         told = self._ask("make", self.kind.id, self.kind.args, self.kind.entry)
@@ -166,8 +167,8 @@ class InProcess(Host):
 class InWorker(Host):
     """An environment in a process of its own, perhaps of another interpreter."""
 
-    def __init__(self, kind: Kind, view: View, hosting: Hosting) -> None:
-        self.kind, self._view, self._hosting = kind, view, hosting
+    def __init__(self, kind: Kind, hosting: Hosting) -> None:
+        self.kind, self._hosting = kind, hosting
         self._process: subprocess.Popen[bytes] | None = None
         self._printed: deque[str] = deque(maxlen=TAIL)
         self._closing = threading.Lock()
@@ -180,7 +181,13 @@ class InWorker(Host):
             raise DataError(f"start.args of {self.kind.id} cannot be sent to another process: {error}.") from error
         self._start()
         path = list(sys.path) if self._hosting.python is None else None
-        request = {"id": self.kind.id, "args": args, "entry": self.kind.entry, "view": self._view.told(), "path": path}
+        request = {
+            "id": self.kind.id,
+            "args": args,
+            "entry": self.kind.entry,
+            "view": self.kind.view.told(),
+            "path": path,
+        }
         header, _ = self._ask("make", self._hosting.make_timeout_s, **request)
         try:
             self.about = About.read(header["about"])

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from gymnast_environment.hosting import Hosting
 from gymnast_environment.hosts import Kind
+from gymnast_environment.view import View
 from gymnast_environment.worker.session import installed_environments
 
 SHARED = "gymnast_shared_process"
@@ -37,12 +38,12 @@ class Placement:
         """Whether an environment runs in this process, for whatever reason."""
         return (self._hosting.workers == 0 and self._hosting.python is None) or self.shared(environment_id)
 
-    def kind(self, environment_id: str, args: Mapping[str, Any]) -> Kind:
-        """Which environment is made; with its registration, where only this process knows it."""
+    def kind(self, environment_id: str, args: Mapping[str, Any], view: View) -> Kind:
+        """Which environment is made, and how it is seen; with its registration, where only this process knows it."""
         entry = None
         if self._hosting.python is None and not self.here(environment_id):
             entry = _entry(environment_id)
-        return Kind(environment_id, dict(args), entry)
+        return Kind(environment_id, dict(args), view, entry)
 
 
 def _says_shared(environment_id: str) -> bool:

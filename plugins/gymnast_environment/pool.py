@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 
 from gymnast_core.errors import DataError
-from gymnast_environment.hosts import Host, Kind
+from gymnast_environment.hosting import Hosting
+from gymnast_environment.hosts import Host, InProcess, InWorker, Kind
 
 LONGEST_WAIT_S = 900.0
 """Seconds that one thread waits for environments which another one uses."""
 
 
 class Pool:
-    """At most `limit` environments of whatever kinds; idle ones of other kinds, the longest idle first, make room."""
+    """Environments of whatever kinds, for any number of users; idle ones, the longest idle first, make room.
+
+    No user has more than `limit` at once, and no more than `limit` are alive while only one of them has some.
+    """
 
     def __init__(self, make: Callable[[Kind], Host], limit: int | None) -> None:
         self._make, self._limit = make, limit
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._idle: list[Host] = []
         """The longest idle first."""
-        self._lent: dict[Host, int] = {}
-        """With the thread that has it."""
+        self._lent: dict[Host, tuple[int, int]] = {}
+        """With the user (its `id`) and the thread that have it."""
         # Not under the lock: environments come back when their episodes are garbage, at any moment, in any thread.
         self._back: deque[tuple[Host, bool]] = deque()
         self._changed = threading.Condition(threading.RLock())
         self.closed = False
 
-    def lend(self, kinds: Sequence[Kind]) -> list[Host]:
+    def lend(self, kinds: Sequence[Kind], user: object) -> list[Host]:
         """One host each, with an environment of that kind or still without any (`about` is missing).
 
         Raises `DataError` if there is no room for so many.
         """
         with self._changed:
             self.closed = False
-            self._wait_for_room(len(kinds))
+            self._users.add(user)
+            self._wait_for_room(len(kinds), id(user))
             found: list[Host | None] = [self._take(kind) for kind in kinds]
             for place, kind in enumerate(kinds):
                 if found[place] is None:
                     found[place] = self._make(kind)
             hosts = [host for host in found if host is not None]
             for host in hosts:
-                self._lent[host] = threading.get_ident()
+                self._lent[host] = (id(user), threading.get_ident())
             surplus = len(self._lent) + len(self._idle) - (self._limit or 2**31)
             closing, self._idle = self._idle[: max(surplus, 0)], self._idle[max(surplus, 0) :]
         _close(closing)
@@ -67,9 +77,13 @@ class Pool:
             self._changed.notify_all()
         _close(closing)
 
-    def close(self) -> None:
-        """Close what is idle now; what is still lent is closed when it comes back."""
-        self.closed = True
+    def close(self, user: object) -> None:
+        """Close what is idle now, and what is still lent when it comes back; not while there are other users."""
+        with self._changed:
+            self._users.discard(user)
+            if self._users:
+                return
+            self.closed = True
         self.collect()
         with self._changed:
             closing, self._idle = self._idle, []
@@ -81,20 +95,43 @@ class Pool:
                 return self._idle.pop(place)
         return None
 
-    def _wait_for_room(self, count: int) -> None:
+    def _wait_for_room(self, count: int, user: int) -> None:
         waited = 0.0
         while True:
             self.collect()
-            if self._limit is None or len(self._lent) + count <= self._limit:
+            threads = [thread for holder, thread in self._lent.values() if holder == user]
+            if self._limit is None or len(threads) + count <= self._limit:
                 return
-            mine = sum(thread == threading.get_ident() for thread in self._lent.values())
+            mine = threads.count(threading.get_ident())
             if mine + count > self._limit or waited >= LONGEST_WAIT_S:
                 raise DataError(
-                    f"{count} environments are wanted at once and {len(self._lent)} are in use; "
+                    f"{count} environments are wanted at once and {len(threads)} are in use; "
                     f"hosting.max_environments is {self._limit}. Raise it, or ask for fewer episodes at a time."
                 )
             self._changed.wait(0.1)
             waited += 0.1
+
+
+_workers: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
+_finding = threading.Lock()
+
+
+def pool_here() -> Pool:
+    """Environments in this process, as many as anybody wants."""
+    return Pool(InProcess, None)
+
+
+def pool_of_workers(hosting: Hosting) -> Pool:
+    """The environments with a process of their own: one pool for all who host them alike.
+
+    So a run's tasks, world and judge reuse each other's, and `max_environments` counts once.
+    """
+    key = json.dumps(asdict(hosting), sort_keys=True)
+    with _finding:
+        pool = _workers.get(key)
+        if pool is None:
+            pool = _workers[key] = Pool(partial(InWorker, hosting=hosting), hosting.max_environments)
+    return pool
 
 
 def _close(hosts: Sequence[Host]) -> None:

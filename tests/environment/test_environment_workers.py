@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,39 @@ def test_no_more_environments_than_there_may_be() -> None:
             made.reset([start(2)])
         release(lives)
         release(made.reset([start(2)]))
+
+
+def test_who_hosts_alike_shares_environments_and_their_number() -> None:
+    with environments(max_environments=2) as tasks, environments(max_environments=2) as world:
+        lives = tasks.reset([start(0), start(1)])
+        pids = {tasks.call(live, "pid") for live in lives}
+        release(lives)
+        # Otherwise there would be four now.
+        lives = world.reset([start(2), start(3)])
+        assert {world.call(live, "pid") for live in lives} == pids
+        tasks.close()
+        release(lives)
+        assert all(is_alive(pid) for pid in pids), "the other one still uses them"
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_another_view_shares_the_number_only() -> None:
+    other = replace(VIEW, rotate=180)
+    with environments(max_environments=1) as plain, environments(other, max_environments=1) as turned:
+        (live,) = plain.reset([start(0)])
+        upright, pid = live.sensed.frames_VHWC, plain.call(live, "pid")
+        live.release()
+        (live,) = turned.reset([start(0)])
+        np.testing.assert_array_equal(live.sensed.frames_VHWC[:, ::-1, ::-1], upright)
+        assert not is_alive(pid), "it made room"
+        live.release()
+
+
+def test_two_at_once_do_not_wait_for_each_other() -> None:
+    with environments(max_environments=1) as world, environments(max_environments=1) as judge:
+        lives = world.reset([start(0)]) + judge.reset([start(0)])
+        assert world.call(lives[0], "pid") != judge.call(lives[1], "pid")
+        release(lives)
 
 
 FAULTS = {
