@@ -14,7 +14,7 @@ from gymnast_core.plugins import events, hooks, hookspecs, registry
 from gymnast_core.runs import weights
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import code, inline, narrowing_table, prose
-from gymnast_docs.source import Member, members
+from gymnast_listing.source import Member, members
 
 
 def contract_pages() -> dict[str, str]:

@@ -1,0 +1,29 @@
+"""Which kind of component stands at a place in a config: told by the name of its key."""
+
+import re
+from typing import Any
+
+from gymnast_core.plugins.registry import Registry, registries
+
+_KEYS = {
+    "world model": ("world_model", "world", "worlds", "beside", "environment", "also"),
+    "policy": ("policy", "policies"),
+    "reward model": ("reward_model", "reward", "rewards", "judge", "audit", "auditor", "environment_reward"),
+    "optimizer": ("optimizer",),
+    "dataset": (
+        "tasks", "episodes", "demonstrations", "validation", "clips", "canary", "target", "targets", "retention",
+        "others", "earlier", "dataset", "of",
+    ),
+}  # fmt: skip
+_LABELLED = ("policies", "worlds", "rewards")
+
+
+def registry_at(path: str) -> Registry[Any] | None:
+    """The registry of the components at a dotted key ("evaluation.world", "policies.mine", "tasks.args.of[0]").
+
+    None where the key's name does not tell: a plugin's own field, which the plugin itself reads.
+    """
+    names = [re.sub(r"\[\d+\]", "", name) for name in path.split(".")]
+    # Of "policies.mine" the last name is a label.
+    name = names[-2] if len(names) > 1 and names[-2] in _LABELLED else names[-1]
+    return next((registry for registry in registries() if name in _KEYS[registry.kind]), None)
