@@ -23,8 +23,6 @@ from gymnast_listing.targets import PRESET, group_of, schema_of
 
 WIDTH = 100
 _SETTLED = "in a component's arguments is settled when it is built: from its checkpoint, or as its line says."
-    "in a component's arguments is settled when it is built: from its checkpoint, or as the argument's line says."
-)
 
 
 def show_file(path: Path, what: str, *, whole: bool) -> str:
