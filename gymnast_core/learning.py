@@ -79,6 +79,14 @@ class Advantages:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What one iteration's update was given in this process."""
+
+    judged: Judged
+    advantages: Advantages
+
+
+@dataclass(frozen=True)
 class Minibatch:
     """B trajectories that one backward pass learns from: a whole minibatch or a part of one."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Parts
+    from gymnast_core.learning import Learned
     from gymnast_core.types import Reward, Rollout
 
 
@@ -67,6 +68,9 @@ class StepDone(RunEvent):
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its numbers by name."""
+    learned: Learned | None = None
+    """What an iteration of `gymnast train` learned from in this process: judged groups and their advantages, to be
+    looked at and not kept, for they hold all frames. None where nothing was, and in other commands."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ class Steering:
 @dataclass(frozen=True)
 class RunStopped(RunEvent):
     """The run's steps ended or failed; also on Ctrl-C and SIGTERM."""
+
+    error: BaseException | None = None
+    """What ended them: `KeyboardInterrupt`, `Terminated` (SIGTERM), or what went wrong. None: they are done."""
 
 
 @dataclass(frozen=True)

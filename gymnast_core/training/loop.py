@@ -94,7 +94,7 @@ class ReinforcementLoop(lightning.LightningModule):
         groups = self._collect(iteration, tally)
         imagined = time.monotonic()
         if self.record.stopped is None and any(processes.gather(len(groups))):
-            self.updater.update(groups, iteration, tally)
+            self.record.learned = self.updater.update(groups, iteration, tally)
         ended = time.monotonic()
         self.iteration = iteration + 1
         for name, seconds in {"seconds_imagining": imagined - began, "seconds_updating": ended - imagined}.items():

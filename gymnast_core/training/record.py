@@ -13,6 +13,7 @@ from torch import nn
 from gymnast_core.config.schema import RunConfig
 from gymnast_core.errors import GymnastError, PluginError
 from gymnast_core.interfaces import Parts, Policy
+from gymnast_core.learning import Learned
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
@@ -59,6 +60,8 @@ class RunRecord:
         self._saved: SavedDifference | None = None
         self.stopped: str | None = None
         """Why the run ends before its last iteration; None as long as it does not."""
+        self.learned: Learned | None = None
+        """What the iteration that is about to be done learned from."""
         self.summary: dict[str, Any] = {}
         """What the command prints; filled by `finish`."""
 
@@ -123,7 +126,8 @@ class RunRecord:
             numbers.setdefault(name, 0.0)
             self._totals[name] = self._totals.get(name, 0.0) + numbers[name]
         numbers["rollouts_per_second"] = numbers["rollouts"] / max(numbers["seconds_imagining"], 1e-9)
-        self.tell("gymnast_metrics", events.StepDone, metrics=numbers)
+        self.tell("gymnast_metrics", events.StepDone, metrics=numbers, learned=self.learned)
+        self.learned = None  # it holds all frames
         # Evaluated first: a run that is killed in between repeats the iteration, evaluation included.
         every = self._config.evaluation.every
         if every and self._done % every == 0:

@@ -135,8 +135,12 @@ def _run(
     loop.record.tell(
         "gymnast_run_started", events.RunStarted, title="Training", step=done, total=total, unit="iteration"
     )
+    ended_by: BaseException | None = None
     try:
         trainer.fit(loop, loop.steps)
+    except BaseException as error:
+        ended_by = error
+        raise
     finally:
-        loop.record.tell("gymnast_run_stopped", events.RunStopped)
+        loop.record.tell("gymnast_run_stopped", events.RunStopped, error=ended_by)
     return loop.record

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Optimizer, Policy
-from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.learning import Advantages, Judged, Learned, Minibatch
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
@@ -106,9 +106,10 @@ class Updater:
             if self._processes.leads:
                 self.masters.announce()
 
-    def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> None:
-        """Learn from the kept groups of all processes, of which these are this one's."""
+    def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> Learned:
+        """Learn from the kept groups of all processes, of which these are this one's. Returns what that rested on."""
         batch = self._prepare(groups)
+        learned = Learned(batch.judged, batch.advantages)
         everyone = sorted(key for theirs in self._processes.gather(list(batch.row)) for key in theirs)
         for epoch in range(self._optimizer.epochs):
             generator = seeded_generator(self._seed, "update", iteration, epoch)
@@ -116,7 +117,8 @@ class Updater:
             for first in range(0, len(order), self._optimizer.minibatch_size):
                 chosen = order[first : first + self._optimizer.minibatch_size]
                 if not self._gradient_step(batch, chosen, (iteration, epoch, first), tally):
-                    return
+                    return learned
+        return learned
 
     def _prepare(self, groups: Sequence[Group]) -> _Batch:
         rollouts = tuple(rollout for group in groups for rollout in group.rollouts)

@@ -123,11 +123,16 @@ def _lead(
     title, total = f"Fitting {config.component[1].name}", config.fit.steps
     done = _resumed(module, state, leader=True)
     tell("gymnast_run_started", events.RunStarted(config, folder, done, parts, title, total, "step"))
+    ended_by: BaseException | None = None
     try:
         with ending_together(trainer, ADVICE):
             _train(module, trainer, config, episodes)
+    except BaseException as error:
+        ended_by = error
+        raise
     finally:
-        tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts))
+        ended_by = ended_by or (Terminated() if module.terminated else None)
+        tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, ended_by))
     if module.terminated:
         logger.warning("SIGTERM after step %d: go on with gymnast fit --resume %s", module.step, folder)
         raise SystemExit(TERMINATED)

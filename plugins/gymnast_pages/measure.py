@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from gymnast_pages import wording
 
+COIN_FLIPS = ("random",)
+"""Judges that look at nothing: what they say is no success."""
+
 
 @dataclass(frozen=True)
 class Measure:
-    """Of one reward model. Only that of the kind "success" is ever called success."""
+    """Of one reward model. Only that of the kind "success" is ever called success, unless it flips coins."""
 
     kind: str = "success"
     """The reward model's kind: "success" or "score"."""
@@ -19,11 +22,17 @@ class Measure:
 
     @property
     def is_success(self) -> bool:
-        return self.kind == "success"
+        return self.kind == "success" and not self.is_chance
+
+    @property
+    def is_chance(self) -> bool:
+        return self.judge in COIN_FLIPS
 
     @property
     def name(self) -> str:
-        """ "success", or "mean reward by JUDGE"."""
+        """ "success", "mean reward by JUDGE", or "mean coin flip by JUDGE"."""
+        if self.is_chance:
+            return f"mean coin flip by {self.judge}"
         return "success" if self.is_success else f"mean reward by {self.judge or 'the judge'}"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 
 def percent(value: float | None) -> str:
@@ -32,12 +33,22 @@ def verdict(value: float | None) -> str:
     return {0.0: "failure", 1.0: "success"}.get(value, "partial")
 
 
+def counted(count: int, what: str) -> str:
+    """(1, "trial") -> "1 trial"; (4, "trial") -> "4 trials"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """3725 -> "1 h 2 min"."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 -> "2026-01-31 13:05:09 UTC"."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def p_value(value: float | None) -> str:

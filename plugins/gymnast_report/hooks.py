@@ -17,25 +17,35 @@ REPORTED = ("train", "fit")
 
 _recorders: dict[Path, Any] = {}
 """Recorder of every run that is going on in this process, by run folder."""
+_keepers: dict[Path, Any] = {}
+"""Who keeps its page, likewise."""
 
 
 def gymnast_run_started(event: events.RunStarted) -> None:
     """Begin to record metrics and to show progress."""
+    from gymnast_report.keeping import PageKeeper
     from gymnast_report.recorder import Recorder
 
     judge = getattr(getattr(event.config, "reward_model", None), "name", "")
     _recorders[event.folder] = Recorder(event.folder, event.title, event.total, event.unit, event.step, judge)
+    _keepers[event.folder] = PageKeeper(event)
+    _keepers[event.folder].started()
 
 
 def gymnast_metrics(event: events.StepDone) -> None:
-    """Record a step."""
+    """Record a step, and show it where the page is older than it need be."""
     _recorders[event.folder].log(event.step, event.metrics)
+    _keepers[event.folder].step_done()
 
 
 def gymnast_run_stopped(event: events.RunStopped) -> None:
-    """Close the files and the progress display, whether the run ended or failed."""
+    """Close the files and the progress display, whether the run ended or failed, and write down which."""
     if event.folder in _recorders:
         _recorders.pop(event.folder).close()
+    if keeper := _keepers.get(event.folder):
+        keeper.stopped(event.error, event.step)
+        if event.error is not None:
+            del _keepers[event.folder]
 
 
 def gymnast_rewards_scored(event: events.RewardsScored) -> None:
@@ -45,7 +55,6 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
     if not wanted or not event.parts.processes.leads:
         return
     from gymnast_report.gallery import balanced, kind_of, record
-    from gymnast_report.report import build_report
 
     measure = _measure(event, event.config.reward_model.name)
     chosen = balanced(event.rollouts, event.rewards, TRAINING_VIDEOS, measure)
@@ -57,7 +66,6 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
         [event.rewards[i] for i in chosen],
         measure,
     )
-    build_report(event.folder)
 
 
 def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
@@ -82,6 +90,8 @@ def gymnast_run_done(event: events.RunDone) -> None:
         return
     from gymnast_report.report import build_report
 
+    if keeper := _keepers.pop(event.folder, None):
+        keeper.finished(event.step)
     build_report(event.folder, summary=event.summary)
 
 

@@ -1,11 +1,10 @@
-"""What a run leaves behind while it works: metrics.csv, TensorBoard events, versions.json; progress on the terminal."""
+"""What a run leaves behind while it works: metrics.csv, versions.json; progress on the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.metrics import FILE, MetricsFile
@@ -27,26 +26,17 @@ class Recorder:
     """
 
     def __init__(self, path: Path, title: str, total: int, unit: str, done: int, judge: str = "") -> None:
-        self.path, self._done = path, done
         self._names = {"imagined_reward": Measure("score", judge).name}
         self._metrics = MetricsFile(path / FILE, done)
-        self._tensorboard: Any = None
         self._progress = Progress(title, total, unit=unit, start=done)
         self._progress.__enter__()
         if not (path / "versions.json").exists():
             write_text(path / "versions.json", json.dumps(versions(), indent=1))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row a step in metrics.csv and in TensorBoard."""
+        """One row a step in metrics.csv."""
         self._metrics.append(step, metrics)
-        if self._tensorboard is None:
-            from gymnast_report.events_file import EventsFile
-
-            self._tensorboard = EventsFile(self.path / "tensorboard", self._done + 1)
-        self._tensorboard.add(step, metrics)
         self._progress.update(step, {self._names.get(key, key): metrics[key] for key in _SHOWN if metrics.get(key)})
 
     def close(self) -> None:
         self._progress.__exit__()
-        if self._tensorboard is not None:
-            self._tensorboard.close()

@@ -21,8 +21,9 @@ from gymnast_core.runs.results import Evaluation, Run, position, read_run
 from gymnast_core.statistics import mean_interval
 from gymnast_pages.charts import Chart, Point, Series
 from gymnast_pages.measure import SUCCESS, Measure
+from gymnast_pages.state import state_of
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import duration, percent
+from gymnast_pages.wording import duration, moment, percent
 from gymnast_report.gallery import Clip, phase_title, read_clips
 
 EMBEDDED_BYTES = 3_900_000
@@ -82,6 +83,7 @@ def _context(run: Run) -> dict[str, Any]:
     headline = after or before or next(iter(columns), None)
     return {
         "run": run,
+        "state": state_of(run.path),
         "title": run.path.resolve().name,
         "before": before,
         "after": after,
@@ -107,7 +109,7 @@ def _context(run: Run) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return templates("gymnast_report", percent=percent, phase=phase_title, duration=duration)
+    return templates("gymnast_report", percent=percent, phase=phase_title, duration=duration, moment=moment)
 
 
 def measure_of(evaluation: Evaluation) -> Measure:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import fake_run
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "run"))  # whole runs of untrained models
+
+from small import CommandLine, Models, save_models
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Checkpoints that nobody may change."""
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def gymnast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line with an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return CommandLine(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")
