@@ -51,9 +51,12 @@ class Architecture:
     action_scale: list[AnyNumber] = field(default_factory=lambda: [1.0])
     action_offset: list[AnyNumber] = field(default_factory=lambda: [0.0])
     action_alignment: Alignment = "previous"
+    cameras: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_values(Architecture, asdict(self))
+        if len(set(self.cameras)) < len(self.cameras) or not all(self.cameras):
+            raise ConfigError(f"cameras is {list(self.cameras)}; give each one a name of its own.")
         if self.dim % (4 * self.heads):
             raise ConfigError(
                 f"dim {self.dim} must be a multiple of 4·heads = {4 * self.heads} (rotary pairs on two axes)."
@@ -97,8 +100,13 @@ class Architecture:
             )
 
     def network(self) -> DiT.Config:
-        names = [f.name for f in fields(DiT.Config) if f.name != "change"]
-        return DiT.Config(**{name: getattr(self, name) for name in names}, change=self.changes)
+        names = [f.name for f in fields(DiT.Config) if f.name not in {"change", "views"}]
+        return DiT.Config(**{name: getattr(self, name) for name in names}, change=self.changes, views=self.views)
+
+    @property
+    def views(self) -> int:
+        """Cameras that are imagined together."""
+        return max(1, len(self.cameras))
 
     @property
     def changes(self) -> bool:

@@ -104,6 +104,11 @@ def _advice(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
     presets = published.fitting(sizes)
     if presets:
         return f"These are the sizes of published weights: set preset to {' or '.join(presets)}."
+    views = found.get("camera_embedding.weight", (1,))[0]
+    if views != expected.get("camera_embedding.weight", (1,))[0]:
+        return (
+            f"Set cameras to the {views} names of the cameras that they imagine." if views > 1 else "Leave cameras out."
+        )
     settings = [f"{name}={size}" for name, size in sizes.items() if size != ours[name]]
     return f"Set {' '.join(settings)}." if settings else "Is the file complete, and of this model?"
 

@@ -34,7 +34,7 @@ def memory_plan(config: Any, episodes: int) -> dict[str, int]:
         found["autoencoder"] = 4 * VAE_PARAMETERS
         found["autoencoder at work"] = autoencoder.vae_batch * height * width * VAE_PIXEL_BYTES
     side = factor * architecture.patch_size
-    tokens = (height // side) * (width // side)
+    tokens = architecture.views * (height // side) * (width // side)
     slots = architecture.window * episodes * tokens * architecture.dim
     passes = 1 if sampling.guidance == 1.0 else 2
     found["world model's cache"] = passes * (2 * architecture.layers + 2) * slots * size

@@ -4,7 +4,7 @@ Source: world-model-eval (arXiv 2506.00613); DiT (arXiv 2212.09748), diffusion f
 Parameter names are those of the published checkpoints.
 
 Shapes: B clips, T frames, H W C latent pixels (channels last), P tokens a frame, D width, A action
-dimensions, N heads, d head width.
+dimensions, N heads, d head width, V cameras, whose views stand below each other in a frame (`views`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from gymnast_worldgym.blocks import Block, Layer, Linear, Step, modulated
 from gymnast_worldgym.cache import Span, TemporalCache
 from gymnast_worldgym.compiling import require_compiler
-from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Patch, Rope, Width
+from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Patch, Rope, Views, Width
 from gymnast_worldgym.rope import spatial_table, temporal_table
+from gymnast_worldgym.views import apart, tall
 
 TIMESTEP_FEATURES = 256
 STAYING = -2.0
@@ -104,6 +105,10 @@ class DiT(nn.Module):
         repainted. A room that stands still costs neither capacity nor denoising steps, and what moves keeps its looks.
         (Transformed pixels: Finn et al., arXiv 1605.07157.)
         """
+        views: Views = 1
+        """Cameras V whose views are predicted together: tokens of all views attend to each other inside a frame, each
+        with its camera's embedding and positions as in a frame of its own. One view has no embedding. (Joint
+        prediction of views: Ctrl-World, arXiv 2510.10125.)"""
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:
         """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
@@ -124,6 +129,8 @@ class DiT(nn.Module):
         self.x_proj = PatchEmbedding(config.channels, dim, kernel_size=p, stride=p)
         if config.change:
             self.previous_proj = PatchEmbedding(config.channels, dim, kernel_size=p, stride=p, bias=False)
+        if config.views > 1:
+            self.camera_embedding = nn.Embedding(config.views, dim)
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
@@ -179,10 +186,15 @@ class DiT(nn.Module):
         return self._painted(self.final_layer(tokens, condition[:, commit:]), x_BTHWC[:, commit:])
 
     def _embedded(self, x_BTHWC: Tensor) -> Tensor:
-        if not self.config.change:
-            return self.x_proj(x_BTHWC)
-        own, previous = x_BTHWC.split(self.config.channels, dim=-1)
-        return self.x_proj(own) + self.previous_proj(previous)
+        if self.config.change:
+            own, previous = x_BTHWC.split(self.config.channels, dim=-1)
+            tokens = self.x_proj(own) + self.previous_proj(previous)
+        else:
+            tokens = self.x_proj(x_BTHWC)
+        if self.config.views == 1:
+            return tokens
+        each = tokens.shape[2] // self.config.views
+        return tokens + self.camera_embedding.weight.repeat_interleave(each, dim=0)
 
     def _condition(self, t_BT: Tensor, actions_BTA: Tensor) -> Tensor:
         return self.timestep_mlp(timestep_features(t_BT)) + self.action_embedder(actions_BTA)
@@ -194,8 +206,14 @@ class DiT(nn.Module):
             return pixels
         new, logit, way = pixels.split([self.config.channels, 1, 2], dim=-1)
         way = WAY * way
-        moved = transported(x_BTHWC[..., self.config.channels :], way - 0.9 * way.clamp(-STILL, STILL))
+        moved = self._moved(x_BTHWC[..., self.config.channels :], way - 0.9 * way.clamp(-STILL, STILL))
         return torch.lerp(moved, new, (logit + STAYING).sigmoid())
+
+    def _moved(self, x_BTHWC: Tensor, way_BTHW2: Tensor) -> Tensor:
+        """`transported` within each view."""
+        views = self.config.views
+        frames, ways = (apart(part, views).flatten(1, 2) for part in (x_BTHWC, way_BTHW2))
+        return tall(transported(frames, ways).unflatten(1, (-1, views)))
 
     def _unpatched(self, patches_BTPO: Tensor, like_BTHWC: Tensor) -> Tensor:
         b, t = patches_BTPO.shape[:2]
@@ -207,7 +225,8 @@ class DiT(nn.Module):
     def _tables(self, x_BTHWC: Tensor, span: Span) -> tuple[Tensor, Tensor]:
         _, _, h, w, _ = x_BTHWC.shape
         positions = torch.arange(span.first, span.first + span.frames, device=x_BTHWC.device)
-        spatial = self._spatial_table(h // self.config.patch_size, w // self.config.patch_size, x_BTHWC.device)
+        rows = h // self.config.patch_size // self.config.views
+        spatial = self._spatial_table(rows, w // self.config.patch_size, x_BTHWC.device)
         return spatial, temporal_table(positions, self.config.dim // self.config.heads)
 
     def _spatial_table(self, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -215,7 +234,8 @@ class DiT(nn.Module):
         if key not in self._spatial_tables:
             head_dim = self.config.dim // self.config.heads
             with torch.inference_mode(False):  # the table outlives this pass, and training multiplies by it, too
-                self._spatial_tables[key] = spatial_table(rows, columns, head_dim, self.config.rope).to(device)
+                view = spatial_table(rows, columns, head_dim, self.config.rope)
+                self._spatial_tables[key] = view.repeat(self.config.views, 1).to(device)
         return self._spatial_tables[key]
 
     def _initialise(self, generator: torch.Generator) -> None:
@@ -228,6 +248,8 @@ class DiT(nn.Module):
                     nn.init.zeros_(module.bias)
             if isinstance(module, (Block, FinalLayer)):
                 zeroed.append(module.adaLN_modulation)
+        if self.config.views > 1:
+            nn.init.normal_(self.camera_embedding.weight, std=0.02, generator=generator)
         for weight in (p for p in self.timestep_mlp.parameters() if p.ndim == 2):
             nn.init.normal_(weight, std=0.02, generator=generator)
         for parameter in (p for module in zeroed for p in module.parameters()):

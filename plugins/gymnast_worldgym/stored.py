@@ -19,7 +19,7 @@ from gymnast_worldgym.architecture import Architecture, Sampling
 from gymnast_worldgym.vae import Autoencoder
 
 PARTS: dict[str, Any] = {"architecture": Architecture, "sampling": Sampling, "autoencoder": Autoencoder}
-LATER = {"robot"}
+LATER = {"robot", "cameras"}
 """Keys that earlier checkpoints lack, where the default says what they were."""
 METADATA_KEY = "gymnast_worldgym"
 
@@ -99,6 +99,8 @@ def _value(section: JsonObject, name: str, hint: Any) -> Any:
     inner, kind = element(hint), plain(hint)
     declared = declaration(hint) if inner is None else declaration(inner)
     range_ = declared if isinstance(declared, Range) else None
+    if inner is not None and plain(inner) is str:
+        return section.texts(name)
     if inner is not None:
         return section.integers(name, range_) if plain(inner) is int else section.numbers(name, range_)
     if kind is bool:

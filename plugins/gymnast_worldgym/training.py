@@ -1,6 +1,6 @@
 """The training loss: diffusion forcing (arXiv 2407.01392), every frame of a clip at its own noise level.
 
-Shapes: B clips, T frames, H W C latent pixels, A model action dimensions.
+Shapes: B clips, T frames, H W C latent pixels, A model action dimensions. Frames of several cameras are tall (`views`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import own_noise
 from gymnast_worldgym.schedule import NoiseProcess
+from gymnast_worldgym.views import apart, chosen, tall
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,15 @@ class Clips:
 
 
 def draw_clips(
-    episodes: Sequence[Episode], window: int, actions: ActionSpace, generators: Sequence[torch.Generator]
+    episodes: Sequence[Episode],
+    window: int,
+    actions: ActionSpace,
+    generators: Sequence[torch.Generator],
+    cameras: Sequence[str] = (),
 ) -> list[Clips]:
     """One window of each episode at a uniform random start, or the whole of a shorter one; one `Clips` a length.
+
+    Frames are those of `cameras`; none: of the one that there is.
 
     An episode of less than 2 frames has nothing to learn from: it is left out, and that is said.
 
@@ -96,7 +103,7 @@ def draw_clips(
     unpaired = 1 if actions.alignment == "same" else 0
     by_length: dict[int, list[tuple[tuple[Tensor, Tensor, Tensor], torch.Generator]]] = {}
     for episode, generator in zip(episodes, generators, strict=True):
-        frames_THWC = episode.view()
+        frames_THWC = tall(chosen(episode.frames_TVHWC, episode.cameras, cameras, f"Episode {episode.id!r}"))
         length = len(frames_THWC)
         if length < 2:
             log.warning("Episode %r has %d frame: left out, since training needs 2.", episode.id, length)
@@ -114,8 +121,14 @@ def draw_clips(
     return clips
 
 
-def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights) -> Tensor:
-    """float32 (B, T, H, W, 1) from uint8 frames; a clip's weights are its own, whatever else is in the batch."""
+def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights, views: int = 1) -> Tensor:
+    """float32 (B, T, H, W, 1) from uint8 frames; a clip's weights are its own, whatever else is in the batch.
+
+    Each view has a background of its own, and nothing reaches from one to the next.
+    """
+    if views > 1:
+        each_view = apart(frames_BTHWC, views).movedim(2, 1)
+        return tall(pixel_weights(each_view.flatten(0, 1), config).unflatten(0, (-1, views)).movedim(1, 2))
     frames = frames_BTHWC.to(torch.int16)
     background_B111C = frames[:, 0].flatten(1, 2).median(dim=1).values[:, None, None, None]
     objects = (frames - background_B111C).abs().amax(-1) >= config.threshold
@@ -155,7 +168,7 @@ def diffusion_loss(
     count = len(error)
     metrics = {"mse": Metric(error.detach().mean(), count)}
     if config.pixel_weights is not None:
-        error = error * pixel_weights(frames, config.pixel_weights)
+        error = error * pixel_weights(frames, config.pixel_weights, network.config.views)
     return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
 
 

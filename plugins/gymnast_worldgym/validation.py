@@ -20,6 +20,7 @@ from torch import Tensor
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Episode, Task
+from gymnast_worldgym.views import tall
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ ILLUSTRATED = 8
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Episodes replayed in a world model, and what was recorded."""
+    """Episodes replayed in a world model, and what was recorded; several cameras below each other (`views`)."""
 
     imagined_BLHWC: Tensor
     """uint8."""
@@ -122,14 +123,18 @@ def replay(
     *,
     shuffled: bool = False,
 ) -> OpenLoop:
-    """Imagine `steps` frames of each episode from its first frame and its own (or its neighbour's) actions."""
+    """Imagine `steps` frames of each episode from its first frame and its own (or its neighbour's) actions.
+
+    Episodes hold the cameras that the world model imagines, in its order.
+    """
     actions_BLA = torch.stack([e.actions_TA[:steps] for e in episodes])
     if shuffled:
         actions_BLA = actions_BLA.roll(1, dims=0)
     tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in episodes]
     state = world_model.reset(tasks, generator=generator)
-    frames = [world_model.step(state, chunk).frames_BLVHWC[:, :, 0].cpu() for chunk in actions_BLA.split(4, dim=1)]
-    return OpenLoop(torch.cat(frames, dim=1), torch.stack([e.view()[: steps + 1] for e in episodes]))
+    frames = [tall(world_model.step(state, chunk).frames_BLVHWC).cpu() for chunk in actions_BLA.split(4, dim=1)]
+    recorded = [tall(episode.frames_TVHWC[: steps + 1]) for episode in episodes]
+    return OpenLoop(torch.cat(frames, dim=1), torch.stack(recorded))
 
 
 def compare(imagined_BLHWC: Tensor, recorded_BLHWC: Tensor) -> dict[str, Tensor]:

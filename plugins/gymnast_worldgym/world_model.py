@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +15,18 @@ from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
-from gymnast_core.types import Episode, LossSum, Metric, Step, Task
+from gymnast_core.types import Episode, LossSum, Metric, Offers, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import as_dict
 from gymnast_worldgym.codec import Codec, PixelCodec
+from gymnast_worldgym.devices import compute_dtype, find_device
 from gymnast_worldgym.facts import settle
 from gymnast_worldgym.memory import memory_plan
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import Noise, generator_noise, own_noise
+from gymnast_worldgym.origins import distinct_tasks
 from gymnast_worldgym.quantities import (
     ActionWidth,
     Alignment,
@@ -48,6 +50,7 @@ from gymnast_worldgym.schedule import noise_process
 from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips
 from gymnast_worldgym.vae import AutoencoderCodec, VaeBatch
 from gymnast_worldgym.validation import illustrate, open_loop_quality
+from gymnast_worldgym.views import TallCodec, apart, chosen, tall
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class WorldGym(WorldModel):
 
         world_model: {name: worldgym, args: {preset: bridge-v2, checkpoint: bridge_v2_ckpt.pt}}
 
-    It imagines one camera, whatever the tasks call it.
+    It imagines one camera, whatever the tasks call it, or those named by `cameras` together.
     """
 
     api_version = 2
@@ -116,6 +119,9 @@ class WorldGym(WorldModel):
         """Width of the model's actions; its last component flags the null action."""
         window: Window | None = None
         """Frames the transformer sees at once, context and new ones together."""
+        cameras: list[str] | None = None
+        """Names of the cameras that it imagines, the main one first, each in image_size; null: the checkpoint's, else
+        one, whatever it is called. Several are predicted together: what one shows, the others agree with."""
         rope: Rope | None = None
         """Spatial positions: standard, or pixel (the published Bridge checkpoint)."""
         prediction: Prediction | None = None
@@ -184,6 +190,8 @@ class WorldGym(WorldModel):
         self.autoencoder, self.training = settings.autoencoder, settings.training
         self.codec = self._build_codec()
         self.architecture.check_codec(self.codec)
+        if self.architecture.views > 1:
+            self.codec = TallCodec(self.codec, self.architecture.views)
         self.actions = ActionSpace(self.architecture, config.unit_range)
         self.image_size = self.architecture.image_size[0]
         self.action_dim = self.actions.robot_width or self.actions.width
@@ -194,8 +202,8 @@ class WorldGym(WorldModel):
         if saved is not None:
             self._check_latents(saved)
             checkpoints.load_into(self.network, saved)
-        self.network.to(_device(config.device)).eval()
-        self.network.set_compute_dtype(_compute_dtype(config.compute_dtype, self.device))
+        self.network.to(find_device(config.device)).eval()
+        self.network.set_compute_dtype(compute_dtype(config.compute_dtype, self.device))
         if config.compile:
             self.network.compile_passes()
 
@@ -203,6 +211,15 @@ class WorldGym(WorldModel):
     def presets(cls) -> dict[str, dict[str, Any]]:
         """Settings of the published checkpoints."""
         return {name: published.preset(name) for name in published.names()}
+
+    @classmethod
+    def offers(cls, config: Config) -> Offers:
+        """The cameras' names, where it has some."""
+        cameras = config.cameras
+        if cameras is None and config.checkpoint is not None:
+            stored = checkpoints.describe(config.checkpoint).config or {}
+            cameras = stored.get("architecture", {}).get("cameras")
+        return Offers(cameras=tuple(cameras)) if cameras else Offers()
 
     @classmethod
     def memory_plan(cls, config: Config, episodes: int) -> dict[str, int]:
@@ -232,10 +249,10 @@ class WorldGym(WorldModel):
         """
         self._check_tasks(tasks)
         alone = apart and isinstance(self.codec, AutoencoderCodec)
-        distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else _distinct(tasks)
+        distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
         # What changed in the oldest frame is against the one before it.
         kept = self.architecture.window - 1 + int(self.architecture.changes)
-        frames = torch.stack([task.view()[-kept:] for task in distinct]).to(self.device)
+        frames = tall(torch.stack([self._seen(task)[-kept:] for task in distinct])).to(self.device)
         moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in distinct]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
         # alignment: their published evaluation does the same.
@@ -261,11 +278,12 @@ class WorldGym(WorldModel):
         slots = self.actions.to_model(actions_BLA).to(self.device)
         horizon = self._together(slots.shape[1])
         height, width = (size // self.codec.factor for size in self.architecture.image_size)
+        height *= self.architecture.views
         latents = []
         for chunk_BLA in slots.split(horizon, dim=1):
             noise = state.noise((state.batch, chunk_BLA.shape[1], height, width, self.architecture.channels))
             latents.append(state.sampler.extend(chunk_BLA, noise))
-        return Step(self.codec.decode(torch.cat(latents, dim=1))[:, :, None])
+        return Step(apart(self.codec.decode(torch.cat(latents, dim=1)), self.architecture.views))
 
     def _together(self, length: int) -> int:
         """Frames of a chunk that are denoised together; says once where they are fewer than was asked for."""
@@ -295,8 +313,8 @@ class WorldGym(WorldModel):
         """The mean over a clip's frames and pixels, summed over clips, one of each episode of at least 2 frames."""
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
-            self._check_frames(episode.frames_TVHWC, f"Episode {episode.id!r}")
-        clips = draw_clips(episodes, self.architecture.window, self.actions, generators)
+            self._seen(episode)
+        clips = draw_clips(episodes, self.architecture.window, self.actions, generators, self.architecture.cameras)
         parts = [
             diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
         ]
@@ -308,10 +326,10 @@ class WorldGym(WorldModel):
         return LossSum(total, count, {"mse": Metric(mse, count)})
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
-        return open_loop_quality(self, episodes, generator)
+        return open_loop_quality(self, [self._restricted(episode) for episode in episodes], generator)
 
     def illustrate(self, episodes: Sequence[Episode], directory: Path, *, generator: torch.Generator) -> None:
-        illustrate(self, episodes, directory, generator)
+        illustrate(self, [self._restricted(episode) for episode in episodes], directory, generator)
 
     def save(self, directory: Path) -> None:
         config: dict[str, Any] = {
@@ -343,7 +361,7 @@ class WorldGym(WorldModel):
             raise DataError("No tasks to start from.")
         length = len(tasks[0].frames_TVHWC)
         for task in tasks:
-            self._check_frames(task.frames_TVHWC, f"Task {task.id!r}")
+            self._seen(task)
             moves = 0 if task.actions_TA is None else task.actions_TA.shape[0]
             if len(task.frames_TVHWC) != length or moves not in {0, length - 1}:
                 raise DataError(
@@ -351,50 +369,21 @@ class WorldGym(WorldModel):
                     f"the tasks of a batch need equally many frames ({length}) and one action fewer."
                 )
 
-    def _check_frames(self, frames: Tensor, owner: str) -> None:
+    def _restricted(self, episode: Episode) -> Episode:
+        """The episode with the cameras alone that are imagined."""
+        cameras = tuple(self.architecture.cameras) or episode.cameras
+        return replace(episode, frames_TVHWC=self._seen(episode), cameras=cameras)
+
+    def _seen(self, shown: Task | Episode) -> Tensor:
+        """The frames (T, V, H, W, 3) of the cameras that are imagined. Raises `DataError` if they do not fit."""
+        owner = f"{type(shown).__name__} {shown.id!r}"
+        frames = chosen(shown.frames_TVHWC, shown.cameras, self.architecture.cameras, owner)
         height, width = self.architecture.image_size
-        if frames.shape[1] != 1:
-            raise DataError(
-                f"{owner}: the world model imagines one camera, got {frames.shape[1]}. Choose one of them where the "
-                "dataset lets you: cameras=[…]."
-            )
-        expected = (1, height, width, 3)
+        expected = (self.architecture.views, height, width, 3)
         if frames.dtype != torch.uint8 or frames.shape[0] < 1 or tuple(frames.shape[1:]) != expected:
             found = f"{frames.dtype} {(frames.shape[0], *frames.shape[2:])}"
             raise DataError(
                 f"{owner}: the world model takes uint8 frames (T, {height}, {width}, 3), "
                 f"got {found}. Choose frames of that size; for tasks, see tasks.args.image_size."
             )
-
-
-def _distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
-    """The tasks that start differently, and for each given task the index of its like among them."""
-    index: dict[tuple[bytes, bytes], int] = {}
-    distinct: list[Task] = []
-    origin = []
-    for task in tasks:
-        moves = b"" if task.actions_TA is None else task.actions_TA.cpu().contiguous().numpy().tobytes()
-        key = (task.frames_TVHWC.cpu().contiguous().numpy().tobytes(), moves)
-        if key not in index:
-            index[key] = len(distinct)
-            distinct.append(task)
-        origin.append(index[key])
-    return distinct, origin
-
-
-def _compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return getattr(torch, name)
-    # Without AVX512-BF16, a CPU emulates bfloat16 products and is slower than in float32.
-    on_cpu = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if on_cpu or on_gpu else torch.float32
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"No torch device {name!r}. Use auto, cpu, cuda or cuda:0.") from None
+        return frames
