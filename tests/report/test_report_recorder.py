@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gymnast_core.errors import StorageError
 from gymnast_report.recorder import Recorder
 
 ROWS = {
@@ -48,33 +46,6 @@ def test_a_run_that_died_before_its_first_snapshot_starts_over(tmp_path: Path) -
     record(tmp_path, [1, 2])
     record(tmp_path, [1])
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
-
-
-def test_tensorboard_shows_every_step_once(tmp_path: Path) -> None:
-    record(tmp_path, [1, 2, 3])
-    record(tmp_path, [3, 4], done=2)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
-
-
-def test_tensorboard_shows_what_was_recorded_before_a_kill(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, "Fitting", total=4, unit="step", done=0)
-    for step in (1, 2):
-        recorder.log(step, ROWS[step])
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [event.value for event in events.Scalars("loss")] == pytest.approx([1 / 3, 1e-17])
-    assert events.Tags()["scalars"] == ["loss", "rollouts", "kl"]
-    recorder.close()
-
-
-def test_curves_that_a_disk_refuses_are_one_error_and_leave_no_thread(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, "Fitting", total=4, unit="step", done=0)
-    (tmp_path / "tensorboard").write_text("")
-    with pytest.raises(StorageError, match=r"tensorboard/events.* cannot be written"):
-        recorder.log(1, ROWS[1])
-    recorder.close()
 
 
 def test_versions_say_what_ran_and_nothing_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

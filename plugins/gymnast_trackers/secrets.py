@@ -1,0 +1,40 @@
+"""What of a config may leave the machine: values under names of secrets stay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+WITHHELD = "(withheld)"
+_SECRET = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?|authorization)$", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+"""`user:password@` of an address."""
+
+
+def without_secrets(values: Any, name: str = "") -> Any:
+    """The values with texts under names of secrets (`api_key`, `hf_token`, …), and logins in addresses, left out.
+
+    Configs hold no secrets (plugins read theirs from the environment); this is for plugins that break the rule.
+    """
+    if isinstance(values, Mapping):
+        return {key: without_secrets(value, str(key)) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_secrets(value, name) for value in values]
+    if isinstance(values, str):
+        return WITHHELD if _SECRET.search(name) else _LOGIN.sub("", values)
+    return values
+
+
+def has_login(address: str) -> bool:
+    """Whether an address carries a user's name or password."""
+    return bool(_LOGIN.search(address))
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Dotted key -> value; empty mappings vanish, lists stay."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{path}.{key}".lstrip(".")
+        found |= flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return found
