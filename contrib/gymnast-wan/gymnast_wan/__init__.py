@@ -1,0 +1,1 @@
+"""Action-conditioned Wan as a world model: `world_model: {name: wan}`."""
