@@ -15,10 +15,11 @@ import torch
 from gymnast_core.config.ranges import Choices, Count, Range, Seed, ZeroOrMore
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.types import EnvironmentStart, Episode, Task, one_camera
+from gymnast_core.types import ONE_CAMERA, EnvironmentStart, Episode, Task
 from gymnast_episodes.crops import Lazy, partition
 from gymnast_tabletop.experts import BEHAVIOURS, behaviour
 from gymnast_tabletop.gap import STANDARD, Gap
+from gymnast_tabletop.geometry import CAMERAS
 from gymnast_tabletop.instructions import (
     PAIRS,
     TEMPLATES,
@@ -77,6 +78,8 @@ class TabletopTasks(Dataset):
         """Wording: 0 as in training, 1 to 4 are paraphrases."""
         gap: Gap = field(default_factory=Gap)
         """How camera, colours and friction differ from the standard table: a simulator that is not quite the robot."""
+        wrist: bool = False
+        """Two cameras, front and wrist: also what a camera sees that moves with the end-effector."""
         expert: Annotated[str, Choices(*BEHAVIOURS)] | None = None
         """Behaviour whose episode from its start a task carries, for rewards that compare with it (`verified`):
         demonstrations (19 of 20 tasks are fulfilled within 16 steps, the others carry none), slow-demonstrations or
@@ -94,6 +97,10 @@ class TabletopTasks(Dataset):
     def tasks(self) -> Sequence[Task]:
         return Lazy(self.config.count, self._task)
 
+    @property
+    def _cameras(self) -> tuple[str, ...]:
+        return CAMERAS if self.config.wrist else ONE_CAMERA
+
     def _task(self, index: int) -> Task:
         config = self.config
         position = (config.first + index) * self._stride
@@ -110,7 +117,8 @@ class TabletopTasks(Dataset):
         return Task(
             id=f"tabletop/{config.n_blocks}/{seed}/{instruction}",
             instruction=instruction,
-            frames_TVHWC=one_camera(torch.from_numpy(table.render()[None])),
+            frames_TVHWC=torch.from_numpy(table.views(config.wrist)[None]),
+            cameras=self._cameras,
             start=EnvironmentStart(
                 ENVIRONMENT,
                 seed,
@@ -120,6 +128,7 @@ class TabletopTasks(Dataset):
                     "n_blocks": config.n_blocks,
                     "horizon": config.horizon,
                     **({"gap": config.gap.changes()} if config.gap != STANDARD else {}),
+                    **({"wrist": True} if config.wrist else {}),
                 },
             ),
             partial_credit_criteria=_PARTIAL_CREDIT,
@@ -132,17 +141,18 @@ class TabletopTasks(Dataset):
         table = _table(config.n_blocks, config.image_size, json.dumps(config.gap.changes()))
         act = behaviour(config.expert or "", scene, instruction, np.random.default_rng([seed, _EXPERT]))
         table.reset(scene)
-        states, frames, actions = [table.state], [table.render()], []
+        states, frames, actions = [table.state], [table.views(config.wrist)], []
         for _ in range(config.horizon):
             actions.append(np.clip(act(table.state), -MAX_DELTA, MAX_DELTA).astype(np.float32))
             table.step(actions[-1])
             states.append(table.state)
-            frames.append(table.render())
+            frames.append(table.views(config.wrist))
         if not success(parse(instruction), scene.colours, states[0], states[-1]):
             return None
         return Episode(
             id=f"tabletop/{seed}/{config.expert}",
-            frames_TVHWC=one_camera(torch.from_numpy(np.stack(frames))),
+            frames_TVHWC=torch.from_numpy(np.stack(frames)),
+            cameras=self._cameras,
             actions_TA=torch.from_numpy(np.stack(actions)),
             instruction=instruction,
             success=True,

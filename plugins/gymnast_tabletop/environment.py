@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gymnast_core.errors import ConfigError
 from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.gap import Gap, read_gap
+from gymnast_tabletop.geometry import CAMERAS
 from gymnast_tabletop.instructions import (
     Goal,
     block_index,
@@ -41,7 +42,8 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     `reset(seed=s)` shows the scene of `s`, always the same. `options={"instruction": ...}` gives the
     instruction, in any of the known wordings; otherwise the seed draws one among the feasible training
     instructions. Without a seed the environment draws one itself from the training split. `gap`
-    (see `gap.Gap`) gives the table another camera, colours or friction.
+    (see `gap.Gap`) gives the table another camera, colours or friction. With `wrist`, there is also `wrist_image`, of
+    the same size: what a camera sees that moves with the end-effector, straight above it, 1.6 times as close.
     """
 
     # No OpenGL: many of them, and everything else, run in one process.
@@ -54,6 +56,7 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         n_blocks: int = 2,
         horizon: int = 16,
         gap: Gap | dict[str, Any] | None = None,
+        wrist: bool = False,
         render_mode: str | None = None,
     ) -> None:
         check_n_blocks(n_blocks)
@@ -62,9 +65,10 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
                 raise ConfigError(f"{name} is {value}; it must be at least 1.")
         self.render_mode = render_mode
         self.horizon = horizon
+        self._images = dict(zip(("image", "wrist_image") if wrist else ("image",), CAMERAS, strict=False))
         self.observation_space = spaces.Dict(
             {
-                "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+                **{name: spaces.Box(0, 255, (image_size, image_size, 3), np.uint8) for name in self._images},
                 "instruction": spaces.Text(_MAX_LENGTH, charset=_CHARACTERS),
             }
         )
@@ -121,7 +125,8 @@ class TabletopEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         return self._scene
 
     def _observation(self) -> dict[str, Any]:
-        return {"image": self._table.render(), "instruction": self._instruction}
+        images = {name: self._table.render(camera) for name, camera in self._images.items()}
+        return {**images, "instruction": self._instruction}
 
     def _info(self) -> dict[str, Any]:
         done = outcomes(self._scene.colours, self._scene.state, self._table.state)

@@ -12,10 +12,24 @@ EFFECTOR_HEIGHT = 0.08
 CAMERA_HEIGHT = 2.0
 """Metres above the table: far enough that the sides of the blocks hardly show."""
 
+CAMERAS = ("front", "wrist")
+"""The whole table; and what a camera sees that moves with the end-effector, straight above it."""
+WRIST_ZOOM = 1.6
+"""Of the wrist camera: it spans 0.2 m, the end-effector in its middle."""
+
 
 def scale(height: float) -> float:
     """Image widths a metre at that height above the table; 1 / VIEW_WIDTH at the top of a block."""
     return (CAMERA_HEIGHT - BLOCK_SIZE) / (CAMERA_HEIGHT - height) / VIEW_WIDTH
+
+
+def wrist_points(states: NDArray[np.floating]) -> NDArray[np.float32]:
+    """As `image_points`, in the picture of the wrist camera (without a `Gap`)."""
+    states = np.array(states, copy=True)
+    blocks = states[..., 2:].reshape(*states.shape[:-1], -1, 3)  # a view: the copy's blocks, seen from the effector
+    blocks[..., :2] -= states[..., None, :2]
+    states[..., :2] = 0.0
+    return (0.5 + (image_points(states) - 0.5) * WRIST_ZOOM).astype(np.float32)
 
 
 def image_points(states: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gymnast_tabletop.gap import STANDARD, Gap
-from gymnast_tabletop.geometry import CAMERA_HEIGHT, EFFECTOR_HEIGHT, scale
+from gymnast_tabletop.geometry import CAMERA_HEIGHT, CAMERAS, EFFECTOR_HEIGHT, WRIST_ZOOM, scale
 from gymnast_tabletop.raycast import Rays, cast
 from gymnast_tabletop.scene import (
     BLOCK_LIMIT,
@@ -115,6 +115,10 @@ class Tabletop:
         light = 255 * self.gap.brightness
         self._palette[:] = light * np.array([*colours, _EFFECTOR_RGB, _EFFECTOR_RGB, _TABLE_RGB])
 
+    def views(self, wrist: bool) -> NDArray[np.uint8]:
+        """What the cameras see, uint8 (V, image_size, image_size, 3): the front camera, and with `wrist` both."""
+        return np.stack([self.render(camera) for camera in (CAMERAS if wrist else CAMERAS[:1])])
+
     def step(self, action_A: NDArray[np.floating]) -> None:
         """One control step of 0.1 s: move the end-effector by (dx, dy) metres, each limited to ±MAX_DELTA."""
         here = self._data.qpos[-2:]
@@ -129,11 +133,14 @@ class Tabletop:
         qpos = self._data.qpos
         return np.concatenate([qpos[-2:], qpos[:-2]])
 
-    def render(self) -> NDArray[np.uint8]:
-        """The camera's view, uint8 (image_size, image_size, 3)."""
+    def render(self, camera: str = "front") -> NDArray[np.uint8]:
+        """A camera's view, uint8 (image_size, image_size, 3); `geometry.CAMERAS` says which there are."""
         size, samples = self.image_size, SUPERSAMPLING
+        place, zoom = self._camera, self.gap.camera_zoom
+        if camera != CAMERAS[0]:
+            place, zoom = place + np.append(self._data.qpos[-2:], 0.0), zoom * WRIST_ZOOM
         # Only the rays that hit something are shaded: most of the picture is table.
-        hits = cast(self._model, self._data, self._camera, _rays(size, self.gap.camera_zoom))
+        hits = cast(self._model, self._data, place, _rays(size, zoom))
         lambert = np.maximum(hits.normal_H3 @ _LIGHT, 0.0)
         shade = (_AMBIENT + (1 - _AMBIENT) * lambert / _LIGHT[2]).astype(np.float32)
         samples_R3 = np.empty(((size * samples) ** 2, 3), np.float32)

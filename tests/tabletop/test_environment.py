@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 import gymnast_tabletop
 from gymnast_core.errors import ConfigError
+from gymnast_tabletop.datasets import TabletopTasks
 from gymnast_tabletop.experts import Expert
 from gymnast_tabletop.instructions import INSTRUCTIONS, parse
 from gymnast_tabletop.splits import SPLITS, split_seed
@@ -49,6 +50,19 @@ def test_same_seed_same_episode():
     assert observations[0][0] == observations[1][0]
     for one, other in zip(observations[0][1:], observations[1][1:], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_two_cameras_of_one_scene():
+    one, both = make(image_size=32), make(image_size=32, wrist=True)
+    check_env(make(image_size=32, wrist=True).unwrapped)
+    plain, _ = one.reset(seed=4)
+    seen, _ = both.reset(seed=4)
+    np.testing.assert_array_equal(seen["image"], plain["image"])
+    task = TabletopTasks(TabletopTasks.Config(image_size=32, wrist=True, count=3)).tasks()[2]
+    assert task.cameras == ("front", "wrist")
+    shown, _ = make(**task.start.args).reset(seed=task.start.seed, options=dict(task.start.options))
+    for view, name in enumerate(("image", "wrist_image")):
+        np.testing.assert_array_equal(task.frames_TVHWC[0, view].numpy(), shown[name])
 
 
 def test_the_instruction_does_not_change_the_scene():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gymnast_core.errors import ConfigError
-from gymnast_tabletop.geometry import image_points
+from gymnast_tabletop.geometry import image_points, wrist_points
 from gymnast_tabletop.instructions import start_scene
 from gymnast_tabletop.scene import BLOCK_SIZE, EFFECTOR_LIMIT, EFFECTOR_RADIUS, MAX_DELTA, VIEW_WIDTH, Scene
 from gymnast_tabletop.simulation import Tabletop
@@ -40,6 +40,23 @@ def test_blocks_and_effector_appear_where_their_image_coordinates_say(size):
             rows, columns = np.nonzero(mask)
             found = np.array([columns.mean(), rows.mean()])
             assert np.abs(found - expected).max() < 0.6 * size / 32, (seed, found, expected)
+
+
+def test_the_wrist_camera_moves_with_the_effector():
+    table, seen = Tabletop(n_blocks=2, image_size=64), 0
+    for seed in range(12):
+        scene = start_scene(seed, 2)
+        table.reset(scene)
+        *blocks, effector = masks(table.render("wrist"), scene.colours)
+        *block_points, effector_point = wrist_points(table.state) * 64 - 0.5
+        rows, columns = np.nonzero(effector)  # and the dark sides of blocks
+        assert np.abs([np.median(columns) - 31.5, np.median(rows) - 31.5]).max() < 1 and (effector_point == 31.5).all()
+        for mask, expected in zip(blocks, block_points, strict=True):
+            if ((expected > 8) & (expected < 55)).all():  # the whole block is in view
+                rows, columns = np.nonzero(mask)
+                assert np.abs([columns.mean(), rows.mean()] - expected).max() < 1.5, (seed, expected)
+                seen += 1
+    assert seen >= 4
 
 
 def test_a_block_is_six_pixels_wide_and_the_picture_points_up():
