@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Choices, Count, NotNegative, Positive, Range, Seed, ZeroOrMore
+from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative, Positive, Range, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError
+from gymnast_core.training.schedules import DECAYS
 
 Decay = Annotated[float, Range(least=0, below=1)]
 """Share of a moving average that stays at each step."""
@@ -40,8 +41,11 @@ class FitLoopConfig:
     """Gradient norm above which gradients are scaled down."""
     ema: Decay = 0.0
     """Decay of the moving average of the weights that is validated and saved; 0 keeps none."""
-    decay: Annotated[str, Choices("cosine", "constant")] = "cosine"
-    """"cosine" (to zero) or "constant", after the warm-up."""
+    decay: Annotated[str, Choices(*DECAYS)] = "cosine"
+    """How the learning rate falls from the end of the warm-up to the last step: along a half cosine, in a straight line
+    ("linear"), or not at all ("constant")."""
+    decay_floor: Fraction = 0.0
+    """Share of the peak at which it ends."""
     validate_every: ZeroOrMore = 1000
     """Steps between validations (numbers in the log, pictures in RUN/validation); 0 validates at the end only."""
     validation_episodes: Count = 32
@@ -72,6 +76,8 @@ class FitConfig:
     """`gymnast fit`: supervised training of exactly one component on recorded episodes."""
 
     kind: ClassVar[str] = "fit"
+    shards: ClassVar[bool] = True
+    """`trainer.strategy=fsdp2` may share the weights between processes."""
     episodes: ComponentConfig
     world_model: ComponentConfig | None = None
     policy: ComponentConfig | None = None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.training.schedules import Schedule
 from gymnast_fit.config import FitLoopConfig
 
 
 def learning_rate_factor(step: int, config: FitLoopConfig) -> float:
-    """Linear warm-up to 1, then constant, or a cosine that reaches zero where a step after the last would be."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.decay == "constant":
-        return 1.0
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    """The share of its peak that the learning rate has; its decay ends where a step after the last would be."""
+    steps = max(1, config.steps - config.warmup_steps)
+    return Schedule(config.warmup_steps, config.decay, steps, config.decay_floor).rate(step, peak=1.0)
 
 
 def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.optim.Optimizer]:

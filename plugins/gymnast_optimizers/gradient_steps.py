@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -10,9 +9,10 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore, check_values
+from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative, Positive, Range, ZeroOrMore, check_values
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Optimizer
+from gymnast_core.training.schedules import DECAYS, Schedule
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,11 @@ class GradientConfig:
     warmup_updates: ZeroOrMore = 0
     """Gradient steps over which the learning rate rises linearly to its peak."""
     learning_rate_decay_updates: Count | None = None
-    """Gradient steps after the warm-up over which it falls along a half cosine to 0; None: constant."""
+    """Gradient steps after the warm-up over which it falls; None: constant."""
+    decay: Annotated[str, Choices(*DECAYS)] = "cosine"
+    """How it falls: along a half cosine, in a straight line ("linear"), or not at all ("constant")."""
+    decay_floor: Fraction = 0.0
+    """Share of the peak at which it ends, and stays."""
     weight_decay: NotNegative = 0.0
     """AdamW's decoupled decay, of matrices only (not of norms and biases)."""
     betas: list[Annotated[float, Range(least=0, below=1)]] = field(default_factory=lambda: [0.9, 0.95])
@@ -72,12 +76,8 @@ class GradientSteps(Optimizer):
 
     def learning_rate(self, update: int) -> float:
         config = self.config
-        if update < config.warmup_updates:
-            return config.learning_rate * (update + 1) / config.warmup_updates
-        if config.learning_rate_decay_updates is None:
-            return config.learning_rate
-        progress = min((update - config.warmup_updates) / config.learning_rate_decay_updates, 1.0)
-        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+        schedule = Schedule(config.warmup_updates, config.decay, config.learning_rate_decay_updates, config.decay_floor)
+        return schedule.rate(update, config.learning_rate)
 
 
 def _check(config: GradientConfig) -> None:
@@ -85,3 +85,8 @@ def _check(config: GradientConfig) -> None:
     check_values(type(config), asdict(config), "optimizer.args")
     if len(config.betas) != 2:
         raise ConfigError(f"optimizer.args.betas is {list(config.betas)}; give two numbers, e.g. [0.9, 0.95].")
+    if config.learning_rate_decay_updates is None and (config.decay == "linear" or config.decay_floor):
+        raise ConfigError(
+            f"optimizer.args.decay={config.decay} and decay_floor={config.decay_floor:g} have no effect without "
+            "optimizer.args.learning_rate_decay_updates: give the gradient steps over which the learning rate falls."
+        )
