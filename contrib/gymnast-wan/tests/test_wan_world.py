@@ -154,7 +154,7 @@ def test_frames_and_actions_that_do_not_fit_are_refused(world, build):
         world.reset([make_task(height=SIZE + 8)])
     with pytest.raises(DataError, match="must have one size"):
         world.reset([make_task(), make_task(height=2 * SIZE)])
-    with pytest.raises(DataError, match="32 x 32 pixels; this Wan was trained on 256 x 256"):
+    with pytest.raises(DataError, match="16 x 16 pixels; this Wan was trained on 256 x 256"):
         build(image_size=[256, 256]).reset([make_task()])
     two = make_task()
     two = dataclasses.replace(two, frames_TVHWC=two.frames_TVHWC.repeat(1, 2, 1, 1, 1), cameras=("a", "b"))

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from gymnast_wan.world_model import Wan
 
-SIZE, WIDTH = 32, 7
+SIZE, WIDTH = 16, 7
 TINY = {"preset": "tiny", "dtype": "float32", "device": "cpu"}
 FACTS = {"heads": 2, "context": 5, "chunk": 4, "lead_in": "zeros", "rest_action": [0.0] * 6 + [-1.0]}
 FACTS |= {"action_scale": [1.0], "action_offset": [0.0], "shift": 5.0, "denoising_steps": 2}
