@@ -31,7 +31,7 @@ class Series:
     name: str
     points: Sequence[Point]
     style: str = "line"
-    """"line", "dots" or "bars"; bars stack in the order of their series."""
+    """"line", "dots", "dotted" (dots on a line) or "bars"; bars stack in the order of their series."""
 
 
 @dataclass(frozen=True)
@@ -158,18 +158,22 @@ def _axes(chart: Chart, scale: _Scale) -> Markup:
 
 
 def _series(chart: Chart, series: Series, index: int, scale: _Scale, stacked: dict[float, float]) -> Markup:
-    draw = {"line": _line, "dots": _dots}.get(series.style)
+    draw = {"line": _line, "dots": _dots, "dotted": _dotted}.get(series.style)
     body = draw(chart, series, scale) if draw else _bars(chart, series, scale, stacked)
     return Markup('<g class="s{}">{}</g>').format(index, body)
 
 
 def _line(chart: Chart, series: Series, scale: _Scale) -> Markup:
+    line = _path(series, scale)
+    return line + (_markers(chart, series, scale, 2.6) if len(series.points) <= MARKERS_UP_TO else Markup(""))
+
+
+def _path(series: Series, scale: _Scale) -> Markup:
     path = " ".join(
         f"{'M' if number == 0 else 'L'}{scale.x(point.x):.1f} {scale.y(point.y):.1f}"
         for number, point in enumerate(series.points)
     )
-    line = Markup('<path class="line" d="{}"/>').format(path)
-    return line + (_markers(chart, series, scale, 2.6) if len(series.points) <= MARKERS_UP_TO else Markup(""))
+    return Markup('<path class="line" d="{}"/>').format(path)
 
 
 def _dots(chart: Chart, series: Series, scale: _Scale) -> Markup:
@@ -190,6 +194,10 @@ def _markers(chart: Chart, series: Series, scale: _Scale, radius: float) -> Mark
         )
         for point in series.points
     )
+
+
+def _dotted(chart: Chart, series: Series, scale: _Scale) -> Markup:
+    return _path(series, scale) + _dots(chart, series, scale)
 
 
 def _bars(chart: Chart, series: Series, scale: _Scale, stacked: dict[float, float]) -> Markup:

@@ -99,12 +99,19 @@ def best(measure: Measure, candidates: Sequence[Candidate], baseline: str) -> st
         return f"Nothing says what was gained; the highest {measure.name}: {top.label}, {measure.value(top.value)}"
     top = max(known, key=lambda found: found.gain.mean if found.gain else 0.0)
     assert top.gain is not None
+    if len(known) == 1:
+        what = {
+            1: f"A gain over {baseline}",
+            0: f"No difference from {baseline} is shown",
+            -1: f"A loss against {baseline}",
+        }
+        return f"{what[top.gain.proven]}: {top.label}, {measure.change(top.gain.mean)}, to {measure.value(top.value)}"
     gain = top.gain.among(len(known))
     told = f"{top.label}, {measure.change(top.gain.mean)}, to {measure.value(top.value)}"
     if gain.proven > 0:
-        return f"Best: {told}" if len(known) > 1 else f"A gain: {told}"
+        return f"Best: {told}"
     if all(found.gain is not None and found.gain.among(len(known)).proven < 0 for found in known):
-        return f"A loss against {baseline} in {_all(len(known))}; the smallest: {told}"
+        return f"A loss against {baseline} in all {len(known)}; the smallest: {told}"
     return f"No gain over {baseline} is shown; the {'largest' if top.gain.mean > 0 else 'smallest loss'}: {told}"
 
 
@@ -118,7 +125,3 @@ def first_of(measure: Measure, place: str, order: Sequence[tuple[str, float | No
     close = [other for (other, _), shown in zip(rest, proven, strict=True) if not shown]
     among = close[0] if len(close) == 1 else f"{len(close)} of {len(rest)} others"
     return f"{name} is first in {place} with {measure.value(value)}, but not shown to beat {among}"
-
-
-def _all(count: int) -> str:
-    return "the only combination" if count == 1 else f"all {count} combinations"

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
 import re
 import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_pages.timed import TimedSocket, TooSlow
 
+Maker = Callable[[Mapping[str, list[str]]], str]
+"""Makes a page from the values of a query. Raises `GymnastError` where there is nothing of the kind."""
 HOST = "127.0.0.1"
 READ_SECONDS = 10.0
 """Time a client has to send its whole request, and to take an answer."""
-PAGES = ("report.html", "evaluation.html", "probe.html", "confusion.html", "index.html")
+PAGES = (
+    "report.html", "evaluation.html", "probe.html", "gate.html", "adapt.html", "dyna.html", "confusion.html",
+    "index.html",
+)  # fmt: skip
 """Pages that commands write, the first ones to be shown first."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -40,7 +48,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data:; media-src 'self' data:; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
 
@@ -57,9 +65,19 @@ class FolderServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int = 0, read_seconds: float = READ_SECONDS) -> None:
-        """Raises `ConfigError` if the port is taken."""
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        read_seconds: float = READ_SECONDS,
+        *,
+        made: Mapping[str, Maker] | None = None,
+        freshen: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        """`made` makes pages that are no files, by name ("" is the start page), from what follows the question mark;
+        `freshen` is called with the folder of a page before it is sent. Raises `ConfigError` if the port is taken."""
         self.folder, self.read_seconds = folder.resolve(), read_seconds
+        self.made, self.freshen = dict(made or {}), freshen
         self.token = secrets.token_urlsafe(18)
         try:
             super().__init__((HOST, port), _Handler)
@@ -124,7 +142,12 @@ class _Handler(BaseHTTPRequestHandler):
         return unquote(name)
 
     def _answer(self, name: str) -> None:
+        if make := self.server.made.get(name):
+            self._send_made(make)
+            return
         if name:
+            if name.rpartition("/")[2] in PAGES:
+                self._freshen(name)
             self._send_file(self._path(name))
             return
         pages = find_pages(self.server.folder)
@@ -132,6 +155,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.FOUND, "text/plain; charset=utf-8", b"", Location=quote(pages[0]))
         else:
             self._send(HTTPStatus.OK, TYPES[".html"], _index(self.server.folder.name, pages).encode())
+
+    def _send_made(self, make: Maker) -> None:
+        try:
+            content = make(parse_qs(urlsplit(self.path).query)).encode()
+        except GymnastError as error:
+            raise _Refused(HTTPStatus.NOT_FOUND, str(error)) from error
+        self._send(HTTPStatus.OK, TYPES[".html"], content, ETag=f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+    def _freshen(self, name: str) -> None:
+        """Have the page of a folder brought up to date; where that fails, what is there is sent."""
+        parts = name.split("/")[:-1]
+        folder = self.server.folder.joinpath(*parts)
+        if any(part.startswith(".") for part in parts) or not folder.resolve().is_relative_to(self.server.folder):
+            return
+        with suppress(GymnastError, OSError, ValueError):
+            self.server.freshen(folder)
 
     def _path(self, name: str) -> Path:
         """The file of that name. Raises `_Refused` if it is not a plain file of a known type inside the folder."""
@@ -151,9 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, path: Path) -> None:
         content, kind = path.read_bytes(), TYPES[path.suffix]
+        tag = f'"{path.stat().st_mtime_ns:x}-{len(content):x}"'
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or not content:
-            self._send(HTTPStatus.OK, kind, content, **{"Accept-Ranges": "bytes"})
+            self._send(HTTPStatus.OK, kind, content, ETag=tag, **{"Accept-Ranges": "bytes"})
             return
         first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
         if first > last:
@@ -164,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.PARTIAL_CONTENT, kind, content[first : last + 1], **{"Content-Range": place})
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes, **more: str) -> None:
+        if more.get("ETag", "") and self.headers.get("If-None-Match") == more["ETag"]:
+            status, content = HTTPStatus.NOT_MODIFIED, b""
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content)), **more}.items():
             self.send_header(name, value)

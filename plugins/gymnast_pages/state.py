@@ -86,7 +86,7 @@ def state_of(folder: Path) -> State:
         done = (folder / "summary.json").exists()
         name = RUNNING if _held(folder) else FINISHED if done else LOST
         return State(name, resume="" if name in (RUNNING, FINISHED) else resume, seen=seen)
-    name = written.get("name")
+    name = str(written.get("name"))
     if name not in WORDS:
         raise DataError(f"{folder / FILE}: name is {name!r}; it is one of {', '.join(WORDS)}. Delete that file.")
     if name == RUNNING and not _held(folder):

@@ -19,10 +19,13 @@ _recorders: dict[Path, Any] = {}
 """Recorder of every run that is going on in this process, by run folder."""
 _keepers: dict[Path, Any] = {}
 """Who keeps its page, likewise."""
+_groups: dict[Path, Any] = {}
+"""Who writes down what it learned from, likewise."""
 
 
 def gymnast_run_started(event: events.RunStarted) -> None:
     """Begin to record metrics and to show progress."""
+    from gymnast_report.groups import GroupRecord
     from gymnast_report.keeping import PageKeeper
     from gymnast_report.recorder import Recorder
 
@@ -30,11 +33,19 @@ def gymnast_run_started(event: events.RunStarted) -> None:
     _recorders[event.folder] = Recorder(event.folder, event.title, event.total, event.unit, event.step, judge)
     _keepers[event.folder] = PageKeeper(event)
     _keepers[event.folder].started()
+    if event.config.kind == "train":
+        _groups[event.folder] = GroupRecord(event.folder, event.step)
 
 
 def gymnast_metrics(event: events.StepDone) -> None:
     """Record a step, and show it where the page is older than it need be."""
     _recorders[event.folder].log(event.step, event.metrics)
+    if record := _groups.get(event.folder):
+        row = record.done(event.step, event.learned)
+        if row is not None and event.learned is not None and _is_filmed(event, event.step):
+            from gymnast_report.group_view import film_group
+
+            film_group(event.folder / "videos", row, event.learned)
     _keepers[event.folder].step_done()
 
 
@@ -42,6 +53,7 @@ def gymnast_run_stopped(event: events.RunStopped) -> None:
     """Close the files and the progress display, whether the run ended or failed, and write down which."""
     if event.folder in _recorders:
         _recorders.pop(event.folder).close()
+    _groups.pop(event.folder, None)
     if keeper := _keepers.get(event.folder):
         keeper.stopped(event.error, event.step)
         if event.error is not None:
@@ -51,8 +63,9 @@ def gymnast_run_stopped(event: events.RunStopped) -> None:
 def gymnast_rewards_scored(event: events.RewardsScored) -> None:
     """Keep videos of a few rollouts of the iteration and how they were judged: of several processes, the leader's."""
     iteration = event.step + 1
-    wanted = iteration in (1, event.config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
-    if not wanted or not event.parts.processes.leads:
+    if groups := _groups.get(event.folder):
+        groups.judged(event.rollouts, event.rewards)
+    if not _is_filmed(event, iteration) or not event.parts.processes.leads:
         return
     from gymnast_report.gallery import balanced, kind_of, record
 
@@ -104,6 +117,10 @@ def gymnast_build_page(event: events.PageWanted) -> Path | None:
     from gymnast_report.report import build_report
 
     return build_report(event.folder)
+
+
+def _is_filmed(event: events.RunEvent, iteration: int) -> bool:
+    return iteration in (1, event.config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
 
 
 def _measure(event: events.RunEvent, judge: str) -> Any:
