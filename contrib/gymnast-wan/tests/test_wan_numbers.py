@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 from PIL import Image
 from test_wan_world import actions, make_task, seeded
 from wan_checkpoints import SIZE, TINY, stir
 
 from gymnast_wan.flow import make_schedule, sample_chunk
+from gymnast_wan.network import cast
 from gymnast_wan.world_model import Wan
 
 
@@ -136,12 +137,21 @@ def test_latents_are_normalised_by_the_autoencoders_own_numbers_and_come_back():
     assert (decoded / 127.5 - 1 - wanted).abs().max() <= 1 / 255 + 1e-5
 
 
+def test_the_autoencoder_of_wan_2_2_has_patches_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"base_dim": 4, "decoder_base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "z_dim": 4}
+    sizes |= {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
+    AutoencoderKLWan(**sizes, latents_mean=[0.0] * 4, latents_std=[1.0] * 4).save_pretrained(tmp_path / "vae")
+    world = Wan(Wan.Config(**{**TINY, "vae": str(tmp_path)}))
+    found = world.step(world.reset([make_task(height=32, width=64)]), actions(1, 5))
+    assert found.frames_BLVHWC.shape == (1, 5, 1, 32, 64, 3)
+    assert world.codec.encode(make_task(height=32, width=64, frames=5).view()[None]).shape == (1, 4, 2, 2, 4)
+
+
 def test_bfloat16_weights_are_computed_with_as_diffusers_does_and_stay_close():
     exact = stir(Wan(Wan.Config(**TINY)))
     coarse = copy.deepcopy(exact.network)
     coarse.dtype = coarse.compute_dtype = torch.bfloat16
-    from gymnast_wan.network import cast
-
     cast(coarse.transformer, torch.bfloat16)
     latents, moves, time = torch.randn(1, 4, 3, 2, 2, generator=seeded(1)), actions(1, 9), torch.tensor([704.0])
     first, second = (network(latents, time, moves, known=2) for network in (exact.network, coarse))
