@@ -120,8 +120,12 @@ def _refusal_of_the_disk(error: OSError) -> str | None:
 
 
 def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) -> Any:
-    """The config that a command's arguments describe, or that of the run to resume."""
+    """The config that a command's arguments describe, or that of the run to resume.
+
+    Raises `ConfigErrors` that lists everything that is known to be wrong before anything is loaded.
+    """
     from gymnast_core.config import load_config, split_arguments
+    from gymnast_core.plugins.early import check_early
 
     sources, overrides = split_arguments(arguments)
     if len(sources) > 1:
@@ -136,7 +140,7 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
         kinds = (schema.kind, *getattr(schema, "takes", ()))
         known = ", ".join(preset.name for preset in installed() if preset.kind in kinds) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
-    return load_config(schema, sources[0] if sources else None, overrides)
+    return load_config(schema, sources[0] if sources else None, overrides, checks=[check_early])
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONGEST_WORD = 400
 """Letters of a word in an error, such as a value that somebody pasted, beyond which nobody reads on."""
@@ -16,9 +16,30 @@ class GymnastError(Exception):
             rf"\S{{{_LONGEST_WORD},}}", lambda found: f"{found[0][:80]}… ({len(found[0])} letters)", super().__str__()
         )
 
+    @property
+    def problems(self) -> "tuple[GymnastError, ...]":
+        """What is wrong, one by one: the error itself, unless it stands for several."""
+        return (self,)
+
 
 class ConfigError(GymnastError):
     """A config key, value or override that cannot be used."""
+
+
+class ConfigErrors(ConfigError):
+    """Several things wrong with one config, found together: `problems` lists them."""
+
+    def __init__(self, problems: Sequence[GymnastError]) -> None:
+        self._problems = tuple(one for problem in problems for one in problem.problems)
+        listed = "".join("\n- " + str(one).replace("\n", "\n  ") for one in self._problems)
+        super().__init__(f"{len(self._problems)} things are wrong with the config:{listed}")
+
+    @property
+    def problems(self) -> tuple[GymnastError, ...]:
+        return self._problems
+
+    def __reduce__(self) -> tuple[type["ConfigErrors"], tuple[tuple[GymnastError, ...]]]:
+        return type(self), (self._problems,)
 
 
 class PluginError(GymnastError):

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.presets import find_preset
+from gymnast_core.config.problems import Problems, without
 from gymnast_core.config.ranges import plain
 from gymnast_core.config.scalars import read_value, read_yaml
 from gymnast_core.config.schema import ComponentConfig
-from gymnast_core.config.typed import child, fields_of, literal, typed
+from gymnast_core.config.typed import checked, child, fields_of, literal
 from gymnast_core.errors import ConfigError, shortened
 
 logger = logging.getLogger(__name__)
@@ -25,20 +26,43 @@ _REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<key>\.*[\w-]+(?:\.[\w-]+|\[\d+
 """`${key.of.config}`, unless a backslash stands before it; without the group: anything else between the braces."""
 
 
-def load_config(schema: type[C], source: str | None, overrides: Sequence[str] = ()) -> C:
-    """Build `schema` from a preset name or YAML path, then `key=value` overrides in dotted notation.
+Check = Callable[[Any, Mapping[str, Any], Problems], None]
+"""Looks at a schema and its values, as far as they are right, and adds what it finds to the problems."""
+
+
+def load_config(
+    schema: type[C],
+    source: str | Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    *,
+    checks: Sequence[Check] = (),
+) -> C:
+    """Build `schema` from a preset name, YAML path or plain values, then `key=value` overrides in dotted notation.
 
     A component may be given by its bare name (`policy=openvla-oft`). Where an override swaps a component, the
     source's `args` of the old one are dropped. `${preset_dir}` is the source's folder. Text is what was typed, for
     fields that hold text (`gymnast_core.config.scalars`). Environment variables are not resolved: the config is
-    written to the run folder, where a secret must never end up. Raises `ConfigError`.
+    written to the run folder, where a secret must never end up. `checks` are asked, too. Raises `ConfigError`, or
+    `ConfigErrors` that lists everything that is wrong.
     """
-    values = expand_names(schema, _read_source(schema, source) if source else {})
-    changes = parse_overrides(overrides, schema)
+    problems = Problems()
+    values: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {}
+    name = source if isinstance(source, str) else None
+    if name:
+        with problems.collected():
+            values = _read_source(schema, name)
+        problems.is_partial = bool(problems.found)
+    values = expand_names(schema, values)
+    changes = _changes(overrides, schema, problems)
     _drop_swapped_args(schema, values, changes, "")
-    resolved = _resolved(merged(values, changes), source)
+    resolved = _resolved(merged(values, changes), name, problems)
     resolved.pop("preset_dir", None)
-    return typed(schema, resolved)
+    config, known = checked(schema, resolved, problems)
+    for check in checks:
+        check(schema, known, problems)
+    problems.raise_any()
+    assert config is not None
+    return config
 
 
 def to_yaml(config: Any, references: Mapping[str, str] | None = None) -> str:
@@ -52,11 +76,21 @@ def to_yaml(config: Any, references: Mapping[str, str] | None = None) -> str:
 
 def parse_overrides(overrides: Sequence[str], schema: Any = None) -> dict[str, Any]:
     """Nested values of dotted `key=value` strings; the last one wins, and drops what it swaps out. `ConfigError`."""
+    problems = Problems()
+    found = _changes(overrides, schema, problems)
+    problems.raise_any()
+    return found
+
+
+def _changes(overrides: Sequence[str], schema: Any, problems: Problems) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not _KEY.fullmatch(key):
-            raise ConfigError(f"{shortened(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
+            problems.add(
+                ConfigError(f"{shortened(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
+            )
+            continue
         names = key.split(".")
         values: Any = read_value(text, is_text=_type_at(schema, names) is str)
         for name in reversed(names):
@@ -91,34 +125,44 @@ def merged(values: Any, changes: Any) -> Any:
     return {**values, **{key: merged(values.get(key), change) for key, change in changes.items()}}
 
 
-def _resolved(values: dict[str, Any], source: str | None) -> Any:
-    """The values with `${key}` replaced by what stands there."""
-    _check_references(values, "")
-    try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    except OmegaConfBaseException as error:
-        reason = shortened(str(error).splitlines()[0]).rstrip(".")
-        raise ConfigError(f"{error.full_key or source}: {reason}.") from error
-    except RecursionError:
-        raise ConfigError(f"{source or 'The overrides'}: the values refer to each other in a circle.") from None
+def _resolved(values: dict[str, Any], source: str | None, problems: Problems) -> Any:
+    """The values with `${key}` replaced by what stands there; where that cannot be, they are told and left out."""
+    for key, error in _refused_references(values, ""):
+        problems.add(error, key)
+        values, _ = without(values, key)
+    while True:
+        try:
+            return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        except OmegaConfBaseException as error:
+            key = str(error.full_key or "")
+            reason = shortened(str(error).splitlines()[0]).rstrip(".")
+            problems.add(ConfigError(f"{key or source}: {reason}."), key)
+            values, was_there = without(values, key)
+        except RecursionError:
+            problems.add(ConfigError(f"{source or 'The overrides'}: the values refer to each other in a circle."))
+            was_there = False
+        if not was_there:
+            problems.is_partial = True
+            return {}
 
 
-def _check_references(values: Any, path: str) -> None:
+def _refused_references(values: Any, path: str) -> Iterator[tuple[str, ConfigError]]:
     # Names of keys alone are let through, so no spelling of OmegaConf's resolvers reaches the environment.
     if isinstance(values, dict):
         for key, value in values.items():
-            _check_references(value, f"{path}.{key}".lstrip("."))
+            yield from _refused_references(value, f"{path}.{key}".lstrip("."))
     elif isinstance(values, list):
         for i, value in enumerate(values):
-            _check_references(value, f"{path}[{i}]")
-    elif isinstance(values, str):
-        for reference in _REFERENCE.finditer(values):
-            if reference["key"] is None:
-                raise ConfigError(
-                    f"{path} is {shortened(values)!r}: ${{KEY}} stands for the value of another key of the config, and "
-                    f"nothing else goes between the braces. Configs read no environment variables: plugins read their "
-                    f"secrets; for the signs themselves write \\${{."
-                )
+            yield from _refused_references(value, f"{path}[{i}]")
+    elif isinstance(values, str) and any(found["key"] is None for found in _REFERENCE.finditer(values)):
+        yield (
+            path,
+            ConfigError(
+                f"{path} is {shortened(values)!r}: ${{KEY}} stands for the value of another key of the config, and "
+                f"nothing else goes between the braces. Configs read no environment variables: plugins read their "
+                f"secrets; for the signs themselves write \\${{."
+            ),
+        )
 
 
 def _type_at(schema: Any, names: Sequence[str]) -> Any:

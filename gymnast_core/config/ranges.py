@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.errors import ConfigError, ConfigErrors, unknown_name
 
 INTEGERS = 2**63
 """Integers beyond this fit into no tensor, file format or seed."""
@@ -95,16 +95,25 @@ def check_values(schema: Any, values: Any, key: str = "") -> None:
 
     Dataclasses inside it, optional fields, lists and dicts are followed. `key` is the path of `values` in the whole
     config. Raises `ConfigError`, which names key and range, for a value that is outside its range, not one of its
-    choices, NaN or infinite.
+    choices, NaN or infinite; `ConfigErrors` for several.
     """
+    found = [error for _, error in refused_values(schema, values, key)]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigErrors(found)
+
+
+def refused_values(schema: Any, values: Any, key: str = "") -> Iterator[tuple[str, ConfigError]]:
+    """The keys whose values `check_values` refuses, each with its error."""
     for path, hint, value in _leaves(schema, values, key):
         declared = declaration(hint)
         if isinstance(declared, Choices) and not declared.holds(value):
             name = path.rpartition(".")[2].partition("[")[0]
-            raise ConfigError(f"{path}: {unknown_name(name, str(value), declared.values)}")
+            yield path, ConfigError(f"{path}: {unknown_name(name, str(value), declared.values)}")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and not isinstance(declared, Choices) and not (declared or Range()).holds(value):
-            raise ConfigError(f"{path} is {_number(value)}; it must be {declared or Range()}.")
+            yield path, ConfigError(f"{path} is {_number(value)}; it must be {declared or Range()}.")
 
 
 def declaration(hint: Any) -> Range | Choices | None:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gymnast_core.config.ranges import check_values, element, plain
-from gymnast_core.errors import ConfigError, shortened, unknown_name
+from gymnast_core.config.problems import Problems, without
+from gymnast_core.config.ranges import element, plain, refused_values
+from gymnast_core.errors import ConfigError, GymnastError, shortened, unknown_name
 
 C = TypeVar("C")
 _TRUTHS = ("true", "false", "yes", "no", "on", "off", "y", "n", "1", "0")
@@ -22,24 +23,99 @@ def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
 
     `key` is the path of `values` in the whole config, e.g. "world_model.args", used in errors. Raises
     `ConfigError` for unknown keys, wrong types, missing mandatory values, numbers outside the range that is declared
-    beside their field (`gymnast_core.config.ranges`) and whatever the dataclass refuses.
+    beside their field (`gymnast_core.config.ranges`) and whatever the dataclass refuses; all of it at once
+    (`ConfigErrors`), but for rules between fields, which are asked where each field is right.
     """
-    _check_keys(schema, values, key)
+    problems = Problems()
+    config, _ = checked(schema, values, problems, key)
+    problems.raise_any()
+    assert config is not None
+    return config
+
+
+def checked(
+    schema: type[C], values: Mapping[str, Any], problems: Problems, key: str = ""
+) -> tuple[C | None, dict[str, Any]]:
+    """As `typed`, with `problems` kept instead of raised: the instance, or None if there are any here, and the values
+    as far as they are right, over the defaults; "???" where one is missing."""
+    before = len(problems.found)
+    known = _known(schema, values, key, problems)
+    config = _merged(schema, known, key, problems)
+    if config is None:
+        return None, {}
+    whole: Any = OmegaConf.to_container(config, resolve=True)
+    missing = sorted({*OmegaConf.missing_keys(config), *_unsaid(known, "")})
+    if paths := [path for name in missing if not problems.spoil(path := _join(key, name)) and not problems.is_partial]:
+        problems.add(
+            ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE."), paths[0]
+        )
+        problems.lost |= set(paths)
+    for path, error in refused_values(schema, _without_unsaid(whole), key):
+        problems.add(error, path)
+    if len(problems.found) == before and not missing and not problems.is_partial:
+        return _instance(schema, config, key, problems), whole
+    _check_sections(config, key, problems)
+    return None, whole
+
+
+def _merged(schema: Any, values: Any, key: str, problems: Problems) -> Any:
+    """The values over the defaults; those of a wrong type are told and left out. None if that cannot be done."""
+    left = _texts(schema, dict(values))
+    while True:
+        try:
+            config = OmegaConf.structured(schema)
+            _unlock(config)
+            return OmegaConf.merge(config, OmegaConf.create(literal(left)))
+        except OmegaConfBaseException as error:
+            reason = shortened(str(error.msg or error).splitlines()[0]).rstrip(".")
+            path = _join(key, error.full_key)
+            problems.add(ConfigError(f"{path or schema.__qualname__}: {reason}."), path)
+            left, was_there = without(left, str(error.full_key or ""))
+            if not was_there:
+                return None
+        except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
+            problems.add(ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}"), key)
+            return None
+
+
+def _instance(schema: type[C], config: Any, key: str, problems: Problems) -> C | None:
+    """Build it: rules between fields, of all sections."""
+    inside = Problems()
     try:
-        config = OmegaConf.structured(schema)
-        _unlock(config)
-        config = OmegaConf.merge(config, OmegaConf.create(literal(_texts(schema, dict(values)))))
-        missing = sorted({*OmegaConf.missing_keys(config), *_unsaid(values, "")})
-        if not missing:
-            check_values(schema, OmegaConf.to_container(config, resolve=True), key)
-            return OmegaConf.to_object(config)  # type: ignore[return-value]
+        return OmegaConf.to_object(config)  # type: ignore[return-value]
+    except GymnastError as error:
+        found: GymnastError = error
     except OmegaConfBaseException as error:
         reason = shortened(str(error.msg or error).splitlines()[0]).rstrip(".")
-        raise ConfigError(f"{_join(key, error.full_key) or schema.__qualname__}: {reason}.") from error
+        found = ConfigError(f"{_join(key, error.full_key) or schema.__qualname__}: {reason}.")
     except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
-        raise ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}") from error
-    paths = [_join(key, name) for name in missing]
-    raise ConfigError(f"Missing value: {', '.join(paths)}. Set it in the YAML or with {paths[0]}=VALUE.")
+        found = ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}")
+    _check_sections(config, key, inside)
+    # A single one is told in the words of the whole.
+    for one in inside.found if len(inside.found) > 1 else [found]:
+        problems.add(one)
+    return None
+
+
+def _check_sections(config: Any, key: str, problems: Problems) -> None:
+    """The rules of the dataclasses inside a config, each of them built alone where nothing in it is wrong."""
+    for name in config if isinstance(config, DictConfig) else ():
+        node, path = config._get_node(name), _join(key, name)
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+            continue
+        before = len(problems.found)
+        _check_sections(node, path, problems)
+        kind = OmegaConf.get_type(node)
+        if len(problems.found) > before or not is_dataclass(kind) or problems.spoil(path):
+            continue
+        if OmegaConf.missing_keys(node):
+            continue
+        try:
+            OmegaConf.to_object(node)
+        except GymnastError as error:
+            problems.add(error, path)
+        except (OmegaConfBaseException, ValueError, TypeError, AssertionError, ArithmeticError) as error:
+            problems.add(ConfigError(f"{path}: {shortened(str(error), 1000)}"), path)
 
 
 def literal(values: Any) -> Any:
@@ -72,17 +148,33 @@ def child(schema: Any, key: str) -> Any:
     return typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
 
 
-def _check_keys(schema: Any, values: Any, path: str) -> None:
+def _known(schema: Any, values: Any, path: str, problems: Problems) -> Any:
+    """The values without keys that do not exist and without those that are no section, which are told."""
     _, known = fields_of(schema)
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if known is not None and key not in known:
-                raise ConfigError(f"{_join(path, key)}: {unknown_name('key', str(key), known)}")
-            _check_keys(child(schema, key), value, _join(path, key))
-    elif plain(schema) is bool and not _says_yes_or_no(values):
-        raise ConfigError(f"{path} is {shortened(str(values), 80)}; it must be true or false.")
-    elif known is not None and values is not None:
-        raise ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {shortened(repr(values))}.")
+    if not isinstance(values, Mapping):
+        return values
+    kept = {}
+    for key, value in values.items():
+        place = _join(path, key)
+        if known is not None and key not in known:
+            problems.add(ConfigError(f"{place}: {unknown_name('key', str(key), known)}"), place)
+        elif (error := _misplaced(child(schema, key), value, place)) is not None:
+            problems.add(error, place)
+        else:
+            kept[key] = _known(child(schema, key), value, place, problems)
+    return kept
+
+
+def _misplaced(schema: Any, value: Any, path: str) -> ConfigError | None:
+    """What is wrong with a value that is no section where there is one, or no truth value."""
+    _, known = fields_of(schema)
+    if isinstance(value, Mapping):
+        return None
+    if plain(schema) is bool and not _says_yes_or_no(value):
+        return ConfigError(f"{path} is {shortened(str(value), 80)}; it must be true or false.")
+    if known is not None and value is not None and value != "???":
+        return ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {shortened(repr(value))}.")
+    return None
 
 
 def _says_yes_or_no(value: Any) -> bool:
@@ -102,6 +194,12 @@ def _texts(schema: Any, values: Any) -> Any:
     if isinstance(values, list):
         return [_texts(element(schema), value) for value in values]
     return values
+
+
+def _without_unsaid(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _without_unsaid(value) for key, value in values.items()}
+    return None if values == "???" else values
 
 
 def _unsaid(values: Any, path: str) -> Iterator[str]:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from gymnast_core.config.schema import ComponentConfig, RunConfig
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.early import needs_demonstrations
 from gymnast_core.plugins.hooks import check_sections
 from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.processes import Processes
@@ -39,9 +40,7 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
     demonstrations: Sequence[Episode] = ()
     if optimizer.demonstrations_per_rollout:
         if config.demonstrations is None:
-            raise ConfigError(
-                f"The optimizer {config.optimizer.name!r} mixes in demonstrations; set demonstrations.name and .args."
-            )
+            raise needs_demonstrations(config.optimizer.name)
         demonstrations = build(known.datasets, "demonstrations").episodes()
         if not len(demonstrations):
             raise DataError(f"The dataset {config.demonstrations.name!r} holds no demonstrations.")

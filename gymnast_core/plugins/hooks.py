@@ -128,17 +128,21 @@ def _leave(generator: Any, results: list[Any], old_style: bool) -> list[Any]:
 
 
 def check_sections(hooks: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for a section `hooks.NAME` of no plugin, of one that takes none, or with wrong values."""
-    from gymnast_core.config.typed import typed
+    """Raises `ConfigError` for a section `hooks.NAME` of no plugin, of one that takes none, or with wrong values; for
+    several, all at once."""
+    from gymnast_core.config.problems import Problems
+    from gymnast_core.config.typed import checked
 
-    manager = plugin_manager()
+    manager, problems = plugin_manager(), Problems()
     plugins = {name: plugin for name, plugin in manager.list_name_plugin() if plugin is not None}
     kinds = {name: getattr(plugin, "Config", None) for name, plugin in plugins.items()}
     sections = sorted(name for name, kind in kinds.items() if dataclasses.is_dataclass(kind))
     for name, values in hooks.items():
         if name in manager.broken:
-            raise manager.broken[name]
-        kind: Any = kinds.get(name)
-        if name not in sections:
-            raise ConfigError(f"hooks.{name}: {unknown_name('section', name, sections)}")
-        typed(kind, values, f"hooks.{name}")
+            problems.add(manager.broken[name])
+        elif name not in sections:
+            problems.add(ConfigError(f"hooks.{name}: {unknown_name('section', name, sections)}"))
+        else:
+            kind: Any = kinds[name]
+            checked(kind, values, problems, f"hooks.{name}")
+    problems.raise_any()

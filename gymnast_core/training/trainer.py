@@ -1,8 +1,9 @@
 """Building Lightning's Trainer from the config's `trainer` section."""
 
+import inspect
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -11,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, distributed
 
 from gymnast_core.config.scalars import as_number
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, unknown_name
 
 STRATEGIES = ("auto", "ddp")
 """Those under which every process holds whole weights."""
@@ -62,12 +63,22 @@ class ShardedStrategy(ModelParallelStrategy):
 def precision_of(options: Mapping[str, Any]) -> str:
     """What `trainer.precision` says: "32-true" or "bf16-mixed". Raises `ConfigError` for anything else."""
     wanted = options.get("precision", "32-true")
-    if wanted not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision={wanted} would scale the loss or change the weights' own dtype; use bf16-mixed or "
-            "32-true."
-        )
+    if (error := _refused_precision(wanted)) is not None:
+        raise error
     return PRECISIONS[wanted]
+
+
+def refused_options(options: Mapping[str, Any], *, shards: bool = False) -> Iterator[ConfigError]:
+    """What of the section `trainer` cannot be, as far as that shows without building a Trainer: an error each."""
+    known = inspect.signature(lightning.Trainer).parameters
+    for key in options:
+        if key in _OURS:
+            yield ConfigError(f"trainer.{key} cannot be set: {_OURS[key]}.")
+        elif key not in known:
+            yield ConfigError(f"trainer.{key}: {unknown_name('argument of lightning.Trainer', key, known)}")
+    for error in (_refused_precision(options.get("precision", "32-true")), _refused_strategy(options, shards)):
+        if error is not None:
+            yield error
 
 
 def build_trainer(
@@ -99,12 +110,27 @@ def build_trainer(
     return trainer
 
 
+def _refused_precision(wanted: Any) -> ConfigError | None:
+    if isinstance(wanted, str | int) and wanted in PRECISIONS:
+        return None
+    return ConfigError(
+        f"trainer.precision={wanted} would scale the loss or change the weights' own dtype; use bf16-mixed or 32-true."
+    )
+
+
+def _refused_strategy(options: Mapping[str, Any], shards: bool) -> ConfigError | None:
+    wanted = options.get("strategy", "auto")
+    if wanted in STRATEGIES or (wanted == SHARDED and shards):
+        return None
+    known = ", ".join(STRATEGIES) + (f"; {SHARDED} shares them out" if shards else "")
+    return ConfigError(f"trainer.strategy={wanted}: the weights are whole in every process. Choose {known}.")
+
+
 def _strategy(options: Mapping[str, Any], shards: bool) -> Any:
     wanted = options.get("strategy", "auto")
-    if wanted == SHARDED and shards:
+    if (error := _refused_strategy(options, shards)) is not None:
+        raise error
+    if wanted == SHARDED:
         return ShardedStrategy()
-    if wanted not in STRATEGIES:
-        known = ", ".join(STRATEGIES) + (f"; {SHARDED} shares them out" if shards else "")
-        raise ConfigError(f"trainer.strategy={wanted}: the weights are whole in every process. Choose {known}.")
     several = options.get("devices", 1) not in (1, "1") or options.get("num_nodes", 1) not in (1, "1")
     return WholeWeightsStrategy() if several or wanted == "ddp" else "auto"

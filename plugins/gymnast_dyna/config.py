@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from gymnast_core.config import ComponentConfig
+from gymnast_collect.config import CollectConfig
+from gymnast_core.config import ComponentConfig, RunConfig
 from gymnast_core.config.ranges import Choices, Count, Range, Seed
 from gymnast_core.errors import ConfigError
+from gymnast_evaluation.config import EvaluateConfig
+from gymnast_fit.config import FitConfig
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class DynaConfig:
     """`gymnast dyna`: rounds of collect, refit, train and evaluate."""
 
     kind: ClassVar[str] = "dyna"
+    sections: ClassVar[dict[str, Any]] = {
+        "collect": CollectConfig, "world.fit": FitConfig, "judge.fit": FitConfig, "train": RunConfig,
+        "evaluate": EvaluateConfig,
+    }  # fmt: skip
+    """Sections that are other commands' configs, each but for what a round adds."""
     policy: ComponentConfig
     """The policy to begin with; later rounds go on with the trained one."""
     world_model: ComponentConfig

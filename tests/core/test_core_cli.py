@@ -36,7 +36,7 @@ finally:
     print("heavy:", sorted({"torch", "lightning", "transformers"} & set(sys.modules)))
     print(time.process_time())
 """
-PARTS = ["world_model=a", "policy=b", "reward_model=c", "optimizer=d", "tasks=e"]
+PARTS = ["world_model=gymnasium", "policy=openvla-oft", "reward_model=random", "optimizer=grpo", "tasks=tabletop"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["presets"], ["--version"]])
@@ -75,7 +75,10 @@ def test_loading_the_plugins_shows_tracebacks(site_packages, fresh):
         (["train"], "What to train?"),
         (["train", "a.yaml", "b.yaml"], "one preset or file, not a.yaml and b.yaml"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
-        (["fit", "policy=a", "episode=b"], "Did you mean 'episodes'?"),
+        (
+            ["fit", "policy=openvla-oft", "episodes=lerobot", "episodes.args.path=x", "fitt.steps=1"],
+            "Did you mean 'fit'?",
+        ),
         (["check", "grppo"], "Did you mean 'grpo'?"),
     ],
 )
