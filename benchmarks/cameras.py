@@ -1,0 +1,220 @@
+"""Two cameras predicted together, against two models of one camera each: do their pictures agree?
+
+    python benchmarks/cameras.py [--steps 2000] [--episodes 200] [--data data/tabletop-cameras] [--output runs/cameras]
+
+On the tabletop with its second camera, which moves with the end-effector, three world models are fitted to the same
+recordings with the same settings and steps: `both` imagines front and wrist together, `front` and `wrist` one each (the
+pair has twice the parameters and steps). All imagine the same held-out episodes from their first frames and recorded
+actions. Measured are PSNR by camera, and how well the cameras agree: where a block is relative to the end-effector, by
+the front picture and by the wrist picture (centres of their pixels, through the cameras' known geometry). The recorded
+pictures say what this measure shows at best. Runs that ended are not repeated, killed ones go on. Writes
+benchmarks/results/cameras.{json,md}; needs `gymnast collect collect-tabletop-cameras` (it says so).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from commands import gymnast
+from torch import Tensor
+
+from gymnast_core.plugins.registry import registries
+from gymnast_core.seeds import seeded_generator
+from gymnast_core.statistics import bootstrap_interval
+from gymnast_core.types import Episode, Task
+from gymnast_tabletop.geometry import CAMERAS, EFFECTOR_HEIGHT, WRIST_ZOOM, scale
+from gymnast_tabletop.scene import BLOCK_SIZE, COLOURS
+from gymnast_worldgym.validation import psnr
+
+RESULTS = Path(__file__).parent / "results"
+MODELS: dict[str, tuple[str, ...]] = {"both": CAMERAS, "front": ("front",), "wrist": ("wrist",)}
+STEPS = (1, 4, 8, 16)
+"""Frames that the table shows."""
+FEWEST = 12
+"""Pixels of a block that must be seen for its place to be measured."""
+
+
+def fitted(name: str, arguments: argparse.Namespace) -> Path:
+    """The checkpoint of one of the three models, fitted if it is not there."""
+    folder = arguments.output / name
+    if not (folder / "summary.json").exists():
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        recorded = arguments.data / "play" / "episodes"
+        start = [
+            "fit-tabletop-cameras-world-model", f"world_model.args.cameras=[{','.join(MODELS[name])}]",
+            f"episodes.args.path={recorded}", f"validation.args.path={recorded}", f"fit.steps={arguments.steps}",
+            f"output={folder}",
+        ]  # fmt: skip
+        more = ["--resume", str(folder)] if (folder / "snapshots").exists() else start
+        gymnast("fit", *more, log=arguments.output / f"{name}.log")
+    return folder / "checkpoint"
+
+
+def imagined(checkpoint: Path, episodes: Sequence[Episode], steps: int) -> dict[str, Tensor]:
+    """Frames (N, T, H, W, C) by camera, the start frame first."""
+    world = registries().world_models.build("worldgym", {"checkpoint": str(checkpoint), "compute_dtype": "auto"})
+    cameras = world.architecture.cameras
+    frames = []
+    for first in range(0, len(episodes), 50):
+        part = episodes[first : first + 50]
+        tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in part]
+        state = world.reset(tasks, generator=seeded_generator(first, "cameras"))
+        actions = torch.stack([e.actions_TA[:steps] for e in part])
+        frames.append(torch.cat([world.step(state, chunk).frames_BLVHWC for chunk in actions.split(4, dim=1)], dim=1))
+    start = recorded(episodes, 0)
+    together = torch.cat(frames)
+    return {name: torch.cat([start[name], together[:, :, v]], dim=1) for v, name in enumerate(cameras)}
+
+
+def recorded(episodes: Sequence[Episode], steps: int) -> dict[str, Tensor]:
+    return {name: torch.stack([e.view(name)[: steps + 1] for e in episodes]) for name in CAMERAS}
+
+
+def masks(frames: Tensor) -> dict[str, np.ndarray]:
+    """bool (..., H, W) of what is red, green, blue, yellow, or dark as the end-effector."""
+    red, green, blue = (frames.numpy().astype(np.int16)[..., channel] for channel in range(3))
+    return {
+        "red": (red > green + 70) & (red > blue + 70),
+        "green": (green > red + 40) & (green > blue + 30),
+        "blue": (blue > red + 60) & (blue > green + 40),
+        "yellow": (red > blue + 90) & (green > blue + 70),
+        "end-effector": (red < 90) & (green < 90) & (blue < 90),
+    }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where things are in pictures (N, T): centres (N, T, 2) right and up from the middle, as shares of the width."""
+
+    centre: np.ndarray
+    whole: np.ndarray
+    """Whether enough of it is seen, and nothing of it at the edge."""
+
+
+def seen(mask: np.ndarray) -> Seen:
+    size = mask.shape[-1]
+    count = mask.sum((-2, -1))
+    place = (np.arange(size) + 0.5) / size - 0.5
+    with np.errstate(invalid="ignore", divide="ignore"):
+        right = (mask.sum(-2) * place).sum(-1) / count
+        up = -(mask.sum(-1) * place).sum(-1) / count
+    edge = mask[..., 0, :].any(-1) | mask[..., -1, :].any(-1) | mask[..., :, 0].any(-1) | mask[..., :, -1].any(-1)
+    return Seen(np.stack([right, up], axis=-1), (count >= FEWEST) & ~edge)
+
+
+def disagreement(frames: Mapping[str, Tensor]) -> np.ndarray:
+    """Centimetres (N, T, colours) between where front and wrist show a block; NaN where one shows it in part or not."""
+    front, wrist = masks(frames["front"]), masks(frames["wrist"])
+    effector = seen(front["end-effector"])
+    found = []
+    for colour in COLOURS:
+        there, here = seen(front[colour]), seen(wrist[colour])
+        by_front = there.centre / scale(BLOCK_SIZE) - effector.centre / scale(EFFECTOR_HEIGHT)
+        by_wrist = here.centre / scale(BLOCK_SIZE) / WRIST_ZOOM
+        both = there.whole & here.whole & (effector.centre == effector.centre).all(-1)
+        found.append(np.where(both, 100 * np.linalg.norm(by_front - by_wrist, axis=-1), np.nan))
+    return np.stack(found, axis=-1)
+
+
+def summary(frames: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, object]:
+    apart_NT = np.nanmean(disagreement(frames)[:, 1:], axis=(1, 2))
+    known = apart_NT[~np.isnan(apart_NT)]
+    by_step = np.nanmean(disagreement(frames), axis=(0, 2))
+    return {
+        "cm": float(known.mean()),
+        "interval": list(bootstrap_interval(known)),
+        "episodes": len(known),
+        "cm by frame": {step: float(by_step[step]) for step in STEPS},
+        "psnr": {
+            name: {step: float(psnr(frames[name][:, step], truth[name][:, step]).mean()) for step in STEPS}
+            for name in frames
+        },
+    }
+
+
+def write(found: Mapping[str, object], arguments: argparse.Namespace) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "cameras.json").write_text(json.dumps(found, indent=1) + "\n")
+    rows = ["recorded", "both", "pair"]
+    lines = [
+        "# Two cameras imagined together, and two models of one camera each",
+        "",
+        f"`python benchmarks/cameras.py --steps {arguments.steps} --episodes {arguments.episodes}`: {found['what']}",
+        "",
+        "| Pictures | cameras apart, cm, mean over frames 1 to 16 [95 %] | "
+        + " | ".join(f"frame {step}" for step in STEPS)
+        + " | PSNR front, dB, at "
+        + " / ".join(map(str, STEPS))
+        + " | PSNR wrist |",
+        "|---|---|" + "---|" * (len(STEPS) + 2),
+    ]
+    names = {"recorded": "recorded", "both": "one model of both cameras", "pair": "two models, one camera each"}
+    for row in rows:
+        one = found[row]
+        quality = [" / ".join(f"{one['psnr'][camera][step]:.1f}" for step in STEPS) for camera in CAMERAS]
+        if row == "recorded":
+            quality = ["", ""]
+        low, high = one["interval"]
+        lines.append(
+            f"| {names[row]} | {one['cm']:.2f} [{low:.2f}, {high:.2f}] | "
+            + " | ".join(f"{one['cm by frame'][step]:.2f}" for step in STEPS)
+            + f" | {quality[0]} | {quality[1]} |"
+        )
+    low, high = found["difference"]["interval"]
+    lines += [
+        "",
+        f"Two models minus one, by episode (n = {found['difference']['episodes']}): "
+        f"{found['difference']['cm']:+.2f} cm [{low:+.2f}, {high:+.2f}]. One training seed each.",
+    ]
+    (RESULTS / "cameras.md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--data", type=Path, default=Path("data/tabletop-cameras"))
+    parser.add_argument("--output", type=Path, default=Path("runs/cameras"))
+    arguments = parser.parse_args()
+    held_out = arguments.data / "held-out" / "episodes"
+    if not held_out.exists():
+        raise SystemExit(
+            f"{held_out} is missing. Record it:\n"
+            f"  gymnast collect collect-tabletop-cameras output={arguments.data}/play\n"
+            f"  gymnast collect collect-tabletop-cameras output={arguments.data}/held-out seed=1 "
+            f"'environments=[{{id: gymnast/Tabletop-v0, name: tabletop, first: 200000, count: {arguments.episodes}, "
+            "args: {image_size: 32, horizon: 20, wrist: true}}]'"
+        )
+    checkpoints = {name: fitted(name, arguments) for name in MODELS}
+    dataset = registries().datasets.build("lerobot", {"path": str(held_out)})
+    episodes = list(dataset.episodes())[: arguments.episodes]
+    steps = max(STEPS)
+    truth = recorded(episodes, steps)
+    parts = {name: imagined(checkpoint, episodes, steps) for name, checkpoint in checkpoints.items()}
+    both, pair = parts["both"], {**parts["front"], **parts["wrist"]}
+    found: dict[str, object] = {
+        name: summary(frames, truth) for name, frames in (("recorded", truth), ("both", both), ("pair", pair))
+    }
+    apart = [np.nanmean(disagreement(frames)[:, 1:], axis=(1, 2)) for frames in (pair, both)]
+    difference = (apart[0] - apart[1])[~np.isnan(apart[0] - apart[1])]
+    found["difference"] = {
+        "cm": float(difference.mean()), "interval": list(bootstrap_interval(difference)), "episodes": len(difference),
+    }  # fmt: skip
+    found["what"] = (
+        f"{len(episodes)} held-out episodes, {arguments.steps} steps of 24 clips of 8 frames each, one seed; how far "
+        "apart the two cameras show a block, relative to the end-effector."
+    )
+    write(found, arguments)
+
+
+if __name__ == "__main__":
+    main()
