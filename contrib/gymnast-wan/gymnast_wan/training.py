@@ -1,6 +1,6 @@
 """Clips of recorded episodes, as a rollout would show them, and their loss.
 
-Shapes: B clips, T frames (context and chunk), H W pixels, A action dimensions.
+Shapes: B clips, T frames (context and chunk), H W c pixels and colours, A action dimensions.
 """
 
 from __future__ import annotations

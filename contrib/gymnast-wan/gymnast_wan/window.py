@@ -1,6 +1,6 @@
 """What the transformer is shown of an episode: its first frame, the last ones, and the actions that led to them.
 
-Shapes: C context frames, H W pixels, L new frames and actions, A action dimensions, model units.
+Shapes: C context frames, H W c pixels and colours, L new frames and actions, A action dimensions, model units.
 """
 
 from __future__ import annotations
