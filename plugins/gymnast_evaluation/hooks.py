@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,11 @@ def gymnast_run_done(event: events.RunDone) -> None:
         from gymnast_evaluation.during import sentence
 
         if said := sentence(event.folder):
-            click.echo(said)
+            said += f" The page: {event.folder / 'report.html'}"
+            # Of the command, the answer is the last word.
+            context = click.get_current_context(silent=True)
+            tell = functools.partial(click.echo, said)
+            context.call_on_close(tell) if context is not None else tell()
 
 
 def gymnast_build_page(event: events.PageWanted) -> Path | None:

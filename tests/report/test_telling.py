@@ -1,0 +1,33 @@
+"""What an iteration brought, in words."""
+
+from __future__ import annotations
+
+from gymnast_report.telling import Telling
+
+
+def test_an_iteration_is_a_sentence_that_remembers_the_first() -> None:
+    telling = Telling(12, "success-classifier")
+    assert telling.words(1, {"imagined_success": 0.412, "loss": 0.1}) == (
+        "iteration 1 of 12: 41 % of imagined rollouts judged successful"
+    )
+    assert telling.words(3, {"imagined_success": 0.58, "cost_usd": 0.75, "unscored": 3.0}) == (
+        "iteration 3 of 12: 58 % of imagined rollouts judged successful (was 41 % at first), 3 not judged, "
+        "$0.75 spent so far"
+    )
+
+
+def test_a_resumed_run_knows_what_was_and_what_was_spent() -> None:
+    telling = Telling(12, "gpt-4o", [{"imagined_success": 0.25, "cost_usd": 1.0}, {"imagined_success": 0.3}])
+    assert telling.words(3, {"imagined_success": 0.5, "cost_usd": 0.5}) == (
+        "iteration 3 of 12: 50 % of imagined rollouts judged successful (was 25 % at first), $1.50 spent so far"
+    )
+
+
+def test_a_mean_reward_is_not_called_success() -> None:
+    words = Telling(5, "verified").words(1, {"imagined_reward": -0.1234})
+    assert words is not None and "-0.123 in imagination" in words
+    assert "success" not in words and "verified" in words
+
+
+def test_a_step_that_imagined_nothing_has_no_words() -> None:
+    assert Telling(5, "").words(1, {"loss": 0.3}) is None
