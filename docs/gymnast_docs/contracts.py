@@ -7,6 +7,7 @@ import re
 from types import ModuleType
 from typing import Any
 
+from gymnast import commands, films, parts, results, rolling, tables
 from gymnast_core import errors, interfaces, learning, processes, reading, seeds, testing
 from gymnast_core import types as data
 from gymnast_core.config import ranges
@@ -29,6 +30,7 @@ def contract_pages() -> dict[str, str]:
         "reference/reading.md": _module_page("Ranges and files", ranges, reading, weights),
         "reference/randomness.md": _module_page("Randomness and processes", seeds, processes),
         "reference/hooks.md": hooks_page(),
+        "reference/python.md": _module_page("Python", commands, parts, rolling, results, films, tables),
     }
 
 
