@@ -17,7 +17,7 @@ from gymnast_core.types import Episode, LossSum, Step, Task
 from torch import Tensor
 
 from gymnast_wan import checkpoint as checkpoints
-from gymnast_wan.facts import PATCH, Conditioning, LeadIn, Pixels, Size, Steps, presets
+from gymnast_wan.facts import FRAMES_A_LATENT, PATCH, Conditioning, LeadIn, Pixels, Size, Steps, presets
 from gymnast_wan.flow import sample_chunk
 from gymnast_wan.loading import Built, build
 from gymnast_wan.training import chunk_losses, draw_clips
@@ -47,6 +47,7 @@ class Wan(WorldModel):
     """
 
     api_version = 2
+    least_actions = FRAMES_A_LATENT
 
     @dataclass(frozen=True)
     class Config:
@@ -138,7 +139,6 @@ class Wan(WorldModel):
         self.rest_A = torch.tensor(conduct.rest_action, dtype=torch.float32)
         self.scale_A = torch.tensor(conduct.action_scale, dtype=torch.float32)
         self.offset_A = torch.tensor(conduct.action_offset, dtype=torch.float32)
-        self.least_actions = min(4, conduct.chunk)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
@@ -179,7 +179,7 @@ class Wan(WorldModel):
         held_BCA = torch.stack([window.actions_CA for window in state.windows])
         actions_BTA = torch.cat([held_BCA, moves_BLA, fill], dim=1).to(self.device)
         known = self.codec.encode(torch.stack([window.frames_CHWc for window in state.windows]))
-        shape = (known.shape[1], known.shape[2] + self.conduct.chunk // 4, *known.shape[3:])
+        shape = (known.shape[1], known.shape[2] + self.conduct.chunk // FRAMES_A_LATENT, *known.shape[3:])
         noise = torch.stack([torch.randn(shape, generator=own, device=own.device).cpu() for own in state.generators])
         latents = sample_chunk(
             self.network,
