@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,8 @@ from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_su
 @click.command()
 @SOURCE_AND_OVERRIDES
 @RESUME
-def evaluate(arguments: tuple[str, ...], resume: Path | None) -> None:
+@click.option("--imagined", is_flag=True, help="Of a run: in its world model, too, judged by its own judge.")
+def evaluate(arguments: tuple[str, ...], resume: Path | None, imagined: bool) -> None:
     """Value of policies in worlds: Monte-Carlo rollouts on the same tasks and seeds, and what they prove.
 
     \b
@@ -27,17 +29,41 @@ def evaluate(arguments: tuple[str, ...], resume: Path | None) -> None:
     results.jsonl (a row a trial), summary.json, and evaluation.html, a page that works offline. A trial that could not
     be judged is unscored, never a failure.
 
+    A run's folder in place of a preset stands for what it left: the trained policy beside the one it began with, on its
+    held-out tasks, in the world and by the judge of its evaluations.
+
     --resume goes on with a stopped evaluation, or adds what the overrides add, e.g. one more policy.
 
     \b
     gymnast evaluate evaluate-tabletop
+    gymnast evaluate runs/RUN trials=5
     gymnast evaluate --resume RUN policies.mine.name=openvla-oft policies.mine.args.checkpoint=FOLDER
     """
     from gymnast_evaluation.config import EvaluateConfig
 
-    config = config_from(EvaluateConfig, arguments, resume)
+    config = _of_run(arguments, imagined) if resume is None else None
+    if config is None:
+        config = config_from(EvaluateConfig, arguments, resume)
     from gymnast_evaluation.command import evaluate_command
 
     summary = evaluate_command(config, resume=resume)
     print_summary(summary)
     click.echo(f"Results: {summary['output']} (see evaluation.html there)")
+
+
+def _of_run(arguments: tuple[str, ...], imagined: bool) -> Any:
+    """What the folder of a run stands for; None where the arguments name none."""
+    from gymnast_core.config import load_config, split_arguments
+    from gymnast_core.errors import ConfigError
+    from gymnast_core.plugins.early import check_early
+    from gymnast_evaluation.config import EvaluateConfig
+    from gymnast_evaluation.from_run import told, values_of_run
+
+    sources, overrides = split_arguments(arguments)
+    if len(sources) != 1 or not Path(sources[0]).is_dir():
+        if imagined:
+            raise ConfigError("--imagined is for the folder of a run: gymnast evaluate runs/RUN --imagined.")
+        return None
+    values = values_of_run(Path(sources[0]), imagined=imagined)
+    click.echo(told(Path(sources[0]), values), err=True)
+    return load_config(EvaluateConfig, values, overrides, checks=[check_early])
