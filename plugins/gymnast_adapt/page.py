@@ -16,9 +16,11 @@ from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_evaluation.videos import video_path
+from gymnast_pages import claims
+from gymnast_pages.facts import Facts, facts_of
 from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import p_value
+from gymnast_pages.wording import counted, p_value
 
 EMBEDDED_BYTES = 3_000_000
 """Bytes of video put into the page, a third larger in base64."""
@@ -77,6 +79,8 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "summary": summary,
         "rows": rows,
         "headline": headline,
+        "claim": _claim(headline),
+        "facts": _facts(folder, headline),
         "elsewhere": next(
             (row for row in rows if row.part == PARTS["retention"] and row.world == headline.world), None
         ),
@@ -89,6 +93,21 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
             ("Put it on the robot, or measure it", f"gymnast evaluate ... policy.args.checkpoint={summary['policy']}"),
         ],
     }
+
+
+def _claim(row: Row) -> str:
+    """What may be said of the target."""
+    found = row.cells["change"]
+    change = found and claims.Change(found["difference"], found["interval"], found["n"])
+    place = "the environment" if row.world == "environment" else "imagination"
+    said = claims.change(row.measure, row.cells["before"]["rate"], row.cells["after"]["rate"], change)
+    return f"On the target, in {place}: {said[0].lower()}{said[1:]}"
+
+
+def _facts(folder: Path, row: Row) -> Facts:
+    facts = facts_of((folder / "config.yaml").read_text(encoding="utf-8"))
+    n = f"{counted(row.cells['after']['n'], 'trial')} after, {row.cells['before']['n']} before"
+    return facts.but(judge=row.cells["judge"]["name"], world=row.world, n=n)
 
 
 _PAGES = {"training": "report.html", "target": "evaluation.html", "retention": "evaluation.html"}

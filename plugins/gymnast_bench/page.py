@@ -12,15 +12,17 @@ import jinja2
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import SEED
-from gymnast_bench.rows import UNFINISHED, Row, combine
+from gymnast_bench.rows import UNFINISHED, Combination, Row, combine
 from gymnast_core.runs.atomic import write_text
+from gymnast_pages import claims
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.facts import Facts, facts_of, listed
 from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import duration
+from gymnast_pages.wording import counted, duration
 
-COLOURS = 8
-"""Distinct colours of a chart's series; later ones begin anew."""
+MOST_CONFIGS = 100
+"""Cells whose configs are read for what stands beside the first number."""
 
 
 def build_bench_page(folder: Path, rows: Sequence[Row], config: BenchConfig) -> Path:
@@ -46,15 +48,14 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         "seed_name": SEED,
         "rows": rows,
         "combinations": combinations,
-        # What different judges gave cannot be compared.
-        "best": max(measured, key=lambda found: found.mean or 0.0, default=None) if len(measures) == 1 else None,
+        "headline": _headline(rows, measured, measures),
+        "facts": _facts(folder, rows),
         "measure": measures[0] if len(measures) == 1 else None,
         "ended": sum(row.status != UNFINISHED for row in rows),
         "problems": problems,
         "unfinished": UNFINISHED,
         "reports": {row.cell for row in rows if (folder / "cells" / row.cell / "run/report.html").exists()},
         "charts": [chart for chart in _charts(rows) if chart.svg()],
-        "colours": COLOURS,
         "totals": {
             "seconds": sum(row.seconds for row in rows),
             "frames": sum(row.frames for row in rows),
@@ -67,6 +68,40 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
             ("Repeat it all", f"gymnast bench {quoted}/config.yaml output={quoted}-again"),
         ],
     }
+
+
+def _headline(rows: Sequence[Row], measured: Sequence[Combination], measures: Sequence[Measure]) -> str:
+    """What the bench may claim; what different judges gave cannot be compared."""
+    if not measured:
+        return "Nothing was evaluated" if all(row.status != UNFINISHED for row in rows) else "No result yet"
+    if len(measures) > 1:
+        return "Results by several judges"
+    candidates = [
+        claims.Candidate(
+            ", ".join(found.labels) or "base",
+            found.mean,
+            None if found.gain is None else claims.Change(found.gain, found.gain_interval),
+        )
+        for found in measured
+        if found.mean is not None
+    ]
+    return claims.best(measures[0], candidates, "the policy before training")
+
+
+def _facts(folder: Path, rows: Sequence[Row]) -> Facts:
+    """What the cells that began have in common, and in what they differ."""
+    configs = [folder / "cells" / row.cell / "run/config.yaml" for row in rows[:MOST_CONFIGS]]
+    found = [facts_of(file.read_text(encoding="utf-8")) for file in configs if file.exists()]
+    judged = [row.after if row.after.n else row.before for row in rows]
+    trials, judges = sum(measured.n for measured in judged), [measured.judge for measured in judged]
+    seeds = len({row.seed for row in rows if row.done})
+    return Facts(
+        judge=listed([*judges, *(facts.judge for facts in found)]),
+        world=listed([facts.world for facts in found]),
+        policy=listed([facts.policy for facts in found]),
+        algorithm=listed([facts.algorithm for facts in found]),
+        n=f"{counted(trials, 'trial')} over {counted(seeds, 'seed')}" if trials else "",
+    )
 
 
 def _charts(rows: Sequence[Row]) -> list[Chart]:

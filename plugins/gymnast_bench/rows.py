@@ -161,6 +161,8 @@ class Combination:
     gain_error: float | None
     measure: Measure = SUCCESS
     """What the numbers are."""
+    gain_interval: tuple[float, float] | None = None
+    """95 %, of the gain: as `interval`."""
 
 
 def combine(rows: Sequence[Row]) -> list[Combination]:
@@ -184,21 +186,33 @@ def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]
 def _combination(labels: tuple[str, ...], rows: Sequence[Row]) -> Combination:
     done = [row for row in rows if row.done and row.after.rate is not None]
     mean, error = mean_and_error([row.after.rate for row in done if row.after.rate is not None])
-    gain, gain_error = mean_and_error([row.difference for row in done if row.difference is not None])
+    gained = [row for row in done if row.difference is not None]
+    gain, gain_error = mean_and_error([row.difference for row in gained if row.difference is not None])
     interval: tuple[float, float] | None = None
     measure = done[0].after.measure if done else SUCCESS
     if mean is not None and error is not None:
-        from scipy import stats
-
-        half = float(stats.t.ppf(0.975, len(done) - 1)) * error
-        interval = (mean - half, mean + half)
+        interval = _over_seeds(mean, error, len(done))
         if measure.is_success:
             interval = (max(0.0, interval[0]), min(1.0, interval[1]))
     elif done and done[0].after.low is not None and done[0].after.high is not None:
         interval = (done[0].after.low, done[0].after.high)
+    gain_interval: tuple[float, float] | None = None
+    if gain is not None and gain_error is not None:
+        gain_interval = _over_seeds(gain, gain_error, len(gained))
+    elif gained and gained[0].difference_low is not None and gained[0].difference_high is not None:
+        gain_interval = (gained[0].difference_low, gained[0].difference_high)
     return Combination(
-        labels, len(rows), sum(row.done for row in rows), mean, error, interval, gain, gain_error, measure
-    )
+        labels, len(rows), sum(row.done for row in rows), mean, error, interval, gain, gain_error, measure,
+        gain_interval,
+    )  # fmt: skip
+
+
+def _over_seeds(mean: float, error: float, count: int) -> tuple[float, float]:
+    """Student's t interval."""
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return (mean - half, mean + half)
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_pages import claims
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.facts import Facts, facts_of, part
 from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
+from gymnast_pages.wording import counted
 
 STAGES = {"collect": None, "world_model": None, "reward_model": None, "train": "report.html"}
 """Stage -> its page, where it has one."""
@@ -46,6 +50,8 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "worlds": worlds,
         "measures": measures,
         "reference": last["reference"],
+        "headline": _headline(folder, rows, last["reference"], measures[last["reference"]]),
+        "facts": _facts(folder, last),
         "first": first["measured"][last["reference"]],
         "last": last["measured"][last["reference"]],
         "fitted": _columns(rows),
@@ -58,6 +64,32 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
             ("Repeat it", f"gymnast dyna {quoted}/config.yaml output={quoted}-again"),
         ],
     }
+
+
+def _headline(folder: Path, rows: Sequence[Mapping[str, Any]], world: str, measure: Measure) -> str:
+    """What may be said of the first policy and the last one, by their paired difference where that was measured."""
+    first, last = (row["measured"][world] for row in (rows[0], rows[-1]))
+    path, change = folder / "evaluation" / "summary.json", None
+    pair = {rows[0]["label"], rows[-1]["label"]}
+    found = read_object(path, allow_nan=True).values.get("comparisons", []) if path.exists() else []
+    for row in found:
+        if row["world"] == world and {row["first"], row["second"]} == pair and row["interval"] is not None:
+            forwards = row["second"] == rows[-1]["label"]
+            low, high = row["interval"] if forwards else (-row["interval"][1], -row["interval"][0])
+            change = claims.Change(row["difference"] if forwards else -row["difference"], (low, high), row["n"])
+    if change is None:
+        numbers = f"{measure.value(first['rate'])} before, {measure.value(last['rate'])} after {rows[-1]['label']}"
+        return f"{measure.title} in {world}: {numbers}"
+    said = claims.change(measure, first["rate"], last["rate"], change)
+    return f"In {world}, after {rows[-1]['label']}: {said[0].lower()}{said[1:]}"
+
+
+def _facts(folder: Path, last: Mapping[str, Any]) -> Facts:
+    world = last["reference"]
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    algorithm = part((yaml.safe_load(config) or {}).get("train") or {}, "optimizer")
+    n = f"{counted(last['measured'][world]['n'], 'trial')} of each policy"
+    return facts_of(config).but(judge=last["judges"][world]["name"], world=world, algorithm=algorithm, n=n)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -19,9 +19,11 @@ from gymnast_core.runs.atomic import write_text
 from gymnast_evaluation.scatter import measure_of, policy_scatter, task_scatter
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_evaluation.videos import video_path
+from gymnast_pages import claims
+from gymnast_pages.facts import Facts, facts_of, listed
 from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import interval, p_value, percent, points
+from gymnast_pages.wording import counted, interval, p_value, percent, points
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""
@@ -96,6 +98,8 @@ def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str,
         "tasks": sorted(
             {task for row in summary["results"].values() for cell in row.values() for task in cell["tasks"]}
         ),
+        "headline": _headline(summary, policies, reference, measures[reference]),
+        "facts": _facts(path, summary),
         "matrices": {world: _matrix(summary, world) for world in worlds} if len(policies) > MATRIX_FROM else {},
         "agreements": agreements,
         "scatters": {
@@ -111,6 +115,31 @@ def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str,
             ("Repeat it with the same config and seed", f"gymnast evaluate {folder}/config.yaml output={folder}-again"),
         ],
     }
+
+
+def _headline(summary: Mapping[str, Any], policies: Sequence[str], world: str, measure: Measure) -> str:
+    """What the evaluation may claim of its reference world."""
+    ranking = summary["rankings"].get(world)
+    if not ranking:
+        cell = summary["results"][policies[0]][world]
+        found = claims.rate(measure, cell["rate"], cell["interval"], cell["n"])
+        return (
+            f"{policies[0]} {f'succeeds in {world}' if measure.is_success else f'in {world}, {measure.name}'}: {found}"
+        )
+    best, *rest = ranking["policies"]
+    shown = {
+        ({row["first"], row["second"]} - {best}).pop(): row["p_holm"] < 0.05
+        for row in summary["comparisons"]
+        if row["world"] == world and best in (row["first"], row["second"])
+    }
+    order = list(zip(ranking["policies"], ranking["rates"], strict=True))
+    return claims.first_of(measure, world, order, [shown.get(policy, False) for policy in rest])
+
+
+def _facts(path: Path, summary: Mapping[str, Any]) -> Facts:
+    judges = listed([judge["name"] for judge in summary["judges"].values()])
+    n = f"{counted(summary['trials'], 'trial')} of each policy in each world, {counted(summary['starts'], 'start')}"
+    return facts_of((path / "config.yaml").read_text(encoding="utf-8")).but(judge=judges, n=n)
 
 
 def _matrix(summary: Mapping[str, Any], world: str) -> list[tuple[str, list[Contrast | None]]]:

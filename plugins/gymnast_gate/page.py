@@ -18,8 +18,9 @@ from gymnast_core.runs.atomic import write_text
 from gymnast_gate.rows import Batches, Row
 from gymnast_gate.strips import KINDS
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.facts import facts_of
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import interval, p_value, percent, points
+from gymnast_pages.wording import counted, interval, p_value, percent, points
 
 EMBEDDED_BYTES = 3_500_000
 """Bytes of film strips put into the page, a third larger in base64."""
@@ -62,6 +63,7 @@ def build_gate_page(folder: Path) -> Path:
     context = {
         "title": folder.resolve().name,
         "summary": summary,
+        "facts": facts_of(config).but(n=f"{counted(summary['rollouts'], 'rollout')} of {summary['tasks']} starts"),
         "gates": gates,
         "charts": _frame_charts(gates["frames"]["details"].get("curves")),
         "threshold_chart": _threshold_chart(gates.get("judge", gates.get("audit"))),

@@ -13,9 +13,11 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_pages import claims
+from gymnast_pages.facts import Facts, facts_of
 from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import p_value
+from gymnast_pages.wording import counted, p_value
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.pictures import Picture, read_pictures
 
@@ -56,6 +58,8 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "shown": Measure(summary["judge"]["kind"], summary["judge"]["name"]),
         "cells": cells,
         "original": ORIGINAL,
+        "facts": _facts(folder, summary),
+        "fall": _fall,
         "worst": min(proven, key=lambda found: found[2]["fall"]["difference"], default=None),
         "pictures": pictures,
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
@@ -64,6 +68,19 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
             ("Repeat it", f"gymnast probe {quoted}/config.yaml output={quoted}-again"),
         ],
     }
+
+
+def _fall(measure: Measure, fall: dict[str, Any]) -> str:
+    """How far a policy falls: of few trials, the interval first."""
+    if fall["n"] >= claims.FEW or fall["interval"] is None:
+        return measure.change(fall["difference"])
+    return f"{measure.changes(fall['interval'])} ({counted(fall['n'], 'pair')})"
+
+
+def _facts(folder: Path, summary: dict[str, Any]) -> Facts:
+    trials = [row[ORIGINAL]["n"] for row in summary["policies"].values()]
+    facts = facts_of((folder / "config.yaml").read_text(encoding="utf-8"))
+    return facts.but(judge=summary["judge"]["name"], n=f"{counted(max(trials, default=0), 'trial')} of each policy")
 
 
 def _data_uri(path: Path) -> str:

@@ -86,7 +86,8 @@ def overlaid(runs: Mapping[str, Run]) -> list[Chart]:
 
 def differences(configs: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """Keys in which configs differ, with each one's value: "–" where it has none. Where a run writes is left out."""
-    flats = [dict(flat(yaml.safe_load(text) or {})) for text in configs.values()]
+    read = [flat(yaml.safe_load(text) or {}) for text in configs.values()]
+    flats = [{key: value for key, value in found if value != {}} for found in read]
     keys = [key for key in dict.fromkeys(key for found in flats for key in found) if key != "output"]
     rows = [(key, [str(found.get(key, "–")) for found in flats]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]

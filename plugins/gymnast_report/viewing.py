@@ -23,8 +23,8 @@ from gymnast_report.view import freshen, is_stale, runs_in
 
 MOST = 12
 """Runs in one comparison."""
-SHARE = 0.05
-"""Share of the time that one folder's page is being built, at most, however often it is asked for."""
+SHARE = 0.1
+"""Of one core: what building one folder's page again may take, however often it is asked for."""
 
 
 def viewer(folder: Path, port: int = 0) -> FolderServer:
@@ -54,8 +54,9 @@ class Freshener:
             self._states[folder] = state
             if not is_stale(folder):
                 return
+            began = time.thread_time()
             freshen(folder)
-            self._next[folder] = self._clock() + (self._clock() - now) * (1 - SHARE) / SHARE
+            self._next[folder] = self._clock() + (time.thread_time() - began) / SHARE
 
 
 def start_page(folder: Path) -> str:

@@ -36,7 +36,7 @@ def test_other_rewards_are_named_after_their_judge(tmp_path: Path) -> None:
     (found,) = combine(rows)
     assert found.mean == 2.5 and found.interval is not None and found.interval[1] > 70  # no bound of 1
     text = text_of(tmp_path, rows)
-    assert "Best: grpo, 2.5" in text and "Mean reward by progress after" in text and "−3.5" in text
+    assert "to 2.5" in text and "Best" not in text and "Mean reward by progress after" in text and "−3.5" in text
     shown = text[: text.index("Repeat this bench")]
     assert "uccess" not in shown and "%" not in re.sub("95( |&nbsp;)%", "", shown)
 

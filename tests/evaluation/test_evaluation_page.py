@@ -149,7 +149,8 @@ def test_one_policy_and_one_world_make_a_page(tmp_path: Path) -> None:
     summary = summarise(Scores(file.trials, ["gamma"], ["real"], "task"))
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     page = build_evaluation_page(tmp_path).read_text()
-    assert "gamma succeeds in real: 50.0 %" in page and "foretell" not in page and "Ranking" not in page
+    assert "gamma succeeds in real: 15.0 % to 85.0 % (50.0 % of 4 trials)" in page
+    assert "foretell" not in page and "Ranking" not in page
     assert "worlds disagree" not in page
 
 
@@ -204,3 +205,16 @@ def test_the_page_in_a_browser(finished: Path, tmp_path: Path) -> None:
         assert browser.value("document.activeElement.name") == "text"
         assert browser.value("performance.getEntriesByType('resource').every(e => e.name.startsWith('data:'))")
         assert browser.problems == []
+
+
+def test_coin_flips_are_not_called_success(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: evaluate\n")
+    file = TrialFile(tmp_path / "results.jsonl", {0: 4})
+    file.append([trial("gamma", "real", index) for index in range(4)])
+    summary = summarise(Scores(file.trials, ["gamma"], ["real"], "task"))
+    summary["judges"] = {"real": {"name": "random", "kind": "success"}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = build_evaluation_page(tmp_path).read_text()
+    headline = page[page.index("<h1>") : page.index("</h1>")]
+    assert "gamma in real, mean coin flip by random: 0.15 to 0.85 (mean 0.5 of 4 trials)" in headline
+    assert "flips coins: its numbers say nothing" in page

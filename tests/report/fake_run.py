@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,26 @@ def make_run(path: Path, *, iterations: int = 7) -> RunConfig:
     write_json(path / "summary.json", summary)
     hooks.gymnast_run_done(events.RunDone(config, path, iterations, summary=summary))
     return config
+
+
+def groups(path: Path) -> None:
+    """The record of a last iteration that learned from one group of four, filmed, and dropped another; the third
+    rollout could not be judged, the fourth succeeded after three actions."""
+    from gymnast_core.learning import Advantages, Judged, Learned
+    from gymnast_report.group_view import film_group
+    from gymnast_report.groups import GroupRecord
+    from gymnast_report.report import build_report
+
+    learned = [replace(rollout(i, seed=77), group=3) for i in (0, 3, 6, 9)]
+    learned = [replace(one, task=learned[0].task) for one in learned]
+    dropped = [replace(rollout(i, seed=78), group=4) for i in (1, 4)]
+    values = rewards([1.0, 0.0, None, 1.0])
+    values[3] = replace(values[3], finish_step=3)
+    record = GroupRecord(path, 6)
+    record.judged(learned + dropped, values + rewards([0.0, 0.0]))
+    judged = Judged(tuple(learned), tuple(values), 4)
+    given = Learned(judged, Advantages.of_trajectories(torch.tensor([[1.5, -1.5, 0.0, 0.25]]), judged))
+    row = record.done(7, given)
+    assert row is not None
+    film_group(path / "videos", row, given)
+    build_report(path)

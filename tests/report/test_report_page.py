@@ -160,7 +160,9 @@ def test_the_evaluations_of_other_policies_are_compared_by_their_labels(tmp_path
     fake_run.evaluate(config, "old-in-sim", 0, [0.0, 1.0])
     fake_run.evaluate(config, "new-in-sim", 0, [1.0, 1.0])
     text = Page(report.build_report(tmp_path).read_text()).text
-    assert "new-in-sim: 34.2 % to 100.0 % (100.0 % of 2 trials), old-in-sim: 9.5 % to 90.5 % (50.0 % of 2 trials)" in text
+    assert (
+        "new-in-sim: 34.2 % to 100.0 % (100.0 % of 2 trials), old-in-sim: 9.5 % to 90.5 % (50.0 % of 2 trials)" in text
+    )
     assert "gymnast evaluate" in text
 
 

@@ -1,0 +1,84 @@
+"""What headlines may claim, and what stands beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gymnast_pages.claims import Candidate, Change, best, change, first_of, rate
+from gymnast_pages.facts import facts_of
+from gymnast_pages.measure import SUCCESS, Measure
+
+COINS, SCORE = Measure("success", "random"), Measure("score", "progress")
+
+
+def test_coin_flips_and_mean_rewards_are_never_called_success() -> None:
+    for measure in (COINS, SCORE):
+        gain = Change(0.25, (0.1, 0.4), 400)
+        said = [
+            rate(measure, 0.75, (0.3, 0.95), 4), change(measure, 0.25, 0.5, gain), change(measure, 0.25, 0.5, None),
+            best(measure, [Candidate("a", 0.5, gain), Candidate("b", 0.4, None)], "before"),
+            first_of(measure, "real", [("a", 0.75), ("b", 0.5)], [True]), measure.verdict(1.0), measure.title,
+        ]  # fmt: skip
+        assert not any("succe" in text.lower() or "%" in text for text in said), said
+    assert "coin flip by random" in COINS.title
+
+
+def test_few_trials_give_the_interval_first() -> None:
+    assert rate(SUCCESS, 0.75, (0.301, 0.954), 4) == "30.1 % to 95.4 % (75.0 % of 4 trials)"
+    assert rate(SUCCESS, 0.75, (0.7, 0.8), 400) == "75.0 %"
+    assert rate(SUCCESS, None, None, 0) == "unscored"
+    assert change(SUCCESS, 0.25, 1.0, Change(0.75, (0.1, 1.0), 4)) == (
+        "Task success rose by +10.0 to +100.0 points: from 25.0 % to 100.0 %"
+    )
+
+
+@pytest.mark.parametrize(
+    "interval, n, said",
+    [
+        ((0.05, 0.2), 400, "Task success rose from 30.0 % to 42.0 %"),
+        ((-0.2, -0.05), 400, "Task success fell from 30.0 % to 42.0 %"),
+        ((-0.01, 0.2), 400, "No change of task success is shown: 30.0 % before, 42.0 % after"),
+        (None, 400, "No change of task success is shown: 30.0 % before, 42.0 % after"),
+    ],
+)
+def test_a_change_is_what_its_interval_shows(interval: tuple[float, float] | None, n: int, said: str) -> None:
+    assert change(SUCCESS, 0.3, 0.42, Change(0.12, interval, n)) == said
+
+
+def test_best_is_a_gain_that_is_shown_and_never_the_smaller_loss() -> None:
+    def candidate(label: str, mean: float, half: float) -> Candidate:
+        return Candidate(label, 0.5 + mean, Change(mean, (mean - half, mean + half)))
+
+    losses = [candidate("a", -0.2, 0.05), candidate("b", -0.1, 0.05)]
+    assert best(SUCCESS, losses, "before") == "A loss against before in all 2; the smallest: b, −10.0 points, to 40.0 %"
+    assert best(SUCCESS, [*losses, candidate("c", 0.1, 0.05)], "before") == "Best: c, +10.0 points, to 60.0 %"
+    # The best of three, chosen after looking, needs more than an interval of its own: 0.1 ± 0.095 becomes ± 0.116.
+    unsure = best(SUCCESS, [*losses, candidate("c", 0.1, 0.095)], "before")
+    assert unsure == "No gain over before is shown; the largest: c, +10.0 points, to 60.0 %"
+    assert best(SUCCESS, [candidate("c", 0.1, 0.095)], "before").startswith("A gain over before: c")
+    unknown = [Candidate("a", 0.5, None), Candidate("b", 0.6, None)]
+    assert best(SUCCESS, unknown, "before") == "Nothing says what was gained; the highest success: b, 60.0 %"
+
+
+def test_the_first_of_a_ranking_must_beat_every_other() -> None:
+    order = [("a", 0.8), ("b", 0.7), ("c", 0.2)]
+    assert first_of(SUCCESS, "real", order, [True, True]) == "a succeeds most often in real: 80.0 %"
+    assert first_of(SUCCESS, "real", order, [False, True]) == "a is first in real with 80.0 %, but not shown to beat b"
+
+
+def test_facts_name_where_numbers_are_from_and_where_the_policy_learned() -> None:
+    config = """
+world_model: {name: worldgym}
+policy: {name: openvla-oft}
+reward_model: {name: success-classifier}
+optimizer: {name: grpo}
+evaluation: {world: {name: gymnasium}, reward_model: {name: environment}}
+"""
+    assert dict(facts_of(config).but(n="400 trials").items) == {
+        "judge": "environment", "world": "gymnasium", "policy": "openvla-oft", "algorithm": "grpo", "n": "400 trials",
+        "learned in": "worldgym, judged by success-classifier",
+    }  # fmt: skip
+    several = "kind: evaluate\npolicies: {old: {name: openvla}, new: openvla-oft}\nworld_model: gymnasium\n"
+    facts = dict(facts_of(several).items)
+    assert facts["policy"] == "old (openvla), new (openvla-oft)" and facts["algorithm"].startswith("none")
+    assert facts["judge"] == "unknown" and facts["n"] == "nothing measured"
