@@ -47,6 +47,17 @@ def find_preset(name: str) -> Preset:
     return matches[0]
 
 
+def fitted_by(component: str) -> str:
+    """The command that makes a checkpoint of that component: `gymnast fit` with the presets that fit one, if any."""
+    pattern = rf"^(?:world_model|policy|reward_model):\s*(?:\{{\s*)?(?:name:\s*)?{re.escape(component)}\b"
+    found = [
+        f"gymnast fit {preset.name}"
+        for preset in presets()
+        if preset.kind == "fit" and re.search(pattern, preset.path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ]
+    return " or ".join(found) or "gymnast fit"
+
+
 def _read(path: Path, distribution: str) -> Preset:
     text = path.read_text(encoding="utf-8", errors="replace")
     kind = re.search(r"^kind:[ \t]*[\"']?(\w+)", text, flags=re.MULTILINE)

@@ -101,7 +101,8 @@ def _expect_values(contract: Contract, kind: str, rollouts: Sequence[Rollout], r
             f"at least one of {len(rewards)} made-up rollouts to be judged; without that nothing can be shown (give "
             "tasks that it can judge: gymnast check … --tasks DATASET, or tasks=… and parts=… in Python)"
         )
-        contract.expect(False, "score", wanted, f"errors only, the first one: {rewards[0].error}")
+        said = f"0 of {len(rewards)} were judged, errors only, the first one: {rewards[0].error}"
+        contract.expect(False, "score", wanted, said)
     for rollout, reward in zip(rollouts, rewards, strict=True):
         within = reward.value is None or kind != "success" or 0.0 <= reward.value <= 1.0
         contract.expect(within, "kind", 'success in [0, 1], or kind = "score"', reward)

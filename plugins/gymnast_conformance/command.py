@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
+from gymnast_core.errors import ConfigError, DataError, GymnastError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
 
 if TYPE_CHECKING:
@@ -30,15 +30,18 @@ def check(
     """Build a plugin with the given arguments and run the contract checks of its kind.
 
     KIND is world-model, policy, reward-model, optimizer, dataset or hooks; without it everything of that NAME is
-    checked. The first clause that is broken ends the check: what was expected, what came, where it is written.
+    checked. With --tasks, `tasks.KEY=VALUE` is an argument of that dataset. The first clause that is broken ends the
+    check: what was expected, what came, where it is written.
 
     \b
         gymnast check grpo group_size=4
         gymnast check dataset tabletop count=10
+        gymnast check reward-model success-classifier checkpoint=FOLDER --tasks trials tasks.path=trials
     """
     from gymnast_core.config import parse_overrides
 
-    kind, name, overrides = _parse(arguments)
+    kind, name, given = _parse(arguments)
+    overrides, of_tasks = _sorted_out(given, dataset)
     found = _find(kind, name)
     components = [registry for registry in found if registry is not None]
     if overrides and len(components) != 1:
@@ -46,7 +49,7 @@ def check(
         hint = f"say for which: gymnast check {which} {name}" if components else "hooks take none"
         raise ConfigError(f"{overrides[0]!r} is an argument of one component; {hint}.")
     chosen: dict[str, Any] = {"image_size": image_size, "action_dim": action_dim, "device": device}
-    options = {key: value for key, value in chosen.items() if value is not None} | _tasks(dataset)
+    options = {key: value for key, value in chosen.items() if value is not None} | _tasks(dataset, of_tasks)
     for registry in found:
         if registry is None:
             _report(HOOKS, name, _hooks(name), {})
@@ -113,10 +116,21 @@ def _hooks(name: str) -> Any:
     return plugin_manager().get_plugin(name)
 
 
-def _tasks(dataset: str | None) -> dict[str, Any]:
+def _sorted_out(given: Sequence[str], dataset: str | None) -> tuple[list[str], list[str]]:
+    """Arguments of the plugin, and those of the dataset that tasks come from."""
+    if dataset is None:
+        return list(given), []
+    of_tasks = [text for text in given if text.startswith("tasks.")]
+    return [text for text in given if text not in of_tasks], [text.removeprefix("tasks.") for text in of_tasks]
+
+
+def _tasks(dataset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    from gymnast_core.config import parse_overrides
     from gymnast_core.plugins.registry import registries
 
     if dataset is None:
         return {}
-    tasks = registries().datasets.build(dataset, key="tasks").tasks()
+    tasks = registries().datasets.build(dataset, parse_overrides(overrides), key="tasks").tasks()
+    if not len(tasks):
+        raise DataError(f"The dataset {dataset!r} holds no tasks to check with.")
     return {"tasks": [tasks[i] for i in range(min(3, len(tasks)))]}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gymnast_core.config.presets import fitted_by
 from gymnast_core.config.ranges import Count, NotNegative, Range, Seed, check_values
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
@@ -53,6 +54,9 @@ class SuccessClassifier(RewardModel):
         """Units of the head's hidden layer; None: the checkpoint's, or 128."""
         threshold: Share = 0.5
         """Probability above which a rollout counts as a success."""
+        thresholds: dict[str, Share] = field(default_factory=dict)
+        """The same for single instructions, {instruction: probability}, where one is harder to judge than the others:
+        `gymnast gate` and `gymnast judge` show each one's precision (thresholds by task: WMPO, arXiv 2511.09515)."""
         positive_share: Share = 0.25
         """Weight, in an episode's loss, of the instructions known to be fulfilled, however many they are; those known
         not to be get the rest of 1. Less means fewer false alarms."""
@@ -74,6 +78,8 @@ class SuccessClassifier(RewardModel):
         _check(config)
         self.config: SuccessClassifier.Config = config
         self._index = {normalised(text): index for index, text in enumerate(config.instructions)}
+        own = {normalised(text): threshold for text, threshold in config.thresholds.items()}
+        self._threshold_I = torch.tensor([own.get(text, config.threshold) for text in self._index])
         self.network = _build(config)
         if directory is not None:
             checkpoint.read_weights(directory, self.network)
@@ -100,7 +106,7 @@ class SuccessClassifier(RewardModel):
             probability_BI = self._probabilities([rollouts[position].view(self.config.camera) for position in chosen])
             for row, position in enumerate(chosen):
                 index = self._index[normalised(rollouts[position].task.instruction)]
-                rewards[position] = self._reward(float(probability_BI[row, index]))
+                rewards[position] = self._reward(probability_BI[row, index], self._threshold_I[index])
         return rewards
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
@@ -141,9 +147,9 @@ class SuccessClassifier(RewardModel):
             own.append(self._own(batch))
         probability, target = torch.cat(probabilities), torch.cat(targets)
         is_own, is_known = torch.cat(own), torch.cat(known)
-        metrics = judge_quality(probability[is_own & is_known], target[is_own & is_known], self.config.threshold)
-        others = is_known & ~is_own
-        hindsight = judge_quality(probability[others], target[others], self.config.threshold)
+        threshold, own_ones, others = self._threshold_I.expand_as(probability), is_own & is_known, is_known & ~is_own
+        metrics = judge_quality(probability[own_ones], target[own_ones], threshold[own_ones])
+        hindsight = judge_quality(probability[others], target[others], threshold[others])
         return metrics | {f"hindsight_{name}": value for name, value in hindsight.items()}
 
     def save(self, directory: Path) -> None:
@@ -159,11 +165,11 @@ class SuccessClassifier(RewardModel):
     def _probabilities(self, frames: Sequence[Tensor]) -> Tensor:
         return self.network(self._pairs(frames)).float().sigmoid().cpu()
 
-    def _reward(self, probability: float) -> Reward:
-        if probability != probability:
+    def _reward(self, probability: Tensor, threshold: Tensor) -> Reward:
+        if probability.isnan():
             return Reward(None, error="The success classifier returned NaN; its checkpoint is damaged.")
-        value = float(probability > self.config.threshold)
-        return Reward(value, partial=probability, rationale=f"success probability {probability:.2f}")
+        shown = probability.item()
+        return Reward(float(probability > threshold), partial=shown, rationale=f"success probability {shown:.2f}")
 
     def _labels(self, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
         """Targets (B, I) in {0, 1} and weights (B, I), 0 where the outcome is not known."""
@@ -237,10 +243,16 @@ def _check(config: SuccessClassifier.Config) -> None:
         raise ConfigError(
             "The success classifier has neither a checkpoint nor instructions. Set "
             "reward_model.args.checkpoint to a fitted classifier's folder, or reward_model.args.instructions "
-            "to fit a new one."
+            f"to fit a new one: `{fitted_by('success-classifier')}` makes such a folder, RUN/checkpoint."
         )
     if len({normalised(text) for text in config.instructions}) < len(config.instructions):
         raise ConfigError("reward_model.args.instructions lists an instruction twice.")
+    known = {normalised(text) for text in config.instructions}
+    for text in config.thresholds:
+        if normalised(text) not in known:
+            raise ConfigError(f"reward_model.args.thresholds: {unknown_name('instruction', text, config.instructions)}")
+    if len({normalised(text) for text in config.thresholds}) < len(config.thresholds):
+        raise ConfigError("reward_model.args.thresholds lists an instruction twice.")
     if config.width is None or config.width % 8:
         raise ConfigError(f"reward_model.args.width is {config.width}; it must be a multiple of 8.")
 

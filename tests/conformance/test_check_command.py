@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from gymnast_conformance.command import check
-from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins import compose, discovery, hooks, hookspecs
 
 PLUGINS = '''
@@ -134,3 +134,21 @@ def test_everything_of_a_name_is_checked_without_its_kind(plugins: None) -> None
     assert "The reward model 'both' keeps its contract." in done.output
     assert "--  not shown: order and independence, since all judged rollouts got the reward 1\n" in done.output
     assert "expected the method tasks or episodes; got neither" in str(done.exception)
+
+
+def test_the_tasks_that_a_judge_is_checked_with_take_arguments() -> None:
+    """With instructions that the tabletop never gives, nothing can be judged: that is no pass, and is said."""
+    done = run("reward-model", "success-classifier", "instructions=[dance]", "--tasks", "tabletop", "tasks.count=2")
+    assert isinstance(done.exception, GymnastError)
+    assert "0 of 8 were judged, errors only, the first one: " in str(done.exception)
+    done = run("reward-model", "random", "--tasks", "tabletop", "tasks.count=2", "tasks.colour=red")
+    assert str(done.exception).startswith("tasks.args.colour: No key 'colour'.")
+    shipped = Path(__file__).parents[2] / "plugins" / "gymnast_tabletop" / "checkpoints" / "success_classifier"
+    done = run("reward-model", "success-classifier", f"checkpoint={shipped}", "--tasks", "tabletop", "tasks.count=2")
+    assert done.exit_code == 0, done.exception
+    assert "8 of 8 rollouts judged" in done.output
+
+
+def test_a_classifier_without_a_checkpoint_says_which_command_makes_one() -> None:
+    found = str(run("reward-model", "success-classifier").exception)
+    assert "`gymnast fit fit-tabletop-success-classifier` makes such a folder, RUN/checkpoint." in found
