@@ -146,6 +146,7 @@ def test_a_page_follows_its_run_and_waits_while_a_video_plays(
         assert "iteration 7 of 20" in text(browser, ".state.running")
         browser.value("window.mark = 1; window.scrollTo(0, 300)")
         browser.value("document.querySelector('.group[open] video').play()")
+        (run / "groups.jsonl").write_text((run / "groups.jsonl").read_text().replace("[1.5,-1.5", "[1.75,-1.5"))
         metrics = run / "metrics.csv"
         metrics.write_text(metrics.read_text() + "8,0.9,4,4,0.01,1.5,3\n")
         evaluation = json.loads((run / "evaluations/after.json").read_text())
@@ -154,6 +155,9 @@ def test_a_page_follows_its_run_and_waits_while_a_video_plays(
         tiles = text(browser, ".tiles")
         assert "Iterations 8" in tiles and "10 imagined rollouts" in tiles  # 7 unscored ones and 3 more
         assert browser.value("!document.querySelector('.group[open] video').paused")
+        assert "+1.5" in text(browser, ".group[open]") and "+1.75" not in text(browser, ".group[open]")
+        browser.value("document.querySelectorAll('video').forEach(v => v.pause())")
+        browser.wait("document.querySelector('.group[open]').innerText.includes('+1.75')")
         assert browser.value("window.mark === 1 && window.scrollY === 300")  # nothing was loaded anew
     # The lock is gone, and nobody wrote an end: killed.
     browser.wait("document.querySelector('.state').innerText.startsWith('Stopped without saying so')")
