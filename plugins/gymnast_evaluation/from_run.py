@@ -11,7 +11,9 @@ from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.config.scalars import read_yaml
 from gymnast_core.config.typed import literal
 from gymnast_core.errors import ConfigError
+from gymnast_core.reading import read_json
 from gymnast_core.runs.results import read_kind
+from gymnast_evaluation.config import EvaluateConfig
 
 TRAINED, START, IMAGINED = "trained", "start", "imagined"
 """Labels: the policy that the run left, the one it began with, and the world that it trained in."""
@@ -69,37 +71,42 @@ def _training(run: Path, imagined: bool) -> dict[str, Any]:
 
 
 def _adaptation(run: Path, imagined: bool) -> dict[str, Any]:
-    from gymnast_adapt.config import AdaptConfig
-
-    config = load_config(AdaptConfig, str(run / "config.yaml"))
-    # A picture has no simulator behind it.
-    worlds = {} if config.target is None else {config.environment.name: (config.environment, config.environment_reward)}
-    if imagined or not worlds:
-        worlds[IMAGINED] = (config.world_model, config.reward_model)
+    """As its own measurement on the target was; that was in imagination, too, wherever there was another world."""
+    measured = run / "target"
+    if not (measured / "config.yaml").is_file():
+        raise ConfigError(f"{run} has not measured its policy yet. Go on with gymnast adapt --resume {run}.")
+    config = load_config(EvaluateConfig, str(measured / "config.yaml"))
+    policy = _component(_read(run)["policy"])
     return {
-        "policies": _policies(config.policy, _saved(run, run / "training" / "policy", "adapt")),
-        **_places(worlds), "tasks": asdict(config.starts()), "horizon": config.loop.horizon, "seed": config.seed,
+        **asdict(config), "output": None, "policy": None,
+        "policies": _policies(policy, _saved(run, run / "training" / "policy", "adapt")),
     }  # fmt: skip
 
 
 def _rounds(run: Path, imagined: bool) -> dict[str, Any]:
-    from gymnast_core.reading import read_json
-    from gymnast_dyna.config import DynaConfig
-
-    config = load_config(DynaConfig, str(run / "config.yaml"))
-    summary = run / "summary.json"
+    config, summary = _read(run), run / "summary.json"
     last = read_json(summary).get("policy") if summary.is_file() else None
     saved = _saved(run, Path(last) if isinstance(last, str) else run / "policy", "dyna")
-    values = {"seed": config.seed, **config.evaluate, "policies": _policies(config.policy, saved)}
+    values = {"seed": config["seed"], **config["evaluate"], "policies": _policies(_component(config["policy"]), saved)}
     values.pop("policy", None)
     if imagined:
-        values["worlds"] = {**values.get("worlds", {}), IMAGINED: asdict(config.world_model)}
-        values["rewards"] = {**values.get("rewards", {}), IMAGINED: asdict(config.reward_model)}
+        values["worlds"] = {**values.get("worlds", {}), IMAGINED: config["world_model"]}
+        values["rewards"] = {**values.get("rewards", {}), IMAGINED: config["reward_model"]}
     return values
 
 
+def _read(run: Path) -> dict[str, Any]:
+    """The config that a command wrote, as plain values: those of commands that build on this one."""
+    values: dict[str, Any] = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def _component(part: Mapping[str, Any]) -> ComponentConfig:
+    return ComponentConfig(part["name"], dict(part.get("args") or {}))
+
+
 def _fitting(run: Path, imagined: bool) -> dict[str, Any]:
-    values = read_yaml((run / "config.yaml").read_text(encoding="utf-8"))
+    values = _read(run)
     part = values.get("policy")
     if not isinstance(part, dict):
         what = "world model" if values.get("world_model") else "reward model"
@@ -108,7 +115,7 @@ def _fitting(run: Path, imagined: bool) -> dict[str, Any]:
             f"{run} fitted a {what}, and policies are evaluated. Measure it with `{see}`, or evaluate a policy with "
             f"it: {what.replace(' ', '_')}.args.checkpoint={run / 'checkpoint'}."
         )
-    policy = ComponentConfig(part["name"], dict(part.get("args") or {}))
+    policy = _component(part)
     return {"policies": _policies(policy, _saved(run, run / "checkpoint", "fit"), bool(policy.args.get("checkpoint")))}
 
 
