@@ -11,8 +11,8 @@ install: $(STAMP)
 
 # The stamp is younger than everything that says what to install, so that an unchanged checkout is not installed twice.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing into $(VENV): about 200 packages, PyTorch the largest. 1 GB to download and 2.5 GB on disk with a PyTorch"
-	@echo "for CPUs; 2 to 3 GB more where pip chooses the one for CUDA. Some minutes, mostly the download; pip is silent meanwhile."
+	@echo "Installing into $(VENV): about 180 packages, PyTorch the largest. 2.5 GB on disk (roughly 1 GB to download) with a PyTorch"
+	@echo "for CPUs; some GB more where pip chooses the one for CUDA. Some minutes, mostly the download; pip is silent meanwhile."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	touch $(STAMP)
