@@ -52,6 +52,8 @@ class EvaluationConfig:
     reward_model: ComponentConfig = field(default_factory=lambda: ComponentConfig("environment"))
     tasks: ComponentConfig | None = None
     """Held-out tasks; None skips evaluation."""
+    horizon: Count | None = None
+    """Actions an episode; None: as in the loop. More where training starts in the midst of episodes."""
     temperature: Annotated[float, Range(least=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
     every: ZeroOrMore = 0
@@ -89,6 +91,11 @@ class RunConfig:
     check_saved: bool = True
     """Load the saved policy at the end and compare it with the live one. A second copy of the policy must fit into the
     memory of its device meanwhile; false leaves the comparison out."""
+
+    @property
+    def evaluation_horizon(self) -> int:
+        """Actions an episode of the evaluations during the run."""
+        return self.evaluation.horizon or self.loop.horizon
 
     def __post_init__(self) -> None:
         if self.checkpoint_every is not None and self.checkpoint_share is not None:

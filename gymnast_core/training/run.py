@@ -29,7 +29,7 @@ _ADVICE = "set loop.micro_batch_size lower. Go on from the last snapshot with gy
 FIXED = (
     "world_model", "policy", "reward_model.name", "optimizer.name", "optimizer.args.group_size", "tasks",
     "demonstrations", "loop.horizon", "evaluation.world", "evaluation.reward_model", "evaluation.tasks",
-    "evaluation.temperature", "seed",
+    "evaluation.horizon", "evaluation.temperature", "seed",
 )  # fmt: skip
 """Keys that say what a run is; a resumed run keeps them."""
 MOST_ITERATIONS = 10**9
@@ -91,6 +91,7 @@ def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, processes: 
     policy, optimizer = parts.policy, parts.optimizer
     assert policy is not None and optimizer is not None
     check_horizon(policy, config.loop.horizon)
+    check_horizon(policy, config.evaluation_horizon, "evaluation.horizon")
     check_deal(config.loop.tasks_per_iteration, optimizer.group_size, config.loop.imagine_batch_size, processes)
     loop.configure_optimizers()
 

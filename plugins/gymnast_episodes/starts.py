@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Count, NotNegative
+from gymnast_core.config.ranges import Count, NotNegative, Seed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
+from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode, Task
 from gymnast_episodes.crops import Lazy
 
 
 class EpisodeStarts(Dataset):
     """Each episode's instruction with its first frame, or with a keyframe and frames before it (arXiv 2602.13977).
+
+    With `branches`, policies start anywhere in the episodes, for short imagined rollouts from real states (branched
+    rollouts: VLA-MBPO, arXiv 2603.20607; Janner et al., arXiv 1906.08253).
 
     Reading a first frame takes a whole episode, unless `episodes` gives crops: window: 2, crops: first.
     """
@@ -29,9 +35,15 @@ class EpisodeStarts(Dataset):
         keyframe: NotNegative | None = None
         """Frame where the policy starts: below 1 a fraction of the episode, from 1 on a frame's number, counted from
         0; null starts at the first frame."""
+        branches: Count | None = None
+        """Starts in each episode, at frames drawn by `seed`; instead of a keyframe."""
+        actions_left: Count = 1
+        """Actions that were still taken after a drawn start, at least."""
+        seed: Seed = 0
+        """Of the drawn starts."""
         context: Count = 1
-        """Frames that a keyframe start shows: the keyframe alone, or the first frame and the last `context` - 1 up to
-        the keyframe (fewer where the episode has fewer)."""
+        """Frames that a start in an episode's midst shows: its own alone, or the first frame and the last `context` - 1
+        up to its own (fewer where the episode has fewer)."""
         partial_credit_criteria: str | None = None
         """What counts as half a success, for judges that give partial credit."""
         expert: bool = False
@@ -42,22 +54,27 @@ class EpisodeStarts(Dataset):
         keyframe = config.keyframe
         if keyframe is not None and keyframe >= 1 and keyframe != int(keyframe):
             raise ConfigError(f"keyframe is {keyframe}; give a fraction below 1, or the number of a frame.")
-        if config.context > 1 and keyframe is None:
-            raise ConfigError(f"context is {config.context}; it is more than 1 only with a keyframe.")
+        if keyframe is not None and config.branches is not None:
+            raise ConfigError("keyframe says where episodes start, and branches draws it: give one of them.")
+        if config.context > 1 and keyframe is None and config.branches is None:
+            raise ConfigError(f"context is {config.context}; it is more than 1 only with a keyframe or branches.")
+        if config.actions_left > 1 and config.branches is None:
+            raise ConfigError(f"actions_left is {config.actions_left}; it is of drawn starts: set branches, too.")
         self.config = config
         self._dataset = registries().datasets.build(config.episodes.name, config.episodes.args, key="episodes")
 
     def tasks(self) -> Sequence[Task]:
         self._episodes = self._dataset.episodes()
-        return Lazy(len(self._episodes), self._task)
+        return Lazy(len(self._episodes) * (self.config.branches or 1), self._task)
 
     def _task(self, index: int) -> Task:
-        episode = self._episodes[index]
-        shown = self._context(episode)
+        number, branch = divmod(index, self.config.branches or 1)
+        episode = self._episodes[number]
+        shown = self._context(episode, branch)
         # An action leads to every frame but the first; for the one after a gap it is the real one, too.
         actions_TA = episode.actions_TA[[i - 1 for i in shown[1:]]] if len(shown) > 1 else None
         return Task(
-            id=episode.id if self.config.keyframe is None else f"{episode.id}@{shown[-1]}",
+            id=self._id(episode, branch, shown[-1]),
             instruction=episode.instruction,
             frames_TVHWC=episode.frames_TVHWC[shown],
             cameras=episode.cameras,
@@ -68,12 +85,20 @@ class EpisodeStarts(Dataset):
             expert=_rest(episode, shown[-1]) if self.config.expert else None,
         )
 
-    def _context(self, episode: Episode) -> list[int]:
+    def _id(self, episode: Episode, branch: int, start: int) -> str:
+        if self.config.branches is not None:
+            return f"{episode.id}@{start}#{branch}"  # the same frame may be drawn twice
+        return episode.id if self.config.keyframe is None else f"{episode.id}@{start}"
+
+    def _context(self, episode: Episode, branch: int) -> list[int]:
         """Numbers of the context frames, the last one being where the policy starts."""
         keyframe, frames = self.config.keyframe, len(episode.frames_TVHWC)
-        if keyframe is None:
+        if self.config.branches is not None:
+            last = self._drawn(episode, branch)
+        elif keyframe is None:
             return [0]
-        last = int(keyframe) if keyframe >= 1 else round(keyframe * (frames - 1))
+        else:
+            last = int(keyframe) if keyframe >= 1 else round(keyframe * (frames - 1))
         if last >= frames:
             raise DataError(
                 f"Episode {episode.id!r} has {frames} frames, no frame {last}. Give the keyframe as a fraction below 1."
@@ -81,6 +106,18 @@ class EpisodeStarts(Dataset):
         if self.config.context == 1:
             return [last]
         return [0, *range(max(last - self.config.context + 2, 1), last + 1)]
+
+    def _drawn(self, episode: Episode, branch: int) -> int:
+        """A frame with `actions_left` actions after it and, so that all starts show equally much, a context before."""
+        least, frames = self.config.context - 1, len(episode.frames_TVHWC)
+        choices = frames - self.config.actions_left - least
+        if choices < 1:
+            raise DataError(
+                f"Episode {episode.id!r} has {frames} frames, too few for {self.config.actions_left} actions after a "
+                f"start and {least} frames before it. Lower actions_left or context, or leave such episodes out."
+            )
+        generator = seeded_generator(self.config.seed, f"branch/{episode.id}/{branch}")
+        return least + int(torch.randint(choices, (1,), generator=generator))
 
 
 def _rest(episode: Episode, start: int) -> Episode | None:

@@ -82,7 +82,7 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
             component.attach(parts)
         result, rollouts, rewards = evaluate(
             policy, world, judge, tasks, label=event.label, names=(part.world.name, part.reward_model.name),
-            horizon=event.config.loop.horizon, temperature=part.temperature, seed=event.config.seed,
+            horizon=event.config.evaluation_horizon, temperature=part.temperature, seed=event.config.seed,
             iteration=event.step, batch_size=event.config.loop.imagine_batch_size, again=event.config.loop.rescore,
             processes=processes, leads_below=leads_below,
         )  # fmt: skip

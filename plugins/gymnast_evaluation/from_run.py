@@ -65,7 +65,8 @@ def _training(run: Path, imagined: bool) -> dict[str, Any]:
         worlds[IMAGINED] = (config.world_model, config.reward_model)
     return {
         "policies": _policies(config.policy, _saved(run, run / "policy", "train")),
-        **_places(worlds), "tasks": asdict(tasks), "horizon": config.loop.horizon,
+        **_places(worlds), "tasks": asdict(tasks),
+        "horizon": config.evaluation_horizon if evaluation.tasks else config.loop.horizon,
         "temperature": evaluation.temperature, "seed": config.seed,
     }  # fmt: skip
 

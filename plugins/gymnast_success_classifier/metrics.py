@@ -7,10 +7,10 @@ import math
 from torch import Tensor
 
 
-def judge_quality(probability_M: Tensor, fulfilled_M: Tensor, threshold: float) -> dict[str, float]:
+def judge_quality(probability_M: Tensor, fulfilled_M: Tensor, threshold: float | Tensor) -> dict[str, float]:
     """Accuracy, precision, recall, false-positive rate, calibration error and success rates of M judgements.
 
-    A number that has no cases (precision without any positive judgement) is NaN.
+    `threshold` is one for all, or (M,). A number that has no cases (precision without any positive judgement) is NaN.
     """
     judged_M, fulfilled_M = probability_M > threshold, fulfilled_M.bool()
     hits = int((judged_M & fulfilled_M).sum())

@@ -59,6 +59,42 @@ def test_a_keyframe_beyond_the_episode():
         tasks[0]
 
 
+def test_starts_anywhere(episodes):
+    """Each branch from a frame of its own, which its id names; the last actions are left to be taken again."""
+    tasks = list(starts(branches=40, actions_left=6, context=2))
+    assert len(tasks) == 40 * len(episodes) == len({task.id for task in tasks})
+    for number, episode in enumerate(episodes):
+        mine = tasks[40 * number : 40 * number + 40]
+        places = [int(task.id.rpartition("@")[2].partition("#")[0]) for task in mine]
+        latest = len(episode.frames_TVHWC) - 7
+        assert min(places) < 0.2 * latest and 0.8 * latest < max(places) <= latest
+        assert len(set(places)) > 10
+        for task, place in zip(mine, places, strict=True):
+            shown = [0, place] if place else [0]
+            assert (torch.equal(task.view(), episode.view()[shown]) and task.start is None) or place == 0
+    again = [task.id for task in starts(branches=40, actions_left=6, context=2)]
+    assert again == [task.id for task in tasks] != [task.id for task in starts(branches=40, actions_left=6, seed=1)]
+
+
+def test_starts_in_an_episode_that_is_too_short():
+    with pytest.raises(
+        DataError, match=r"has 23 frames, too few for 30 actions after a start and 0 frames before it. Lower"
+    ):
+        starts(branches=1, actions_left=30)[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"keyframe": 3, "branches": 2}, "keyframe says where episodes start, and branches draws it"),
+        ({"actions_left": 4}, "actions_left is 4; it is of drawn starts: set branches"),
+    ],
+)
+def test_options_that_say_nothing_together(args, message):
+    with pytest.raises(ConfigError, match=message):
+        starts(**args)
+
+
 @pytest.mark.parametrize("args", [{"keyframe": -1}, {"keyframe": 1.5}, {"context": 0}, {"context": 3}])
 def test_bad_options(args):
     with pytest.raises(ConfigError, match=r"keyframe|context"):

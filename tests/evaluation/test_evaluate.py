@@ -166,6 +166,24 @@ def test_the_training_hook_measures_once_and_compares_with_before(tmp_path: Path
     assert json.loads((tmp_path / "evaluations/after.json").read_text())["iteration"] == 4
 
 
+@pytest.mark.parametrize(("horizon", "actions"), [(None, 4), (8, 8)])
+def test_an_evaluation_may_be_longer_than_the_rollouts_of_training(
+    horizon: int | None, actions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def look(self: EnvironmentReward, rollouts: Sequence[Rollout]) -> list[Reward]:
+        lengths.extend(len(rollout.frames_TVHWC) - 1 for rollout in rollouts)
+        return [Reward(0.0)] * len(rollouts)
+
+    monkeypatch.setattr(EnvironmentReward, "score", look)
+    config = run_config(tmp_path)
+    evaluation = replace(config.evaluation, reward_model=ComponentConfig("environment"), horizon=horizon)
+    (tmp_path / "config.yaml").write_text("kind: train\n")
+    gymnast_evaluate(wanted(replace(config, evaluation=evaluation), small_policy(), "before", 0))
+    assert lengths == [actions] * 2
+
+
 def test_the_world_and_the_judge_of_an_evaluation_are_introduced_to_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,23 @@ def test_the_threshold_turns_probabilities_into_successes(fitted: SuccessClassif
         assert all(reward.value == float(reward.partial > threshold) for reward in strict.score(rollouts))
 
 
+def test_an_instruction_may_have_a_threshold_of_its_own(fitted: SuccessClassifier) -> None:
+    episodes = [make_episode(seed) for seed in range(40)]
+    rollouts = [make_rollout(episode, text) for episode in episodes for text in (LEFT, RIGHT)]
+    likely = sorted(reward.partial for reward in fitted.score(rollouts))
+    low, high = likely[20], likely[60]
+    mixed = make_classifier(threshold=low, thresholds={f" {RIGHT.upper()}.": high})
+    mixed.module().load_state_dict(fitted.module().state_dict())
+    rewards = mixed.score(rollouts)
+    values = [reward.value for reward in rewards]
+    asked = [high if rollout.task.instruction == RIGHT else low for rollout in rollouts]
+    assert values == [float(reward.partial > own) for reward, own in zip(rewards, asked, strict=True)]
+    assert values != [float(reward.partial > low) for reward in rewards]
+    judged = mixed.validate(episodes, generator=torch.Generator())["judged_success_rate"]
+    own = mixed.score([make_rollout(episode, episode.instruction) for episode in episodes])
+    assert judged == pytest.approx(sum(reward.value for reward in own) / len(own))
+
+
 def test_frames_of_another_size_are_resized(fitted: SuccessClassifier) -> None:
     small, large = (fitted.score([make_rollout(make_episode(1, size))])[0] for size in (SIZE, 4 * SIZE))
     assert large.partial == pytest.approx(small.partial, abs=0.1)
@@ -243,6 +260,9 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         ({"instructions": []}, "checkpoint"),
         ({"instructions": [LEFT, LEFT + "."]}, "twice"),
         ({"threshold": 1.0}, "threshold"),
+        ({"thresholds": {"move the square to the lift": 0.7}}, "thresholds.*Did you mean"),
+        ({"thresholds": {LEFT: 0.7, LEFT.upper(): 0.8}}, "thresholds lists an instruction twice"),
+        ({"thresholds": {LEFT: 1.5}}, "thresholds"),
         ({"positive_share": 0.0}, "positive_share"),
         ({"width": 9}, "width"),
         ({"image_size": 4}, "image_size is 4; it must be at least 16"),

@@ -207,7 +207,7 @@ def test_training_learns_both_views() -> None:
         optimizer.zero_grad()
         (loss.total / loss.weight).backward()
         optimizer.step()
-        losses.append(float(loss.total / loss.weight))
+        losses.append(loss.total.item() / loss.weight)
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
     assert network.camera_embedding.weight.grad.abs().min() > 0  # type: ignore[union-attr]
     quality = model.validate(episodes[:2], generator=generator())
