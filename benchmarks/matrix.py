@@ -1,16 +1,17 @@
 """Every world model x policy x algorithm that gymnast and its contrib packages bring, as one `gymnast bench`.
 
-    python benchmarks/matrix.py [--output runs/matrix] [--jobs 1]
+    python benchmarks/matrix.py [--output runs/matrix] [--jobs 1] [--only WORLD_MODEL]
 
 It shows that the parts compose, what that costs, and what is refused and why; it is no comparison of what they can do:
-gymnast's own parts are the tabletop's trained checkpoints, Cosmos 3 and PI0 are built with a few thousand random
+gymnast's own parts are the tabletop's trained checkpoints; Cosmos 3, PI0 and Wan are built with a few thousand random
 weights. A cell is two iterations of 8 tasks x 4 rollouts x 8 steps. Coin flips judge, or untrained parts would have no
 success to learn from, and nothing of their updates would be seen. The contrib packages are installed by pip into
 OUTPUT/packages and found by their entry points; nothing of gymnast's is changed. `remote` asks `gymnast serve`, which
 serves the tabletop's policy on loopback; since it cannot be trained, `gymnast evaluate` then compares it with the same
 policy in process.
 
-Killed, the same command goes on. Writes benchmarks/results/matrix.{json,md}; OUTPUT/bench/report.html is the page.
+Killed, the same command goes on. `--only` runs the cells and the check of one world model, and keeps what was measured
+of the others. Writes benchmarks/results/matrix.{json,md}; OUTPUT/bench/report.html is the page.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def axes(models: Path, url: str) -> dict[str, dict[str, list[str]]]:
         "checkpoint": str(models / "cosmos"), "domain": "pusht", "layout": "native", "denoising_steps": 2,
         "dtype": "float32", "device": "cpu",
     }  # fmt: skip
+    wan = {"preset": "tiny", "action_dim": 2, "rest_action": [0, 0], "dtype": "float32", "device": "cpu"}
     evolving = {
         "world_model": {"name": "worldgym", "args": worldgym}, "at": [1], "rollouts": 8, "steps": 5, "batch_size": 4,
     }  # fmt: skip
@@ -70,6 +72,7 @@ def axes(models: Path, url: str) -> dict[str, dict[str, list[str]]]:
             "worldgym": [],
             "gymnasium": component(world_model=("gymnasium", {})),
             "cosmos": component(world_model=("cosmos", cosmos)),
+            "wan": component(world_model=("wan", wan)),
             "co-evolving": component(world_model=("co-evolving", evolving)),
         },
         "policy": {
@@ -100,6 +103,15 @@ def checked(models: Path, url: str) -> dict[str, list[str]]:
             "--action-dim=2",
         ],
         "cosmos": ["world-model", *cosmos, "dtype=float32", *size],
+        "wan": [
+            "world-model",
+            "preset=tiny",
+            "action_dim=2",
+            "rest_action=[0,0]",
+            "dtype=float32",
+            "device=cpu",
+            *size,
+        ],
         "pi0": ["policy", f"checkpoint={models / 'pi0'}", "proprio=false", *size],
         "remote": ["policy", f"url={url}", "action_dim=2", "chunk_length=4", *size],
         "first-hit": ["reward-model", f"reward_model={json.dumps(first_hit)}", "--tasks=tabletop"],
@@ -198,10 +210,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     os.environ["PYTHONPATH"] = str(options.output / "packages")
     write_models(options.output / "models")
     with serving(options.output / "serve.log") as url:
-        parts = axes(options.output / "models", url)
+        parts, told = axes(options.output / "models", url), checked(options.output / "models", url)
+        if options.only:
+            parts["world model"] = {options.only: parts["world model"][options.only]}
+            told = {name: arguments for name, arguments in told.items() if name == options.only}
         rows = train(parts, options)
-        remote = compare(parts, options)
-        checks = {name: check(name, told) for name, told in checked(options.output / "models", url).items()}
+        remote = {} if options.only else compare(parts, options)
+        checks = {name: check(name, arguments) for name, arguments in told.items()}
     kept = ("labels", "status", "reason", "iterations", "seconds", "frames", "peak_memory_bytes")
     cells = []
     for row in rows:
@@ -232,7 +247,7 @@ def page(data: Mapping[str, Any]) -> str:
     done = sum(cell["status"] == "done" for cell in cells)
     lines = [
         f"{done} of {len(cells)} combinations trained for two iterations of 32 rollouts: frames imagined and judged a "
-        "second, and gradient steps taken, on one CPU core each. `cosmos` and `pi0` have a few thousand random "
+        "second, and gradient steps taken, on one CPU core each. `cosmos`, `pi0` and `wan` have a few thousand random "
         "weights: their speed says nothing of the published ones. Coin flips judge. [n]: why not, below.",
         "",
         "| world model | policy | " + " | ".join(algorithms) + " |",
@@ -256,14 +271,25 @@ def _cell(cell: Mapping[str, Any], reasons: Sequence[str]) -> str:
     return f"{cell['frames_per_second']:.0f} /s, {cell['updates']} steps"
 
 
+def merged(old: Mapping[str, Any], new: Mapping[str, Any], world: str) -> dict[str, Any]:
+    """The results with those of one world model in the place of its old ones."""
+    names = list(dict.fromkeys([*(cell["labels"]["world model"] for cell in old["cells"]), world]))
+    kept = [cell for cell in old["cells"] if cell["labels"]["world model"] != world]
+    cells = sorted([*kept, *new["cells"]], key=lambda cell: names.index(cell["labels"]["world model"]))
+    return {"cells": cells, "checks": {**old["checks"], **new["checks"]}, "remote": old["remote"]}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/matrix"))
     parser.add_argument("--jobs", type=int, default=1, help="cells at once")
+    parser.add_argument("--only", choices=sorted(axes(Path(), "")["world model"]), help="one world model's cells alone")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(arguments)
     data = run(options)
     options.results.mkdir(parents=True, exist_ok=True)
+    if options.only:
+        data = merged(json.loads((options.results / "matrix.json").read_text()), data, options.only)
     (options.results / "matrix.json").write_text(json.dumps(data, indent=1) + "\n")
     (options.results / "matrix.md").write_text(page(data))
     print(page(data))

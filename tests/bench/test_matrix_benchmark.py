@@ -21,7 +21,7 @@ def test_every_contributed_component_is_in_the_matrix_and_is_checked() -> None:
     parts = matrix.axes(Path("models"), "http://127.0.0.1:1")
     config = BenchConfig(base="tabletop", axes=parts, overrides=matrix.SMALL)
     cells = [run_config(cell) for cell in cells_of(config)]
-    assert len(cells) == 4 * 3 * 3
+    assert len(cells) == 5 * 3 * 3
     used = {part.name for cell in cells for part in (cell.world_model, cell.policy, cell.reward_model, cell.optimizer)}
     assert matrix.contributed() <= used
     assert set(matrix.checked(Path("models"), "http://127.0.0.1:1")) == matrix.contributed()
