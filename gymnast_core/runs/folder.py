@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -113,16 +114,26 @@ def _owned(path: Path) -> Iterator[None]:
         handle = (path / LOCK).open("a")
     _LOCKS.add(handle)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             raise ConfigError(
                 f"Another process works in {path}. Wait until it ends, or choose another folder with output=…"
-            ) from None
+            )
         yield
     finally:
         _LOCKS.discard(handle)
         handle.close()
+
+
+def _locked(handle: IO[str], attempts: int = 3) -> bool:
+    """Whether the lock is ours now. Tried again soon: who only looks whether a run goes on holds it for a moment."""
+    for attempt in range(attempts):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05 if attempt < attempts - 1 else 0)
+        else:
+            return True
+    return False
 
 
 _LOCKS: set[IO[str]] = set()
