@@ -61,7 +61,7 @@ def success(run: Path) -> list[tuple[int, float]]:
 def test_what_a_killed_and_resumed_run_sent_is_its_record(models: Models, gymnast: CommandLine, store: str) -> None:
     arguments = [
         "train", "tabletop", *models.overrides(), f"loop.iterations={ITERATIONS}", "evaluation.every=2",
-        "checkpoint_every=1", "hooks.wandb.mode=offline", "hooks.wandb.videos=4", f"hooks.mlflow.tracking_uri={store}",
+        "checkpoint_every=2", "hooks.wandb.mode=offline", "hooks.wandb.videos=4", f"hooks.mlflow.tracking_uri={store}",
         "hooks.mlflow.videos=4",
     ]  # fmt: skip
     script = [sys.executable, str(Path(__file__).with_name("killed_train.py")), *arguments]
@@ -69,7 +69,7 @@ def test_what_a_killed_and_resumed_run_sent_is_its_record(models: Models, gymnas
     run = Path("run")
     names = {name: json.loads((run / f"trackers/{name}.json").read_text())["run"] for name in ("wandb", "mlflow")}
     points = mlflow_points(store, names["mlflow"])
-    assert max(step for step, _ in points["rollouts"]) == 2  # the third had no snapshot
+    assert max(step for step, _ in points["rollouts"]) == 2  # behind the third stood no snapshot
 
     done = gymnast("train", "--resume", "run")
     assert done.code == 0, done.err
