@@ -208,7 +208,8 @@ def test_what_a_third_party_measures_does_not_change_what_a_training_says(
     merged = {"before": 3, "after": {"rate": "good"}, "difference": [1, 2]}
     gymnast_run_done(RunDone(config, tmp_path, summary=merged))
     said = capsys.readouterr().out
-    assert re.match(r"Success in 'gymnasium': \d+.0 % before, .* 2 paired episodes\.$", said)
+    # Judged by chance, so nobody calls it a success.
+    assert re.match(r"Mean coin flip by random in .gymnasium.: .* 2 paired episodes\. The page: ", said)
 
 
 class Share(Processes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from gymnast_core.errors import DataError
@@ -19,10 +19,26 @@ from gymnast_wan.facts import FRAMES_A_LATENT
 from gymnast_wan.flow import add_noise, flow_error
 from gymnast_wan.window import open_window
 
-if TYPE_CHECKING:
-    from gymnast_wan.world_model import Wan
-
 log = logging.getLogger(__name__)
+
+
+class Trained(Protocol):
+    """What training needs of the world model."""
+
+    config: Any
+    conduct: Any
+    codec: Any
+    network: torch.nn.Module
+    rest_A: Tensor
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def seen(self, shown: Episode) -> Tensor:
+        """uint8 frames (T, H, W, 3)."""
+
+    def to_model(self, actions_TA: Tensor) -> Tensor:
+        """float32 (T, A) in model units."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Clips:
     generators: tuple[torch.Generator, ...]
 
 
-def draw_clips(world: Wan, episodes: Sequence[Episode], generators: Sequence[torch.Generator]) -> list[Clips]:
+def draw_clips(world: Trained, episodes: Sequence[Episode], generators: Sequence[torch.Generator]) -> list[Clips]:
     """One clip of each episode, its context ending at a uniform random frame; one `Clips` a length."""
     if not episodes:
         raise DataError("No episodes to train on.")
@@ -56,7 +72,7 @@ def draw_clips(world: Wan, episodes: Sequence[Episode], generators: Sequence[tor
 
 
 def _clip(
-    world: Wan, frames_THWc: Tensor, moves_TA: Tensor, count: int, generator: torch.Generator
+    world: Trained, frames_THWc: Tensor, moves_TA: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     uniform = torch.rand(2, generator=generator, device=generator.device).tolist()
     start = int(uniform[0] * (len(moves_TA) - count + 1))
@@ -68,7 +84,7 @@ def _clip(
     return frames, actions
 
 
-def chunk_losses(world: Wan, clips: Clips) -> Tensor:
+def chunk_losses(world: Trained, clips: Clips) -> Tensor:
     """The flow-matching loss of each clip, float32 (B,)."""
     known = 1 + (world.conduct.context - 1) // FRAMES_A_LATENT
     clean = world.codec.encode(clips.frames_BTHWc)

@@ -45,7 +45,8 @@ def gymnast(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 def test_its_parts_are_listed_and_load(installed: Path):
     done = gymnast(installed, "plugins", "--load")
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    rows = [[*cells[:4], cells[-1]] for cells in lines]  # without the sentence about it
     for name, (kind, target) in PLUGINS.items():
         assert [kind, name, "gymnast-wovr 0.1.0", target, "ok"] in rows, done.stdout + done.stderr
 
