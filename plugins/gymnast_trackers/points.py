@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymnast_core.runs.metrics import FILE, read_metrics
-from gymnast_core.runs.results import Evaluation, read_run
-from gymnast_report.gallery import Clip, read_clips
 from gymnast_trackers.secrets import flat
 from gymnast_trackers.sink import Film, Point
+
+if TYPE_CHECKING:
+    from gymnast_core.runs.results import Evaluation
+    from gymnast_report.gallery import Clip
 
 _ITERATION = "iteration-"
 
@@ -23,6 +25,8 @@ def newest_snapshot(folder: Path) -> int:
 
 def points(folder: Path, upto: float, total: int, videos: int) -> list[Point]:
     """Steps from 0 (before the first) to `upto`, in order, of a run of `total` steps, with `videos` at most."""
+    from gymnast_core.runs.results import read_run  # imports torch, which a command that lists hooks has no use for
+
     numbers: dict[int, dict[str, float]] = {}
     for row in read_metrics(folder / FILE):
         step = int(row["step"])
@@ -58,6 +62,8 @@ def _measured(evaluation: Evaluation) -> dict[str, float]:
 
 def _films(folder: Path, total: int, end: int, most: int) -> dict[int, list[Film]]:
     """A quarter of the videos each from before and after the run, and half from iterations, evenly spread."""
+    from gymnast_report.gallery import read_clips
+
     phases: dict[str, list[Clip]] = {}
     for clip in read_clips(folder):
         phases.setdefault(clip.phase, []).append(clip)
