@@ -99,8 +99,8 @@ def page(data: Mapping[str, Any], options: argparse.Namespace) -> str:
         "# A world model that hallucinates on purpose",
         "",
         f"`python benchmarks/hallucination.py --seeds {seeds} --iterations {options.iterations} "
-        f"--tasks {options.tasks} --episodes {options.episodes}`: success in the simulator, %, mean ± standard error over {seeds} seeds of "
-        f"{options.episodes} held-out tasks, greedy actions.",
+        f"--tasks {options.tasks} --episodes {options.episodes}`: success in the simulator, %, mean ± standard error "
+        f"over {seeds} seeds of {options.episodes} held-out tasks, greedy actions.",
         "",
         "| arm | before | after | by seed | judged in imagination at the end | recovered of the loss | p |",
         "|---|---|---|---|---|---|---|",
