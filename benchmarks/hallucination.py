@@ -1,6 +1,6 @@
 """A world model that hallucinates on purpose, and rewards that notice: what becomes of the policy in the simulator.
 
-    python benchmarks/hallucination.py [--seeds 3] [--iterations 8] [--tasks 32] [--episodes 400] [--jobs 1]
+    python benchmarks/hallucination.py [--seeds 3] [--iterations 8] [--tasks 32] [--episodes 400]
                                        [--output runs/hallucination]
 
 The preset `tabletop-wishful`: in half of its imaginations the block that the instruction names floats along with a fast
@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +128,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--episodes", type=int, default=400)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/hallucination"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     wanted = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in ARMS]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        folders = list(pool.map(lambda one: run(*one, options), wanted))
+    folders = [run(arm, seed, options) for arm, seed in wanted]
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for (arm, _), folder in zip(wanted, folders, strict=True):
         found[arm].append(measured(folder))
