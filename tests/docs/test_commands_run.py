@@ -1,4 +1,4 @@
-"""Every command of README and of the how-to pages is executed here, in small, or has a reason why not."""
+"""Every command of README, the quickstart and the how-to pages is executed here, in small, or has a reason why not."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from click.testing import CliRunner
 from gymnast_core.cli import cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 SMALL = (
     "loop.iterations=1 loop.tasks_per_iteration=2 optimizer.args.group_size=4 evaluation.tasks=null check_saved=false"
 )
 EXECUTED = {
-    r"train tabletop (reward_model|world_model)\.name=(environment|gymnasium)": SMALL,
+    r"train tabletop (reward_model|world_model)=(environment|gymnasium)": SMALL,
     r"train tabletop optimizer\.args\.clip_high=0\.2": SMALL,
     r'train tabletop "optimizer=\{name: reinforce': SMALL + " optimizer.args.minibatch_size=4",
     r"train tabletop hooks\.judging\.audit\.name=environment": SMALL,
     r"plan tabletop": "",
-    r"plugins$": "",
+    r"(plugins|presets|show \S+)$": "",
     r"new \S+ my-\S+$": "",
 }
 """Commands, and what makes them small."""
@@ -36,6 +36,11 @@ REASONS = {
     r"fit fit-tabletop-world-model": "needs recordings, and is long: tests/fit/test_fit_training.py",
     r"(collect|fit|evaluate) dots-": "executed as the page is read by tests/collect/test_simulator_page.py",
     r"check dataset environment-tasks": "executed as the page is read by tests/collect/test_simulator_page.py",
+    r"train tabletop$": "minutes: the demo; with other parts it is executed in small",
+    r"train tabletop optimizer=iter-sft": "needs demonstrations: tests/optimizers/test_in_the_loop.py",
+    r"(fit|train|evaluate) robot\S*\.yaml": "needs a robot's recordings: read by tests/docs/test_docs_pages.py",
+    r"(convert replayed-episodes|check dataset lerobot|imagine .*my-robot)": "needs recordings: tests/episodes",
+    r"evaluate runs/RUN": "needs a run: tests/evaluation/test_evaluate_run.py",
     r"(check|train).*my-(judge|policy)": "needs the new plugin installed: tests/third_party/test_first_hour.py",
     r"bench ": "hours: tests/bench",
     r"(gate|dyna|adapt|probe|collect|judge) ": "minutes: in small in the tests of the folder of its name",
