@@ -3,7 +3,7 @@ VENV ?= .venv
 CONTRIB_VENV ?= $(VENV)-contrib
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-contrib lint docs clean
+.PHONY: install demo test test-contrib lint docs dist clean
 
 CONTRIB := $(wildcard contrib/gymnast-*)
 
@@ -41,6 +41,11 @@ lint: install
 # Fails on a link that leads nowhere.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+# Wheels in dist/, tried in empty environments of every Python from 3.11 to 3.13 that is here. Half an hour and some GB of
+# downloads; PYTHONS=python3.12 and PACKAGES=gymnast-wan narrow it down.
+dist:
+	.ci/dist
 
 clean:
 	rm -rf $(VENV) $(CONTRIB_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
