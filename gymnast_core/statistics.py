@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -33,6 +32,8 @@ class McNemar:
 
 def wilson_interval(successes: int, n: int) -> Interval:
     """Wilson's score interval of a success rate (E. B. Wilson, JASA 22, 1927, eq. 4); (0, 1) without trials."""
+    from scipy import stats
+
     if n == 0:
         return (0.0, 1.0)
     interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -62,6 +63,8 @@ def bootstrap_interval(
     have the same mean, nothing is known of the spread of others, and a resample would claim certainty: the share of
     what was not seen is then bounded as in Wilson's interval, z² / (n + z²), and placed at either bound.
     """
+    from scipy import stats
+
     sums, counts = _cluster_sums(np.asarray(values, dtype=float), clusters)
     means = sums / counts
     if np.ptp(means) < 1e-12:
@@ -96,6 +99,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     Under the null hypothesis that they succeed equally often on every task, a trial that only one of them solves is
     either one's with probability 1/2: a binomial test of those trials.
     """
+    from scipy import stats
+
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     only_first, only_second = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
     discordant = only_first + only_second
@@ -109,6 +114,8 @@ def sign_flip_test(differences: ArrayLike, clusters: ArrayLike | None = None, *,
     Swapping the two policies flips the sign of a trial's difference (of a cluster's sum); the p-value is the share of
     flips with as large a mean. All flips are counted where there are at most 10,000, else that many random ones.
     """
+    from scipy import stats
+
     sums, _ = _cluster_sums(np.asarray(differences, dtype=float), clusters)
     moved = sums[np.abs(sums) > 1e-12]
     if len(moved) < 2:

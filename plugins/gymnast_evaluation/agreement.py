@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from gymnast_core.statistics import (
     CONFIDENCE,
@@ -141,6 +140,8 @@ def fisher_interval(r: float, n: int, *, spearman: bool = False) -> Interval | N
     """
     if n < 4 or math.isnan(r) or abs(r) >= 1 - 1e-12:
         return None
+    from scipy import stats
+
     half = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt((1 + r * r / 2 if spearman else 1.0) / (n - 3))
     return (math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))
 
@@ -150,6 +151,8 @@ def correlations(first_RM: NDArray[Any], second_RM: NDArray[Any], *, spearman: b
     known_RM = ~np.isnan(first_RM) & ~np.isnan(second_RM)
     first, second = np.where(known_RM, first_RM, np.nan), np.where(known_RM, second_RM, np.nan)
     if spearman:
+        from scipy import stats
+
         # Rates that differ by rounding only are ties.
         first, second = (
             stats.rankdata(np.round(side, 12), axis=1, nan_policy="omit") if side.size else side

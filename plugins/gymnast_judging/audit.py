@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy import stats
-
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.training.judge import judge
@@ -101,6 +99,8 @@ def fooled(first: Denials, last: Denials, significance: float, called: str = "ju
     and a binomial test against one half.
     """
     table = [[last.denied, last.n - last.denied], [first.denied, first.n - first.denied]]
+    from scipy import stats
+
     more = 1.0 if last is first else float(stats.fisher_exact(table, alternative="greater")[1])
     most = float(stats.binomtest(last.denied, last.n, 0.5, alternative="greater").pvalue)
     if min(more, most) >= significance / 2:

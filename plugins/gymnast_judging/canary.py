@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts
@@ -124,6 +122,8 @@ def blind(right: Sequence[bool | None], truth: Sequence[bool], significance: flo
     if successes in (0, len(known)):
         return None
     hits, guessing = sum(one for one, _ in known), max(successes, len(known) - successes) / len(known)
+    from scipy import stats
+
     p_value = float(stats.binomtest(hits, len(known), guessing, alternative="greater").pvalue)
     if p_value < significance:
         return None
@@ -146,6 +146,8 @@ def drift(before: Sequence[bool | None], now: Sequence[bool | None], significanc
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     if not lost + won:
         return None
+    from scipy import stats
+
     p_value = float(stats.binomtest(lost, lost + won, 0.5, alternative="greater").pvalue)
     if p_value >= significance:
         return None

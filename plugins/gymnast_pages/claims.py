@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from gymnast_core.statistics import CONFIDENCE, Interval
 from gymnast_pages.measure import Measure
 from gymnast_pages.wording import counted
@@ -45,6 +43,8 @@ class Change:
         if self.interval is None or candidates < 2:
             return self
         level = 1 - (1 - CONFIDENCE) / candidates
+        from scipy import stats
+
         wider = float(stats.norm.ppf(0.5 + level / 2) / stats.norm.ppf(0.5 + CONFIDENCE / 2))
         low, high = (self.mean + wider * (bound - self.mean) for bound in self.interval)
         return Change(self.mean, (low, high), self.n)

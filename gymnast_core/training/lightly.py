@@ -1,0 +1,58 @@
+"""Lightning without what it imports for nothing.
+
+Lightning takes two base classes from torchmetrics, whose package imports every metric that there is, and with them
+scipy and transformers: more than a second of CPU time before a training says anything.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+NAME = "torchmetrics"
+_HOMES = {"Metric": "metric", "MetricCollection": "collections", "__version__": "__about__"}
+"""What Lightning wants of torchmetrics, and the module that defines it."""
+
+
+class _Deferred(ModuleType):
+    """torchmetrics, whose `__init__` is only run for a name beyond `_HOMES`; its submodules import as ever.
+
+    Has no `__path__` at first, so that it is asked for one by the first import of any submodule.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        spec = self.__spec__
+        assert spec is not None and spec.loader is not None
+        if name == "__path__":
+            self.__path__ = spec.submodule_search_locations or []
+            # metric and utilities import each other, which only works in the order that the package's own __init__ has.
+            importlib.import_module(f"{NAME}.utilities")
+            return self.__path__
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"{NAME}.{_HOMES[name]}"), name)
+        if name.startswith("__"):
+            raise AttributeError(f"module {NAME!r} has no attribute {name!r}")
+        self.__path__ = spec.submodule_search_locations or []
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        spec.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def defer_torchmetrics() -> None:
+    """Let the first import of torchmetrics run no more of it than Lightning needs; the rest is run when it is used.
+
+    The classes are torchmetrics' own, so that whoever uses its metrics in a hook finds them as ever. Nothing happens if
+    torchmetrics is imported already, is not there, or is of a major version whose parts may depend on each other in
+    another order.
+    """
+    spec = None if NAME in sys.modules else importlib.util.find_spec(NAME)
+    if spec is None or not importlib.metadata.version(NAME).startswith("1."):
+        return
+    module = importlib.util.module_from_spec(spec)
+    del module.__path__
+    module._logger = logging.getLogger(NAME)  # type: ignore[attr-defined]  # which its utilities write to
+    module.__class__ = _Deferred
+    sys.modules[NAME] = module
