@@ -40,6 +40,7 @@ REASONS = {
     r"train tabletop optimizer=iter-sft": "needs demonstrations: tests/optimizers/test_in_the_loop.py",
     r"(fit|train|evaluate) robot\S*\.yaml": "needs a robot's recordings: read by tests/docs/test_docs_pages.py",
     r"(convert replayed-episodes|check dataset lerobot|imagine .*my-robot)": "needs recordings: tests/episodes",
+    r"serve ": "needs the package gymnast-remote: executed by its own tests",
     r"evaluate runs/RUN": "needs a run: tests/evaluation/test_evaluate_run.py",
     r"(check|train).*my-(judge|policy)": "needs the new plugin installed: tests/third_party/test_first_hour.py",
     r"bench ": "hours: tests/bench",
@@ -63,7 +64,7 @@ def commands() -> list[str]:
     lines = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        blocks = re.findall(r"^```sh[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^```(?:sh|bash)[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
         blocks += re.findall(r"((?:^    .*\n)+)", text, flags=re.MULTILINE) if page.name == "README.md" else []
         lines += [line.strip() for block in blocks for line in block.splitlines()]
     found = [re.sub(r"\s+#.*", "", line.removeprefix("gymnast ")) for line in lines if line.startswith("gymnast ")]
