@@ -67,6 +67,9 @@ def check_deal(groups: int, group_size: int, batch_size: int, processes: int) ->
     together = f"{groups} groups of {group_size} rollouts in batches of loop.imagine_batch_size={batch_size}"
     if groups < processes:
         advice = f"raise loop.tasks_per_iteration to {processes}, or use {groups} processes"
+        # One group a batch is what always suffices; with larger ones, as many groups as processes are too few again.
+        if batch_size // group_size > 1:
+            advice += f"; either way set loop.imagine_batch_size to {group_size} or less"
     else:
         advice = f"set loop.imagine_batch_size to {groups // processes * group_size} or less"
     raise ConfigError(f"{together} are {count} batches, which leaves some of {processes} processes idle: {advice}.")

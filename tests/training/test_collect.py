@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,17 @@ def test_the_advice_of_a_refused_deal_works(groups: int, size: int, batch: int, 
     try:
         check_deal(groups, size, batch, processes)
     except ConfigError as error:
-        words = str(error).partition("idle: ")[2].rstrip(".").split()
-        if "loop.imagine_batch_size" in words:
-            check_deal(groups, size, int(words[words.index("to") + 1]), processes)
-        else:
-            assert groups < processes
-            check_deal(processes, size, size, processes)
-            check_deal(groups, size, size, groups)
+        advice = str(error).partition("idle: ")[2]
+        said = re.search(r"set loop.imagine_batch_size to (\d+) or less", advice)
+        batch = int(said[1]) if said else batch
+        more = re.search(r"raise loop.tasks_per_iteration to (\d+), or use (\d+) processes", advice)
+        assert said or more
+        if more is None:
+            check_deal(groups, size, batch, processes)
+            return
+        assert groups < processes
+        check_deal(int(more[1]), size, batch, processes)
+        check_deal(groups, size, batch, int(more[2]))
     else:
         assert len(deals([TASKS[0]] * groups, 0, size, batch)) >= processes
 

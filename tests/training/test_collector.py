@@ -127,6 +127,12 @@ def test_a_deal_is_refused_only_if_a_process_were_idle() -> None:
     ("groups", "batch", "advice"),
     [
         (2, 4, "raise loop.tasks_per_iteration to 3, or use 2 processes"),
+        (
+            2,
+            8,
+            "raise loop.tasks_per_iteration to 3, or use 2 processes; either way set loop.imagine_batch_size to 4 or "
+            "less",
+        ),
         (6, 24, "set loop.imagine_batch_size to 8 or less"),
     ],
 )
