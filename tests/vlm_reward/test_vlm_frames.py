@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.types import Offers
-from gymnast_vlm_reward.frames import FramesConfig
+from gymnast_vlm_reward.frames import FramesConfig, digest
 from gymnast_vlm_reward.loopback import LoopbackServer
 from gymnast_vlm_reward.prompts import load_prompt
 
@@ -59,6 +60,27 @@ def test_frames_are_lossless_and_scaled_by_their_longer_side() -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(exact))), frames_THWC[2].numpy())
     scaled = FramesConfig(size=80).encode(frames_THWC, [0])[0]
     assert Image.open(io.BytesIO(scaled)).size == (80, 40) == FramesConfig(size=80).scaled(40, 20)
+
+
+def test_frames_are_compressed_quickly_and_named_by_their_pixels() -> None:
+    frames_THWC = torch.randint(0, 256, (2, 20, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames_THWC[:, 10:] = 7
+    usual = io.BytesIO()
+    Image.fromarray(frames_THWC[1].numpy()).save(usual, "PNG", compress_level=1)
+    assert FramesConfig(size=None).encode(frames_THWC, [1]) == [usual.getvalue()]
+    # Answers that older versions remembered are found by this name, whatever the file's bytes.
+    assert digest(frames_THWC, [1]) == sha256(b"(1, 20, 40, 3)" + frames_THWC[1].numpy().tobytes()).hexdigest()
+
+
+def test_each_frame_is_encoded_once_for_all_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    once = FramesConfig._png
+    monkeypatch.setattr(FramesConfig, "_png", lambda self, frame: encoded.append(1) or once(self, frame))
+    with LoopbackServer() as server:
+        judge = compatible_judge(server, tmp_path, structured=False, votes=3)
+        assert judge.score([make_rollout(0, True)])[0].value is not None
+        judge.close()
+    assert len(server.log) == 3 and len(encoded) == 3
 
 
 def test_frames_are_numbered_and_stand_between_question_and_form() -> None:
