@@ -172,9 +172,19 @@ def _misplaced(schema: Any, value: Any, path: str) -> ConfigError | None:
         return None
     if plain(schema) is bool and not _says_yes_or_no(value):
         return ConfigError(f"{path} is {shortened(str(value), 80)}; it must be true or false.")
+    if known is None and isinstance(value, str) and "${" in value and (kind := _other_than_text(schema)):
+        # Escaped, so that it stays a text, it would be a reference to OmegaConf once more.
+        return ConfigError(f"{path} is the text {shortened(repr(value))}; it must be {kind}.")
     if known is not None and value is not None and value != "???":
         return ConfigError(f"{path} takes keys ({', '.join(known)}), not the value {shortened(repr(value))}.")
     return None
+
+
+def _other_than_text(schema: Any) -> str | None:
+    """In words what a field takes that takes no text; None for one that does, or whose type is not known."""
+    kind = plain(schema)
+    words = {int: "an integer", float: "a number", list: "a list", dict: "keys with values"}
+    return words.get(typing.get_origin(kind) or kind)
 
 
 def _says_yes_or_no(value: Any) -> bool:

@@ -78,7 +78,7 @@ def listed(*options: str) -> tuple[dict[tuple[str, str], list[str]], dict[str, s
 def test_what_shows_without_importing_anything(broken: None) -> None:
     rows, reasons = listed()
     assert rows["optimizer", "grpo"][-1] == "ok"
-    assert rows["policy", "needy"][2:] == ["containment 2.5", "containment_needy:Needy", "ok"]
+    assert rows["policy", "needy"][2:] == ["containment 2.5", "containment_needy:Needy", "", "ok"]
     expected = {
         "dataset absent": "no module 'containment_absent'",
         "hooks falls": "SystemExit('gone')",

@@ -180,7 +180,7 @@ def test_actions_of_another_width(gymnast: CommandLine, models: Models) -> None:
 
 def test_a_horizon_that_chunks_do_not_fill(gymnast: CommandLine, models: Models) -> None:
     message = gymnast.error("train", "tabletop", *models.overrides(), "loop.horizon=5")
-    contains(message, "5 actions", "chunk length 2", "loop.horizon=4")
+    contains(message, "loop.horizon is 5", "chunk length 2", "set loop.horizon=4")
 
 
 @pytest.mark.parametrize(

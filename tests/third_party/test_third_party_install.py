@@ -33,7 +33,8 @@ def test_it_is_listed_with_its_distribution(installed):
     done = gymnast(installed, "plugins")
     rows = {tuple(line.split("\t")[:2]): line.split("\t") for line in done.stdout.splitlines()}
     expected = ["world model", "null", "gymnast-null 0.3.0", "gymnast_null.world:NullWorld", "ok"]
-    assert rows["world model", "null"] == expected
+    assert [*rows["world model", "null"][:4], rows["world model", "null"][-1]] == expected
+    assert rows["world model", "null"][4] == "Shows the start frame, darker by `fade` levels an action."
     assert rows["world model", "null-again"][-1] == "ok"
     assert rows["hooks", "null"][-1] == "ok"
     assert rows["world model", "worldgym"]
