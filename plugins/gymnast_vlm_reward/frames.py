@@ -19,7 +19,6 @@ from torch import Tensor
 from gymnast_core.config.ranges import Count, Range, check_values
 from gymnast_core.errors import ConfigError
 
-
 PNG_LEVEL = 1
 """zlib's level. Of frames that are scaled up it takes less than half the time of its usual 6, for a quarter more bytes;
 the pixels are the same at any level, and they alone name a question in the cache, so answers to files of another level

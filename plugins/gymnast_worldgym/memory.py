@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gymnast_worldgym import published
 from gymnast_worldgym.checkpoint import describe
 from gymnast_worldgym.facts import settle
 from gymnast_worldgym.model import DiT
@@ -24,7 +25,7 @@ def memory_plan(config: Any, episodes: int) -> dict[str, int]:
     with torch.device("meta"):
         network = DiT(architecture.network(), None)
     count = sum(p.numel() for p in network.parameters())
-    size = 4 if config.compute_dtype == "float32" else 2
+    size = 4 if published.compute_dtype(config.compute_dtype, config.preset) == "float32" else 2
     # The blocks' matrices are kept in the compute dtype besides.
     found = {"world model": count * (4 + (size if size < 4 else 0))}
     height, width = architecture.image_size

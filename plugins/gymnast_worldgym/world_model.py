@@ -96,8 +96,9 @@ class WorldGym(WorldModel):
         """Folder written by `gymnast fit`, .safetensors file or published .pt file; null: random weights."""
         device: str = "auto"
         """torch device; auto: cuda where there is one."""
-        compute_dtype: ComputeDtype = "float32"
-        """Dtype of the blocks' matrix products: float32, bfloat16, float16, or auto: bfloat16 where it is fast."""
+        compute_dtype: ComputeDtype | None = None
+        """Dtype of the blocks' matrix products: float32, bfloat16, float16, or auto: bfloat16 where it is fast; null:
+        auto with a preset, else float32. The autoencoder's are float32."""
         compile: bool = False
         """Imagine with torch.compile: needs a C++ compiler and a minute at the start; gains little on a CPU."""
         seed: Seed = 0
@@ -203,7 +204,8 @@ class WorldGym(WorldModel):
             self._check_latents(saved)
             checkpoints.load_into(self.network, saved)
         self.network.to(find_device(config.device)).eval()
-        self.network.set_compute_dtype(compute_dtype(config.compute_dtype, self.device))
+        wanted = published.compute_dtype(config.compute_dtype, config.preset)
+        self.network.set_compute_dtype(compute_dtype(wanted, self.device))
         if config.compile:
             self.network.compile_passes()
 

@@ -16,6 +16,7 @@ from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.architecture import Architecture, Sampling, merge
+from gymnast_worldgym.memory import memory_plan
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.world_model import WorldGym
 
@@ -66,6 +67,25 @@ def test_the_published_presets(name: str, rope: str, guidance: float) -> None:
     assert (sampling.guidance, sampling.denoising_steps) == (guidance, 10)
     known = {field.name for field in fields(WorldGym.Config)}
     assert published.preset(name).keys() <= known
+
+
+def test_a_preset_multiplies_in_bfloat16_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dict(preset="bridge-v2", image_size=[64, 64], dim=32, layers=1, heads=2, window=4, device="cpu")
+    small["vae"] = autoencoders.FOLDER
+
+    def dtype(**chosen: str) -> torch.dtype:
+        return WorldGym(WorldGym.Config(**small, **chosen)).network.blocks[0].s_block.ffwd[0].compute_dtype
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert (dtype(), dtype(compute_dtype="float32")) == (torch.bfloat16, torch.float32)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert dtype() == torch.float32
+    # On the way to a plan, as much as a GPU would hold.
+    wide, narrow = (
+        memory_plan(WorldGym.Config(**small, compute_dtype=name), 4)["world model's cache"]
+        for name in ("float32", None)
+    )
+    assert wide == 2 * narrow
 
 
 def test_a_preset_lies_below_the_users_values_and_the_checkpoints(tmp_path: Path) -> None:
