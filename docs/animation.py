@@ -2,6 +2,7 @@
 
     gymnast train tabletop output=FOLDER          # the demo: two minutes
     python docs/animation.py FOLDER
+    python docs/animation.py FOLDER --wishful     # hallucination.gif: in the world model that hallucinates on purpose
 
 Eight held-out tasks in a row, successes and failures as they come. The policy sees imagined frames only; the last one
 is framed in green for a success, in red for a failure. Look at the picture before committing it.
@@ -19,7 +20,7 @@ import gymnast
 from gymnast_core.rollouts.replay import Course, replay, shown_again
 from gymnast_core.seeds import seeded_generator
 
-IMAGE = Path(__file__).parent / "images" / "imagined_and_real.gif"
+IMAGES = Path(__file__).parent / "images"
 COUNT, HORIZON, PIXELS, GAP = 8, 16, 96, 6
 MILLISECONDS, PAUSE = 160, 1200
 """A frame is shown for this long, and the last one for longer."""
@@ -31,11 +32,14 @@ INK, PAPER, GOOD, BAD = "#1b1f24", "#ffffff", "#1a7f37", "#b42318"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished `gymnast train tabletop`")
-    run = gymnast.load_run(parser.parse_args().run)
+    parser.add_argument("--wishful", action="store_true", help="blocks float in half of the imaginations")
+    options = parser.parse_args()
+    run = gymnast.load_run(options.run)
     tasks = gymnast.tasks("tabletop", split="reporting", first=100_000, count=COUNT, image_size=32)
-    shown = gymnast.roll_out(
-        run.policy(), run.world_model(), tasks, horizon=HORIZON, reward_model=run.reward_model(), seed=0
-    )
+    world = run.world_model()
+    if options.wishful:
+        world = gymnast.world_model("tabletop-wishful", world=run.config["world_model"])
+    shown = gymnast.roll_out(run.policy(), world, tasks, horizon=HORIZON, reward_model=run.reward_model(), seed=0)
     imagined = [rollout.rollout for rollout in shown]
     courses = [
         Course(task, tuple(rollout.actions_NLA), seeded_generator(0, "replay"))
@@ -54,8 +58,9 @@ def main() -> None:
     palette = pictures[-1].quantize(64)
     small = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [MILLISECONDS] * HORIZON + [PAUSE]
-    small[0].save(IMAGE, save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True)
-    print(f"{IMAGE}: {IMAGE.stat().st_size} bytes; judged {judged}, true {[reward.value for reward in truth]}")
+    image = IMAGES / ("hallucination.gif" if options.wishful else "imagined_and_real.gif")
+    small[0].save(image, save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True)
+    print(f"{image}: {image.stat().st_size} bytes; judged {judged}, true {[reward.value for reward in truth]}")
     print("Instructions:", *(task.instruction for task in tasks), sep="\n  ")
 
 
