@@ -46,7 +46,7 @@ def defer_torchmetrics() -> None:
 
     The classes are torchmetrics' own, so that whoever uses its metrics in a hook finds them as ever. Nothing happens if
     torchmetrics is imported already, is not there, or is of a major version whose parts may depend on each other in
-    another order.
+    another order; where they turn out to, all of it is imported as ever.
     """
     spec = None if NAME in sys.modules else importlib.util.find_spec(NAME)
     if spec is None or not importlib.metadata.version(NAME).startswith("1."):
@@ -56,3 +56,10 @@ def defer_torchmetrics() -> None:
     module._logger = logging.getLogger(NAME)  # type: ignore[attr-defined]  # which its utilities write to
     module.__class__ = _Deferred
     sys.modules[NAME] = module
+    try:
+        for name in _HOMES:
+            getattr(module, name)
+    except Exception:
+        # Lightning imports it anew, whole.
+        for name in [name for name in sys.modules if name == NAME or name.startswith(f"{NAME}.")]:
+            del sys.modules[name]

@@ -52,3 +52,18 @@ def test_the_metrics_that_lightning_does_not_need_are_there_when_a_hook_does() -
     for first in ("import lightning", "import torchmetrics.classification"):
         done = subprocess.run([sys.executable, "-c", METRICS.format(first=first)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_torchmetrics_of_another_inner_order_is_imported_whole() -> None:
+    program = METRICS.format(first="import lightning").replace(
+        "import gymnast_core.training",
+        "from gymnast_core.training import lightly\n"
+        "import sys\n"
+        "for name in [name for name in sys.modules if name.startswith('torchmetrics')]: del sys.modules[name]\n"
+        "lightly._HOMES = {**lightly._HOMES, 'Metric': 'no_such_module'}\n"
+        "lightly.defer_torchmetrics()\n"
+        "assert 'torchmetrics' not in sys.modules",
+        1,
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
