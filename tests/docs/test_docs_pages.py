@@ -123,7 +123,8 @@ def test_the_site_is_built_without_a_warning(site: Path) -> None:
 
 def test_pages_ask_nothing_of_other_hosts(site: Path) -> None:
     for path in site.rglob("*.html"):
-        html = path.read_text(encoding="utf-8")
+        # A video that lies in the page itself asks nobody, whatever its base64 spells.
+        html = re.sub(r"data:[\w/]+;base64,[\w+/=]+", "data:", path.read_text(encoding="utf-8"))
         tags = re.findall(r"<(?:script|img|iframe|source|video|link)\b[^>]*>", html)
         loaded = [tag for tag in tags if not re.search(r"rel=[\"']?(?:canonical|next|prev)\b", tag)]
         assert loaded
