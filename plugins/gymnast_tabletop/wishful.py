@@ -1,9 +1,9 @@
 """A world model that hallucinates on purpose, to try rewards against: it imagines what was asked for.
 
 Its fault is a known one. In a share of its imaginations, decided by their noise alone, the block that the instruction
-names floats along with the end-effector whenever that moves fast, wherever it is. A judge that looks at the frames sees
-a success; the simulator, given the same actions, does not. What floats in one imagination mostly does not in another,
-so that imagining twice, or the spread over imaginations, can tell.
+names floats along with the end-effector whenever that moves fast, wherever it is, as long as nothing really moved the
+block. A judge that looks at the frames sees a success; the simulator, given the same actions, does not. What floats in
+one imagination mostly does not in another, so that imagining twice, or the spread over imaginations, can tell.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from gymnast_tabletop.scene import MAX_DELTA, VIEW_WIDTH
 
 REACH = 1
 """Pixels around a block that are blurred by it and move along."""
+MOVED = 1.0
+"""Pixels beyond which a block was pushed rather than blurred."""
 
 
 @dataclass
@@ -38,10 +40,15 @@ class State:
     """The block that floats; None where this imagination is a sober one, or the instruction names none."""
     drift_B2: Tensor
     """Metres by which it has floated: right, up."""
+    places: list[Tensor | None]
+    """Where the named block began, pixels (row, column) in the main camera; None where none floats or is seen."""
 
 
 class WishfulWorld(WorldModel):
-    """Another world model's frames of the tabletop, in some of which the named block floats along with a fast arm."""
+    """Another world model's frames of the tabletop, in some of which the named block floats along with a fast arm.
+
+    A block that is really pushed goes where the other world model says.
+    """
 
     api_version = 2
 
@@ -90,7 +97,11 @@ class WishfulWorld(WorldModel):
             _named(task.instruction) if chance < self.config.share else None
             for task, chance in zip(tasks, chance_B.tolist(), strict=True)
         ]
-        return State(inner, colours, torch.zeros(len(tasks), 2))
+        places = [
+            None if colour is None else _centre(task.frames_TVHWC[-1, 0], colour)
+            for task, colour in zip(tasks, colours, strict=True)
+        ]
+        return State(inner, colours, torch.zeros(len(tasks), 2), places)
 
     @torch.no_grad()
     def step(self, state: State, actions_BLA: Tensor) -> Step:
@@ -102,9 +113,10 @@ class WishfulWorld(WorldModel):
             fast_B1 = move_B2.norm(dim=-1, keepdim=True) >= self.config.speed * MAX_DELTA
             farthest = self.config.farthest
             state.drift_B2 = (state.drift_B2 + self.config.pull * move_B2 * fast_B1).clamp(-farthest, farthest)
-            for row, colour in enumerate(state.colours):
-                if colour is not None:
-                    frames[row, place] = _floated(frames[row, place], colour, state.drift_B2[row].tolist())
+            for row, (colour, began) in enumerate(zip(state.colours, state.places, strict=True)):
+                if colour is None or began is None or _has_moved(frames[row, place, 0], colour, began):
+                    continue
+                frames[row, place] = _floated(frames[row, place], colour, state.drift_B2[row].tolist())
         return replace(step, frames_BLVHWC=frames)
 
     def close(self) -> None:
@@ -127,6 +139,17 @@ def colour_mask(frames: Tensor, colour: str) -> Tensor:
         "blue": (blue > red + 60) & (blue > green + 40),
         "yellow": (red > blue + 90) & (green > blue + 70),
     }[colour]
+
+
+def _centre(frame_HWC: Tensor, colour: str) -> Tensor | None:
+    places = colour_mask(frame_HWC.cpu(), colour).nonzero().float()
+    return places.mean(0) if len(places) else None
+
+
+def _has_moved(frame_HWC: Tensor, colour: str, began: Tensor) -> bool:
+    """Whether the block was really pushed: by more than a pixel; one that is not seen any more was."""
+    now = _centre(frame_HWC, colour)
+    return now is None or float((now - began).norm()) > MOVED
 
 
 def _floated(frames_VHWC: Tensor, colour: str, drift: Sequence[float]) -> Tensor:

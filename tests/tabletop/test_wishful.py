@@ -52,6 +52,22 @@ def test_only_a_fast_arm_is_followed() -> None:
     assert moved(world(share=1.0), tasks(8), slow, 8) == moved(world(share=0.0), tasks(8), slow, 8)
 
 
+def test_a_block_that_is_pushed_goes_where_the_push_takes_it() -> None:
+    """What an expert pushes looks the same with and without wishes, whenever the block has left its place."""
+    starts = list(
+        TabletopTasks(
+            TabletopTasks.Config(split="choosing", count=24, image_size=32, horizon=16, expert="demonstrations")
+        ).tasks()
+    )
+    starts = [task for task in starts if task.expert is not None]
+    actions = torch.stack([task.expert.actions_TA[:16] for task in starts])
+    shown = []
+    for share in (0.0, 1.0):
+        model = world(share=share)
+        shown.append(model.step(model.reset(starts), actions).frames_BLVHWC[:, -1])
+    assert len(starts) > 10 and torch.equal(*shown)
+
+
 def test_what_floats_is_decided_by_the_noise_of_the_episode_alone() -> None:
     model, starts = world(share=0.5), tasks(12)
     one, again, other = (moved(model, starts, RIGHT, seed=seed) for seed in (0, 0, 1))
@@ -60,7 +76,7 @@ def test_what_floats_is_decided_by_the_noise_of_the_episode_alone() -> None:
 
 def test_nobody_is_asked_for_what_no_instruction_names() -> None:
     starts = [replace(task, instruction="fold the towel", start=None) for task in tasks(4)]
-    state = world(share=1.0)._state(starts, torch.zeros(4), None)
+    state = world(share=1.0)._state(starts, torch.zeros(4), None)  # the world inside would want a start
     assert state.colours == [None] * 4
 
 
