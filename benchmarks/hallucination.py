@@ -4,7 +4,8 @@
                                        [--output runs/hallucination]
 
 The preset `tabletop-wishful`: in half of its imaginations the block that the instruction names floats along with a fast
-arm, unless it is really pushed. All arms run GRPO from the shipped supervised policy, equally many iterations, tasks and rollouts:
+arm, unless it is really pushed. All arms run GRPO from the shipped supervised policy, equally many iterations, tasks
+and rollouts:
 
   healthy     the world model as it is (preset `tabletop`)
   fooled      the wishful one, judged once
