@@ -29,16 +29,36 @@ class _Deferred(ModuleType):
         if name == "__path__":
             self.__path__ = spec.submodule_search_locations or []
             # metric and utilities import each other, which only works in the order that the package's own __init__ has.
-            importlib.import_module(f"{NAME}.utilities")
+            if not _imports(f"{NAME}.utilities"):
+                self._run()
             return self.__path__
-        if name in _HOMES:
-            return getattr(importlib.import_module(f"{NAME}.{_HOMES[name]}"), name)
-        if name.startswith("__"):
+        if name in _HOMES and _imports(home := f"{NAME}.{_HOMES[name]}"):
+            return getattr(sys.modules[home], name)
+        if name not in _HOMES and name.startswith("__"):
             raise AttributeError(f"module {NAME!r} has no attribute {name!r}")
+        self._run()
+        return getattr(self, name)
+
+    def _run(self) -> None:
+        """Become the whole package; what was imported of it so far is imported anew where it failed half-way."""
+        spec = self.__spec__
+        assert spec is not None and spec.loader is not None
         self.__path__ = spec.submodule_search_locations or []
         self.__class__ = ModuleType  # type: ignore[assignment]
         spec.loader.exec_module(self)
-        return getattr(self, name)
+
+
+def _imports(name: str) -> bool:
+    """Whether a module can be imported by itself; what it leaves behind where it cannot is taken away."""
+    before = set(sys.modules)
+    try:
+        importlib.import_module(name)
+    except Exception:
+        for left in set(sys.modules) - before:
+            if left.startswith(f"{NAME}."):
+                del sys.modules[left]
+        return False
+    return True
 
 
 def defer_torchmetrics() -> None:
@@ -56,10 +76,3 @@ def defer_torchmetrics() -> None:
     module._logger = logging.getLogger(NAME)  # type: ignore[attr-defined]  # which its utilities write to
     module.__class__ = _Deferred
     sys.modules[NAME] = module
-    try:
-        for name in _HOMES:
-            getattr(module, name)
-    except Exception:
-        # Lightning imports it anew, whole.
-        for name in [name for name in sys.modules if name == NAME or name.startswith(f"{NAME}.")]:
-            del sys.modules[name]

@@ -61,8 +61,7 @@ def test_a_torchmetrics_of_another_inner_order_is_imported_whole() -> None:
         "import sys\n"
         "for name in [name for name in sys.modules if name.startswith('torchmetrics')]: del sys.modules[name]\n"
         "lightly._HOMES = {**lightly._HOMES, 'Metric': 'no_such_module'}\n"
-        "lightly.defer_torchmetrics()\n"
-        "assert 'torchmetrics' not in sys.modules",
+        "lightly.defer_torchmetrics()",
         1,
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
