@@ -33,6 +33,7 @@ from gymnast_core.statistics import bootstrap_interval
 from gymnast_core.types import Episode, Task
 from gymnast_tabletop.geometry import CAMERAS, EFFECTOR_HEIGHT, WRIST_ZOOM, scale
 from gymnast_tabletop.scene import BLOCK_SIZE, COLOURS
+from gymnast_tabletop.wishful import colour_mask
 from gymnast_worldgym.validation import psnr
 
 RESULTS = Path(__file__).parent / "results"
@@ -81,14 +82,8 @@ def recorded(episodes: Sequence[Episode], steps: int) -> dict[str, Tensor]:
 
 def masks(frames: Tensor) -> dict[str, np.ndarray]:
     """bool (..., H, W) of what is red, green, blue, yellow, or dark as the end-effector."""
-    red, green, blue = (frames.numpy().astype(np.int16)[..., channel] for channel in range(3))
-    return {
-        "red": (red > green + 70) & (red > blue + 70),
-        "green": (green > red + 40) & (green > blue + 30),
-        "blue": (blue > red + 60) & (blue > green + 40),
-        "yellow": (red > blue + 90) & (green > blue + 70),
-        "end-effector": (red < 90) & (green < 90) & (blue < 90),
-    }
+    found = {colour: colour_mask(frames, colour).numpy() for colour in COLOURS}
+    return {**found, "end-effector": (frames < 90).all(-1).numpy()}
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,16 @@ def _check_component(part: Mapping[str, Any], path: str, problems: Problems) -> 
 
 
 def _check_horizon(values: Mapping[str, Any], problems: Problems) -> None:
-    """A horizon that is no multiple of a policy's chunks, where the policy's arguments say how long they are."""
-    key = "loop.horizon" if isinstance(values.get("loop"), Mapping) else "horizon"
-    horizon = values["loop"].get("horizon") if key == "loop.horizon" else values.get("horizon")
-    if not isinstance(horizon, int) or problems.spoil(key):
-        return
+    """Horizons that are no multiple of a policy's chunks, where the policy's arguments say how long they are."""
+    for key in ("horizon", "loop.horizon", "evaluation.horizon"):
+        section, _, name = key.rpartition(".")
+        inside = values.get(section) if section else values
+        horizon = inside.get(name) if isinstance(inside, Mapping) else None
+        if isinstance(horizon, int) and not problems.spoil(key):
+            _check_multiple(key, horizon, values, problems)
+
+
+def _check_multiple(key: str, horizon: int, values: Mapping[str, Any], problems: Problems) -> None:
     for path, part in _policies(values):
         length = (part.get("args") or {}).get("chunk_length")
         if not isinstance(length, int) or length < 1 or problems.spoil(path) or not horizon % length:

@@ -82,12 +82,14 @@ def test_what_does_not_fit_together_is_known_with_the_rest() -> None:
     """These were found one a run, after policy and world model had been loaded."""
     found = problems(
         RunConfig, *TABLETOP, "optimizer=iter-sft", "loop.horizon=15", "loop.tasks_per_iteration=1",
+        "evaluation.horizon=6",
         "trainer.devices=2", "trainer.strategy=magic", "seed=-1",
     )  # fmt: skip
     beginnings = [
         "seed is -1",
         "trainer.strategy=magic: the weights are whole in every process. Choose auto, ddp.",
         "loop.horizon is 15, no multiple of the chunk length 4 of policy 'openvla-oft'; set loop.horizon=12.",
+        "evaluation.horizon is 6, no multiple of the chunk length 4 of policy 'openvla-oft'; set evaluation.horizon=4.",
         "1 groups of ",
         "The optimizer 'iter-sft' mixes in demonstrations; set demonstrations.name and .args.",
     ]
