@@ -29,7 +29,7 @@ from torch import Tensor
 
 from gymnast_core.plugins.registry import registries
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.statistics import bootstrap_interval
+from gymnast_core.statistics import score_interval
 from gymnast_core.types import Episode, Task
 from gymnast_tabletop.geometry import CAMERAS, EFFECTOR_HEIGHT, WRIST_ZOOM, scale
 from gymnast_tabletop.scene import BLOCK_SIZE, COLOURS
@@ -126,7 +126,7 @@ def summary(frames: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[s
     by_step = np.nanmean(disagreement(frames), axis=(0, 2))
     return {
         "cm": float(known.mean()),
-        "interval": list(bootstrap_interval(known)),
+        "interval": score_interval(known),
         "episodes": len(known),
         "cm by frame": {step: float(by_step[step]) for step in STEPS},
         "psnr": {
@@ -158,19 +158,21 @@ def write(found: Mapping[str, object], arguments: argparse.Namespace) -> None:
         quality = [" / ".join(f"{one['psnr'][camera][step]:.1f}" for step in STEPS) for camera in CAMERAS]
         if row == "recorded":
             quality = ["", ""]
-        low, high = one["interval"]
         lines.append(
-            f"| {names[row]} | {one['cm']:.2f} [{low:.2f}, {high:.2f}] | "
+            f"| {names[row]} | {one['cm']:.2f} {_bounds(one['interval'])} | "
             + " | ".join(f"{one['cm by frame'][step]:.2f}" for step in STEPS)
             + f" | {quality[0]} | {quality[1]} |"
         )
-    low, high = found["difference"]["interval"]
     lines += [
         "",
         f"Two models minus one, by episode (n = {found['difference']['episodes']}): "
-        f"{found['difference']['cm']:+.2f} cm [{low:+.2f}, {high:+.2f}]. One training seed each.",
+        f"{found['difference']['cm']:+.2f} cm {_bounds(found['difference']['interval'])}. One training seed each.",
     ]
     (RESULTS / "cameras.md").write_text("\n".join(lines) + "\n")
+
+
+def _bounds(interval: tuple[float, float] | None) -> str:
+    return "(no spread)" if interval is None else f"[{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def main() -> None:
@@ -202,7 +204,7 @@ def main() -> None:
     apart = [np.nanmean(disagreement(frames)[:, 1:], axis=(1, 2)) for frames in (pair, both)]
     difference = (apart[0] - apart[1])[~np.isnan(apart[0] - apart[1])]
     found["difference"] = {
-        "cm": float(difference.mean()), "interval": list(bootstrap_interval(difference)), "episodes": len(difference),
+        "cm": float(difference.mean()), "interval": score_interval(difference), "episodes": len(difference),
     }  # fmt: skip
     found["what"] = (
         f"{len(episodes)} held-out episodes, {arguments.steps} steps of 24 clips of 8 frames each, one seed; how far "
