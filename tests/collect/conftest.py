@@ -11,6 +11,6 @@ from gymnast_core.plugins.compose import registries
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _follower() -> None:
     registries().policies.register("follower", Follower)

@@ -63,7 +63,7 @@ class Toys(Dataset):
         return Episode(f"toys/{i}", f"push {i % 2}", one_camera(frames), actions)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _toys():
     registries().datasets.register("toys", Toys)
 

@@ -59,7 +59,7 @@ class Rich(Dataset):
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _rich():
     registries().datasets.register("rich", Rich)
 
