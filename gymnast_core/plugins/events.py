@@ -146,7 +146,8 @@ class Steering:
 
 @dataclass(frozen=True)
 class RunStopped(RunEvent):
-    """The run's steps ended or failed; also on Ctrl-C and SIGTERM."""
+    """The run's steps ended or failed; also on Ctrl-C and SIGTERM. Told once more of a run that fails after its steps,
+    when its results are written."""
 
     error: BaseException | None = None
     """What ended them: `KeyboardInterrupt`, `Terminated` (SIGTERM), or what went wrong. None: they are done."""

@@ -111,8 +111,12 @@ def _lead(
     except BaseException:
         print(f"Stopped. Go on with: gymnast train --resume {folder}", file=sys.stderr, flush=True)
         raise
-    write_json(folder / "summary.json", record.summary)
-    record.tell("gymnast_run_done", events.RunDone, summary=record.summary)
+    try:
+        write_json(folder / "summary.json", record.summary)
+        record.tell("gymnast_run_done", events.RunDone, summary=record.summary)
+    except BaseException as error:
+        record.tell("gymnast_run_stopped", events.RunStopped, error=error)
+        raise
     return record.summary
 
 

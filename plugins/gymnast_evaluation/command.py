@@ -32,7 +32,7 @@ from gymnast_evaluation.resuming import check_resumable
 from gymnast_evaluation.summary import Scores, brief, summarise
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
-from gymnast_pages.measure import Measure
+from gymnast_pages.measure import Measure, judge_name
 
 
 class JudgesFailing(GymnastError):
@@ -60,7 +60,7 @@ def evaluate_command(config: EvaluateConfig, *, resume: Path | None = None) -> d
         run = _Run(config, folder, tasks)
         run.roll_out_what_is_missing()
         scores = Scores(run.file.trials, list(config.all_policies()), list(config.all_worlds()), config.group_by)
-        judges = {world: part.name for world, part in config.all_rewards().items()}
+        judges = {world: judge_name(part) for world, part in config.all_rewards().items()}
         summary = summarise(scores, judges, reference=config.reference, seed=config.seed)
         write_json(folder / "summary.json", summary)
         tell("gymnast_run_done", RunDone(config, folder, summary=summary))
@@ -195,11 +195,12 @@ class _Run:
 
     def _numbers(self) -> dict[str, float]:
         """Means by what they mean: success over all worlds, and the mean reward by each other judge."""
-        trials, judges = self.file.trials, self.config.all_rewards()
+        trials = self.file.trials
+        judges = {world: judge_name(part) for world, part in self.config.all_rewards().items()}
         values: dict[str, list[float]] = {}
         for trial in trials:
             if trial.value is not None and trial.world in judges:
-                values.setdefault(Measure(trial.kind, judges[trial.world].name).name, []).append(trial.value)
+                values.setdefault(Measure(trial.kind, judges[trial.world]).name, []).append(trial.value)
         numbers: dict[str, float] = {name: sum(found) / len(found) for name, found in values.items()}
         unscored, dollars = sum(trial.value is None for trial in trials), sum(trial.cost_usd for trial in trials)
         return numbers | ({"unscored": unscored} if unscored else {}) | ({"dollars": dollars} if dollars else {})

@@ -16,7 +16,7 @@ from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
 from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
-from gymnast_pages.measure import Measure
+from gymnast_pages.measure import Measure, judge_name
 
 
 def check(config: RunConfig) -> None:
@@ -81,7 +81,7 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
         for component in (world, judge):
             component.attach(parts)
         result, rollouts, rewards = evaluate(
-            policy, world, judge, tasks, label=event.label, names=(part.world.name, part.reward_model.name),
+            policy, world, judge, tasks, label=event.label, names=(part.world.name, judge_name(part.reward_model)),
             horizon=event.config.evaluation_horizon, temperature=part.temperature, seed=event.config.seed,
             iteration=event.step, batch_size=event.config.loop.imagine_batch_size, again=event.config.loop.rescore,
             processes=processes, leads_below=leads_below,

@@ -138,10 +138,12 @@ def _lead(
         raise SystemExit(TERMINATED)
     try:
         saved, summary = _finish(component, module, folder, config)
-    except Terminated:
-        logger.warning("SIGTERM after the last step: go on with gymnast fit --resume %s", folder)
+        tell("gymnast_run_done", events.RunDone(config, folder, module.step, _parts(config, saved), summary))
+    except BaseException as error:
+        if isinstance(error, Terminated):
+            logger.warning("SIGTERM after the last step: go on with gymnast fit --resume %s", folder)
+        tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, error))
         raise
-    tell("gymnast_run_done", events.RunDone(config, folder, module.step, _parts(config, saved), summary))
     if saved is not component:
         saved.close()
     return summary
@@ -177,6 +179,8 @@ def _train(
             f"A process that reads episodes ended: {' '.join(str(error).split())} Most often memory ran out: lower "
             f"fit.workers ({loop.workers})."
         ) from error
+    finally:
+        module.writer.close()
 
 
 def _finish(component: Fitted, module: FitModule, folder: Path, config: FitConfig) -> tuple[Fitted, dict[str, Any]]:

@@ -25,6 +25,7 @@ from gymnast_judging.scoring import Asked, ErrorLimit, built, judged
 from gymnast_judging.summary import brief, summarise
 from gymnast_judging.verdicts import Verdict
 from gymnast_judging.votes import votes_of
+from gymnast_pages.measure import judge_name
 from gymnast_pages.video import write_poster, write_video
 
 _FIXED = ("reward_model", "clips", "camera", "threshold")
@@ -51,7 +52,7 @@ def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[
         raise DataError(f"None of the {len(clips)} clips of {config.clips.name!r} says whether it is a success.")
     _film(config, folder, rows, clips)
     summary = summarise(
-        rows, reward_model=config.reward_model.name, clips=config.clips.name, threshold=config.threshold,
+        rows, reward_model=judge_name(config.reward_model), clips=config.clips.name, threshold=config.threshold,
         bins=config.bins, unlabelled=len(clips) - len(rows),
         cost_usd=sum(row.cost_usd for row in file.rows),
     )  # fmt: skip

@@ -18,9 +18,12 @@ from gymnast_core.runs.atomic import write_text
 from gymnast_judging.rows import RowFile
 from gymnast_judging.summary import mean_key
 from gymnast_judging.verdicts import CASES, Verdict
+from gymnast_pages import claims
 from gymnast_pages.charts import Chart, Point, Series
+from gymnast_pages.facts import Facts, facts_of
+from gymnast_pages.measure import Measure
 from gymnast_pages.templates import templates
-from gymnast_pages.wording import interval, percent
+from gymnast_pages.wording import counted, interval, percent
 
 EMBEDDED_BYTES = 4_500_000
 """Bytes of video and stills put into the page, a third larger in base64."""
@@ -77,8 +80,12 @@ def build_confusion_page(folder: Path) -> Path:
     rows = {row.index: row for row in RowFile(folder / "results.jsonl", Verdict).rows}
     films = _films(folder, list(rows.values()), summary["threshold"])
     text = shlex.quote(str(folder))
+    measure = Measure(summary["reward_kind"], summary["reward_model"])
     context = {
         "title": folder.resolve().name,
+        "measure": measure,
+        "headline": _headline(summary, measure),
+        "facts": _facts(summary, config),
         "summary": summary,
         "mean_rewards": summary.get(mean_key(summary["reward_model"])),
         "judged": _judged(summary),
@@ -112,6 +119,24 @@ def _films(folder: Path, rows: Sequence[Verdict], threshold: float) -> list[Film
         uris = (_data_uri(file, "video/mp4"), _data_uri(poster, "image/jpeg")) if fits else (None, None)
         films.append((place, rank, Film(row, CASES[place], str(file.relative_to(folder)), *uris)))
     return [film for _, _, film in sorted(films, key=lambda item: item[:2])]
+
+
+def _headline(summary: dict[str, Any], measure: Measure) -> str:
+    """What may be claimed of the judge."""
+    right = summary["rates"]["accuracy"]
+    if right["value"] is None:
+        return f"{measure.judge} judged none of the clips"
+    return claims.accuracy(
+        measure, right["value"], right["interval"], right["n"], guessing=summary["accuracy_of_guessing"],
+        threshold=summary["threshold"],
+    )  # fmt: skip
+
+
+def _facts(summary: dict[str, Any], config: str) -> Facts:
+    return facts_of(config).but(
+        judge=summary["reward_model"], world=f"the clips of {summary['clips']}", policy="whoever acted in the clips",
+        n=counted(summary["n"], "judged clip"),
+    )  # fmt: skip
 
 
 def _judged(summary: dict[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 - Success is what a judge of success says; a mean reward, and what coin flips say, is never called so (`Measure`).
 - With fewer than `FEW` trials, the interval comes first: a rate of four trials says next to nothing.
 - A change is a gain or a loss where its 95 % interval lies on one side of zero; else none is shown.
+- A judge is right more often than one answer to everything where the interval of its accuracy lies above that.
 - "Best" is what gains over its baseline for sure, also considering that the best of several was chosen; among
   policies, what is proven to beat every other one.
 """
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gymnast_core.statistics import CONFIDENCE, Interval
+from gymnast_pages import wording
 from gymnast_pages.measure import Measure
 from gymnast_pages.wording import counted
 
@@ -60,6 +62,26 @@ def rate(measure: Measure, value: float | None, interval: Sequence[float] | None
         return f"{measure.value(value)} in only {counted(n, 'trial')}"
     place = f"{measure.value(value)} of" if measure.is_success else f"mean {measure.value(value)} of"
     return f"{measure.interval(interval)} ({place} {counted(n, 'trial')})"
+
+
+def accuracy(
+    judge: Measure, right: float, interval: Sequence[float] | None, n: int, *, guessing: float, threshold: float = 0.0
+) -> str:
+    """The headline of a judge that was asked about clips whose outcome is known: how often it was right, and whether
+    that is more than the share that one answer to everything is right about (`guessing`). A score above `threshold`
+    stands for success."""
+    share = f"{wording.percent(right)} of clips"
+    if n < FEW:
+        low = "" if interval is None else f"{wording.interval(interval)} of clips "
+        share = f"{low}({wording.percent(right)} of {counted(n, 'clip')})" if low else f"{share}, of only {n}"
+    if judge.is_chance:
+        return f"{judge.judge} flips coins: right about {share}"
+    name = judge.judge if judge.kind == "success" else f"A reward above {threshold:g} by {judge.judge}"
+    if interval is not None and interval[0] > guessing:
+        return f"{name} is right about {share}"
+    if interval is not None and interval[1] < guessing:
+        return f"{name} does worse than one answer to everything: right about {share}"
+    return f"{name} is not shown to do better than one answer to everything: right about {share}"
 
 
 def change(measure: Measure, before: float | None, after: float | None, found: Change | None) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from gymnast_pages.measure import judge_name
+
 NOTHING_TRAINED = "none (nothing is trained here)"
 
 
@@ -58,13 +60,17 @@ def facts_of(config: str) -> Facts:
 def part(config: Mapping[str, Any], single: str, several: str = "") -> str:
     """The name of a component of a config, and the labels of those that it has by label."""
     found = config.get(single)
-    names = [str(found["name"])] if isinstance(found, Mapping) and "name" in found else []
-    names += [found] if isinstance(found, str) else []
+    name_of = judge_name if single == "reward_model" else _name
+    names = [name_of(found)]
     labelled = config.get(several)
     for label, component in labelled.items() if isinstance(labelled, Mapping) else ():
-        name = component.get("name") if isinstance(component, Mapping) else component
+        name = name_of(component) or None
         names.append(str(label) if name in (None, label) else f"{label} ({name})")
     return listed(names)
+
+
+def _name(component: Any) -> str:
+    return str((component.get("name") if isinstance(component, Mapping) else component) or "")
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

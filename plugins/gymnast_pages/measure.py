@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gymnast_pages import wording
 
 COIN_FLIPS = ("random",)
 """Judges that look at nothing: what they say is no success."""
+_AROUND = ("judge", "judges", "reward_model")
+"""Arguments in which a judge names those that it is built around."""
+
+
+def judge_name(part: Any) -> str:
+    """What pages call a judge, from its name and args in a config: "claude"; "twice(random)" of one that is built
+    around another; "" where no name stands there."""
+    name = part if isinstance(part, str) else _entry(part, "name")
+    args = _entry(part, "args")
+    found = [args.get(key) for key in _AROUND] if isinstance(args, Mapping) else []
+    inner = [judge_name(one) for value in found for one in (value if isinstance(value, list | tuple) else [value])]
+    asked = ", ".join(filter(None, inner))
+    return f"{name or ''}({asked})" if asked else str(name or "")
+
+
+def _entry(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, Mapping) else getattr(part, key, None)
 
 
 @dataclass(frozen=True)
@@ -18,7 +37,7 @@ class Measure:
     kind: str = "success"
     """The reward model's kind: "success" or "score"."""
     judge: str = ""
-    """Its name."""
+    """Its name, as `judge_name` tells it."""
 
     @property
     def is_success(self) -> bool:
@@ -26,7 +45,9 @@ class Measure:
 
     @property
     def is_chance(self) -> bool:
-        return self.judge in COIN_FLIPS
+        """Whether all that is said rests on coin flips, however they are wrapped: "random", "twice(random)"."""
+        names = re.findall(r"[^(), ]+(?![^(), ]*\()", self.judge)
+        return bool(names) and all(name in COIN_FLIPS for name in names)
 
     @property
     def name(self) -> str:

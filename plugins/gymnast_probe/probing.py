@@ -27,6 +27,7 @@ from gymnast_evaluation.fitting import check_all_needs, check_chunks
 from gymnast_evaluation.resuming import has_rows
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
+from gymnast_pages.measure import judge_name
 from gymnast_probe.config import ORIGINAL, ProbeConfig
 from gymnast_probe.interfaces import Edit, Edited, EditorFailed, NotApplicable
 from gymnast_probe.kept import keep, read_kept
@@ -63,7 +64,7 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
                 edit.close()
         labels = [ORIGINAL, *edits]
         trials = [trial for trial in run.file.trials if trial.world in labels]
-        judged_by = config.reward_model.name
+        judged_by = judge_name(config.reward_model)
         summary = summarise(trials, list(config.all_policies()), labels, judge=judged_by, seed=config.seed)
         write_json(folder / "summary.json", summary)
         build_probe_page(folder)

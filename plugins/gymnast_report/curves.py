@@ -8,7 +8,7 @@ import yaml
 
 from gymnast_core.runs.results import Evaluation, Run, position
 from gymnast_pages.charts import Chart, Point, Series
-from gymnast_pages.measure import SUCCESS, Measure
+from gymnast_pages.measure import SUCCESS, Measure, judge_name
 from gymnast_report.media import during_training
 
 
@@ -27,7 +27,7 @@ def judge_of(run: Run) -> str:
     """The name of the reward model that the run learned from."""
     config = yaml.safe_load(run.config)
     part = config.get("reward_model") if isinstance(config, dict) else None
-    return str(part.get("name", "")) if isinstance(part, dict) else ""
+    return judge_name(part)
 
 
 def learned_measure(run: Run) -> tuple[Measure, str]:

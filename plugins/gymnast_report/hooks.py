@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gymnast_core.config import ComponentConfig
     from gymnast_core.plugins import events
 
 TRAINING_VIDEOS = 4
@@ -25,11 +26,12 @@ _groups: dict[Path, Any] = {}
 
 def gymnast_run_started(event: events.RunStarted) -> None:
     """Begin to record metrics and to show progress."""
+    from gymnast_pages.measure import judge_name
     from gymnast_report.groups import GroupRecord
     from gymnast_report.keeping import PageKeeper
     from gymnast_report.recorder import Recorder
 
-    judge = getattr(getattr(event.config, "reward_model", None), "name", "")
+    judge = judge_name(getattr(event.config, "reward_model", None))
     _recorders[event.folder] = Recorder(event.folder, event.title, event.total, event.unit, event.step, judge)
     _keepers[event.folder] = PageKeeper(event)
     _keepers[event.folder].started()
@@ -69,7 +71,7 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
         return
     from gymnast_report.gallery import balanced, kind_of, record
 
-    measure = _measure(event, event.config.reward_model.name)
+    measure = _measure(event, event.config.reward_model)
     chosen = balanced(event.rollouts, event.rewards, TRAINING_VIDEOS, measure)
     record(
         event.folder / "videos",
@@ -92,7 +94,7 @@ def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     shown = [clip.task for clip in read_clips(videos) if clip.kind == kind and clip.phase == "before"]
     # Of several processes, the one that films has the first batch, whatever else it has.
     chosen = same_tasks(event.rollouts, shown, part.videos, below=event.config.loop.imagine_batch_size)
-    measure = _measure(event, part.reward_model.name)
+    measure = _measure(event, part.reward_model)
     record(videos, event.label, kind, [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen], measure)
     build_report(event.folder)
 
@@ -123,9 +125,9 @@ def _is_filmed(event: events.RunEvent, iteration: int) -> bool:
     return iteration in (1, event.config.loop.iterations) or iteration % TRAINING_INTERVAL == 0
 
 
-def _measure(event: events.RunEvent, judge: str) -> Any:
+def _measure(event: events.RunEvent, judge: ComponentConfig) -> Any:
     """What the numbers of the event's reward model are."""
-    from gymnast_pages.measure import Measure
+    from gymnast_pages.measure import Measure, judge_name
 
     reward_model = event.parts.reward_model
-    return Measure("success" if reward_model is None else reward_model.kind, judge)
+    return Measure("success" if reward_model is None else reward_model.kind, judge_name(judge))

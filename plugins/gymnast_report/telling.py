@@ -27,7 +27,8 @@ class Telling:
         self._note(metrics)
         assert self._first is not None
         if "imagined_success" in metrics:
-            said = f"{shown:.0%} of imagined rollouts judged successful".replace("%", " %")
+            by = f" by coin flips ({self._score.judge})" if self._score.is_chance else ""
+            said = f"{shown:.0%} of imagined rollouts judged successful{by}".replace("%", " %")
             was = f"{self._first:.0%}".replace("%", " %")
         else:
             said, was = f"{self._score.name} {shown:.3g} in imagination", f"{self._first:.3g}"

@@ -13,12 +13,13 @@ import pytest
 import toy
 
 from gymnast_core.config import load_config
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, StorageError
 from gymnast_core.plugins import events, hooks
 from gymnast_core.runs.folder import read_resumes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.training.signals import Terminated
 from gymnast_fit.config import FitConfig
+from gymnast_pages.state import state_of
 
 Fit = Callable[..., Path]
 
@@ -40,6 +41,21 @@ class Listening:
 
     def gymnast_run_done(self, event: Any) -> None:
         self.events.append(event)
+
+
+def test_an_error_after_the_last_step_is_the_end_that_its_page_tells(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> Any:
+        raise StorageError("The disk is full of toys.")
+
+    monkeypatch.setattr("gymnast_fit.fit._finish", full)
+    with pytest.raises(StorageError, match="full of toys"):
+        fit(steps=2, batch_size=4, warmup_steps=0)
+    (run,) = [path.parent for path in tmp_path.rglob("config.yaml")]
+    state = state_of(run)
+    assert (state.name, state.error, state.step) == ("crashed", "The disk is full of toys.", 2)
+    assert "full of toys" in (run / "report.html").read_text() and state.resume == f"gymnast fit --resume {run}"
 
 
 @pytest.fixture

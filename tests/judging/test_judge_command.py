@@ -241,11 +241,22 @@ def test_a_judge_that_gives_scores(gymnast: Command, tmp_path: Path, parts: Any)
     assert means["successes"]["interval"] is None  # all alike: nothing is known of others
     assert json.loads(out[: out.rindex("}") + 1])["mean reward by distance"] == means
     page = (run / "confusion.html").read_text()
-    assert "A reward above -5 by distance is right about 50" in page and "Mean reward by distance: 3.000 of 10" in page
+    headline = re.findall("<h1>(.*?)</h1>", page)
+    assert headline == [
+        "A reward above -5 by distance is not shown to do better than one answer to everything: right about 29.9 % to "
+        "70.1 % of clips (50.0 % of 20 clips)"
+    ]
+    assert "<dd>distance</dd>" in page and "<dd>the clips of line-clips</dd>" in page and "<dd>20 judged clips" in page
+    assert "Mean reward by distance: 3.000 of 10" in page
     assert '<th scope="row">above -5</th>' in page and '<th scope="row">at most -5</th>' in page
     assert "judged successes" not in page and "reward −3.000" in page
     code, _, err = gymnast(*line(tmp_path / "sharp", "reward_model=distance", "threshold=0"))
     assert code == 0 and summary(tmp_path / "sharp")["rates"]["accuracy"]["value"] == 1.0, err
+    coins = (
+        "reward_model={name: ensemble, args: {judges: [{name: random}, {name: random}], tie: failure}}"
+    )
+    code, _, err = gymnast(*line(tmp_path / "coins", coins))
+    assert code == 0 and "<h1>ensemble(random, random) flips coins: " in (tmp_path / "coins/confusion.html").read_text()
 
 
 def test_clips_of_one_camera(gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gymnast_pages.claims import Candidate, Change, best, change, first_of, rate
+from gymnast_core.config import ComponentConfig
+from gymnast_pages.claims import Candidate, Change, accuracy, best, change, first_of, rate
 from gymnast_pages.facts import facts_of
-from gymnast_pages.measure import SUCCESS, Measure
+from gymnast_pages.measure import SUCCESS, Measure, judge_name
 
 COINS, SCORE = Measure("success", "random"), Measure("score", "progress")
 
@@ -21,6 +24,44 @@ def test_coin_flips_and_mean_rewards_are_never_called_success() -> None:
         ]  # fmt: skip
         assert not any("succe" in text.lower() or "%" in text for text in said), said
     assert "coin flip by random" in COINS.title
+
+
+RANDOM, CLAUDE = {"name": "random", "args": {"probability": 0.5}}, {"name": "claude"}
+
+
+@pytest.mark.parametrize(
+    "part, name, is_chance",
+    [
+        ({"name": "twice", "args": {"judge": RANDOM}}, "twice(random)", True),
+        ({"name": "a", "args": {"judge": {"name": "twice", "args": {"judge": "random"}}}}, "a(twice(random))", True),
+        ({"name": "ensemble", "args": {"judges": [RANDOM, RANDOM]}}, "ensemble(random, random)", True),
+        ({"name": "first-hit", "args": {"reward_model": RANDOM, "step": 2}}, "first-hit(random)", True),
+        (ComponentConfig("twice", {"judge": RANDOM}), "twice(random)", True),
+        ({"name": "ensemble", "args": {"judges": [RANDOM, CLAUDE]}}, "ensemble(random, claude)", False),
+        ({"name": "twice", "args": {"judge": CLAUDE, "otherwise": "random"}}, "twice(claude)", False),
+        ("random", "random", True), (CLAUDE, "claude", False), ({"name": "random-forest"}, "random-forest", False),
+        (None, "", False),
+    ],
+)  # fmt: skip
+def test_coin_flips_stay_coin_flips_whatever_is_wrapped_around_them(part: Any, name: str, is_chance: bool) -> None:
+    measure = Measure("success", judge_name(part))
+    assert measure.judge == name
+    assert (measure.is_chance, measure.is_success) == (is_chance, not is_chance)
+
+
+def test_a_judge_is_right_only_above_what_one_answer_to_everything_gives() -> None:
+    judge = Measure("success", "claude")
+    assert accuracy(judge, 0.9, (0.85, 0.94), 200, guessing=0.6) == "claude is right about 90.0 % of clips"
+    unsure = accuracy(judge, 0.62, (0.55, 0.69), 200, guessing=0.6)
+    assert unsure == "claude is not shown to do better than one answer to everything: right about 62.0 % of clips"
+    assert "does worse than one answer" in accuracy(judge, 0.4, (0.33, 0.47), 200, guessing=0.6)
+    assert accuracy(judge, 1.0, (0.51, 1.0), 4, guessing=0.5) == (
+        "claude is right about 51.0 % to 100.0 % of clips (100.0 % of 4 clips)"
+    )
+    flips = accuracy(Measure("success", "twice(random)"), 0.9, (0.85, 0.94), 200, guessing=0.6)
+    assert flips == "twice(random) flips coins: right about 90.0 % of clips"
+    scores = accuracy(Measure("score", "distance"), 0.9, (0.85, 0.94), 200, guessing=0.6, threshold=-5)
+    assert scores == "A reward above -5 by distance is right about 90.0 % of clips"
 
 
 def test_few_trials_give_the_interval_first() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from small import CommandLine, Models
 
-from gymnast_core.errors import DataError, GymnastError
+from gymnast_core.errors import DataError, GymnastError, StorageError
 from gymnast_core.plugins.events import StepDone
 from gymnast_pages import state as states
 from gymnast_pages.state import State, state_of, write_state
@@ -135,6 +135,23 @@ def test_a_crash_says_why_and_a_resumed_run_is_finished(
     page = shown(run, fresh=False)
     assert page["state"] == state_of(run).name == "finished" and page["Iterations"] == "3"
     assert "Go on with" not in page["text"] and "upside down" not in page["text"]
+
+
+def test_an_error_after_the_last_iteration_is_a_crash(
+    models: Models, gymnast: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: Any) -> None:
+        raise StorageError(f"{path} could not be written: the disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gymnast_core.training.run.write_json", full)
+        done = gymnast("train", "tabletop", *tiny(models), "loop.iterations=1")
+    assert done.code == 2
+    page = shown(Path("run"), fresh=False)
+    assert page["state"] == state_of(Path("run")).name == "crashed" and page["Iterations"] == "1"
+    assert "the disk is full" in page["text"] and "Go on with gymnast train --resume run" in page["text"]
+    assert gymnast("train", "--resume", "run").code == 0
+    assert state_of(Path("run")).name == "finished"
 
 
 def test_folders_of_earlier_versions_are_told_by_what_they_hold(tmp_path: Path) -> None:
