@@ -20,7 +20,9 @@ class Processes:
     every process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
+        """`group` are the connections that are used; None: those of the training."""
+        self._group = group
         self.bytes_told = 0
         """Bytes that this process has told each other one, gradients left out."""
         self.gradient_bytes = 0
@@ -45,7 +47,7 @@ class Processes:
             return [value]
         self.bytes_told += _pickled_size(value)
         every: list[T | None] = [None] * self.count
-        distributed.all_gather_object(every, value)
+        distributed.all_gather_object(every, value, group=self._group)
         return every  # type: ignore[return-value]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class Processes:
             return values
         self.bytes_told += values.numel() * values.element_size()
         total = values.clone()
-        distributed.all_reduce(total)
+        distributed.all_reduce(total, group=self._group)
         return total
 
     def broadcast(self, value: T) -> T:
@@ -64,7 +66,12 @@ class Processes:
     def wait(self) -> None:
         """Until every process is here."""
         if self.count > 1:
-            distributed.barrier()
+            distributed.barrier(self._group)
+
+    def apart(self) -> "Processes":
+        """The same processes over connections of their own, for a thread that works while the training goes on: what
+        it asks for is not mixed up with what the training asks for. On the CPU; every process must ask."""
+        return Processes(distributed.new_group(backend="gloo")) if self.count > 1 else Alone()
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the processes; a parameter that none has a gradient of keeps none."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -41,6 +42,26 @@ class Snapshot:
     """What each of the processes that wrote it kept to itself."""
 
 
+@dataclass(frozen=True)
+class HostCopy:
+    """A state as it was at one moment, in host memory: whatever becomes of its tensors afterwards."""
+
+    structure: Any
+    """Nested dicts and lists of numbers, strings and None; a tensor is named by its place."""
+    tensors: dict[str, Tensor]
+    """By their place; none shares memory with another."""
+
+
+def copied(state: Mapping[str, Any], room: Mapping[str, Tensor] | None = None) -> HostCopy:
+    """Copy nested dicts and lists of tensors, numbers, strings, None; raises `TypeError` for anything else.
+
+    Tensors go into those of `room` that have their place, shape and dtype: memory that was written once is several
+    times as fast as new memory. Nobody may read an earlier copy's tensors any more then.
+    """
+    tensors: dict[str, Tensor] = {}
+    return HostCopy(_flatten(state, "", tensors, room or {}), tensors)
+
+
 def save_snapshot(
     directory: Path,
     step: int,
@@ -55,6 +76,21 @@ def save_snapshot(
     `state` is the leader's; `own` is what this process keeps to itself. All of the `processes` must call this, and
     write into one folder; without them, this process writes alone. Raises `StorageError`.
     """
+    return store_copies(
+        directory, step, copied(state), own=None if own is None else copied(own), processes=processes, keep=keep
+    )
+
+
+def store_copies(
+    directory: Path,
+    step: int,
+    state: "HostCopy",
+    *,
+    own: "HostCopy | None" = None,
+    processes: Processes | None = None,
+    keep: int = 2,
+) -> Path:
+    """`save_snapshot` of what was copied before, which is not copied again."""
     processes = processes or Alone()
     target = directory / f"step-{step:09d}"
     with _shared(target, processes) as temporary:
@@ -136,11 +172,9 @@ def clean_snapshots(directory: Path) -> None:
         remove_leftovers(directory)
 
 
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    tensors: dict[str, Tensor] = {}
-    structure = _flatten(state, "", tensors)
-    save_file(tensors, str(path.with_suffix(".safetensors")))
-    path.with_suffix(".json").write_text(json.dumps(structure))
+def _write(path: Path, state: HostCopy) -> None:
+    save_file(state.tensors, str(path.with_suffix(".safetensors")))
+    path.with_suffix(".json").write_text(json.dumps(state.structure))
 
 
 def _write_sums(folder: Path) -> None:
@@ -180,19 +214,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}).") from error
 
 
-def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor], room: Mapping[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        tensors[path] = _copy(value.detach(), room.get(path))
         return {_TENSOR: path}
     if isinstance(value, Mapping):
-        flat = {str(key): _flatten(item, f"{path}.{key}", tensors) for key, item in value.items()}
+        flat = {str(key): _flatten(item, f"{path}.{key}", tensors, room) for key, item in value.items()}
         # JSON turns integer keys (torch.optim's parameter indices) into strings.
         return {_KEYED: flat} if any(isinstance(key, int) for key in value) else flat
     if isinstance(value, list | tuple):
-        return [_flatten(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]
+        return [_flatten(item, f"{path}.{index}", tensors, room) for index, item in enumerate(value)]
     if isinstance(value, str | int | float) or value is None:
         return value
     raise TypeError(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r}")
+
+
+def _copy(x: Tensor, room: Tensor | None) -> Tensor:
+    if room is None or room.shape != x.shape or room.dtype != x.dtype:
+        room = torch.empty(x.shape, dtype=x.dtype)
+    return room.copy_(x)
 
 
 def _restored(value: Any, tensors: Mapping[str, Tensor]) -> Any:

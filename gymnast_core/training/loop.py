@@ -23,6 +23,7 @@ from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import listen
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.tasks import NothingLeft, TaskOrder
+from gymnast_core.training.unchanging import Unchanging
 from gymnast_core.training.update import Updater
 from gymnast_core.types import Metric
 
@@ -43,6 +44,7 @@ class ReinforcementLoop(lightning.LightningModule):
         self.extra = nn.ModuleDict(optimizer.extra_modules(policy))
         self.iteration = 0
         self._parts, self._config = parts, config
+        self._unchanging = Unchanging(policy, getattr(policy, "config", None))
         self.order = TaskOrder(parts.tasks, config.seed)
         self.collector = Collector(
             policy, parts.world_model, parts.reward_model, optimizer, self.order, config.loop, config.seed,
@@ -116,10 +118,13 @@ class ReinforcementLoop(lightning.LightningModule):
         return self.collector.without_left_out(groups)
 
     def state_dict_of_run(self) -> dict[str, Any]:
-        """Everything that the next iteration depends on, apart from the groups that wait in each process."""
+        """Everything that the next iteration depends on, apart from the groups that wait in each process, and from
+        frozen weights, which the policy's checkpoint gives back: those are under "unchanging" by their fingerprints."""
+        weights, unchanging = self._unchanging.split(self.policy.state_dict())
         return {
             "iteration": self.iteration,
-            "policy": dict(self.policy.state_dict()),
+            "policy": weights,
+            "unchanging": unchanging,
             "extra": {name: dict(module.state_dict()) for name, module in self.extra.items()},
             "order": self.order.state_dict(),
             "updater": self.updater.state_dict(),
@@ -132,7 +137,8 @@ class ReinforcementLoop(lightning.LightningModule):
         """Continue after the iteration of a snapshot. Raises `CheckpointError` if it does not fit."""
         state = snapshot.state
         with fitting(snapshot.path):
-            self.policy.load_state_dict(state["policy"])
+            # An earlier edition left nothing out.
+            self.policy.load_state_dict(self._unchanging.joined(state["policy"], state.get("unchanging", {})))
             for name, module in self.extra.items():
                 module.load_state_dict(state["extra"][name])
             self.order.load_state_dict(state["order"])

@@ -17,7 +17,7 @@ from gymnast_core.learning import Learned
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
-from gymnast_core.runs.snapshot import save_snapshot
+from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.saved import SavedDifference, compare_saved, warn_of
 from gymnast_core.training.tasks import TaskOrder
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
 """Sums that a summary gives over the whole run."""
 SNAPSHOT_SHARE = 0.05
-"""Share of a run's time that writing snapshots takes at most, unless its config says otherwise."""
+"""Share of a run's time that snapshots take at most, unless its config says otherwise: the seconds in which the run
+stands still for them, and the processor's time that writing them takes beside it."""
 
 
 class Running(Protocol):
@@ -54,6 +55,7 @@ class RunRecord:
         self._config, self._parts, self._folder, self._done = config, parts, folder, done
         self._began = self._last_snapshot = time.monotonic()
         self._snapshot_seconds: float | None = None
+        self._writer = SnapshotWriter(parts.processes)
         self._seconds_before = 0.0
         self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
@@ -132,6 +134,7 @@ class RunRecord:
         every = self._config.evaluation.every
         if every and self._done % every == 0:
             self.evaluate(f"iteration-{self._done:06d}", self._done)
+        self._writer.check()
         if self._parts.processes.broadcast(self._snapshot_is_due()):
             began = time.monotonic()
             self.snapshot(loop)
@@ -146,21 +149,21 @@ class RunRecord:
             return self._done % every == 0
         if self._snapshot_seconds is None:
             return True
-        return time.monotonic() - self._last_snapshot >= self._snapshot_seconds * (1 - share) / share
+        cost = self._snapshot_seconds + self._writer.load_seconds
+        return not self._writer.busy and time.monotonic() - self._last_snapshot >= cost * (1 - share) / share
 
-    def snapshot(self, loop: Running) -> Path:
-        """Write everything that the next iteration depends on; all processes take part."""
+    def snapshot(self, loop: Running) -> None:
+        """Copy everything that the next iteration depends on, to be written meanwhile; all processes take part."""
         state = {**loop.state_dict_of_run(), "record": self.state_dict()} if self._parts.processes.leads else {}
-        return save_snapshot(
-            self.folder / "snapshots",
-            self._done,
-            state,
-            own=loop.collector.state_dict(),
-            processes=self._parts.processes,
-        )
+        self._writer.write(self.folder / "snapshots", self._done, state, own=loop.collector.state_dict())
+
+    def close(self) -> None:
+        """However the run ends: wait for the snapshot that is being written."""
+        self._writer.close()
 
     def finish(self, loop: Running) -> None:
         """The last iteration is done: save the policy, measure it, sum up."""
+        self._writer.wait()
         if self.stopped is not None and self._parts.processes.leads:
             logger.warning("Stopped in iteration %d. %s", loop.iteration, self.stopped)
         if self._parts.processes.leads:

@@ -134,7 +134,10 @@ def _run(
     if snapshot is not None:
         loop.restore(snapshot)
     if folder is None:
-        trainer.fit(loop, loop.steps)
+        try:
+            trainer.fit(loop, loop.steps)
+        finally:
+            loop.record.close()
         return loop.record
     total = config.loop.iterations
     loop.record.tell(
@@ -147,5 +150,6 @@ def _run(
         ended_by = error
         raise
     finally:
+        loop.record.close()
         loop.record.tell("gymnast_run_stopped", events.RunStopped, error=ended_by)
     return loop.record

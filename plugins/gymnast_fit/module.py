@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
-from gymnast_core.processes import Processes
-from gymnast_core.runs.snapshot import save_snapshot
+from gymnast_core.processes import Alone, Processes
+from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.training.masters import (
     MasterWeights,
@@ -30,6 +30,7 @@ from gymnast_core.training.masters import (
 )
 from gymnast_core.training.movement import Movement, MovementWatch
 from gymnast_core.training.tally import Tally
+from gymnast_core.training.unchanging import Unchanging
 from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
@@ -69,6 +70,9 @@ class FitModule(lightning.LightningModule):
         self._component, self._config, self._folder, self._validation = component, config, folder, validation
         self._tell_metrics, self._precision, self._processes = tell_metrics, precision, Processes()
         refuse_coarse_statistics(self.network)
+        self._unchanging = Unchanging(self.network, getattr(component, "config", None))
+        self.writer = SnapshotWriter(Alone())
+        """Writes the leader's snapshots while the training goes on."""
         self.average: AveragedModel | None = None
         if config.fit.ema > 0:
             self.average = moving_average(self.network, config.fit.ema)
@@ -167,6 +171,7 @@ class FitModule(lightning.LightningModule):
         # Options of the trainer (limit_train_batches, max_time) can end it at any step.
         if self.step > self._saved_step:
             self._record(ended=True)
+        self.writer.wait()
 
     def _add_gradients(self, episodes: list[Episode]) -> float:
         """Leave the gradient of the mean loss over all processes' microbatches; returns that of this process's.
@@ -232,6 +237,7 @@ class FitModule(lightning.LightningModule):
     def _record(self, ended: bool) -> None:
         """Whatever is due after this step: validation, a row of the log, a snapshot. The other processes wait."""
         loop, step = self._config.fit, self.step
+        self.writer.check()
         due = self._config.validation is not None and (
             ended or (loop.validate_every > 0 and step % loop.validate_every == 0)
         )
@@ -253,7 +259,7 @@ class FitModule(lightning.LightningModule):
             if leads or self.sharded:
                 state = self.full_state()
                 if leads:
-                    save_snapshot(self._folder / "snapshots", step, state)
+                    self.writer.write(self._folder / "snapshots", step, state, own=None)
             self._saved_step = step
 
     def _seconds(self) -> float:
@@ -297,9 +303,12 @@ class FitModule(lightning.LightningModule):
         if self.sharded:
             self.gathered = whole_weights(self.network)
         optimizers = [gathered_state(optimizer) for optimizer in self._optimizers()]
+        # Frozen weights of a checkpoint are left out: it gives them back.
+        weights, unchanging = self._unchanging.split(self.gathered if self.sharded else self.network.state_dict())
         return {
             "step": self.step,
-            "network": self.gathered if self.sharded else dict(self.network.state_dict()),
+            "network": weights,
+            "unchanging": unchanging,
             "average": None if self.average is None else dict(self.average.state_dict()),
             "optimizers": optimizers,
             "weights": self.masters.state_dict(),
@@ -311,7 +320,7 @@ class FitModule(lightning.LightningModule):
     def resume_from(self, state: Mapping[str, Any], leader: bool = True) -> None:
         """Take over weights and average now, optimizer states when Lightning has made the optimizers."""
         with _fitting_snapshot(self._folder):
-            self.network.load_state_dict(state["network"])
+            self.network.load_state_dict(self._unchanging.joined(state["network"], state.get("unchanging", {})))
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             if keeps_state(self._component):

@@ -16,7 +16,7 @@ import toy
 
 from gymnast_core import cli
 from gymnast_core.runs import snapshot
-from gymnast_fit import module
+from gymnast_core.runs.writing import SnapshotWriter
 
 MOMENTS = ("in a step", "after a row of the log", "while a snapshot is written", "while the checkpoint is written")
 
@@ -59,7 +59,7 @@ def _arrange_death(moment: str) -> None:
     if moment == "in a step":
         toy.Toy.training_loss = _dying(toy.Toy.training_loss, calls=6)  # type: ignore[method-assign]
     elif moment == "after a row of the log":
-        module.save_snapshot = _dying(module.save_snapshot, calls=2)  # type: ignore[assignment]
+        SnapshotWriter.write = _dying(SnapshotWriter.write, calls=2)  # type: ignore[method-assign]
     elif moment == "while a snapshot is written":
         snapshot.save_file = _dying(snapshot.save_file, calls=2, after=True)
     elif moment == "while the checkpoint is written":
