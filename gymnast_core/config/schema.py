@@ -76,6 +76,9 @@ class RunConfig:
     """Episodes for algorithms that mix imitation into the updates."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    engine: ComponentConfig = field(default_factory=lambda: ComponentConfig("local"))
+    """Where rollouts are made and judged: "local", in the process that trains, or an engine plugin such as "ray". It
+    may change when a run is resumed."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of `lightning.Trainer`; `precision` is that of the update alone."""
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -26,4 +26,8 @@ def registry_at(path: str) -> Registry[Any] | None:
     names = [re.sub(r"\[\d+\]", "", name) for name in path.split(".")]
     # Of "policies.mine" the last name is a label.
     name = names[-2] if len(names) > 1 and names[-2] in _LABELLED else names[-1]
+    if name == "engine":
+        from gymnast_core.training.engine import engines
+
+        return engines()
     return next((registry for registry in registries() if name in _KEYS[registry.kind]), None)

@@ -1,6 +1,7 @@
 """Plugins by name: listed without importing anything, imported when loaded, built with typed arguments."""
 
 import dataclasses
+import importlib
 import inspect
 import traceback
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,9 @@ class Registry(Generic[T]):
     >>> registries().world_models.build("worldgym", {"checkpoint": "path"})
     """
 
-    def __init__(self, kind: str, group: str, interface: str) -> None:
-        self.kind, self.group, self.interface = kind, group, interface
+    def __init__(self, kind: str, group: str, interface: str, module: str = "gymnast_core.interfaces") -> None:
+        """`interface` is the class in `module` that plugins are subclasses of."""
+        self.kind, self.group, self.interface, self.module = kind, group, interface, module
         self._registered: dict[PluginSource, type[T]] = {}
         self._loaded: dict[str, type[T]] = {}
         self._broken: dict[str, str] = {}
@@ -121,9 +123,11 @@ class Registry(Generic[T]):
         from gymnast_core import interfaces
 
         label = f"The {self.kind} {name!r} of {source}"
-        is_component = inspect.isclass(cls) and issubclass(cls, getattr(interfaces, self.interface))
+        is_component = inspect.isclass(cls) and issubclass(
+            cls, getattr(importlib.import_module(self.module), self.interface)
+        )
         if not is_component:
-            raise PluginError(f"{label} is not a subclass of gymnast_core.interfaces.{self.interface}.")
+            raise PluginError(f"{label} is not a subclass of {self.module}.{self.interface}.")
         # A plugin that says nothing was written when nothing had to be said.
         ours, theirs, who = interfaces.API_VERSION, getattr(cls, "api_version", 1), source.distribution
         if theirs != ours:

@@ -1,20 +1,19 @@
 """What an iteration learns from: draw tasks, imagine, judge, keep groups with a signal, until there are enough."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol
 
 from gymnast_core.config.schema import LoopConfig
-from gymnast_core.interfaces import Optimizer, Policy, RewardModel, WorldModel
+from gymnast_core.interfaces import Optimizer, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.learning import Judged
 from gymnast_core.processes import Processes
-from gymnast_core.rollouts.deal import Deal, Group, deals
-from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.rollouts.deal import Group, deals
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
-from gymnast_core.seeds import seeded_generator
-from gymnast_core.training.judge import judge, refuse_failures, submit
+from gymnast_core.training.engine import Engine, LocalEngine, Making, Wanted
+from gymnast_core.training.judge import refuse_failures
 from gymnast_core.training.tally import Tally
-from gymnast_core.training.tasks import TaskOrder
+from gymnast_core.training.tasks import NothingLeft, TaskOrder
 from gymnast_core.types import Metric, Reward, Rollout
 
 
@@ -39,12 +38,19 @@ class Collector:
         loop: LoopConfig,
         seed: int,
         processes: Processes,
+        engine: Engine | None = None,
     ) -> None:
-        self._policy, self._world_model, self._reward_model = policy, world_model, reward_model
+        """`engine` has the parts already; None makes rollouts here."""
+        if engine is None:
+            engine = LocalEngine()
+            engine.attach(Parts(policy, world_model, reward_model))
+        self._engine, self._reward_model = engine, reward_model
         self._optimizer, self._order, self._loop, self._seed = optimizer, order, loop, seed
         self._processes = processes
         self.waiting: list[Group] = []
         """Groups of this process that were kept and not yet learned from."""
+        self._ahead: tuple[Making, Mapping[str, Any]] | None = None
+        """The next iteration's first draw, if it is under way, and the order of tasks as it was before that."""
 
     def collect(self, iteration: int, version: int, tally: Tally, listener: Listener) -> list[Group]:
         """This process's share of the groups that iteration `iteration` learns from, by label.
@@ -84,46 +90,46 @@ class Collector:
         tally.total(groups_kept=float(keep), groups_dropped=float(not keep))
         return keep
 
+    def draw_ahead(self, iteration: int, version: int) -> None:
+        """Let the engine begin with an iteration's first draw before the update that precedes it, if it works so.
+
+        In a run of several processes, call it in all of them.
+        """
+        wanted = self._loop.groups_per_update or self._loop.tasks_per_iteration
+        if not self._engine.staleness or len(self._labels(self.waiting)) >= wanted:
+            return
+        before = self._order.state_dict()
+        with suppress(NothingLeft):  # the iteration itself says so
+            self._ahead = self._start(iteration, 0, version), before
+
+    def order_state(self) -> dict[str, Any]:
+        """The order of tasks for a snapshot: a draw that is still under way is not part of it, and is drawn again."""
+        state = self._order.state_dict()
+        if self._ahead is not None:
+            state |= {key: value for key, value in self._ahead[1].items() if key != "left_out"}
+        return state
+
+    def _start(self, iteration: int, draw: int, version: int) -> Making:
+        first_label = self._order.drawn
+        tasks = self._order.draw(self._loop.tasks_per_iteration)
+        everyone = deals(tasks, first_label, self._optimizer.group_size, self._loop.imagine_batch_size)
+        mine = tuple(everyone[self._processes.rank :: self._processes.count])
+        return self._engine.start(Wanted(mine, self._loop, self._seed, iteration, draw, version))
+
     def _draw(self, iteration: int, draw: int, version: int, tally: Tally, listener: Listener) -> list[Group]:
         """Imagine and judge K rollouts of each of the next tasks: the groups of this process."""
-        size, first_label = self._optimizer.group_size, self._order.drawn
-        tasks = self._order.draw(self._loop.tasks_per_iteration)
-        everyone = deals(tasks, first_label, size, self._loop.imagine_batch_size)
-        mine = everyone[self._processes.rank :: self._processes.count]
-        rollouts, futures = self._imagine(mine, iteration, draw, version)
-        flat = [rollout for batch in rollouts for rollout in batch]
+        size = self._optimizer.group_size
+        making = self._start(iteration, draw, version) if self._ahead is None else self._ahead[0]
+        self._ahead = None
+        flat = making.rollouts()
         listener.imagined(flat)
-        rewards: list[Reward] = []
-        for batch, future in zip(rollouts, futures, strict=True):
-            rewards += judge(self._reward_model, batch, future, self._loop.rescore)
+        rewards = making.rewards()
         listener.judged(flat, rewards)
         self._account(rewards, tally)
         return [
             Group(flat[at].group, tuple(flat[at : at + size]), tuple(rewards[at : at + size]))
             for at in range(0, len(flat), size)
         ]
-
-    def _imagine(
-        self, mine: Sequence[Deal], iteration: int, draw: int, version: int
-    ) -> tuple[list[list[Rollout]], list["Future[list[Reward]]"]]:
-        rollouts: list[list[Rollout]] = []
-        futures: list[Future[list[Reward]]] = []
-        for batch in (batch for deal in mine for batch in deal.batches):
-            imagined = imagine(
-                self._policy,
-                self._world_model,
-                batch.tasks,
-                horizon=self._loop.horizon,
-                temperature=self._loop.temperature,
-                generator=seeded_generator(self._seed, "imagine", iteration, draw, batch.first),
-                groups=batch.labels,
-                batch_size=self._loop.imagine_batch_size,
-                version=version,
-            )
-            rollouts.append(imagined)
-            # A judge that answers slowly works on this batch while the next one is imagined.
-            futures.append(submit(self._reward_model, imagined))
-        return rollouts, futures
 
     def _account(self, rewards: Sequence[Reward], tally: Tally) -> None:
         """Count what was judged. Raises `RewardsFailing` in every process if too much of it, over all, failed."""

@@ -19,6 +19,7 @@ from gymnast_core.plugins.events import Steering
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.runs.snapshot import Snapshot, fitting
 from gymnast_core.training.collect import Collector
+from gymnast_core.training.engine import Engine
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import listen
 from gymnast_core.training.tally import Tally
@@ -34,7 +35,10 @@ class ReinforcementLoop(lightning.LightningModule):
     record: RunRecord
     """Is told what happens, measures and writes; set before the trainer fits."""
 
-    def __init__(self, config: RunConfig, parts: Parts, precision: str = "32-true") -> None:
+    def __init__(
+        self, config: RunConfig, parts: Parts, precision: str = "32-true", engine: Engine | None = None
+    ) -> None:
+        """`engine` makes the rollouts, and has the parts already; None makes them here."""
         super().__init__()
         self.automatic_optimization = False
         policy, optimizer = parts.policy, parts.optimizer
@@ -48,7 +52,7 @@ class ReinforcementLoop(lightning.LightningModule):
         self.order = TaskOrder(parts.tasks, config.seed)
         self.collector = Collector(
             policy, parts.world_model, parts.reward_model, optimizer, self.order, config.loop, config.seed,
-            parts.processes,
+            parts.processes, engine,
         )  # fmt: skip
         self.updater = Updater(
             policy, dict(self.extra), optimizer, parts.demonstrations, seed=config.seed,
@@ -96,6 +100,8 @@ class ReinforcementLoop(lightning.LightningModule):
         groups = self._collect(iteration, tally)
         imagined = time.monotonic()
         if self.record.stopped is None and any(processes.gather(len(groups))):
+            if iteration + 1 < self._config.loop.iterations:
+                self.collector.draw_ahead(iteration + 1, self.updater.updates)
             self.record.learned = self.updater.update(groups, iteration, tally)
         ended = time.monotonic()
         self.iteration = iteration + 1
@@ -126,7 +132,7 @@ class ReinforcementLoop(lightning.LightningModule):
             "policy": weights,
             "unchanging": unchanging,
             "extra": {name: dict(module.state_dict()) for name, module in self.extra.items()},
-            "order": self.order.state_dict(),
+            "order": self.collector.order_state(),
             "updater": self.updater.state_dict(),
             "components": {
                 name: part.state_dict() for name, part in self._parts.components().items() if name != "policy"

@@ -18,6 +18,7 @@ from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
+from gymnast_core.training.engine import build_engine
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.signals import terminating
@@ -60,10 +61,12 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     with terminating(), together(trainer, _ADVICE):
         done = _done(snapshot)
         left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
+        engine = build_engine(config.engine)
         parts = build_parts(config, left=left, processes=Processes())
         try:
             parts.attach()
-            loop = ReinforcementLoop(config, parts, precision)
+            engine.attach(parts)
+            loop = ReinforcementLoop(config, parts, precision, engine)
             _check(config, parts, loop, trainer.world_size)
             if not trainer.is_global_zero:
                 _run(config, parts, loop, trainer, snapshot, None)
@@ -71,7 +74,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
             with run_folder(config, config.policy.name, resume) as (config, folder):
                 return _lead(config, parts, loop, trainer, snapshot, folder)
         finally:
-            for component in parts.components().values():
+            for component in (engine, *parts.components().values()):
                 component.close()
 
 

@@ -14,6 +14,7 @@ from learner import Learner, loop_config, parts_of, train
 from seeing import CountingWorld, SeeingPolicy, UpReward, task
 
 from gymnast_core.errors import ConfigError, ContractError
+from gymnast_core.interfaces import Parts
 from gymnast_core.learning import Judged
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import Group, check_deal, deals
@@ -112,7 +113,7 @@ def test_what_fits_into_a_batch_is_imagined_in_one() -> None:
             return super().reset(tasks, **rest)
 
     made = collector(tasks_per_iteration=75, imagine_batch_size=300, horizon=2)
-    made._world_model = Wide()
+    made._engine.attach(Parts(SeeingPolicy(), Wide(), UpReward()))
     collect(made)
     assert resets == [300]
 
