@@ -15,7 +15,7 @@ def test_contributing_gives_a_reason_for_exactly_the_dependencies_there_are():
     first_cells = re.findall(r"^\| (?!Package)([^|]+) \|", table, flags=re.MULTILINE)
     documented = {name for cell in first_cells for name in re.sub(r"\*\w+:\*", "", cell).replace(",", " ").split()}
     extras = PROJECT["optional-dependencies"]
-    declared = [*PROJECT["dependencies"], *(item for name in ("dev", "wandb", "mlflow") for item in extras[name])]
+    declared = [*PROJECT["dependencies"], *(item for key in ("dev", "mlflow", "ray", "wandb") for item in extras[key])]
     named = {re.match(r"[\w-]+", item).group() for item in declared}
     assert documented == named - {"gymnast"}  # which stands for its own extras
 

@@ -1,0 +1,102 @@
+"""Joining a Ray cluster, or starting a Ray of our own on this machine, and leaving it again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+from typing import Any
+
+from gymnast_core.errors import ConfigError, PluginError
+from gymnast_ray.config import RayConfig
+
+_ADDRESS = "RAY_ADDRESS"
+
+
+def join(config: RayConfig, processes: int = 1) -> bool:
+    """Connect this process to Ray. Whether we did, and so have to leave.
+
+    Raises `PluginError` if Ray is not installed, `ConfigError` if there is none at the address, or if this machine
+    alone has less than what is asked for.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise PluginError(
+            "engine=ray needs Ray, which cannot be imported. Type `pip install 'gymnast[ray]'`, or set engine=local."
+        ) from error
+    if ray.is_initialized():
+        return False
+    address = config.address or os.environ.get(_ADDRESS)
+    if address is None and processes > 1:
+        raise ConfigError(
+            f"engine=ray in {processes} processes needs one cluster for all of them: start one (`ray start --head`) "
+            "and set engine.args.address=auto."
+        )
+    options = {"address": address} if address else _here(config)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR, **options
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise ConfigError(f"Ray could not be started on this machine: {error}") from error
+        raise ConfigError(
+            f"No Ray at {address}: {error} Start one (`ray start --head`) or set engine.args.address."
+        ) from error
+    finally:
+        # Ray puts its own handler in the place of ours, and exits where we close what is open.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+    return True
+
+
+def leave() -> None:
+    """Disconnect; a Ray that we started ends."""
+    import ray
+
+    ray.shutdown()
+
+
+def asked(config: RayConfig) -> tuple[float, float, dict[str, float]]:
+    """CPUs, GPUs and further resources of all workers together."""
+    judges = config.judges if config.judging == "apart" else 0
+    names = {*config.resources, *(config.judge_resources if judges else ())}
+    return (
+        config.workers * config.cpus + judges * config.judge_cpus,
+        config.workers * config.gpus + judges * config.judge_gpus,
+        {
+            name: config.workers * config.resources.get(name, 0.0) + judges * config.judge_resources.get(name, 0.0)
+            for name in names
+        },
+    )
+
+
+def _here(config: RayConfig) -> dict[str, Any]:
+    """Options of a Ray on this machine alone.
+
+    It has as many CPUs as are asked for, and all further resources: sharing those is slow, not wrong. GPUs are those
+    that there are.
+    """
+    import torch
+
+    cpus, gpus, resources = asked(config)
+    count = torch.cuda.device_count()
+    if gpus > count:
+        raise ConfigError(
+            f"The workers ask for {gpus:g} GPUs, and this machine has {count}. Set engine.args.gpus lower (a fraction "
+            "shares one), or engine.args.address to a cluster that has more."
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    options: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": max(math.ceil(cpus), os.cpu_count() or 1),
+        "num_gpus": count,
+        "resources": resources,
+    }
+    if config.object_store_gib is not None:
+        options["object_store_memory"] = int(config.object_store_gib * 2**30)
+    return options
