@@ -153,7 +153,7 @@ def make_plan(job: Job, machine: Machine) -> Plan:
     weights, gradients = _bytes(every), _fine_bytes(trained)
     coarse = [p for p in trained if is_coarse(p.dtype)]
     # Frozen towers whose features are kept are whole in each process: see `sharding.py`.
-    own = _bytes(model.vision_backbone.parameters()) if processes > 1 and _knows_features(job) else 0
+    own = _bytes(model.vision_backbone.parameters()) if processes > 1 and knows_features(job) else 0
     layers = list(model.language_model.model.layers) if own else blocks(model)
     block = max(_bytes(x.parameters()) for x in layers)
     device = [
@@ -262,7 +262,7 @@ def _steps(plan: Plan) -> Iterator[tuple[str, Plan]]:
 
 def _passes(job: Job) -> list[Item]:
     """What the policy's own passes take: kept for the gradient, and while acting."""
-    tuning, known = job.tuning, _knows_features(job)
+    tuning, known = job.tuning, knows_features(job)
     size = Pass(job.trajectories * job.decisions, job.actions, job.views)
     learning, acting = (
         job.networks.kept(job.dtype, tuning, replace(size, batch=n), known) for n in (size.batch, job.episodes)
@@ -282,7 +282,7 @@ def _passes(job: Job) -> list[Item]:
 
 def _host(job: Job) -> list[Item]:
     items = [Item("rollouts of an iteration", job.rollouts * job.rollout_bytes)]
-    if _knows_features(job):
+    if knows_features(job):
         dino, siglip = job.networks.shape.dino, job.networks.shape.siglip
         dtype = FEATURE_DTYPES[job.tuning.feature_dtype or job.dtype]
         frame = job.views * dino.patches * (dino.width + siglip.width) * dtype.itemsize
@@ -291,7 +291,8 @@ def _host(job: Job) -> list[Item]:
     return items
 
 
-def _knows_features(job: Job) -> bool:
+def knows_features(job: Job) -> bool:
+    """Whether the update is given the features of frozen towers."""
     frozen = job.tuning.vision == "frozen" and job.tuning.feature_store_mib > 0
     return frozen and not job.networks.shape.dino.film_width
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +12,14 @@ from gymnast_core.cli import SOURCE_AND_OVERRIDES
 if TYPE_CHECKING:
     from gymnast_core.config import ComponentConfig, RunConfig
     from gymnast_openvla_oft.plan import Job, Machine, Plan
+    from gymnast_openvla_oft.time_plan import Planned, TimePlan
+    from gymnast_plan.forecast import Iteration
+    from gymnast_plan.hardware import Hardware
 
 POLICIES = ("openvla-oft", "openvla")
 BARE = ("world_model=gymnasium", "reward_model=environment", "optimizer=grpo", "tasks=tabletop")
 """What a plan of the policy alone assumes about the rest."""
+HINT = "Seconds of an iteration: say --hardware measured, or a GPU, e.g. --hardware h100 --gpus 8."
 
 
 @click.command()
@@ -25,6 +30,9 @@ BARE = ("world_model=gymnasium", "reward_model=environment", "optimizer=grpo", "
 @click.option("--decisions", type=click.IntRange(1), help="Decisions whose gradient is computed at once; default: "
               "loop.micro_batch_size trajectories of the config.")  # fmt: skip
 @click.option("--views", type=click.IntRange(1), help="Images a decision.  [default: the policy's]")
+@click.option("--hardware", help="What seconds are predicted for: measured (this machine, in some seconds), or the "
+              "data sheet of a GPU: h100, h200, a100, l40s, rtx-4090.  [default: the GPU of this machine]")  # fmt: skip
+@click.option("--judge-seconds", type=click.FloatRange(0), help="How long the judge takes to answer about a rollout.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def plan(
     arguments: tuple[str, ...],
@@ -33,31 +41,71 @@ def plan(
     strategy: str,
     decisions: int | None,
     views: int | None,
+    hardware: str | None,
+    judge_seconds: float | None,
     as_json: bool,
 ) -> None:
-    """Say what of a training fits into memory, before anything is loaded, and what to change if it does not.
+    """Say what of a training fits into memory and how long an iteration takes, before anything is loaded, and what to
+    change.
 
     Takes what `gymnast train` takes, or overrides for the policy alone: gymnast plan policy=openvla-oft
     policy.args.checkpoint=DIR policy.args.dtype=bfloat16 --gpus 8 --gib 80. Of a checkpoint, only the JSON files are
     read; of a hub repository, only those are downloaded. fsdp is for `gymnast fit` (trainer.strategy=fsdp2): RL keeps
-    whole weights in each process. The exit code is 1 if it does not fit.
+    whole weights in each process. Seconds, by part and for 1 to 64 GPUs, follow from counted operations and bytes and
+    from what the hardware does in a second. The exit code is 1 if it does not fit.
     """
     from gymnast_core.cli import config_from
     from gymnast_core.config import RunConfig, split_arguments
     from gymnast_openvla_oft.plan import make_plan
 
     named, _ = split_arguments(arguments)
-    config = config_from(RunConfig, arguments if named else (*BARE, *arguments), None)
-    job = read_job(config, strategy, decisions, views)
-    found = make_plan(job, _machine(gpus, gib, config))
+
+    def planned(overrides: Sequence[str]) -> tuple[RunConfig, Plan]:
+        config = config_from(RunConfig, (*(() if named else BARE), *arguments, *overrides), None)
+        return config, make_plan(read_job(config, strategy, decisions, views), _machine(gpus, gib, config))
+
+    row = _row(hardware)
+    config, found = planned(())
+    time = None if row is None else _time(planned, (config, found), row, judge_seconds)
     if as_json:
         import json
 
-        click.echo(json.dumps(as_dict(found), indent=2))
+        click.echo(json.dumps(as_dict(found) | ({} if time is None else {"time": time.as_dict()}), indent=2))
     else:
         click.echo(report(found, config))
+        click.echo("\n".join([HINT] if time is None else time.report()))
     if not found.fits:
         raise SystemExit(1)
+
+
+def _row(name: str | None) -> Hardware | str | None:
+    """The hardware row that is meant, or the word for a measurement; None: no GPU whose data sheet is known. Raises
+    `ConfigError` for an unknown name."""
+    import torch
+
+    from gymnast_plan.hardware import MEASURED, find_row, row_of
+
+    if name is None:
+        return row_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return name if name == MEASURED else find_row(name)
+
+
+def _time(planned: Planned, here: tuple[RunConfig, Plan], row: Hardware | str, judge_seconds: float | None) -> TimePlan:
+    """The time plan of the run `here`."""
+    import torch
+
+    from gymnast_openvla_oft.time_plan import TimePlan, changes, read_iteration
+    from gymnast_plan.forecast import whole_work
+    from gymnast_plan.measure import measure
+
+    is_gpu = torch.cuda.is_available() if isinstance(row, str) else row.is_gpu
+
+    def build(config: RunConfig, plan: Plan) -> Iteration:
+        return read_iteration(config, plan, is_gpu=is_gpu, judge_seconds=judge_seconds)
+
+    iteration = build(*here)
+    hardware = measure(whole_work(iteration)) if isinstance(row, str) else row
+    return TimePlan(iteration, hardware, here[1].machine.gpus, changes(planned, here[0], build))
 
 
 def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int | None = None) -> Job:

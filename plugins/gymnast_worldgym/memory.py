@@ -1,4 +1,4 @@
-"""What a WorldGym model takes of its device's memory, from its config alone (no weights are read)."""
+"""What a WorldGym model takes of its device's memory and time, from its config alone (no weights are read)."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def memory_plan(config: Any, episodes: int) -> dict[str, int]:
     # The widest intermediate result of a pass over a chunk of frames: the feed-forward's 4·dim, in and out.
     found["world model at work"] = passes * 8 * slots * size
     return found
+
+
+def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool) -> Any:
+    """What is computed while a number of episodes are imagined: a function of that number, see `work.work_plan`."""
+    from gymnast_worldgym.work import work_plan as traced  # no run needs it
+
+    return traced(config, frames, chunk, is_gpu)

@@ -23,7 +23,7 @@ from gymnast_worldgym.architecture import as_dict
 from gymnast_worldgym.codec import Codec, PixelCodec
 from gymnast_worldgym.devices import compute_dtype, find_device
 from gymnast_worldgym.facts import settle
-from gymnast_worldgym.memory import memory_plan
+from gymnast_worldgym.memory import memory_plan, work_plan
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import Noise, generator_noise, own_noise
 from gymnast_worldgym.origins import distinct_tasks
@@ -227,6 +227,8 @@ class WorldGym(WorldModel):
     def memory_plan(cls, config: Config, episodes: int) -> dict[str, int]:
         """Bytes of the device's memory by purpose while `episodes` are imagined at once, from the config alone."""
         return memory_plan(config, episodes)
+
+    work_plan = staticmethod(work_plan)
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]

@@ -239,6 +239,7 @@ class TestCommand:
             (("policy=openvla-oft", "policy.args.checkpoint=/nowhere"), "There is no checkpoint directory /nowhere"),
             (("policy=openvla-oft", "policy.args.dtype=int8"), "int8"),
             (("policy=openvla-oft", "policy.args.train.vision=half"), "train.vision"),
+            (("tabletop", "--hardware", "h1000"), "Did you mean 'h100'?"),
         ],
     )
     def test_mistakes_are_one_error(self, gymnast: Any, arguments: tuple[str, ...], message: str) -> None:
