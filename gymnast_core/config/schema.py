@@ -67,6 +67,8 @@ class RunConfig:
     """`gymnast train`: reinforcement learning of a policy in a world model."""
 
     kind: ClassVar[str] = "train"
+    shards: ClassVar[bool] = True
+    """`trainer.strategy=fsdp2` may share the weights between processes."""
     world_model: ComponentConfig
     policy: ComponentConfig
     reward_model: ComponentConfig

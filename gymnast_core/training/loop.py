@@ -21,6 +21,7 @@ from gymnast_core.runs.snapshot import Snapshot, fitting
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.engine import Engine
 from gymnast_core.training.record import RunRecord
+from gymnast_core.training.sharding import Learner, begin_alike
 from gymnast_core.training.signals import listen
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.tasks import NothingLeft, TaskOrder
@@ -61,6 +62,15 @@ class ReinforcementLoop(lightning.LightningModule):
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(policy).eval()] if optimizer.needs_reference else []
         self._snapshot: Snapshot | None = None
+        self._learner: Learner | None = None
+
+    def configure_model(self) -> None:
+        if self.device_mesh is None or self._learner is not None:
+            return
+        # Not registered: what acts, is measured and saved is the whole policy.
+        begin_alike([self.policy, *self.extra.values()], self.trainer.strategy.root_device)
+        self._learner = Learner(self.policy.eval(), self.device_mesh["data_parallel"])
+        self.updater.share_out(self._learner.policy)
 
     @property
     def steps(self) -> range:
@@ -103,6 +113,8 @@ class ReinforcementLoop(lightning.LightningModule):
             if iteration + 1 < self._config.loop.iterations:
                 self.collector.draw_ahead(iteration + 1, self.updater.updates)
             self.record.learned = self.updater.update(groups, iteration, tally)
+            if self._learner is not None:
+                self._learner.hand_over()
         ended = time.monotonic()
         self.iteration = iteration + 1
         for name, seconds in {"seconds_imagining": imagined - began, "seconds_updating": ended - imagined}.items():
@@ -162,4 +174,6 @@ class ReinforcementLoop(lightning.LightningModule):
         with fitting(self._snapshot.path):
             self.collector.load_state_dict(self._snapshot.processes)
             self.updater.load_state_dict(self._snapshot.state["updater"])
+        if self._learner is not None:
+            self._learner.hand_over()  # other shares of a coarse weight are rounded anew
         self._snapshot = None

@@ -154,7 +154,10 @@ class RunRecord:
 
     def snapshot(self, loop: Running) -> None:
         """Copy everything that the next iteration depends on, to be written meanwhile; all processes take part."""
-        state = {**loop.state_dict_of_run(), "record": self.state_dict()} if self._parts.processes.leads else {}
+        # Of weights that are shared out, every process gives its part to the leader's state.
+        asked = self._parts.processes.leads or loop.updater.shared_out
+        state = {**loop.state_dict_of_run(), "record": self.state_dict()} if asked else {}
+        state = state if self._parts.processes.leads else {}
         self._writer.write(self.folder / "snapshots", self._done, state, own=loop.collector.state_dict())
 
     def close(self) -> None:

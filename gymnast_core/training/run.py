@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Trainer
 
 from gymnast_core.config import RunConfig, load_config
-from gymnast_core.errors import GymnastError
+from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
@@ -21,9 +21,10 @@ from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
 from gymnast_core.training.engine import build_engine
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
+from gymnast_core.training.sharding import check_shards
 from gymnast_core.training.signals import terminating
 from gymnast_core.training.together import together
-from gymnast_core.training.trainer import build_trainer, precision_of
+from gymnast_core.training.trainer import ShardedStrategy, build_trainer, precision_of
 
 _ADVICE = "set loop.micro_batch_size lower. Go on from the last snapshot with gymnast train --resume RUN."
 
@@ -57,7 +58,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     options = {key: value for key, value in config.trainer.items() if key != "precision"}
     wanted = events.CallbacksWanted(config, Path(config.output or ""))
     callbacks = [c for found in tell("gymnast_callbacks", wanted, passing=(GymnastError,)) for c in found]
-    trainer = build_trainer(options, callbacks)
+    trainer = build_trainer(options, callbacks, shards=True)
     with terminating(), together(trainer, _ADVICE):
         done = _done(snapshot)
         left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
@@ -67,7 +68,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
             parts.attach()
             engine.attach(parts)
             loop = ReinforcementLoop(config, parts, precision, engine)
-            _check(config, parts, loop, trainer.world_size)
+            _check(config, parts, loop, trainer)
             if not trainer.is_global_zero:
                 _run(config, parts, loop, trainer, snapshot, None)
                 return {}
@@ -89,13 +90,21 @@ def _done(snapshot: Snapshot | None) -> int:
     return done
 
 
-def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, processes: int) -> None:
+def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, trainer: Trainer) -> None:
     """Refuse what would only show after the run began: raises `ConfigError`."""
     policy, optimizer = parts.policy, parts.optimizer
     assert policy is not None and optimizer is not None
     check_horizon(policy, config.loop.horizon)
     check_horizon(policy, config.evaluation_horizon, "evaluation.horizon")
-    check_deal(config.loop.tasks_per_iteration, optimizer.group_size, config.loop.imagine_batch_size, processes)
+    processes, batch = trainer.world_size, config.loop.imagine_batch_size
+    check_deal(config.loop.tasks_per_iteration, optimizer.group_size, batch, processes)
+    if isinstance(trainer.strategy, ShardedStrategy):
+        check_shards(policy)
+        if optimizer.demonstrations_per_rollout:
+            raise ConfigError(
+                f"optimizer={config.optimizer.name} mixes demonstrations into its updates, and trainer.strategy=fsdp2 "
+                "cannot share those out. Set trainer.strategy=ddp."
+            )
     loop.configure_optimizers()
 
 

@@ -7,12 +7,13 @@ weight of the whole minibatch, so that neither changes the step. Autocast is her
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Optimizer, Policy
@@ -21,10 +22,11 @@ from gymnast_core.processes import Processes
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
-from gymnast_core.training.masters import MasterWeights
+from gymnast_core.training.masters import MasterWeights, gathered_state, restore_state
 from gymnast_core.training.movement import Movement, MovementWatch
+from gymnast_core.training.sharding import clip_gradients
 from gymnast_core.training.tally import Tally
-from gymnast_core.types import Episode, LossSum, Metric
+from gymnast_core.types import Episode, LossSum, Metric, Rollout
 
 
 class NonFiniteGradient(GymnastError):
@@ -45,6 +47,9 @@ class Term:
     name: str
     share: float
     parts: Sequence[Callable[[], LossSum]]
+    company: Sequence[Callable[[], Tensor]] = ()
+    """Zeros that depend on the policy, where other processes have more parts and its weights are shared out: each of
+    them needs all processes."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class _Batch:
     advantages: Advantages
     row: Mapping[tuple[int, int], int]
     """(label of the group, place in it) -> row of `judged`; judged rollouts only."""
+    stand_in: Rollout | None = None
+    """One to look at for company."""
 
 
 class Updater:
@@ -86,6 +93,12 @@ class Updater:
         self._watch = MovementWatch(_REMEDY)
         self.updates = 0
         """Gradient steps taken, over the whole run."""
+        self.shared_out = False
+        """Whether each process holds a part of what learns."""
+
+    def share_out(self, learner: Policy) -> None:
+        """Let a copy of the policy learn in its place, of which each process holds a part."""
+        self._policy, self._trained, self.shared_out = learner, [learner, *self._trained[1:]], True
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -110,7 +123,10 @@ class Updater:
         """Learn from the kept groups of all processes, of which these are this one's. Returns what that rested on."""
         batch = self._prepare(groups)
         learned = Learned(batch.judged, batch.advantages)
-        everyone = sorted(key for theirs in self._processes.gather(list(batch.row)) for key in theirs)
+        by_process = self._processes.gather(list(batch.row))
+        everyone = sorted(key for theirs in by_process for key in theirs)
+        if self.shared_out and everyone and not all(by_process):
+            batch = replace(batch, stand_in=self._stand_in(batch, by_process))
         for epoch in range(self._optimizer.epochs):
             generator = seeded_generator(self._seed, "update", iteration, epoch)
             order = [everyone[index] for index in torch.randperm(len(everyone), generator=generator).tolist()]
@@ -147,7 +163,7 @@ class Updater:
         if self._optimizer.should_stop({name: float(metric.value) for name, metric in combined.items()}):
             counted.add({"stopped_early": Metric(1.0)})
             return False
-        norm = nn.utils.clip_grad_norm_(self.masters.stepped, self._optimizer.max_grad_norm)
+        norm = clip_gradients(self.masters.stepped, self._optimizer.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise NonFiniteGradient(
                 f"A gradient of the policy became infinite or NaN in gradient step {self.updates + 1}; no step was "
@@ -174,7 +190,9 @@ class Updater:
         micro = self._micro or max(len(mine), 1)
         rows = [mine[first : first + micro] for first in range(0, len(mine), micro)]
         losses = [partial(self._policy_loss, batch, part) for part in rows]
-        yield Term("policy_loss", 1 / (1 + ratio), losses)
+        # Every process computes as often as the others: each time, all of them gather weights and add up gradients.
+        alone = max(self._processes.gather(len(rows))) - len(rows) if self.shared_out else 0
+        yield Term("policy_loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
         if ratio:
             drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
             rank, processes = self._processes.rank, self._processes.count
@@ -201,6 +219,11 @@ class Updater:
                 weight += torch.as_tensor(loss.weight).detach().to(weight)
                 metrics.add(loss.metrics)
                 metrics.add({term.name: Metric(loss.mean.detach(), torch.as_tensor(loss.weight).detach())})
+            for zero in term.company:
+                with self.autocast():
+                    nothing = zero()
+                nothing.backward()
+                self.masters.take_gradients()
             total = float(self._sum(weight))
             scale = term.share / total if total > 0 else 0.0
             for index, parameter in enumerate(parameters):
@@ -212,7 +235,7 @@ class Updater:
                 parameter.grad = None
         for parameter, gradient in zip(parameters, added, strict=True):
             parameter.grad = gradient
-        self._processes.sum_gradients(parameters)
+        self._processes.sum_gradients([p for p in parameters if not isinstance(p, DTensor)])
 
     def _sum(self, weight: Tensor) -> Tensor:
         if self._processes.count == 1:
@@ -249,10 +272,26 @@ class Updater:
             targets={name: target[chosen].to(device) for name, target in batch.advantages.targets.items()},
         )
         loss = self._optimizer.loss(minibatch)
+        if self.shared_out and not loss.total.requires_grad:
+            loss = replace(loss, total=loss.total + 0.0 * found.log_prob_BLD.sum())
         counted_BSD = minibatch.entropy_BSD.detach() * mask_BS[..., None]
         factors = mask_BS.sum() * counted_BSD.shape[-1]
         entropy = Metric(counted_BSD.sum() / factors.clamp(min=1), factors)
         return LossSum(loss.total, loss.weight, {"entropy": entropy, **loss.metrics})
+
+    def _stand_in(self, batch: _Batch, by_process: Sequence[Sequence[tuple[int, int]]]) -> Rollout:
+        """The first rollout that any process learns from, in all of them."""
+        first = next(rank for rank, theirs in enumerate(by_process) if theirs)
+        mine = batch.judged.rollouts[min(batch.row.values())] if first == self._processes.rank else None
+        return next(rollout for rollout in self._processes.gather(mine) if rollout is not None)
+
+    def _nothing(self, batch: _Batch) -> Tensor:
+        """Zero, computed by the policy: its gradient is zero, too."""
+        device = next(self._policy.parameters()).device
+        rollouts = (batch.stand_in or batch.judged.rollouts[min(batch.row.values())],)
+        observation, chunk = decisions(rollouts, self._policy.needed, device)
+        found = self._policy.evaluate(observation, chunk, temperature=temperatures(rollouts, device))
+        return 0.0 * found.log_prob_BLD.sum()
 
     def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[Episode]:
         """The same ones in all processes."""
@@ -275,14 +314,20 @@ class Updater:
         optimizer = self.torch_optimizer
         return {
             "updates": self.updates,
-            "torch_optimizer": None if optimizer is None else optimizer.state_dict(),
+            "torch_optimizer": None if optimizer is None else self._optimizer_state(optimizer),
             "weights": self.masters.state_dict(),
         }
+
+    def _optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return gathered_state(optimizer) if self.shared_out else optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """After `torch_optimizer` is there."""
         self.updates = state["updates"]
         if self.torch_optimizer is not None:
-            self.torch_optimizer.load_state_dict(state["torch_optimizer"])
+            if self.shared_out:
+                restore_state(self.torch_optimizer, state["torch_optimizer"])
+            else:
+                self.torch_optimizer.load_state_dict(state["torch_optimizer"])
             if "weights" in state:  # an earlier edition kept no copies
                 self.masters.load_state_dict(state["weights"])

@@ -25,6 +25,7 @@ from gymnast_core.runs.atomic import storing, write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.short_episodes import long_enough
+from gymnast_core.training.sharding import check_shards
 from gymnast_core.training.signals import TERMINATED, Terminated, terminating
 from gymnast_core.training.together import ending_together, follow, led
 from gymnast_core.training.trainer import ShardedStrategy, precision_of
@@ -33,7 +34,6 @@ from gymnast_fit.batches import SeededBatches, episode_loader
 from gymnast_fit.config import FitConfig
 from gymnast_fit.module import FitModule, Fitted, keeps_state
 from gymnast_fit.processes import ADVICE, fit_trainer, own_microbatches
-from gymnast_fit.sharding import check_shards
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from gymnast_core.training.masters import (
     restore_state,
 )
 from gymnast_core.training.movement import Movement, MovementWatch
+from gymnast_core.training.sharding import Shards
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.unchanging import Unchanging
 from gymnast_core.types import Episode, Metric
@@ -36,7 +37,7 @@ from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
 from gymnast_fit.optimizers import build_optimizers, learning_rate_factor, moving_average
 from gymnast_fit.processes import own_microbatches
-from gymnast_fit.sharding import Shards, whole, whole_weights
+from gymnast_fit.sharding import whole, whole_weights
 from gymnast_fit.validation import measure
 
 Fitted = WorldModel | Policy | RewardModel

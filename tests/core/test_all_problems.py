@@ -87,7 +87,7 @@ def test_what_does_not_fit_together_is_known_with_the_rest() -> None:
     )  # fmt: skip
     beginnings = [
         "seed is -1",
-        "trainer.strategy=magic: the weights are whole in every process. Choose auto, ddp.",
+        "trainer.strategy=magic: the weights are whole in every process. Choose auto, ddp; fsdp2 shares them out.",
         "loop.horizon is 15, no multiple of the chunk length 4 of policy 'openvla-oft'; set loop.horizon=12.",
         "evaluation.horizon is 6, no multiple of the chunk length 4 of policy 'openvla-oft'; set evaluation.horizon=4.",
         "1 groups of ",

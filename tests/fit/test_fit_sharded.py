@@ -11,8 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gymnast_core.errors import ConfigError
-from gymnast_core.training.trainer import build_trainer
 from gymnast_openvla_oft.policy import OpenVLAOFT
 
 TOWER = "{patch_size: 8, width: 16, depth: 3, heads: 2}"
@@ -94,8 +92,3 @@ FSDP = "trainer={accelerator: cpu, devices: 1, strategy: fsdp2}"
 )
 def test_what_needs_whole_weights_is_refused(fit_error: Callable[..., str], setting: str, message: str) -> None:
     assert message in fit_error(FSDP, setting) and "trainer.strategy=ddp" in fit_error(FSDP, setting)
-
-
-def test_reinforcement_learning_keeps_whole_weights() -> None:
-    with pytest.raises(ConfigError, match="whole in every process"):
-        build_trainer({"accelerator": "cpu", "strategy": "fsdp2"})
