@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.supervisor import POLL_SECONDS, REFUSED
@@ -53,15 +57,12 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
         import ray
     except ImportError as error:
         raise PluginError(
-            "executor=ray needs Ray, which cannot be imported. Type `pip install ray`, or set executor=local."
+            "executor=ray needs Ray, which cannot be imported. Type `pip install 'gymnast[ray]'`, or set "
+            "executor=local."
         ) from error
     started_here = not ray.is_initialized()
     if started_here:
-        try:
-            ray.init(address=config.address, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = config.address or "RAY_ADDRESS, or this machine"
-            raise ConfigError(f"No Ray at {where}: {error} Start one (`ray start --head`) or set address.") from error
+        _join(config.address or os.environ.get("RAY_ADDRESS") or "local")
     # A cell that is killed is a result, not a reason to try again: the supervisor resumes what can be resumed.
     task = ray.remote(num_cpus=threads, num_gpus=config.gpus, max_retries=0)(_supervise_on_ray)
     waiting, running = deque(folders), dict[object, Path]()
@@ -81,6 +82,23 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
             ray.cancel(reference, force=True)
         if started_here:
             ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Connect to the Ray at an address; "local" starts one for us alone. Raises `ConfigError` if there is none."""
+    import ray
+
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"No Ray at {address}: {error} Start one (`ray start --head`) or set address.") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end us before our cells
 
 
 def _supervise_on_ray(folder: str) -> str:

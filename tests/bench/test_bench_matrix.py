@@ -105,4 +105,4 @@ def test_ray_that_is_missing_is_one_clear_error(
         cli.main()
     written = capsys.readouterr().err
     assert stop.value.code == 2 and "Traceback" not in written
-    assert "pip install ray" in written and "executor=local" in written
+    assert "pip install 'gymnast[ray]'" in written and "executor=local" in written

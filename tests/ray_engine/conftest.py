@@ -14,7 +14,7 @@ from gymnast_core.plugins import discovery, hooks
 
 
 @pytest.fixture(scope="module", autouse=True)
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The dot on a line is installed."""
     folder = tmp_path_factory.mktemp("installed")
     ray_parts.install(folder)

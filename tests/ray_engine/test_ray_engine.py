@@ -92,7 +92,7 @@ def same(found: tuple[list[Rollout], list[Reward]], expected: tuple[list[Rollout
 
 
 @pytest.fixture(scope="module")
-def bench(cluster: None, parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(cluster: None, installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("notes"))
     yield made
     made.engine.close()
