@@ -37,7 +37,10 @@ from gymnast_core.runs.atomic import write_json
 from gymnast_core.training.run import train
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-SMALL = ("loop.iterations=2", "loop.horizon=8", "loop.tasks_per_iteration=4", "loop.max_draws=1")
+SMALL = (
+    "loop.iterations=2", "loop.tasks_per_iteration=4", "loop.max_draws=1", "loop.imagine_batch_size=4",
+    "optimizer.args.group_size=4", "optimizer.args.minibatch_size=8", "optimizer.args.epochs=1",
+)  # fmt: skip
 """A run of half a minute."""
 COMMON = ("loop.imagine_batch_size=8", "evaluation.tasks=null", "check_saved=false", "trainer.accelerator=cpu")
 RAY = ("engine=ray", "engine.args.workers=2", "engine.args.object_store_gib=0.2")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -178,9 +177,9 @@ def _say_what_is_missing(crews: Sequence[Crew[Any]], seconds: float) -> None:
     import ray
 
     kinds = " and ".join(crew.kind for crew in crews if crew.works and crew.is_empty)
-    has = ", ".join(f"{count:g} {name}" for name, count in sorted(ray.cluster_resources().items()) if ":" not in name)
-    free = ray.available_resources()
+    has, free = ray.cluster_resources(), ray.available_resources()
     logger.warning(
-        "Waiting for Ray's %s since %d s. The cluster has %s; free are %g CPU and %g GPU. `ray status` tells more.",
-        kinds, math.floor(seconds), has, free.get("CPU", 0.0), free.get("GPU", 0.0),
+        "Waiting for Ray's %s since %d s: they are being built still, or there is no room for them. Of %g CPU and %g "
+        "GPU, %g and %g are free; `ray status` tells more.",
+        kinds, seconds, *(found.get(name, 0.0) for found in (has, free) for name in ("CPU", "GPU")),
     )  # fmt: skip

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from gymnast_core.errors import PluginError
 from gymnast_core.interfaces import Parts, Policy
@@ -25,28 +24,21 @@ def trained(policy: Policy) -> dict[str, Tensor]:
 
 def frozen(policy: Policy) -> dict[str, Tensor]:
     """Everything else that a policy's state holds, by name."""
-    learns = trained(policy).keys()
+    every = policy.named_parameters(remove_duplicate=False)  # a weight that two layers use has two names
+    learns = {name for name, parameter in every if parameter.requires_grad}
     return {
         name: value for name, value in policy.state_dict().items() if name not in learns and isinstance(value, Tensor)
     }
 
 
 def packed_weights(policy: Policy) -> dict[str, Packed]:
-    """The trained weights. Of weights that are shared out among processes, all of them must ask."""
-    return {name: pack(_whole(parameter)) for name, parameter in trained(policy).items()}
+    """The trained weights. Processes that share weights out have the policy that acts whole beside them."""
+    return {name: pack(parameter) for name, parameter in trained(policy).items()}
 
 
 def packed_frozen(policy: Policy) -> dict[str, Packed]:
-    """The other ones, for a worker whose copy was built with different ones.
-
-    Raises `PluginError` if they are shared out among processes, which would all have to be asked.
-    """
-    if any(isinstance(value, DTensor) for value in frozen(policy).values()):
-        raise PluginError(
-            f"The frozen weights of {type(policy).__name__} are other ones on a worker than in the processes that "
-            "train, which hold a part of them each and cannot send them. Set policy.args.checkpoint to where they are."
-        )
-    return {name: pack(_whole(value)) for name, value in frozen(policy).items()}
+    """The other ones, for a worker whose copy was built with different ones."""
+    return {name: pack(value) for name, value in frozen(policy).items()}
 
 
 def frozen_prints(policy: Policy) -> dict[str, str]:
@@ -92,7 +84,3 @@ def _printed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _printed(item) for key, item in value.items()}
     return [_printed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _whole(x: Tensor) -> Tensor:
-    return x.full_tensor() if isinstance(x, DTensor) else x
