@@ -30,6 +30,8 @@ REASONS = {
     r".* --resume ": "needs a run that was stopped: tests/run/test_resume.py, tests/fit/test_fit_resume.py",
     r".*(reward_model=(gpt-4o|claude)|reward_model\.name=gpt-4o)": "needs a key and money",
     r".*(/models/|checkpoint=DIR|bridge_v2_ckpt|lpips\.safetensors)": "needs a checkpoint that is downloaded",
+    r"train .*engine=ray": "needs a Ray cluster, all but one: tests/ray_engine/test_ray_engine.py",
+    r"bench .*executor=ray": "needs a Ray cluster: tests/bench/test_bench_ray.py",
     r".*hooks\.(wandb|mlflow)\.": "needs another library: tests/trackers",
     r"convert .*(path=bridge|path=my-robot|bridge-lerobot)": "needs recordings: tests/episodes/test_convert_command.py",
     r"(fit|imagine) world_model\.name=worldgym .*my-robot": "needs recordings: tests/fit, tests/imagine",
