@@ -1,10 +1,12 @@
 """How fast the WorldGym sampler imagines, against feeding the whole window in every denoising step.
 
-    python benchmarks/world_model_speed.py [--no-compile] [--no-published] [--no-trained]
+    python benchmarks/world_model_speed.py [--no-compile] [--no-published] [--no-trained] [--only WIDTH ...]
 
 One thread. Every variant takes its next chunk in turn, so that other jobs on the machine slow all of them; times are
 CPU seconds of the thread on a CPU, wall seconds on a GPU. Of the denoising steps of a recomputing variant, which all
-cost the same, one is timed. Writes benchmarks/results/world_model_speed.{json,md}.
+cost the same, one is timed. Beside each speed stands what the work allows: the multiply-adds of recomputing over the
+variant's, "attainable" at equal rates, and the share of it that is reached with the same products. Writes
+benchmarks/results/world_model_speed.{json,md} after every size.
 """
 
 from __future__ import annotations
@@ -244,6 +246,7 @@ def measure(size: Size, compiling: bool, rates: dict[str, float]) -> dict[str, A
         imagined = size.batch * size.frames
         rate = rates["bfloat16" if "bfloat16" in variant.name else "float32"]
         work = variant.multiply_adds * (size.steps if variant.recompute else 1)
+        own = every[-3] if "bfloat16" in variant.name else every[1]  # recomputing with the variant's own products
         full = [s / variant.chunk for i, s in enumerate(variant.seconds) if i * variant.chunk >= size.window]
         half = len(full) // 2
         rows.append(
@@ -253,6 +256,9 @@ def measure(size: Size, compiling: bool, rates: dict[str, float]) -> dict[str, A
                 "times_recomputing_pytorch": every[0].total() / variant.total(),
                 "times_recomputing": every[1].total() / variant.total(),
                 "work_ratio": every[0].multiply_adds * size.steps / work,
+                "of_attainable": None
+                if variant.recompute
+                else own.total() / variant.total() / (own.multiply_adds * size.steps / work),
                 "max_error": off.get(variant.name),
                 "cache_mib": variant.cache_bytes / 2**20,
                 "matmul_fraction": work / variant.total() / rate,
@@ -304,17 +310,18 @@ def table(found: dict[str, Any]) -> list[str]:
         f"**{s['name']}**: width {s['network']['dim']}, {s['network']['layers']} layers, {s['tokens']} tokens a frame, "
         f"batch {s['batch']}, window {s['window']}, {s['steps']} steps, {s['frames']} frames; random weights.",
         "",
-        "| | frames/s | × recomputing with PyTorch's products | × recomputing with the same products | work"
-        " | largest error | cache, MiB | of matmul rate | cost late ÷ early, full window |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | frames/s | × recomputing with PyTorch's products | × recomputing with the same products | attainable "
+        "| of attainable | of matmul rate | largest error | cache, MiB | cost late ÷ early, full window |",
+        "|" + "---|" * 10,
     ]
     for r in found["rows"]:
         error = "–" if r["max_error"] is None else f"{r['max_error']:.1e}"
         flat = "–" if r["late_over_early_full_window"] is None else f"{r['late_over_early_full_window']:.2f}"
+        reached = "–" if r["of_attainable"] is None else f"{100 * r['of_attainable']:.0f} %"
         lines.append(
             f"| {r['name']} | {r['frames_per_second']:.2f} | {r['times_recomputing_pytorch']:.1f} "
-            f"| {r['times_recomputing']:.1f} | {r['work_ratio']:.1f} | {error} | {r['cache_mib']:.0f} "
-            f"| {100 * r['matmul_fraction']:.0f} % | {flat} |"
+            f"| {r['times_recomputing']:.1f} | {r['work_ratio']:.1f} | {reached} "
+            f"| {100 * r['matmul_fraction']:.0f} % | {error} | {r['cache_mib']:.0f} | {flat} |"
         )
     return [*lines, ""]
 
@@ -325,8 +332,10 @@ def report(found: dict[str, Any]) -> str:
         f"{found['machine']}, {found['threads']} thread(s), torch {found['torch']}. Large products: {rates}.",
         "",
         "Errors are largest absolute differences of latents (unit variance) over one episode, 10 frames past the "
-        "window, from recomputing with the same chunk length in float32. Work: multiply-adds of recomputing over the "
-        "variant's. Fractions refer to the fastest large product in the same precision.",
+        "window, from recomputing with the same chunk length in float32. Attainable: multiply-adds of recomputing "
+        "over the variant's, which is how much faster it is at the same rate; of attainable: × recomputing with the "
+        "variant's own products and precision, over that. Rates refer to the fastest large product in the same "
+        "precision.",
         "",
     ]
     for size in found["sizes"]:
@@ -350,7 +359,10 @@ def sizes() -> list[Size]:
         large = Size("published size", published, 32, 8, 20, 40, 10, (5, 8))
     else:  # a full window of 20 would take an hour; the gain grows with the window and the steps
         large = Size("published size, short", published, 32, 1, 3, 3, 3, (2,), compiled=False)
-    return [Size("small", small, 16, 8, 20, 40, 10, (5, 8)), large]
+    # A window in the middle, long enough for the gain to show and short enough for one core.
+    wide = replace(published, dim=512, layers=4, heads=8)
+    middle = Size("middle", wide, 16, 2, 8, 12, 5, (4,), compiled=False)
+    return [Size("small", small, 16, 8, 20, 40, 10, (5, 8)), middle, large]
 
 
 def cpu_name() -> str:
@@ -362,6 +374,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--no-published", action="store_true", help="leave out the published size")
     parser.add_argument("--no-trained", action="store_true", help="leave out the shipped tabletop model")
+    parser.add_argument("--only", type=int, nargs="+", metavar="WIDTH", help="these widths alone: 128, 512, 1024")
     parser.add_argument("--episodes", type=int, default=64, help="episodes for the tabletop model")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
@@ -376,12 +389,27 @@ def main() -> None:
         "matmul_rates": rates,
         "sizes": [],
     }
-    for size in sizes()[: 1 if options.no_published else 2]:
+    if options.only:
+        found |= kept(found["machine"])
+    for size in sizes():
+        width = size.network.dim
+        if (options.only and width not in options.only) or (options.no_published and width == 1024):
+            continue
+        found["sizes"] = [one for one in found["sizes"] if one["size"]["name"] != size.name]
         found["sizes"].append(measure(size, not options.no_compile, rates))
+        found["sizes"].sort(key=lambda one: one["size"]["network"]["dim"])
         write(found)
-    if not options.no_trained:
+    if not options.no_trained and not options.only:
         found["trained"] = streaming_quality(options.episodes)
         write(found)
+
+
+def kept(machine: str) -> dict[str, Any]:
+    """What was measured on this machine before, with the same figures."""
+    file = Path(__file__).parent / "results" / "world_model_speed.json"
+    earlier = json.loads(file.read_text()) if file.is_file() else {}
+    same = earlier.get("machine") == machine and all("of_attainable" in one["rows"][0] for one in earlier["sizes"])
+    return {key: earlier[key] for key in ("sizes", "trained") if key in earlier} if same else {}
 
 
 def write(found: dict[str, Any]) -> None:

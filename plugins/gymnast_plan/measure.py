@@ -28,7 +28,10 @@ LARGEST = 2**30
 """Bytes that an operator may need to be called."""
 REPEATS = 5
 MOMENT = 0.02
-"""Seconds after which a measurement of one operator ends, if it was called twice."""
+"""Seconds after which a measurement of one operator ends, if it went round twice."""
+CACHES = 3e7
+"""Bytes that calls of one operator go round through, lest all its numbers lie in a cache as they would not in a run."""
+MOST_COPIES = 64
 
 Clock = Callable[[], float]
 
@@ -44,14 +47,14 @@ def measure(work: Work, *, seconds: float = SECONDS) -> Hardware:
         return _gpu()
     clock = clock_of()
     single, half = (_product_rate(dtype, clock) for dtype in (float32, bfloat16))
-    launch = _launch(clock)
     rates = {float32: single, bfloat16: half, float16: half}
     name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s)"
     base = Hardware(
-        MEASURED, f"measured on this machine ({name})", rates, single, _copy_rate(clock), launch, is_gpu=False,
+        MEASURED, f"measured on this machine ({name})", rates, single, _copy_rate(clock), _launch(clock), is_gpu=False,
         disk=_disk_rate(), measured=True,
     )  # fmt: skip
-    known = _operators(base, work, seconds, clock)
+    # Alone, an operator lacks the Python around it.
+    known = {op: took + base.launch for op, took in _operators(base, work, seconds, clock).items()}
     return replace(base, known=known)
 
 
@@ -68,29 +71,32 @@ def _operators(base: Hardware, work: Work, seconds: float, clock: Clock) -> dict
                 break
             took = _timed(op, base, clock)
             if took is not None:
-                known[op] = took + base.launch
+                known[op] = took
             percent = int(100 * max(done / total, (time.monotonic() - began) / seconds)) if total else 100
             progress.update(min(percent, 100), {}, f"{len(known)} operators measured")
     return known
 
 
 def _timed(op: Op, base: Hardware, clock: Clock) -> float | None:
-    """The fastest of a few calls, seconds; None for what cannot be called so, or not in time."""
+    """The mean of a few calls in the fastest round, seconds; None for what cannot be called so, or not in time."""
     if base.bound(op) > LONGEST or op.bytes > LARGEST:
         return None
     arguments, named = op.inputs
+    count = int(min(MOST_COPIES, max(2, CACHES // max(op.bytes, 1.0) + 1)))
     with torch.no_grad():
         try:
-            real = _made(arguments), {name: _made(value) for name, value in named}
-            op.function(*real[0], **real[1])
+            copies = [(_made(arguments), {name: _made(value) for name, value in named}) for _ in range(count)]
+            for real in copies:
+                op.function(*real[0], **real[1])
         except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError):
             return None  # an operator that made-up numbers do not suit counts as its bound
-        best, began, calls = float("inf"), clock(), 0
-        while calls < REPEATS and (calls < 2 or clock() - began < MOMENT):
+        best, began, rounds = float("inf"), clock(), 0
+        while rounds < REPEATS and (rounds < 2 or clock() - began < MOMENT):
             start = clock()
-            op.function(*real[0], **real[1])
-            best = min(best, clock() - start)
-            calls += 1
+            for real in copies:
+                op.function(*real[0], **real[1])
+            best = min(best, (clock() - start) / count)
+            rounds += 1
     return best
 
 
@@ -113,18 +119,11 @@ def _copy_rate(clock: Clock, count: int = 2**23) -> float:
 
 
 def _launch(clock: Clock) -> float:
-    """What a module in Python adds to each operator, views included: a layer of next to no size, by its operators."""
+    """What Python and PyTorch take for each operator, views included: a layer of next to no size, by its operators."""
     layer = nn.TransformerEncoderLayer(8, 1, 8, dropout=0.0, batch_first=True)
     x = torch.zeros(2, 2, 8)
-
     count = len(trace(partial(layer, x)))
-    calls = 20
-
-    def many() -> None:
-        for _ in range(calls):
-            layer(x)
-
-    return _fastest(many, clock) / calls / count
+    return _fastest(partial(layer, x), clock, repeats=40) / count
 
 
 def _disk_rate(size: int = 2**25) -> float:
