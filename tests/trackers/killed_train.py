@@ -7,18 +7,19 @@ import signal
 from typing import Any
 
 from gymnast_core import cli
-from gymnast_core.training import record
+from gymnast_core.runs.writing import SnapshotWriter
 
-_save, _calls = record.save_snapshot, [0]
+_write, _calls = SnapshotWriter.write, [0]
 
 
-def _dying(*arguments: Any, **options: Any) -> Any:
+def _dying(writer: SnapshotWriter, *arguments: Any, **options: Any) -> Any:
     _calls[0] += 1
     if _calls[0] == 2:
+        writer.wait()  # the first one is complete
         os.kill(os.getpid(), signal.SIGKILL)
-    return _save(*arguments, **options)
+    return _write(writer, *arguments, **options)
 
 
 if __name__ == "__main__":
-    record.save_snapshot = _dying
+    SnapshotWriter.write = _dying  # type: ignore[method-assign]
     cli.main()
