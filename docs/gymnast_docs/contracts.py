@@ -12,6 +12,7 @@ from gymnast_core import errors, interfaces, learning, processes, reading, seeds
 from gymnast_core import types as data
 from gymnast_core.config import ranges
 from gymnast_core.plugins import events, hooks, hookspecs, registry
+from gymnast_core.rollouts import replay
 from gymnast_core.runs import weights
 from gymnast_docs.installed import ours
 from gymnast_docs.markdown import code, inline, narrowing_table, prose
@@ -24,6 +25,7 @@ def contract_pages() -> dict[str, str]:
         "reference/contracts.md": _module_page("Interface contracts", interfaces),
         "reference/learning.md": _module_page("What optimizers learn from", learning),
         "reference/types.md": _module_page("Data types", data),
+        "reference/replay.md": _module_page("Known actions imagined again", replay),
         "reference/errors.md": _module_page("Errors", errors),
         "reference/testing.md": checks_page(),
         "reference/registry.md": _module_page("Registries", registry),

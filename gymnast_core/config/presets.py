@@ -48,14 +48,32 @@ def find_preset(name: str) -> Preset:
 
 
 def fitted_by(component: str) -> str:
-    """The command that makes a checkpoint of that component: `gymnast fit` with the presets that fit one, if any."""
+    """The command that makes a checkpoint of that component: `gymnast fit` with the presets that fit one, if any;
+    to stand between backticks, which separate several, too."""
     pattern = rf"^(?:world_model|policy|reward_model):\s*(?:\{{\s*)?(?:name:\s*)?{re.escape(component)}\b"
     found = [
         f"gymnast fit {preset.name}"
         for preset in presets()
         if preset.kind == "fit" and re.search(pattern, preset.path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     ]
-    return " or ".join(found) or "gymnast fit"
+    return "` or `".join(found) or "gymnast fit"
+
+
+def untrained(component: str, key: str) -> str:
+    """What to say where a network acts that was never trained, since no checkpoint was named."""
+    return (
+        f"{component} has no checkpoint: its network was never trained, and what it does is noise. Set "
+        f"{key}.args.checkpoint, e.g. to RUN/checkpoint, which `{fitted_by(component)}` writes."
+    )
+
+
+def checkpoint_advice(folder: Path, component: str) -> str:
+    """What to give instead of a folder that holds no checkpoint of that component: the one inside it, if there is one,
+    or the command that writes one."""
+    inside = [folder / name for name in ("checkpoint", "policy") if (folder / name / "config.json").is_file()]
+    if inside:
+        return f"It is the folder of a run; did you mean {inside[0]}?"
+    return f"Give RUN/checkpoint, which `{fitted_by(component)}` writes."
 
 
 def _read(path: Path, distribution: str) -> Preset:

@@ -16,6 +16,7 @@ from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, close, instance
 from gymnast_core.testing.making import COURSES, make_group, make_tasks
+from gymnast_core.testing.stand_ins import Nothing, StillWorld
 from gymnast_core.types import Reward, Rollout, Task
 
 PATIENCE_S = 600.0
@@ -39,16 +40,18 @@ def check_reward_model(
 
     Of each task four rollouts are made up: still, half-done, finished, and noise; the world knows of the first three
     whether they succeeded. At least one must be judged: give `tasks` that the judge can work with, and the `parts` of a
-    run if it needs its world model or policy. `deterministic=False` skips comparing calls, for judges that sample their
-    answers. `unjudgeable` are rollouts that must come back as errors; without them some are made up that show and ask
-    nothing (no frame, no instruction), which may be judged (by chance, by the actions), but not all as the same
-    failure. `reload` builds the judge from a saved folder; by default its `Config` is given `checkpoint=FOLDER`.
+    run if it needs its world model or policy; without them it is given a world in which nothing ever moves.
+    `deterministic=False` skips comparing calls, for judges that sample their answers. `unjudgeable` are rollouts that
+    must come back as errors; without them some are made up that show and ask nothing (no frame, no instruction), which
+    may be judged (by chance, by the actions), but not all as the same failure. `reload` builds the judge from a saved
+    folder; by default its `Config` is given `checkpoint=FOLDER`.
     """
     judge = instance(reward_model)
     contract = Contract(judge, RewardModel)
     contract.expect(judge.kind in ("success", "score"), "kind", '"success" or "score"', repr(judge.kind))
     tasks = tasks or make_tasks(2, image_size)
-    judge.attach(replace(parts or Parts(tasks=tasks), reward_model=judge))
+    still = StillWorld(Nothing())
+    judge.attach(replace(parts or Parts(world_model=still, tasks=tasks), reward_model=judge))
     rollouts = [rollout for index, task in enumerate(tasks) for rollout in make_group(task, index, action_dim)]
     with contract.untouched("score", rollouts=rollouts):
         rewards = judge.score(rollouts)
@@ -72,16 +75,28 @@ def check_reward_model(
     if deterministic:
         wanted = "the same rewards as before"
         _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", wanted)
-    if can_save(judge):
-        with tempfile.TemporaryDirectory() as folder:
-            judge.save(Path(folder))
-            again = reloaded(contract, judge, Path(folder), reload)
-            if again is not None:
-                wanted = "the same reward model when loaded"
-                _expect_same(contract, rewards, again.score(rollouts), tolerance, "save", wanted)
-                contract.verified.append("a saved reward model loads as the same reward model")
+    _check_saved(contract, judge, rollouts, rewards, tolerance, reload)
     check_component(contract, judge, with_state=False)
+    if still.was_asked:
+        contract.verified.append(
+            "not shown: what it makes of a world in which things move (gymnast check … --world NAME, or parts=…)"
+        )
     return contract.verified
+
+
+def _check_saved(
+    contract: Contract, judge: RewardModel, rollouts: Sequence[Rollout], rewards: Sequence[Reward], tolerance: float,
+    reload: Callable[[Path], RewardModel] | None,
+) -> None:  # fmt: skip
+    if not can_save(judge):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        judge.save(Path(folder))
+        again = reloaded(contract, judge, Path(folder), reload)
+        if again is not None:
+            wanted = "the same reward model when loaded"
+            _expect_same(contract, rewards, again.score(rollouts), tolerance, "save", wanted)
+            contract.verified.append("a saved reward model loads as the same reward model")
 
 
 def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "score") -> None:

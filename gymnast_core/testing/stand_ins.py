@@ -30,8 +30,10 @@ class StillWorld(WorldModel):
 
     def __init__(self, config: Nothing) -> None:
         self.config, self.device = config, torch.device("cpu")
+        self.was_asked = False
 
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
+        self.was_asked = True
         return torch.stack([task.frames_TVHWC[-1] for task in tasks])
 
     def step(self, state: Any, actions_BLA: Tensor) -> Step:

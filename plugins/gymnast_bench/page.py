@@ -49,6 +49,7 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         "rows": rows,
         "combinations": combinations,
         "headline": _headline(rows, measured, measures),
+        "value": max((found.mean for found in measured if found.mean is not None), default=None),
         "facts": _facts(folder, rows),
         "measure": measures[0] if len(measures) == 1 else None,
         "ended": sum(row.status != UNFINISHED for row in rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from gymnast_core.errors import ConfigError, DataError, GymnastError, PluginErro
 from gymnast_core.plugins import discovery
 
 if TYPE_CHECKING:
+    from gymnast_core.interfaces import Parts
     from gymnast_core.plugins.registry import Registry
 
 HOOKS = "hooks"
@@ -21,27 +23,32 @@ HOOKS_GROUP = "gymnast.hooks"
 @click.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="[KIND] NAME [KEY=VALUE]...")
 @click.option("--tasks", "dataset", metavar="DATASET", help="Check with the first tasks of this dataset plugin.")
+@click.option("--world", metavar="WORLD-MODEL", help="Give reward models this world model to ask.")
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images made where there are no tasks.")
 @click.option("--action-dim", type=int, metavar="A", help="Width of the actions for world and reward models.")
 @click.option("--device", metavar="DEVICE", help="Where a policy is put first, e.g. cuda; world models have arguments.")
 def check(
-    arguments: tuple[str, ...], dataset: str | None, image_size: int | None, action_dim: int | None, device: str | None
-) -> None:
+    arguments: tuple[str, ...], dataset: str | None, world: str | None, image_size: int | None,
+    action_dim: int | None, device: str | None,
+) -> None:  # fmt: skip
     """Build a plugin with the given arguments and run the contract checks of its kind.
 
     KIND is world-model, policy, reward-model, optimizer, dataset or hooks; without it everything of that NAME is
-    checked. With --tasks, `tasks.KEY=VALUE` is an argument of that dataset. The first clause that is broken ends the
-    check: what was expected, what came, where it is written.
+    checked. With --tasks, `tasks.KEY=VALUE` is an argument of that dataset, and with --world `world.KEY=VALUE` one of
+    that world model; without it, a reward model that asks the world is given one in which nothing moves. The first
+    clause that is broken ends the check: what was expected, what came, where it is written.
 
     \b
         gymnast check grpo group_size=4
         gymnast check dataset tabletop count=10
         gymnast check reward-model success-classifier checkpoint=FOLDER --tasks trials tasks.path=trials
+        gymnast check reward-model my-reward --world worldgym world.checkpoint=FOLDER --tasks trials tasks.path=trials
     """
     from gymnast_core.config import parse_overrides
 
     kind, name, given = _parse(arguments)
-    overrides, of_tasks = _sorted_out(given, dataset)
+    overrides, of_tasks = _sorted_out(given, "tasks.", dataset)
+    overrides, of_world = _sorted_out(overrides, "world.", world)
     found = _find(kind, name)
     components = [registry for registry in found if registry is not None]
     if overrides and len(components) != 1:
@@ -50,15 +57,17 @@ def check(
         raise ConfigError(f"{overrides[0]!r} is an argument of one component; {hint}.")
     chosen: dict[str, Any] = {"image_size": image_size, "action_dim": action_dim, "device": device}
     options = {key: value for key, value in chosen.items() if value is not None} | _tasks(dataset, of_tasks)
+    if world is not None and not any(registry.kind == "reward model" for registry in components):
+        raise ConfigError("--world is for reward models, which may ask a world model; leave it out.")
     for registry in found:
         if registry is None:
             _report(HOOKS, name, _hooks(name), {})
             continue
-        component = registry.build(name, parse_overrides(overrides))
-        try:
+        with ExitStack() as opened:
+            component = opened.enter_context(closing(registry.build(name, parse_overrides(overrides))))
+            if world is not None and registry.kind == "reward model":
+                options["parts"] = _parts(world, of_world, options, opened)
             _report(registry.kind, name, component, options)
-        finally:
-            component.close()
 
 
 def _report(kind: str, name: str, plugin: Any, options: dict[str, Any]) -> None:
@@ -116,12 +125,22 @@ def _hooks(name: str) -> Any:
     return plugin_manager().get_plugin(name)
 
 
-def _sorted_out(given: Sequence[str], dataset: str | None) -> tuple[list[str], list[str]]:
-    """Arguments of the plugin, and those of the dataset that tasks come from."""
-    if dataset is None:
+def _sorted_out(given: Sequence[str], prefix: str, beside: str | None) -> tuple[list[str], list[str]]:
+    """Arguments of the plugin, and those of the one that was named beside it, if there is one."""
+    if beside is None:
         return list(given), []
-    of_tasks = [text for text in given if text.startswith("tasks.")]
-    return [text for text in given if text not in of_tasks], [text.removeprefix("tasks.") for text in of_tasks]
+    theirs = [text for text in given if text.startswith(prefix)]
+    return [text for text in given if text not in theirs], [text.removeprefix(prefix) for text in theirs]
+
+
+def _parts(world: str, overrides: Sequence[str], options: dict[str, Any], opened: ExitStack) -> Parts:
+    """What a reward model is shown of a run: a world model, which is closed with `opened`, and the tasks."""
+    from gymnast_core.config import parse_overrides
+    from gymnast_core.interfaces import Parts
+    from gymnast_core.plugins.registry import registries
+
+    built = registries().world_models.build(world, parse_overrides(overrides), key="world")
+    return Parts(world_model=opened.enter_context(closing(built)), tasks=options.get("tasks", ()))
 
 
 def _tasks(dataset: str | None, overrides: Sequence[str]) -> dict[str, Any]:

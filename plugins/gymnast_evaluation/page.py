@@ -99,6 +99,7 @@ def _context(path: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str,
             {task for row in summary["results"].values() for cell in row.values() for task in cell["tasks"]}
         ),
         "headline": _headline(summary, policies, reference, measures[reference]),
+        "value": _best(summary, reference),
         "facts": _facts(path, summary),
         "matrices": {world: _matrix(summary, world) for world in worlds} if len(policies) > MATRIX_FROM else {},
         "agreements": agreements,
@@ -134,6 +135,12 @@ def _headline(summary: Mapping[str, Any], policies: Sequence[str], world: str, m
     }
     order = list(zip(ranking["policies"], ranking["rates"], strict=True))
     return claims.first_of(measure, world, order, [shown.get(policy, False) for policy in rest])
+
+
+def _best(summary: Mapping[str, Any], world: str) -> float | None:
+    """The mean of the policy that is first in a world, which the headline is about."""
+    rates = [cells[world]["rate"] for cells in summary["results"].values() if world in cells]
+    return max((rate for rate in rates if rate is not None), default=None)
 
 
 def _facts(path: Path, summary: Mapping[str, Any]) -> Facts:

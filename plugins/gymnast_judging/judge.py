@@ -43,13 +43,12 @@ def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[st
 
 def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[str, Any]:
     write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+    _check_labels(config, clips)
     file = RowFile(folder / "results.jsonl", Verdict)
     done = {row.index for row in file.rows if row.error is None and row.index < len(clips)}
     missing = _Missing(clips, done, config.camera)
     _ask(config, folder, missing, file)
     rows = _latest(file.rows, len(clips))
-    if not rows:
-        raise DataError(f"None of the {len(clips)} clips of {config.clips.name!r} says whether it is a success.")
     _film(config, folder, rows, clips)
     summary = summarise(
         rows, reward_model=judge_name(config.reward_model), clips=config.clips.name, threshold=config.threshold,
@@ -59,6 +58,16 @@ def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[
     write_json(folder / "summary.json", summary)
     build_confusion_page(folder)
     return {"output": str(folder), **brief(summary)}
+
+
+def _check_labels(config: JudgeConfig, clips: Sequence[Episode]) -> None:
+    """Raises `DataError`, before a judge is asked or paid, if no clip says whether it is a success."""
+    if all(clips[index].success is None for index in range(len(clips))):
+        raise DataError(
+            f"None of the {len(clips)} clips of {config.clips.name!r} says whether it is a success, so nothing can be "
+            "compared. `gymnast collect` records it; a LeRobotDataset has it in the column gymnast/success of its "
+            "episodes (meta/episodes, or meta/episodes.jsonl), true or false."
+        )
 
 
 @dataclass(frozen=True)

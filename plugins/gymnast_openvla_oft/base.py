@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import Choices, Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
@@ -132,6 +133,7 @@ class CheckpointPolicy(Policy):
         self.config = config
         source = None
         if config.checkpoint is None:
+        self._is_trained = config.checkpoint is not None
             self.description, tokenizer = _from_scratch(config)
         else:
             source = open_source(config.checkpoint, config.revision, config.base)
@@ -174,6 +176,9 @@ class CheckpointPolicy(Policy):
     ) -> ActionChunk:
         if self._golden is not None:
             self._compare_golden(self._golden)
+        if not self._is_trained:
+            self._is_trained = True  # said once
+            logger.warning(untrained("openvla-oft" if self.parallel else "openvla", "policy"))
         return self._act(observation, temperature, generator)
 
     @abstractmethod
@@ -211,6 +216,7 @@ class CheckpointPolicy(Policy):
         """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator."""
         settings, needs = self.config.imitation, self.needed
         drawn = []
+        self._is_trained = True
         generators = episode_generators(generator, len(episodes))
         for episode, own in zip(episodes, generators, strict=True):
             decisions = draw_decisions(episode, self.chunk_length, settings, needs, own)

@@ -19,6 +19,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gymnast_core.config.presets import checkpoint_advice
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
@@ -129,6 +130,9 @@ def open_source(
 def read_description(source: Source) -> Description:
     """The JSON files of a checkpoint. Raises `CheckpointError` when one is missing or contradicts another."""
     path, preprocessor_path = source.find("config.json"), source.find("preprocessor_config.json")
+    if not path.exists():
+        advice = checkpoint_advice(source.directory, "openvla-oft")
+        raise CheckpointError(f"{source.directory} holds no config.json, and is no OpenVLA checkpoint. {advice}")
     config, preprocessor = read_json(path), read_json(preprocessor_path)
     _check_images(path, config, preprocessor_path, preprocessor)
     statistics = source.find(STATISTICS_FILE)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gymnast_core.config.presets import fitted_by
 from gymnast_core.errors import CheckpointError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -26,7 +27,10 @@ def locate(checkpoint: str, revision: str | None = None, files: Sequence[str] = 
         raise CheckpointError(f"{path} is a file; policy.args.checkpoint is the directory that holds config.json.")
     # A misspelt path into a folder that exists is no reason to ask the hub.
     if REPOSITORY.fullmatch(checkpoint) is None or path.parent.is_dir():
-        raise CheckpointError(f"There is no checkpoint directory {path}. Set policy.args.checkpoint to one.")
+        raise CheckpointError(
+            f"There is no checkpoint directory {path}. Set policy.args.checkpoint to one: a published OpenVLA or "
+            f"OpenVLA-OFT, or RUN/checkpoint, which `{fitted_by('openvla-oft')}` writes."
+        )
     return _download(checkpoint, revision, files)
 
 

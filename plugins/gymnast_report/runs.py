@@ -18,6 +18,7 @@ from gymnast_pages.measure import Measure
 from gymnast_pages.server import PAGES
 from gymnast_pages.state import State, state_of
 from gymnast_pages.wording import counted
+from gymnast_report.claimed import Claimed, read_claim
 from gymnast_report.curves import evaluated, learned_measure, measure_of, points
 from gymnast_report.view import SOURCES, runs_in
 
@@ -87,6 +88,8 @@ def latest(run: Run) -> Evaluation | None:
 def _row(path: Path, folder: Path, state: State, signature: tuple[tuple[str, int], ...]) -> RunRow:
     """`signature` says which state of the files this is the row of."""
     kind = read_kind(path) or "train"
+    if kind not in COMPARED:
+        return _claimed_row(path, folder, kind, state)
     run = read_run(path)
     found, steps = latest(run), int(position(run.metrics[-1]) or 0) if run.metrics else 0
     facts, name = facts_of(run.config), _name(path, folder)
@@ -101,6 +104,20 @@ def _row(path: Path, folder: Path, state: State, signature: tuple[tuple[str, int
     return RunRow(
         name, f"{name}/{page_of(path, kind)}" if name else page_of(path, kind), kind, state, steps, facts, measure,
         None if found is None else found.rate, result, interval, note, _sparkline(run),
+    )  # fmt: skip
+
+
+def _claimed_row(path: Path, folder: Path, kind: str, state: State) -> RunRow:
+    """The row of a folder whose page another command writes: what that page claims."""
+    name, page = _name(path, folder), path / page_of(path, kind)
+    claimed = read_claim(page) if page.is_file() else Claimed()
+    facts = facts_of((path / "config.yaml").read_text(encoding="utf-8")).but(
+        **{key: value for key, value in claimed.facts.items() if key in ("judge", "world", "policy", "algorithm")}
+    )
+    n = claimed.facts.get("n", "")
+    return RunRow(
+        name, f"{name}/{page.name}" if name else page.name, kind, state, 0, facts, Measure(), claimed.value,
+        claimed.headline or "–", "", f"n = {n}" if n and claimed.headline else "", Markup(""),
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class Telling:
         else:
             said, was = f"{self._score.name} {shown:.3g} in imagination", f"{self._first:.3g}"
         parts = [f"iteration {step} of {self._total}: {said}" + ("" if is_first else f" (was {was} at first)")]
+        if metrics.get("groups_kept") == 0 and metrics.get("groups_dropped"):
+            parts.append(f"nothing learned: none of {metrics['groups_dropped']:.0f} groups tells good from bad")
         if unscored := metrics.get("unscored"):
             parts.append(f"{unscored:.0f} not judged")
         if self._spent:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from gymnast_core.config.presets import checkpoint_advice
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, shortened, unknown_name
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
@@ -44,7 +45,8 @@ def read_config(directory: Path) -> Description:
     path = directory / CONFIG
     if not path.exists():
         raise CheckpointError(
-            f"No success classifier in {directory}: {CONFIG} is missing. Give the folder that `gymnast fit` wrote."
+            f"No success classifier in {directory}: {CONFIG} is missing. "
+            + checkpoint_advice(directory, "success-classifier")
         )
     return _description(read_object(path, CheckpointError))
 

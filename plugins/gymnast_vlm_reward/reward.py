@@ -51,7 +51,8 @@ class Estimate:
             cost = f"about {self.usd:.4f} USD (at most {self.most_usd:.4f})"
         plural = "s" if self.rollouts > 1 else ""
         return (
-            f"{self.rollouts} rollout{plural} in {self.requests} requests with {self.input_tokens} input tokens, {cost}"
+            f"{self.rollouts} rollout{plural} in up to {self.requests} requests with {self.input_tokens} input tokens, "
+            f"{cost}"
         )
 
 
@@ -155,7 +156,7 @@ class VLMReward(RewardModel):
         """Log the estimate, nothing being remembered; `ConfigError` if what is left of the budget is less."""
         estimate = self.estimate(rollouts, frames)
         ledger = self.engine.ledger
-        log.info("%s: %s.", self.engine.model, estimate)
+        log.info("%s is to judge: %s.", self.engine.model, estimate)
         if ledger.max_usd is not None and estimate.usd is not None:
             spent = ledger.spending().usd
             if spent + estimate.usd > ledger.max_usd:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gymnast_core.config.presets import fitted_by
 from gymnast_core.errors import CheckpointError
 from gymnast_core.runs.weights import save_weights
 from gymnast_worldgym import published
@@ -50,7 +51,10 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise CheckpointError(f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file.")
+        raise CheckpointError(
+            f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file: a published one, or "
+            f"RUN/checkpoint, which `{fitted_by('worldgym')}` writes."
+        )
     if not path.is_dir():
         return Checkpoint(path, _read_weights(path), *_read_metadata(path))
     config = read_config(path / CONFIG_FILE)

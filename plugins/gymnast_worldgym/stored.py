@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gymnast_core.config.presets import checkpoint_advice
 from gymnast_core.config.ranges import Choices, Range, declaration, element, hints, plain
 from gymnast_core.errors import CheckpointError, GymnastError, unknown_name
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
@@ -32,7 +33,9 @@ Sections = Mapping[str, Mapping[str, Any]]
 def read_config(path: Path) -> Sections:
     """The sections of a `config.json`. Raises `CheckpointError` that names the file and the key."""
     if not path.exists():
-        raise CheckpointError(f"The checkpoint folder {path.parent} has no {path.name}.")
+        raise CheckpointError(
+            f"The checkpoint folder {path.parent} has no {path.name}. {checkpoint_advice(path.parent, 'worldgym')}"
+        )
     return _sections(read_object(path, CheckpointError))
 
 
@@ -69,9 +72,8 @@ def check_same_model(config: Sections, metadata: Sections | None, path: Path) ->
 
 def _sections(whole: JsonObject) -> Sections:
     if "architecture" not in whole:
-        raise CheckpointError(
-            f"{whole.place} describes no WorldGym model (no architecture). Give the folder that `gymnast fit` wrote."
-        )
+        advice = checkpoint_advice(Path(whole.place).parent, "worldgym")
+        raise CheckpointError(f"{whole.place} describes no WorldGym model (no architecture). {advice}")
     _check_names(whole, PARTS)
     learned = whole.object("architecture").values.get("codec") == "autoencoder-kl"
     needed = ("architecture", "sampling", *(["autoencoder"] if learned else []))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import WorldModel
@@ -184,6 +185,7 @@ class WorldGym(WorldModel):
     def __init__(self, config: Config) -> None:
         self.config = config
         self._told_horizon = False
+        self._is_trained = config.checkpoint is not None
         check_values(type(config), asdict(config))
         saved = checkpoints.read(config.checkpoint) if config.checkpoint else None
         settings = settle(config, saved)
@@ -252,6 +254,9 @@ class WorldGym(WorldModel):
         has its own. Only the last window - 1 context frames are used.
         """
         self._check_tasks(tasks)
+        if not self._is_trained:
+            self._is_trained = True  # said once
+            log.warning(untrained("worldgym", "world_model"))
         alone = apart and isinstance(self.codec, AutoencoderCodec)
         distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
         # What changed in the oldest frame is against the one before it.
@@ -315,6 +320,7 @@ class WorldGym(WorldModel):
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """The mean over a clip's frames and pixels, summed over clips, one of each episode of at least 2 frames."""
+        self._is_trained = True
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._seen(episode)

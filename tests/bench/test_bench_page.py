@@ -14,6 +14,7 @@ from gymnast_bench.config import BenchConfig
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import Measured, Row, combine, write_rows
 from gymnast_core.config import to_yaml
+from gymnast_report.runs import run_row
 
 SCORE = Measured(-3.5, -5.0, 12.0, 40, 0, "score", "progress")
 ROW = Row(
@@ -37,6 +38,8 @@ def test_other_rewards_are_named_after_their_judge(tmp_path: Path) -> None:
     assert found.mean == 2.5 and found.interval is not None and found.interval[1] > 70  # no bound of 1
     text = text_of(tmp_path, rows)
     assert "to 2.5" in text and "Best" not in text and "Mean reward by progress after" in text and "−3.5" in text
+    listed = run_row(tmp_path, tmp_path.parent)
+    assert listed.result in " ".join(text.split()) and listed.value == 2.5 and listed.facts.judge == "progress"
     shown = text[: text.index("Repeat this bench")]
     assert "uccess" not in shown and "%" not in re.sub("95( |&nbsp;)%", "", shown)
 

@@ -161,7 +161,9 @@ def test_nothing_judged_is_no_contract_kept() -> None:
     with pytest.raises(
         ContractError, match=r"at least one of 8 made-up rollouts .*errors only, the first one: no world"
     ):
-        check_reward_model(NeedsWorld, tasks=tasks())
+        check_reward_model(NeedsWorld, tasks=tasks(), parts=Parts(tasks=tasks()))
+    still = check_reward_model(AsksWorld, tasks=tasks())  # a world in which nothing moves stands in, and that is said
+    assert any(line.startswith("not shown: what it makes of a world in which things move") for line in still)
     world: Any = object()
     assert check_reward_model(NeedsWorld, tasks=tasks(), parts=Parts(world_model=world, tasks=tasks()))
 
@@ -175,6 +177,15 @@ class NeedsWorld(Brighter):
 
     def judge(self, rollout: Rollout) -> Reward:
         return Reward(None, error="no world") if self.world is None else super().judge(rollout)
+
+
+class AsksWorld(NeedsWorld):
+    """Imagines something in it."""
+
+    def judge(self, rollout: Rollout) -> Reward:
+        if len(rollout.frames_TVHWC):
+            self.world.reset([rollout.task])
+        return super().judge(rollout)
 
 
 def test_what_could_not_be_shown_is_said() -> None:

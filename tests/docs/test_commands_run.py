@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import recorded
 from click.testing import CliRunner
 
 from gymnast_core.cli import cli
@@ -14,47 +16,66 @@ from gymnast_core.cli import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 SMALL = (
-    "loop.iterations=1 loop.tasks_per_iteration=2 optimizer.args.group_size=4 evaluation.tasks=null check_saved=false"
+    "loop.iterations=1 loop.tasks_per_iteration=2 loop.horizon=8 optimizer.args.group_size=4 evaluation.tasks=null "
+    "check_saved=false"
 )
+TINY = SMALL + " optimizer.args.minibatch_size=4 loop.max_draws=1 loop.groups_per_update=null"
 EXECUTED = {
     r"train tabletop (reward_model|world_model)=(environment|gymnasium)": SMALL,
     r"train tabletop optimizer\.args\.clip_high=0\.2": SMALL,
     r'train tabletop "optimizer=\{name: reinforce': SMALL + " optimizer.args.minibatch_size=4",
     r"train tabletop hooks\.judging\.audit\.name=environment": SMALL,
-    r"plan tabletop": "",
+    r"train tabletop$": SMALL,
+    r"train tabletop loop\.iterations=30 seed=1": SMALL,
+    r"train tabletop-(ppo|dapo)": TINY,
+    r"train tabletop hooks\.judging\.canary": TINY + " hooks.judging.canary.args.count=4",
+    r"train tabletop hooks\.gate": TINY + " hooks.gate.rollouts=2",
+    r"train --resume runs/": "loop.iterations=2",
+    r"rescore runs/RUN --all reward_model=environment": "",
+    r"evaluate runs/RUN": "tasks.args.count=2 horizon=4 videos=0",
+    r"evaluate evaluate-tabletop": "tasks.args.count=2 horizon=4 videos=0",
+    r"imagine imagine-tabletop$": "sweep.frames=4",
+    r"judge judge-tabletop": "episodes=4 videos=0",
+    r"probe probe-tabletop": "tasks.args.count=2 horizon=4 videos=0",
+    r"adapt adapt-tabletop$": "loop.iterations=1 loop.tasks_per_iteration=2 loop.horizon=4 optimizer.args.group_size=2 "
+    "optimizer.args.minibatch_size=4 optimizer.args.epochs=1 retained=2 trials=2 videos=0",
+    r"check dataset lerobot path=my-robot": "",
+    r"convert (lerobot path=my-robot|worldgym-episodes path=bridge)": "",
+    r"plan tabletop --gpus": "",
     r"(plugins|presets|show \S+)$": "",
     r"new \S+ my-\S+$": "",
 }
 """Commands, and what makes them small."""
+ROBOT = "executed, with what comes before it, as the page is read by tests/docs/test_robot_page.py"
 REASONS = {
-    r".* --resume ": "needs a run that was stopped: tests/run/test_resume.py, tests/fit/test_fit_resume.py",
+    r"(fit|dyna) --resume ": "needs a run that was stopped: tests/fit/test_fit_resume.py, tests/dyna/test_dyna.py",
     r".*(reward_model=(gpt-4o|claude)|reward_model\.name=gpt-4o)": "needs a key and money",
     r".*(/models/|checkpoint=DIR|bridge_v2_ckpt|lpips\.safetensors)": "needs a checkpoint that is downloaded",
     r"train .*engine=ray": "needs a Ray cluster, all but one: tests/ray_engine/test_ray_engine.py",
     r"bench .*executor=ray": "needs a Ray cluster: tests/bench/test_bench_ray.py",
-    r".*hooks\.(wandb|mlflow)\.": "needs another library: tests/trackers",
-    r"convert .*(path=bridge|path=my-robot|bridge-lerobot)": "needs recordings: tests/episodes/test_convert_command.py",
-    r"(fit|imagine) world_model\.name=worldgym .*my-robot": "needs recordings: tests/fit, tests/imagine",
-    r"fit fit-tabletop-world-model": "needs recordings, and is long: tests/fit/test_fit_training.py",
+    r".*hooks\.(wandb|mlflow)\.": "needs another library: tests/trackers/test_trackers.py",
+    r"(fit|train|evaluate) robot\S*\.yaml": ROBOT,
+    r"convert replayed-episodes": ROBOT,
+    r"imagine .*checkpoint=runs/robot-world/checkpoint": ROBOT,
+    r"judge reward_model=success-classifier": ROBOT,
+    r"imagine .*checkpoint=runs/RUN/checkpoint": "needs a fitted world model: the same line of robot.md is executed by "
+    "tests/docs/test_robot_page.py",
+    r"fit world_model\.name=worldgym .*my-robot": "as fit robot-world.yaml: tests/docs/test_robot_page.py",
+    r"fit fit-tabletop-world-model": "needs two processes, and recordings: tests/fit/test_fit_processes.py",
     r"(collect|fit|evaluate) dots-": "executed as the page is read by tests/collect/test_simulator_page.py",
     r"check dataset environment-tasks": "executed as the page is read by tests/collect/test_simulator_page.py",
-    r"train tabletop$": "minutes: the demo; with other parts it is executed in small",
+    r"(check reward-model|train tabletop reward_model=)\s*difference": "needs the page's plugin: executed by "
+    "tests/docs/test_world_reward_page.py",
     r"train tabletop optimizer=iter-sft": "needs demonstrations: tests/optimizers/test_in_the_loop.py",
-    r"(fit|train|evaluate) robot\S*\.yaml": "needs a robot's recordings: read by tests/docs/test_docs_pages.py",
-    r"(convert replayed-episodes|check dataset lerobot|imagine .*my-robot)": "needs recordings: tests/episodes",
-    r"serve ": "needs the package gymnast-remote: executed by its own tests",
-    r"evaluate runs/RUN": "needs a run: tests/evaluation/test_evaluate_run.py",
-    r"(check|train).*my-(judge|policy)": "needs the new plugin installed: tests/third_party/test_first_hour.py",
-    r"bench ": "hours: tests/bench",
-    r"(gate|dyna|adapt|probe|collect|judge) ": "minutes: in small in the tests of the folder of its name",
-    r"imagine imagine-tabletop": "tests/imagine/test_imagine_videos.py; driving needs a person",
-    r"evaluate evaluate-tabletop": "needs a trained policy: tests/evaluation/test_evaluate_command.py",
+    r"serve ": "needs the package gymnast-remote: contrib/gymnast-remote/tests/test_serve_clients.py",
+    r"check (policy my-policy|reward-model my-judge)": "needs the new plugin installed: "
+    "tests/third_party/test_first_hour.py",
+    r"bench ": "processes of their own, for hours: in small in tests/bench/test_bench_matrix.py",
+    r"gate tabletop": "hundreds of episodes before it decides: in small in tests/gate/test_gate_command.py",
+    r"dyna dyna-tabletop": "collects, fits and trains twice: in small in tests/dyna/test_dyna.py",
+    r"adapt adapt-tabletop target=null": "needs a photograph: in small in tests/adapt/test_adapt.py",
+    r"imagine imagine-tabletop actions=keyboard": "needs a person at a browser: tests/imagine/test_imagine_server.py",
     r"view ": "serves until it is stopped: tests/browser/test_view.py",
-    r"rescore ": "needs a run: tests/judging/test_stored_rollouts.py",
-    r"train tabletop-(ppo|dapo)": "minutes: tests/optimizers/test_in_the_loop.py",
-    r"train tabletop loop\.iterations=30": "minutes: tests/run/test_precision.py",
-    r"train tabletop hooks\.gate": "minutes: tests/gate/test_gate_training.py",
-    r"train tabletop hooks\.judging\.canary": "minutes: tests/judging/test_tabletop_clips.py",
     r"train tabletop trainer\.devices=2": "needs processes of its own: tests/run/test_processes.py",
     r"plugins --load": "imports what this machine has broken, too: tests/core/test_core_cli.py",
 }
@@ -69,7 +90,8 @@ def commands() -> list[str]:
         blocks = re.findall(r"^```(?:sh|bash)[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
         blocks += re.findall(r"((?:^    .*\n)+)", text, flags=re.MULTILINE) if page.name == "README.md" else []
         lines += [line.strip() for block in blocks for line in block.splitlines()]
-    found = [re.sub(r"\s+#.*", "", line.removeprefix("gymnast ")) for line in lines if line.startswith("gymnast ")]
+    lines = [part for line in lines for part in re.sub(r"\s+#.*", "", line).split(" && ")]
+    found = [line.removeprefix("gymnast ") for line in lines if line.startswith("gymnast ")]
     return sorted(set(found))
 
 
@@ -92,13 +114,38 @@ def test_every_command_is_executed_or_has_a_reason() -> None:
 
 
 def test_a_reason_that_names_a_test_is_right() -> None:
-    named = [path for reason in REASONS.values() for path in re.findall(r"tests/[\w/.]+", reason)]
+    named = [path for reason in REASONS.values() for path in re.findall(r"(?:contrib/[\w-]+/)?tests/[\w/.]+", reason)]
     assert [path for path in named if not (ROOT / path.rstrip(".")).exists()] == []
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pages begin with: a run, the recordings of a robot in LeRobot's format, and some in WorldGym's."""
+    folder = tmp_path_factory.mktemp("prepared")
+    recorded.write(folder / "my-robot")
+    words = [
+        "convert",
+        "lerobot",
+        f"path={folder}/my-robot",
+        "--to",
+        "worldgym",
+        "--robot",
+        "bridge",
+        folder / "bridge",
+    ]
+    for line in (["train", "tabletop", *shlex.split(SMALL), f"output={folder}/run"], words):
+        done = CliRunner().invoke(cli, [str(word) for word in line], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
 @pytest.mark.parametrize("line", RUN)
-def test_it_does_what_it_says(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_what_it_says(line: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for run in re.findall(r"runs/[\w-]+", line):
+        shutil.copytree(prepared / "run", tmp_path / run)
+    for name in ("my-robot", "bridge"):
+        (tmp_path / name).symlink_to(prepared / name)
     small = EXECUTED[matching(line, EXECUTED)[0]]
     done = CliRunner().invoke(cli, [*shlex.split(line), *shlex.split(small)], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -70,6 +70,16 @@ def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Model
     assert any(not (before[name] == after[name]).all() for name in before)
     page = Path("out/dyna.html").read_text()
     assert "round-2" in page and "<svg" in page
+    # Evaluated from its folder: the last round's policy beside the first one, as the rounds measured them.
+    done = gymnast("evaluate", "out", "--imagined", "output=again")
+    assert done.code == 0, done.err
+    again = json.loads(Path("again/summary.json").read_text())["results"]
+    rates = {row["label"]: row["measured"]["gymnasium"]["rate"] for row in summary["rounds"]}
+    assert again["start"]["gymnasium"]["rate"] == rates["start"]
+    assert again["trained"]["gymnasium"]["rate"] == rates["round-2"]
+    assert again["trained"]["imagined"]["n"] == 4
+    evaluated = yaml.safe_load(Path("again/config.yaml").read_text())
+    assert evaluated["policies"]["trained"]["args"]["checkpoint"] == str(Path("out/round-2/train/policy").resolve())
 
 
 def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, models: Models) -> None:

@@ -21,6 +21,8 @@ from gymnast_evaluation.scatter import policy_scatter, task_scatter
 from gymnast_evaluation.summary import Scores, summarise
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
+from gymnast_report.runs import run_row
+from gymnast_report.viewing import start_page
 
 POLICIES = ("alpha", "beta", "gamma")
 WORLDS = ("imagined", "real")
@@ -215,6 +217,25 @@ def test_coin_flips_are_not_called_success(tmp_path: Path) -> None:
     summary["judges"] = {"real": {"name": "random", "kind": "success"}}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     page = build_evaluation_page(tmp_path).read_text()
-    headline = page[page.index("<h1>") : page.index("</h1>")]
+    headline = page[page.index("<h1") : page.index("</h1>")]
     assert "gamma in real, mean coin flip by random: 0.15 to 0.85 (mean 0.5 of 4 trials)" in headline
     assert "flips coins: its numbers say nothing" in page
+
+
+def test_the_list_of_runs_claims_what_the_page_claims(tmp_path: Path) -> None:
+    run = tmp_path / "comparisons/evaluated"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("kind: evaluate\npolicies: {gamma: {name: openvla-oft}}\n")
+    assert run_row(run, tmp_path).result == "–"  # not measured yet
+    file = TrialFile(run / "results.jsonl", {0: 4})
+    file.append([trial("gamma", "real", index) for index in range(4)])
+    summary = summarise(Scores(file.trials, ["gamma"], ["real"], "task"), {"real": "environment"})
+    (run / "summary.json").write_text(json.dumps(summary))
+    build_evaluation_page(run)
+    row = run_row(run, tmp_path)
+    assert row.result == "gamma succeeds in real: 15.0 % to 85.0 % (50.0 % of 4 trials)" and row.value == 0.5
+    assert (row.facts.judge, row.facts.policy) == ("environment", "gamma (openvla-oft)")
+    assert row.note == "n = 4 trials of each policy in each world, 4 starts"
+    assert row.page == "comparisons/evaluated/evaluation.html" and not row.can_be_compared
+    html = start_page(tmp_path)
+    assert "gamma succeeds in real" in html and 'data-value="0.5"' in html

@@ -23,6 +23,17 @@ def test_a_resumed_run_knows_what_was_and_what_was_spent() -> None:
     )
 
 
+def test_an_iteration_that_taught_nothing_says_so_and_coin_flips_are_named() -> None:
+    metrics = {"imagined_success": 1.0, "groups_kept": 0.0, "groups_dropped": 16.0}
+    assert Telling(5, "gpt-4o").words(1, metrics) == (
+        "iteration 1 of 5: 100 % of imagined rollouts judged successful, nothing learned: none of 16 groups tells good "
+        "from bad"
+    )
+    assert Telling(5, "twice(random)").words(1, {"imagined_success": 0.5, "groups_kept": 3.0}) == (
+        "iteration 1 of 5: 50 % of imagined rollouts judged successful by coin flips (twice(random))"
+    )
+
+
 def test_a_mean_reward_is_not_called_success() -> None:
     words = Telling(5, "verified").words(1, {"imagined_reward": -0.1234})
     assert words is not None and "-0.123 in imagination" in words

@@ -87,7 +87,7 @@ def test_every_world_of_an_evaluation_needs_a_judge(gymnast: CommandLine) -> Non
     [
         ("world", "Give a folder, a .safetensors file or a .pt file"),
         ("policy", "Set policy.args.checkpoint"),
-        ("judge", "Give the folder that `gymnast fit` wrote"),
+        ("judge", "Give RUN/checkpoint, which `gymnast fit fit-tabletop-success-classifier` writes"),
     ],
 )
 def test_checkpoints_that_are_missing_or_truncated(

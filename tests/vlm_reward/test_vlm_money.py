@@ -93,7 +93,7 @@ def test_a_budget_too_small_says_what_it_would_need(tmp_path: Path, caplog: pyte
         with pytest.raises(ConfigError, match=r"It would need reward_model.args.max_usd=0\.02"):
             openai_judge(server, tmp_path, max_usd=0.001)
         judge = openai_judge(server, tmp_path, max_usd=1.0)
-        with caplog.at_level(logging.INFO), pytest.raises(ConfigError, match="1000 rollouts in 1000 requests"):
+        with caplog.at_level(logging.INFO), pytest.raises(ConfigError, match="1000 rollouts in up to 1000 requests"):
             judge.preflight(1000, 41)
         assert "about" in caplog.text and "USD" in caplog.text
         judge.preflight(50, 41)

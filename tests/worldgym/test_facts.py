@@ -244,6 +244,7 @@ def test_options_without_effect_on_an_autoencoder_are_refused(args: dict[str, An
 def test_a_chunk_that_the_window_cannot_hold_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     model = worlds.world()
     state = model.reset(worlds.tasks(1), generator=worlds.generator())
+    caplog.clear()  # that it was never trained
     with caplog.at_level(logging.WARNING):
         model.step(state, torch.zeros(1, 4, 3))
         assert not caplog.records
