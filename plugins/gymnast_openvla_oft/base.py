@@ -32,6 +32,7 @@ from gymnast_openvla_oft.architecture import (
     preprocessor_config,
     with_parts,
 )
+from gymnast_openvla_oft.attention import AUTO
 from gymnast_openvla_oft.checkpoint import (
     Description,
     Source,
@@ -58,7 +59,7 @@ from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, apply_tuning, che
 from gymnast_openvla_oft.vocabulary import find_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ATTENTIONS = ("sdpa", "eager")
+ATTENTIONS = (AUTO, "sdpa", "eager")
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ class CheckpointConfig:
     images: Annotated[int, Range(least=1, most=MAX_IMAGES)] | None = None
     """Images a decision where `cameras` are not named. None takes what the checkpoint was saved with. A published one
     does not say it: 1 is logged, and has to be said of one with files of the original OpenVLA-OFT."""
-    attention: Annotated[str, Choices("sdpa", "eager")] = "sdpa"
-    """Attention kernel of the language model: "sdpa" or "eager"."""
+    attention: Annotated[str, Choices(*ATTENTIONS)] = AUTO
+    """Attention kernel: "auto" (PyTorch's fused one, except where a CPU is faster without), "sdpa" or "eager"; the
+    vision towers take the fused one for either of the last two."""
     dtype: Annotated[str, Choices("float32", "bfloat16")] = "float32"
     """Of the weights: "float32" or "bfloat16". Log-probabilities are float32 either way."""
     golden: Annotated[str, Choices(*golden.REACTIONS)] = "warn"
@@ -131,9 +133,9 @@ class CheckpointPolicy(Policy):
         super().__init__()
         check_config(config)
         self.config = config
+        self._is_trained = config.checkpoint is not None
         source = None
         if config.checkpoint is None:
-        self._is_trained = config.checkpoint is not None
             self.description, tokenizer = _from_scratch(config)
         else:
             source = open_source(config.checkpoint, config.revision, config.base)
@@ -174,11 +176,11 @@ class CheckpointPolicy(Policy):
     def act(
         self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> ActionChunk:
-        if self._golden is not None:
-            self._compare_golden(self._golden)
         if not self._is_trained:
             self._is_trained = True  # said once
             logger.warning(untrained("openvla-oft" if self.parallel else "openvla", "policy"))
+        if self._golden is not None:
+            self._compare_golden(self._golden)
         return self._act(observation, temperature, generator)
 
     @abstractmethod
@@ -214,9 +216,9 @@ class CheckpointPolicy(Policy):
 
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
         """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator."""
+        self._is_trained = True
         settings, needs = self.config.imitation, self.needed
         drawn = []
-        self._is_trained = True
         generators = episode_generators(generator, len(episodes))
         for episode, own in zip(episodes, generators, strict=True):
             decisions = draw_decisions(episode, self.chunk_length, settings, needs, own)

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from gymnast_openvla_oft.heads import ProprioProjector, RegressionHead
-from gymnast_openvla_oft.vision import TowerShape, VisionBackbone
+from gymnast_openvla_oft.vision import Attention, TowerShape, VisionBackbone
 
 END_TOKEN = 2
 OPTIONAL_PARTS = ("action_head", "proprio_projector")
@@ -107,6 +107,9 @@ class OFTModel(nn.Module):
         self.vision_backbone = VisionBackbone(shape.dino, shape.siglip)
         self.projector = Projector(shape.dino.width + shape.siglip.width, width)
         shape.llama._attn_implementation = attention
+        for module in self.vision_backbone.modules():
+            if isinstance(module, Attention):
+                module.kernel = attention
         self.language_model = LlamaForCausalLM(shape.llama)
         if shape.proprio_dim:
             self.proprio_projector = ProprioProjector(shape.proprio_dim, width)

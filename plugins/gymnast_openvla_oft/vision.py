@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gymnast_openvla_oft.attention import AUTO, attend
+
 NORM_EPS = 1e-6
 
 
@@ -56,6 +58,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.kernel = "sdpa"
+        """AUTO chooses by device and length."""
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -63,7 +67,7 @@ class Attention(nn.Module):
         batch, length, width = x_BPE.shape
         qkv = self.qkv(x_BPE).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value) if self.kernel == AUTO else F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 

@@ -39,7 +39,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["auto", "sdpa", "eager"])
 def test_hidden_states_and_logits(golden: Path, case: Case, attention: str) -> None:
     model = load(golden, attention)
     hidden = model(inputs(case), case["greedy_token_ids"].shape[1])

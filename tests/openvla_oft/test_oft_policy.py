@@ -123,7 +123,7 @@ class TestErrors:
         ("option", "value", "known"),
         [
             ("dtype", "float16", "bfloat16, float32"),
-            ("attention", "flash", "eager, sdpa"),
+            ("attention", "flash", "auto, eager, sdpa"),
             ("preparation", "rotated", "jpeg-lanczos, libero, none"),
             ("action_head", "l2", "l1, tokens"),
             ("golden", "warning", "error, off, warn"),
