@@ -41,7 +41,7 @@ EXECUTED = {
     "optimizer.args.minibatch_size=4 optimizer.args.epochs=1 retained=2 trials=2 videos=0",
     r"check dataset lerobot path=my-robot": "",
     r"convert (lerobot path=my-robot|worldgym-episodes path=bridge)": "",
-    r"plan tabletop --gpus": "",
+    r"plan tabletop --(gpus|hardware)": "",
     r"(plugins|presets|show \S+)$": "",
     r"new \S+ my-\S+$": "",
 }
@@ -50,6 +50,7 @@ ROBOT = "executed, with what comes before it, as the page is read by tests/docs/
 REASONS = {
     r"(fit|dyna) --resume ": "needs a run that was stopped: tests/fit/test_fit_resume.py, tests/dyna/test_dyna.py",
     r".*(reward_model=(gpt-4o|claude)|reward_model\.name=gpt-4o)": "needs a key and money",
+    r".*localhost:8000": "needs a server: tests/vlm_reward/test_vlm_contract.py, tests/judging/test_judge_command.py",
     r".*(/models/|checkpoint=DIR|bridge_v2_ckpt|lpips\.safetensors)": "needs a checkpoint that is downloaded",
     r"train .*engine=ray": "needs a Ray cluster, all but one: tests/ray_engine/test_ray_engine.py",
     r"bench .*executor=ray": "needs a Ray cluster: tests/bench/test_bench_ray.py",
