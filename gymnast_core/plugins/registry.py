@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gymnast_core import __version__
@@ -59,7 +60,7 @@ class Registry(Generic[T]):
         targets = {source.target for source in found}
         found += [source for source in self._registered if source.name == name and source.target not in targets]
         if not found:
-            raise PluginError(unknown_name(self.kind, name, self.names()) + " See `gymnast plugins`.")
+            raise PluginError(unknown_name(self.kind, name, self.names()) + " See `gymnast plugins`." + _as_path(name))
         return found
 
     def describe(self) -> list[PluginInfo]:
@@ -155,6 +156,19 @@ class Registry(Generic[T]):
         places = " and ".join(map(str, sources))
         clash = f"Two plugins are called {self.kind} {sources[0].name!r}: {places}. Uninstall or rename one."
         return clash if len(sources) > 1 else None
+
+
+def _as_path(name: str) -> str:
+    """What to add where a folder or file stands in the place of a plugin's name."""
+    try:
+        is_path = Path(name).exists()
+    except (OSError, ValueError):  # too long, or with characters that no path has
+        is_path = False
+    if not is_path:
+        return ""
+    return (
+        f" {name} is a path, which a plugin takes as an argument, most as args.path={name} or args.checkpoint={name}."
+    )
 
 
 class Registries:

@@ -121,7 +121,10 @@ def _lead(
     try:
         record = _run(config, parts, loop, trainer, snapshot, folder)
     except BaseException:
-        print(f"Stopped. Go on with: gymnast train --resume {folder}", file=sys.stderr, flush=True)
+        print(
+            f"Stopped. What it did so far: gymnast view {folder}. Go on with: gymnast train --resume {folder}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         raise
     try:
         write_json(folder / "summary.json", record.summary)

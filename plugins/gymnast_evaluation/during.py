@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from gymnast_core.runs.atomic import write_json
 from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
 from gymnast_pages.measure import Measure, judge_name
+
+_WHEN = {"before": "before training", "after": "after training"}
+"""What evaluations are called that do not stand between iterations."""
 
 
 def check(config: RunConfig) -> None:
@@ -70,6 +74,9 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
     policy, processes, known = event.parts.policy, event.parts.processes, registries()
     assert part.tasks is not None and policy is not None
     tasks = load_tasks(part.tasks, "evaluation.tasks")
+    if processes.leads:
+        when = _WHEN.get(event.label, f"after iteration {event.step}")
+        print(f"Measuring the policy {when}: {len(tasks)} episodes in {part.world.name}", file=sys.stderr, flush=True)
     judge = known.reward_models.build(part.reward_model.name, part.reward_model.args, key="evaluation.reward_model")
     world = None
     try:

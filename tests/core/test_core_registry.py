@@ -110,6 +110,17 @@ def test_a_bad_argument_is_one_error_with_its_key_path(registry, args, parts):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_in_the_place_of_a_name_is_an_argument(registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-robot").mkdir()
+    with pytest.raises(PluginError, match=r"my-robot is a path, .* args.path=my-robot"):
+        registry.build("my-robot")
+    for name in ("no-such-thing", "a\0b", "x" * 5000):
+        with pytest.raises(PluginError) as caught:
+            registry.build(name)
+        assert "is a path" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

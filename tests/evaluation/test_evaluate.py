@@ -207,7 +207,9 @@ def test_what_a_third_party_measures_does_not_change_what_a_training_says(
         gymnast_evaluate(wanted(config, small_policy(), label, step))
     merged = {"before": 3, "after": {"rate": "good"}, "difference": [1, 2]}
     gymnast_run_done(RunDone(config, tmp_path, summary=merged))
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert told.splitlines()[0] == "Measuring the policy before training: 2 episodes in gymnasium"
+    assert "Measuring the policy after training: 2 episodes in gymnasium" in told
     # Judged by chance, so nobody calls it a success.
     assert re.match(r"Mean coin flip by random in .gymnasium.: .* 2 paired episodes\. The page: ", said)
 
