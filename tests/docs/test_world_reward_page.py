@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,12 @@ def test_it_rewards_what_the_world_would_not_have_done_by_itself(difference: Mod
     tasks = make_tasks(2, image_size=32)
     judge.attach(Parts(world_model=StillWorld(Nothing()), tasks=tasks))
     still, finished = (make_rollouts(tasks, course=course) for course in ("still", "finished"))
-    assert [reward.value for reward in judge.score([*still, *finished])] == [0.0, 0.0, 1.0, 1.0]
+    apart = [
+        float((rollout.frames_TVHWC[-1].float() - rollout.frames_TVHWC[0].float()).abs().mean()) for rollout in finished
+    ]
+    assert [reward.value for reward in judge.score(still)] == [0.0, 0.0]
+    assert [reward.value for reward in judge.score(finished)] == pytest.approx([value / 10 for value in apart])
+    assert min(apart) > 1
     assert torch.equal(still[0].frames_TVHWC[0], still[0].frames_TVHWC[-1])
 
 
@@ -64,5 +70,7 @@ def test_a_policy_is_trained_with_it(difference: ModuleType) -> None:
     done = CliRunner().invoke(cli, ["train", "tabletop", "reward_model=difference", *SMALL], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "levels from doing nothing" in Path("run/report.html").read_text()
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["updates"] > 0 and summary["groups_kept"] == 1
     refused = CliRunner().invoke(cli, ["check", "grpo", "--world", "worldgym"])
     assert "--world is for reward models" in str(refused.exception)
