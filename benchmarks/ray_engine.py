@@ -4,8 +4,9 @@
     python benchmarks/ray_engine.py ends                     the training is stopped and killed; what of Ray goes on?
     python benchmarks/ray_engine.py speed [--pairs 3]        one worker against two, staleness 0 and 1 (quiet cores)
 
-`kills`: every run must make the groups of an undisturbed one without Ray, none twice, and its policy bit for bit.
-`speed` trains the tabletop in its own world model, one thread a worker, and takes the median of pairs. Results go to
+`kills` trains a dot on a line, so that 20 runs take minutes: each must make the groups of an undisturbed run without
+Ray, none twice, and its policy bit for bit. `ends` and `speed` train the tabletop in its own world model,
+speed with one thread a worker; medians of its pairs count. Results go to
 benchmarks/results/ray_engine-PART.json.
 """
 
@@ -31,17 +32,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gymnast_core.config import RunConfig, load_config
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ray_engine"))
+
+import ray_parts
+
+from gymnast_core.config import ComponentConfig
 from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.training.run import train
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-SMALL = (
-    "loop.iterations=2", "loop.tasks_per_iteration=4", "loop.max_draws=1", "loop.imagine_batch_size=4",
-    "optimizer.args.group_size=4", "optimizer.args.minibatch_size=8", "optimizer.args.epochs=1",
-)  # fmt: skip
-"""A run of half a minute."""
 COMMON = ("loop.imagine_batch_size=8", "evaluation.tasks=null", "check_saved=false", "trainer.accelerator=cpu")
 RAY = ("engine=ray", "engine.args.workers=2", "engine.args.object_store_gib=0.2")
 PATIENCE_SECONDS = 90.0
@@ -89,9 +89,10 @@ def noting() -> Iterator[Groups]:
         plugin_manager().unregister(plugin)
 
 
-def run(folder: Path, *overrides: str) -> tuple[list[int], dict[str, torch.Tensor], float]:
-    """Train in this process: the groups that were made, the policy, and the seconds."""
-    config = load_config(RunConfig, "tabletop", [*COMMON, *overrides, f"output={folder}"])
+def run(folder: Path, engine: ComponentConfig | None) -> tuple[list[int], dict[str, torch.Tensor], float]:
+    """Train the dot on a line, from the same weights: the groups that were made, the policy, and the seconds."""
+    torch.manual_seed(1)
+    config = ray_parts.config(str(folder), engine, {"step_seconds": 0.25})
     began = time.monotonic()
     with noting() as groups:
         train(config)
@@ -113,29 +114,36 @@ def kill_one(after: float, ended: threading.Event, chance: random.Random) -> str
 
 
 def kills(moments: int, seed: int) -> dict[str, Any]:
+    """Whole trainings on one Ray, each with workers of its own, of which one dies."""
+    import ray
+
     torch.set_num_threads(1)
-    chance, rows = random.Random(seed), []
+    chance, rows = random.Random(seed), list[dict[str, Any]]()
+    on_ray = ComponentConfig("ray", {"workers": 2})
     with tempfile.TemporaryDirectory() as place:
-        expected, policy, _ = run(Path(place) / "local", *SMALL)
-        _, _, seconds = run(Path(place) / "ray", *SMALL, *RAY)
+        ray_parts.install(Path(place))
+        sys.path.insert(0, place)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+        expected, policy, _ = run(Path(place) / "local", None)
+        _, _, seconds = run(Path(place) / "ray", on_ray)
         for number in range(moments):
-            after, ended = chance.uniform(0.0, seconds), threading.Event()
-            killed: list[str] = []
+            after, ended, killed = chance.uniform(0.0, seconds), threading.Event(), list[str]()
             killer = threading.Thread(target=lambda: killed.append(kill_one(after, ended, chance)))  # noqa: B023
             killer.start()
             try:
-                labels, found, took = run(Path(place) / f"run-{number}", *SMALL, *RAY)
+                labels, found, took = run(Path(place) / f"run-{number}", on_ray)
             finally:
                 ended.set()
                 killer.join()
-            same = found.keys() == policy.keys() and all(torch.equal(found[name], policy[name]) for name in policy)
-            rows.append(
-                {"after": after, "killed": killed[0], "seconds": took, "groups": labels == expected, "bits": same}
-            )
+            right = {
+                "groups": labels == expected and len(set(labels)) == len(labels),
+                "bits": found.keys() == policy.keys() and all(torch.equal(found[key], policy[key]) for key in policy),
+            }
+            rows.append({"after": after, "killed": killed[0], "seconds": took, **right})
             print(f"{number + 1}: {rows[-1]}", flush=True)
-    right = sum(row["groups"] and row["bits"] for row in rows)
-    print(f"{right} of {moments} runs ended with the right groups, none twice, and the same policy.")
-    return {"runs": moments, "right": right, "groups": expected, "rows": rows}
+    ended_right = sum(row["groups"] and row["bits"] for row in rows)
+    print(f"{ended_right} of {moments} runs ended with the right groups, none twice, and the same policy.")
+    return {"runs": moments, "right": ended_right, "groups": len(expected), "rows": rows}
 
 
 def ends() -> dict[str, Any]:
