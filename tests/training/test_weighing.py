@@ -114,6 +114,6 @@ def test_who_was_killed_for_memory_is_told_what_to_lower(monkeypatch: pytest.Mon
         raise Seen(advice)
 
     monkeypatch.setattr(run, "together", together)
-    monkeypatch.setattr(run, "build_trainer", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(run, "build_trainer", lambda *_, **__: SimpleNamespace())
     with pytest.raises(Seen, match=r"loop\.micro_batch_size lower.*gymnast train --resume"):
         run.train(loop_config())
