@@ -56,13 +56,15 @@ def test_target_and_other_tasks_are_measured_before_and_after(gymnast: CommandLi
     assert "<video" in page and "Other tasks" in page and "http" not in page.replace("http-equiv", "")
     # Evaluated again from its folder: what it adapted beside what it began with, on the target, as it measured itself.
     done = gymnast("evaluate", "out", "output=again")
-    assert done.code == 0 and "Taken from out: policies start (openvla-oft), trained (openvla-oft)" in done.err, done.err
+    assert done.code == 0, done.err
+    assert "Taken from out: policies start (openvla-oft), trained (openvla-oft)" in done.err
     again = json.loads(Path("again/summary.json").read_text())
     for world, cells in summary["target"].items():
         found = {label: again["results"][label][world] for label in ("start", "trained")}
         assert found["start"]["n"] == found["trained"]["n"] == 4
         if world == "environment":  # the other world's judge flips coins, the same ones for the same rollouts only
-            assert (found["start"]["rate"], found["trained"]["rate"]) == (cells["before"]["rate"], cells["after"]["rate"])
+            assert found["start"]["rate"] == cells["before"]["rate"]
+            assert found["trained"]["rate"] == cells["after"]["rate"]
 
 
 def test_what_is_missing_is_done_when_it_is_resumed(gymnast: CommandLine, models: Models) -> None:
