@@ -215,6 +215,7 @@ def report(found: dict[str, Any]) -> str:
         "weights. Peak memory is that beyond the libraries. Differences are the largest from the recomputing",
         "reference: of a latent (unit variance), a pixel (of 255), a log-probability (nats), and a weight after the",
         "update (the first step of AdamW moves each by the learning rate of 1e-4, whichever way).",
+        "Other jobs share the caches: a busy machine takes more of all parts, and less so of operators alone.",
     ]
     for name, entry in found["sizes"].items():
         s, ways = entry["size"], entry["ways"]
