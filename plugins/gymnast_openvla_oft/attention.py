@@ -37,8 +37,11 @@ def attend(query_BHQE: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, mask: Tenso
             scores_BHQK = scores_BHQK + mask
         return scores_BHQK.softmax(-1, dtype=torch.float32).to(dtype) @ value_BHKE
     if is_coarse(dtype):
-        wide = (x.float() for x in (query_BHQE, key_BHKE, value_BHKE))
-        return F.scaled_dot_product_attention(*wide, attn_mask=None if mask is None else mask.float()).to(dtype)
+        wide = None if mask is None else mask.float()
+        mixed_BHQE = F.scaled_dot_product_attention(
+            query_BHQE.float(), key_BHKE.float(), value_BHKE.float(), attn_mask=wide
+        )
+        return mixed_BHQE.to(dtype)
     return F.scaled_dot_product_attention(query_BHQE, key_BHKE, value_BHKE, attn_mask=mask)
 
 

@@ -78,7 +78,7 @@ class Job:
     dtype: str
     tuning: Tuning
     strategy: str
-    """"ddp": everything is in every process; "fsdp": each holds its part of what is trained."""
+    """"ddp": everything is in every process; "fsdp": each holds its part of the copy that learns, and a whole policy."""
     trajectories: int
     """Whose gradient a process computes at once (`loop.micro_batch_size`)."""
     decisions: int
@@ -173,6 +173,8 @@ def make_plan(job: Job, machine: Machine) -> Plan:
     if job.reference:
         device.append(Item("reference policy", weights))
     if processes > 1:
+        # What learns is a copy: see `gymnast_core/training/sharding.py`.
+        device.append(Item("policy that acts, whole", weights))
         # FSDP2 gathers one layer ahead of the one that computes; what belongs to no layer stays gathered.
         outside = weights - own - sum(_bytes(x.parameters()) for x in layers)
         device.append(Item("gathered weights", outside + 2 * block))
