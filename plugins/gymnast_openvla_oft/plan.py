@@ -78,7 +78,7 @@ class Job:
     dtype: str
     tuning: Tuning
     strategy: str
-    """"ddp": everything is in every process; "fsdp": each holds its part of the copy that learns, and a whole policy."""
+    """"ddp": everything is in every process; "fsdp": each holds its part of the copy that learns."""
     trajectories: int
     """Whose gradient a process computes at once (`loop.micro_batch_size`)."""
     decisions: int

@@ -50,9 +50,9 @@ def plan(
 
     Takes what `gymnast train` takes, or overrides for the policy alone: gymnast plan policy=openvla-oft
     policy.args.checkpoint=DIR policy.args.dtype=bfloat16 --gpus 8 --gib 80. Of a checkpoint, only the JSON files are
-    read; of a hub repository, only those are downloaded. fsdp is trainer.strategy=fsdp2: the copy that learns is shared
-    out, and every process acts with a whole policy. Seconds, by part and for 1 to 64 GPUs, follow from counted operations and bytes and
-    from what the hardware does in a second. The exit code is 1 if it does not fit.
+    read; of a hub repository, only those are downloaded. fsdp is trainer.strategy=fsdp2: the copy that learns is
+    shared out, and every process acts with a whole policy. Seconds, by part and for 1 to 64 GPUs, follow from counted
+    operations and bytes and from what the hardware does in a second. The exit code is 1 if it does not fit.
     """
     from gymnast_core.cli import config_from
     from gymnast_core.config import RunConfig, split_arguments
