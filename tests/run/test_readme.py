@@ -12,6 +12,7 @@ import pytest
 from gymnast_core.cli import cli
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.plugins.compose import registries
+from gymnast_core.training.engine import engines
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
 from gymnast_imagine.config import ImagineConfig
@@ -51,7 +52,7 @@ def test_every_file_that_is_named_exists() -> None:
 
 
 def test_every_component_in_the_table_is_installed() -> None:
-    installed = {name for registry in registries() for name in registry.names()}
+    installed = {name for registry in (*registries(), engines()) for name in registry.names()}
     rows = [line.split("|")[2] for line in README.splitlines() if line.startswith("| ") and "`" in line.split("|")[2]]
     named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert named >= {"worldgym", "openvla-oft", "grpo"}
