@@ -63,7 +63,9 @@ def build_gate_page(folder: Path) -> Path:
     context = {
         "title": folder.resolve().name,
         "summary": summary,
-        "facts": facts_of(config).but(n=f"{counted(summary['rollouts'], 'rollout')} of {summary['tasks']} starts"),
+        "facts": facts_of(config, evaluated=False).but(
+            n=f"{counted(summary['rollouts'], 'rollout')} of {summary['tasks']} starts"
+        ),
         "gates": gates,
         "charts": _frame_charts(gates["frames"]["details"].get("curves")),
         "threshold_chart": _threshold_chart(gates.get("judge", gates.get("audit"))),

@@ -38,8 +38,11 @@ class Facts:
         return replace(self, **{name: value for name, value in changes.items() if value})
 
 
-def facts_of(config: str) -> Facts:
-    """What a folder's config.yaml says, whichever command wrote it; what it does not say is empty."""
+def facts_of(config: str, *, evaluated: bool = True) -> Facts:
+    """What a folder's config.yaml says, whichever command wrote it; what it does not say is empty.
+
+    `evaluated`: the numbers are those of the config's section `evaluation`, if it has one.
+    """
     try:
         found = yaml.safe_load(config)
     except yaml.YAMLError:
@@ -51,7 +54,7 @@ def facts_of(config: str) -> Facts:
     facts = Facts(judge, world, part(values, "policy", "policies"), part(values, "optimizer"))
     if learned is None and values.get("kind") not in (None, "train", "fit"):
         facts = facts.but(algorithm=NOTHING_TRAINED)
-    if isinstance(measured, Mapping):
+    if evaluated and isinstance(measured, Mapping):
         place = facts.but(judge=part(measured, "reward_model"), world=part(measured, "world"))
         facts = replace(place, practised=f"{world}, judged by {judge}") if place != facts else facts
     return facts

@@ -41,6 +41,8 @@ def test_what_is_sound_passes_every_gate(gymnast: CommandLine) -> None:
     assert criteria(summary, "judge")["precision, all tasks"]["value"] == 1.0
     page = Path("out/gate.html").read_text()
     assert "All 4 gates pass" in page and "data:image/jpeg;base64," in page
+    # Its numbers are those of the judge and the world that it asks about, not of those that they are held against.
+    assert "<dt>judge</dt><dd>onlooker</dd>" in page and "<dt>world</dt><dd>dream</dd>" in page
 
 
 def test_success_is_what_the_policy_does_in_the_environment(gymnast: CommandLine) -> None:
