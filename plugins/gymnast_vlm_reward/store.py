@@ -20,6 +20,8 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_vlm_reward.claims import Claims
 from gymnast_vlm_reward.wording import MOST_LETTERS, fit
 
+PATIENCE_SECONDS = 60.0
+"""How long others may hold the file."""
 SCHEMA_VERSION = 2
 _TABLES = """
 CREATE TABLE answers (
@@ -127,10 +129,13 @@ class Store:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             if self.path.stat().st_uid == os.geteuid():
                 self.path.chmod(0o600)
-            connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self.path, timeout=PATIENCE_SECONDS, isolation_level=None, check_same_thread=False
+            )
             # A commit survives the death of the process at once, a power cut after the system's next write-back. To
             # wait for the disk thrice a request (10 ms and more) would hold up everything else in flight.
-            connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+            _write_ahead(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
             self._prepare(connection)
         except (sqlite3.Error, OSError) as error:
             raise DataError(f"{self.path} cannot be used to remember answers: {error}. {_INSTEAD}") from error
@@ -151,6 +156,19 @@ class Store:
                 f"{self.path} was written by another version (format {version}; this one reads {SCHEMA_VERSION}). "
                 "Choose another file with reward_model.args.cache=PATH."
             )
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the journal that lets others read meanwhile. SQLite waits for no one who does so at the same moment."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def add_answers(connection: sqlite3.Connection, key: str, model: str, answers: Sequence[Answer]) -> None:

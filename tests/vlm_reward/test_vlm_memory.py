@@ -287,3 +287,18 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     with store.transaction() as connection:
         connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
     assert Store(str(tmp_path / "s.sqlite")).answers("q") == [Answer("yes")]
+
+
+def test_many_open_a_new_file_at_one_moment(tmp_path: Path) -> None:
+    for attempt in range(12):
+        stores = [Store(str(tmp_path / f"{attempt}.sqlite")) for _ in range(8)]
+        together = threading.Barrier(len(stores))
+
+        def ask(store: Store, together: threading.Barrier = together) -> list[Answer]:
+            together.wait()
+            return store.answers("q")
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert list(pool.map(ask, stores)) == [[]] * len(stores)
+        for store in stores:
+            store.close()
