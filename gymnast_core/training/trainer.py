@@ -74,7 +74,7 @@ def refused_options(options: Mapping[str, Any], *, shards: bool = False) -> Iter
     for key in options:
         if key in _OURS:
             yield ConfigError(f"trainer.{key} cannot be set: {_OURS[key]}.")
-        elif key not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        elif key not in known:
             yield ConfigError(f"trainer.{key}: {unknown_name('argument of lightning.Trainer', key, known)}")
     for error in (_refused_precision(options.get("precision", "32-true")), _refused_strategy(options, shards)):
         if error is not None:

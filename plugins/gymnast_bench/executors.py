@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.supervisor import POLL_SECONDS, REFUSED
-from gymnast_core.errors import ConfigError, PluginError, StorageError
+from gymnast_core.errors import PluginError, StorageError
+from gymnast_ray.cluster import ADDRESS, connect
 
 ENDING_SECONDS = 30.0
 """From the end of the bench to that of the supervisors, which kill their cells first."""
@@ -62,7 +60,7 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
         ) from error
     started_here = not ray.is_initialized()
     if started_here:
-        _join(config.address or os.environ.get("RAY_ADDRESS") or "local")
+        connect(config.address or os.environ.get(ADDRESS), "address", {})
     # A cell that is killed is a result, not a reason to try again: the supervisor resumes what can be resumed.
     task = ray.remote(num_cpus=threads, num_gpus=config.gpus, max_retries=0)(_supervise_on_ray)
     waiting, running = deque(folders), dict[object, Path]()
@@ -82,23 +80,6 @@ def run_on_ray(folders: Sequence[Path], config: BenchConfig, threads: int) -> It
             ray.cancel(reference, force=True)
         if started_here:
             ray.shutdown()
-
-
-def _join(address: str) -> None:
-    """Connect to the Ray at an address; "local" starts one for us alone. Raises `ConfigError` if there is none."""
-    import ray
-
-    options: dict[str, Any] = {}
-    if address == "local":
-        options = {"include_dashboard": False}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"No Ray at {address}: {error} Start one (`ray start --head`) or set address.") from error
-    finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would end us before our cells
 
 
 def _supervise_on_ray(folder: str) -> str:

@@ -129,6 +129,21 @@ class Lazy(Sequence[Item], Generic[Item]):
         return self._make(index % self._length)
 
 
+def by_batches(length: int, size: int, make: Callable[[int, slice], Sequence[Item]]) -> Lazy[Item]:
+    """Items that are made `size` at a time: `make` is given the number of a batch and the place of its items. The batch
+    that was asked for last is kept."""
+    kept: dict[int, Sequence[Item]] = {}
+
+    def item(index: int) -> Item:
+        number, place = divmod(index, size)
+        if number not in kept:
+            kept.clear()
+            kept[number] = make(number, slice(number * size, (number + 1) * size))
+        return kept[number][place]
+
+    return Lazy(length, item)
+
+
 def select(source: Source, selection: Selection) -> Sequence[Episode]:
     """The episodes, or crops of them, that `selection` asks for; frames are decoded when an item is indexed.
 

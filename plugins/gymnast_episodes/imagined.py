@@ -14,7 +14,7 @@ from gymnast_core.rollouts.imagine import check_horizon, imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Episode, Reward, Rollout, Task
-from gymnast_episodes.crops import Lazy
+from gymnast_episodes.crops import by_batches
 
 SUCCESS = 0.5
 """A reward above it is a success."""
@@ -70,17 +70,9 @@ class ImaginedEpisodes(Dataset):
         Parts(policy=self._policy, world_model=self._world, reward_model=self._truth, tasks=self._tasks).attach()
 
     def episodes(self) -> Sequence[Episode]:
-        kept: dict[int, list[Episode]] = {}
-
-        def item(index: int) -> Episode:
-            number, place = divmod(index, self.config.batch_size)
-            if number not in kept:
-                kept.clear()
-                first = number * self.config.batch_size
-                kept[number] = self._made(self._tasks[first : first + self.config.batch_size], number)
-            return kept[number][place]
-
-        return Lazy(len(self._tasks), item)
+        return by_batches(
+            len(self._tasks), self.config.batch_size, lambda number, part: self._made(self._tasks[part], number)
+        )
 
     def _made(self, tasks: Sequence[Task], number: int) -> list[Episode]:
         """The batch of that number."""

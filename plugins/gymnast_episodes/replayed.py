@@ -15,7 +15,7 @@ from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode, Task
-from gymnast_episodes.crops import Lazy
+from gymnast_episodes.crops import by_batches
 
 
 class ReplayedEpisodes(Dataset):
@@ -53,17 +53,9 @@ class ReplayedEpisodes(Dataset):
 
     def episodes(self) -> Sequence[Episode]:
         recorded = self._dataset.episodes()
-        kept: dict[int, list[Episode]] = {}
-
-        def item(index: int) -> Episode:
-            number, place = divmod(index, self.config.batch_size)
-            if number not in kept:
-                kept.clear()
-                first = number * self.config.batch_size
-                kept[number] = self._imagined(recorded[first : first + self.config.batch_size], number)
-            return kept[number][place]
-
-        replayed = Lazy(len(recorded), item)
+        replayed = by_batches(
+            len(recorded), self.config.batch_size, lambda number, part: self._imagined(recorded[part], number)
+        )
         replayed.frames = getattr(recorded, "frames", None)
         return replayed
 

@@ -1,9 +1,9 @@
-"""Attention by device: what is fused well on a GPU is not on a CPU.
+"""Attention by device: PyTorch's fused kernel is as good as any on a GPU, and on a CPU in float32, not in bfloat16.
 
-PyTorch's fused kernel for CPUs is at its best in float32 and on long sequences. Written out as two products and a
-softmax, short sequences take less time, in bfloat16 a fifth; longer ones of coarse numbers are computed in float32,
-since the fused kernel's backward pass in bfloat16 takes three times as long. The result is the same within rounding,
-and a row is computed alike with and without gradients.
+There its backward pass is slow. Written out as two products and a softmax, a forward and a backward pass of 16 to 64
+tokens take a twelfth to a third of the time, and 128 tokens less than half of it if they are fused in float32
+(`benchmarks/attention.py`). The result is the same within rounding, and a row is computed alike with and without
+gradients.
 """
 
 from __future__ import annotations
@@ -23,33 +23,31 @@ from gymnast_core.training.rounding import is_coarse
 AUTO = "auto"
 """The option, and the name under which the language model finds it."""
 SHORT = 64
-"""Keys up to which attention is written out on a CPU."""
+"""Keys up to which attention is written out."""
 
 
 def attend(query_BHQE: Tensor, key_BHKE: Tensor, value_BHKE: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mixed values (B, H, Q, E). `mask` is added to the scores (broadcast over (B, H, Q, K)); None hides nothing."""
-    if query_BHQE.device.type != "cpu":
-        return F.scaled_dot_product_attention(query_BHQE, key_BHKE, value_BHKE, attn_mask=mask)
     dtype = query_BHQE.dtype
-    if key_BHKE.shape[-2] <= SHORT:
-        scores_BHQK = query_BHQE * query_BHQE.shape[-1] ** -0.5 @ key_BHKE.transpose(-1, -2)
-        if mask is not None:
-            scores_BHQK = scores_BHQK + mask
-        return scores_BHQK.softmax(-1, dtype=torch.float32).to(dtype) @ value_BHKE
-    if is_coarse(dtype):
-        wide = None if mask is None else mask.float()
+    if query_BHQE.device.type != "cpu" or not is_coarse(dtype):
+        return F.scaled_dot_product_attention(query_BHQE, key_BHKE, value_BHKE, attn_mask=mask)
+    if key_BHKE.shape[-2] > SHORT:
         mixed_BHQE = F.scaled_dot_product_attention(
-            query_BHQE.float(), key_BHKE.float(), value_BHKE.float(), attn_mask=wide
+            query_BHQE.float(), key_BHKE.float(), value_BHKE.float(), attn_mask=None if mask is None else mask.float()
         )
         return mixed_BHQE.to(dtype)
-    return F.scaled_dot_product_attention(query_BHQE, key_BHKE, value_BHKE, attn_mask=mask)
+    scores_BHQK = query_BHQE * query_BHQE.shape[-1] ** -0.5 @ key_BHKE.transpose(-1, -2)
+    if mask is not None:
+        scores_BHQK = scores_BHQK + mask
+    return scores_BHQK.softmax(-1, dtype=torch.float32).to(dtype) @ value_BHKE
 
 
 def language_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """`attend` as transformers' language models call it; causal attention, which comes without a mask, is theirs."""
-    if attention_mask is None or attention_mask.dtype == torch.bool or query.device.type != "cpu":
+    fused = query.device.type != "cpu" or not is_coarse(query.dtype)
+    if fused or attention_mask is None or attention_mask.dtype == torch.bool:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     groups: Any = module.num_key_value_groups
     mixed_BHQE = attend(query, repeat_kv(key, groups), repeat_kv(value, groups), attention_mask)

@@ -92,8 +92,8 @@ class CheckpointConfig:
     """Images a decision where `cameras` are not named. None takes what the checkpoint was saved with. A published one
     does not say it: 1 is logged, and has to be said of one with files of the original OpenVLA-OFT."""
     attention: Annotated[str, Choices(*ATTENTIONS)] = AUTO
-    """Attention kernel: "auto" (PyTorch's fused one, except where a CPU is faster without), "sdpa" or "eager"; the
-    vision towers take the fused one for either of the last two."""
+    """Attention kernel: "auto" (PyTorch's fused one, except for bfloat16 on a CPU, see benchmarks/attention.py), "sdpa"
+    or "eager"; the vision towers take the fused one for either of the last two."""
     dtype: Annotated[str, Choices("float32", "bfloat16")] = "float32"
     """Of the weights: "float32" or "bfloat16". Log-probabilities are float32 either way."""
     golden: Annotated[str, Choices(*golden.REACTIONS)] = "warn"

@@ -50,9 +50,11 @@ class Kept:
         return self.rest + (self.inputs + self.largest if checkpointing else self.layers)
 
 
-def shaped_model(shape: ModelShape, dtype: torch.dtype, tuning: Tuning) -> tuple[OFTModel, FakeTensorMode]:
+def shaped_model(
+    shape: ModelShape, dtype: torch.dtype, tuning: Tuning, attention: str = "sdpa"
+) -> tuple[OFTModel, FakeTensorMode]:
     """A network of tensors that have shapes and no content, and the mode in which it runs."""
-    model = OFTModel.empty(shape).to(dtype)
+    model = OFTModel.empty(shape, attention).to(dtype)
     apply_tuning(model, Tuning(vision=tuning.vision, lora_rank=tuning.lora_rank))
     # The meta device does not do: there, attention is another algorithm, which keeps all scores.
     mode = FakeTensorMode(allow_non_fake_inputs=True)

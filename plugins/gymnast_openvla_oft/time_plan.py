@@ -10,6 +10,8 @@ from typing import Any
 from gymnast_core.config import ComponentConfig, RunConfig
 from gymnast_core.config.typed import typed
 from gymnast_core.plugins.compose import registries
+from gymnast_core.training.record import SNAPSHOT_SHARE
+from gymnast_openvla_oft.attention import AUTO
 from gymnast_openvla_oft.plan import Plan, knows_features
 from gymnast_openvla_oft.work import Policy, acting, learning, stepping
 from gymnast_plan.forecast import GPUS, PARTS, Change, Forecast, Iteration, Judging, forecast, next_change
@@ -38,8 +40,9 @@ def read_iteration(config: RunConfig, plan: Plan, *, is_gpu: bool, judge_seconds
     optimizer = registries().optimizers.build(config.optimizer.name, config.optimizer.args, key="optimizer")
     chunk = max(1, loop.horizon // job.decisions)
     policy = Policy(
-        job.networks.shape, job.dtype, job.tuning, job.actions, job.views, job.mixed, knows_features(job), job.causal
-    )
+        job.networks.shape, job.dtype, job.tuning, job.actions, job.views, job.mixed, knows_features(job), job.causal,
+        attention=_attention(config.policy, is_gpu),
+    )  # fmt: skip
     trained = [p for p in job.networks.model(job.dtype, job.tuning).parameters() if p.requires_grad]
     act, learn = cache(acting(policy)), cache(learning(policy))
     held = {item.name: item.bytes for item in plan.device}
@@ -61,7 +64,7 @@ def read_iteration(config: RunConfig, plan: Plan, *, is_gpu: bool, judge_seconds
         frame_bytes=job.rollout_bytes,
         snapshot_bytes=learned + held["optimizer state"] + held.get("float32 copies of what learns", 0),
         snapshot_every=config.checkpoint_every,
-        snapshot_share=config.checkpoint_share or 0.05,
+        snapshot_share=config.checkpoint_share or SNAPSHOT_SHARE,
     )
 
 
@@ -76,6 +79,12 @@ def changes(planned: Planned, config: RunConfig, build: Callable[[RunConfig, Pla
         override = f"loop.imagine_batch_size={half}"
         effect = "the judge works while the next batch is imagined"
         yield Change(override, effect, ("judge",), partial(_rebuilt, planned, override, build))
+
+
+def _attention(part: ComponentConfig, is_gpu: bool) -> str:
+    """The kernel that the policy takes there; networks without content are on a CPU, where "auto" means another."""
+    options: Any = typed(registries().policies.load(part.name).Config, part.args, "policy.args")
+    return "sdpa" if is_gpu and options.attention == AUTO else str(options.attention)
 
 
 def _rebuilt(planned: Planned, override: str, build: Callable[[RunConfig, Plan], Iteration]) -> Iteration:

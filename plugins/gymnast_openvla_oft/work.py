@@ -42,13 +42,15 @@ class Policy:
     """Whether the update is given the features of frozen towers."""
     causal: bool = False
     """Plain OpenVLA: a pass for each action token (the prompt's once)."""
+    attention: str = "sdpa"
+    """Kernel of the attention."""
 
 
 def acting(policy: Policy) -> Callable[[int], Work]:
     """The work of one decision in a number of episodes."""
 
     def run(shape: ModelShape) -> Traced:
-        model, mode = shaped_model(shape, DTYPES[policy.dtype], policy.tuning)
+        model, mode = shaped_model(shape, DTYPES[policy.dtype], policy.tuning, policy.attention)
 
         def decide(batch: int) -> None:
             with mode, torch.no_grad():
@@ -63,7 +65,7 @@ def learning(policy: Policy) -> Callable[[int], Work]:
     """The work of the gradient of a number of decisions."""
 
     def run(shape: ModelShape) -> Traced:
-        model, mode = shaped_model(shape, DTYPES[policy.dtype], policy.tuning)
+        model, mode = shaped_model(shape, DTYPES[policy.dtype], policy.tuning, policy.attention)
         size = Pass(1, policy.actions, policy.views)
 
         def learn(batch: int) -> None:

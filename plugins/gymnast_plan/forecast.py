@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gymnast_core.errors import GymnastError
+from gymnast_core.training.record import SNAPSHOT_SHARE
 from gymnast_plan.hardware import Hardware
 from gymnast_plan.work import Work, add
 
@@ -30,8 +31,6 @@ class Judging:
     """Requests under way at once, of each process."""
     per_minute: float = math.inf
     """Requests that the service takes from all processes."""
-    usd: float | None = None
-    """A rollout; None: unknown."""
 
     def busy(self, rollouts: int, processes: int) -> float:
         """Seconds for so many rollouts of one process."""
@@ -72,7 +71,7 @@ class Iteration:
     snapshot_bytes: int = 0
     snapshot_every: int | None = None
     """Iterations between snapshots; None: as many as `snapshot_share` of the time allows."""
-    snapshot_share: float = 0.05
+    snapshot_share: float = SNAPSHOT_SHARE
 
 
 @dataclass(frozen=True)

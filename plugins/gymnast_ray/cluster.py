@@ -7,12 +7,13 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from gymnast_core.errors import ConfigError, PluginError
 from gymnast_ray.config import RayConfig
 
-_ADDRESS = "RAY_ADDRESS"
+ADDRESS = "RAY_ADDRESS"
 
 
 def join(config: RayConfig, processes: int = 1) -> bool:
@@ -29,29 +30,38 @@ def join(config: RayConfig, processes: int = 1) -> bool:
         ) from error
     if ray.is_initialized():
         return False
-    address = config.address or os.environ.get(_ADDRESS)
+    address = config.address or os.environ.get(ADDRESS)
     if address is None and processes > 1:
         raise ConfigError(
             f"engine=ray in {processes} processes needs one cluster for all of them: start one (`ray start --head`) "
             "and set engine.args.address=auto."
         )
-    options = {"address": address} if address else _here(config)
+    connect(address, "engine.args.address", {} if address else _here(config))
+    return True
+
+
+def connect(address: str | None, key: str, options: Mapping[str, Any]) -> None:
+    """Join the Ray at an address; None starts one for us alone, with these options of `ray.init`.
+
+    `key` of the config is what says where. Raises `ConfigError` if there is none, or none can be started.
+    """
+    import ray
+
+    here: dict[str, Any] = {}
+    if address is None:
+        here = {"include_dashboard": False, **options}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR, **options
-        )
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise ConfigError(f"Ray could not be started on this machine: {error}") from error
-        raise ConfigError(
-            f"No Ray at {address}: {error} Start one (`ray start --head`) or set engine.args.address."
-        ) from error
+        raise ConfigError(f"No Ray at {address}: {error} Start one (`ray start --head`) or set {key}.") from error
     finally:
         # Ray puts its own handler in the place of ours, and exits where we close what is open.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
-    return True
 
 
 def leave() -> None:
@@ -90,9 +100,7 @@ def _here(config: RayConfig) -> dict[str, Any]:
             f"The workers ask for {gpus:g} GPUs, and this machine has {count}. Set engine.args.gpus lower (a fraction "
             "shares one), or engine.args.address to a cluster that has more."
         )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     options: dict[str, Any] = {
-        "address": "local",
         "num_cpus": max(math.ceil(cpus), os.cpu_count() or 1),
         "num_gpus": count,
         "resources": resources,

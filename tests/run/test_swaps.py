@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def test_options_of_the_trainer_pass_through(
     made: list[lightning.Trainer] = []
     original = lightning.Trainer.__init__
 
+    @functools.wraps(original)  # its signature says which options there are
     def remember(self: lightning.Trainer, **options: Any) -> None:
         original(self, **options)
         made.append(self)
