@@ -31,9 +31,9 @@ class Browser:
         os.close(to_us)
         self._number, self._rest, self._session = 0, b"", None
         self.problems: list[str] = []
-        """Exceptions, and what was logged as an error."""
+        """Exceptions, and what was logged as an error, since a page was opened."""
         self.requests: list[str] = []
-        """Addresses that were asked for, but for those that hold their own data."""
+        """Addresses that were asked for since then, but for those that hold their own data."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -86,6 +86,9 @@ class Browser:
         )
 
     def open(self, url: str) -> None:
+        """Open a page and forget what was noted of the one before: a browser serves many tests."""
+        self.problems.clear()
+        self.requests.clear()
         self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 

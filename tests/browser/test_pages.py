@@ -55,8 +55,6 @@ def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(browser: Browser, page: Path) -> None:
     """Open a page and check what is true of all of them."""
-    browser.problems.clear()
-    browser.requests.clear()
     browser.open(page.as_uri())
     assert browser.value(FITS)
     assert browser.requests == [page.as_uri()]  # itself, and nothing else

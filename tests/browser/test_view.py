@@ -119,8 +119,6 @@ def test_a_folder_of_several_pages_lists_them(run: Path, tmp_path: Path) -> None
 
 
 def test_the_served_page_works_in_a_browser(browser: Browser, server: FolderServer) -> None:
-    browser.problems.clear()
-    browser.requests.clear()
     browser.open(server.url)
     browser.wait("document.querySelectorAll('video').length > 0")
     browser.value("document.querySelectorAll('video').forEach(v => { v.preload = 'auto'; v.load(); })")

@@ -64,8 +64,6 @@ def left(browser: Browser) -> Iterator[None]:
 
 def opened(browser: Browser, url: str) -> None:
     browser.open("about:blank")  # the page of another test may still ask its server
-    browser.problems.clear()
-    browser.requests.clear()
     browser.open(url)
 
 
