@@ -1,5 +1,6 @@
 """The loop: imagine, judge, update."""
 
-from gymnast_core.training.lightly import defer_torchmetrics
+from gymnast_core.training.lightly import defer_compiler, defer_torchmetrics
 
 defer_torchmetrics()
+defer_compiler()

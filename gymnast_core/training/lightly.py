@@ -1,7 +1,7 @@
 """Lightning without what it imports for nothing.
 
 Lightning takes two base classes from torchmetrics, whose package imports every metric that there is, and with them
-scipy and transformers: more than a second of CPU time before a training says anything.
+scipy and transformers, and one class from torch's compiler: two seconds of CPU time before a training says anything.
 """
 
 import importlib
@@ -12,6 +12,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from gymnast_core.training.standing_in import checked_later, stand_in
+
+COMPILER = "torch._dynamo"
 NAME = "torchmetrics"
 _HOMES = {"Metric": "metric", "MetricCollection": "collections", "__version__": "__about__"}
 """What Lightning wants of torchmetrics, and the module that defines it."""
@@ -76,3 +79,18 @@ def defer_torchmetrics() -> None:
     module._logger = logging.getLogger(NAME)  # type: ignore[attr-defined]  # which its utilities write to
     module.__class__ = _Deferred
     sys.modules[NAME] = module
+
+
+def defer_compiler() -> None:
+    """Let Lightning be imported without `torch._dynamo`, of which it only wants to know whether a module is compiled.
+
+    A function that the compiler shall leave alone is marked by torch's own mark, which finds the compiler when called.
+    """
+    compiled = {"OptimizedModule": checked_later(COMPILER, "OptimizedModule")}
+    for importer in ("lightning.fabric.wrappers", "lightning.pytorch.utilities.compile"):
+        stand_in(importer, COMPILER, compiled)
+    stand_in("lightning.pytorch.trainer.connectors.logger_connector.result", COMPILER, {"disable": _left_alone})
+
+
+def _left_alone(function: Any, recursive: bool = True, *, reason: str | None = None) -> Any:
+    return importlib.import_module("torch._compile")._disable_dynamo(function, recursive)
