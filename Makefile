@@ -22,7 +22,7 @@ demo: install
 
 # One file a process, on every core; threads of their own would only be in each other's way.
 test: install
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # In a virtual environment of its own: Meta-World wants MuJoCo 3.3, and pip breaks a MuJoCo 4 that it replaces by that.
 # So the tabletop is tested there once more, with the older MuJoCo.
