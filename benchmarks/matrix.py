@@ -62,7 +62,8 @@ def axes(models: Path, url: str) -> dict[str, dict[str, list[str]]]:
     }  # fmt: skip
     wan = {"preset": "tiny", "action_dim": 2, "rest_action": [0, 0], "dtype": "float32", "device": "cpu"}
     evolving = {
-        "world_model": {"name": "worldgym", "args": worldgym}, "at": [1], "rollouts": 8, "steps": 5, "batch_size": 4,
+        "world_model": {"name": "worldgym", "args": worldgym}, "at": [1], "rollouts": 8,
+        "world": {"fit": {"fit": {"steps": 5, "batch_size": 4, "warmup_steps": 0}}},
     }  # fmt: skip
     pi0 = {"checkpoint": str(models / "pi0"), "chunk_length": 4, "proprio": False}
     grpo = {"group_size": 4, "accuracy_bounds": [0.01, 0.99]}

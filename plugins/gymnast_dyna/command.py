@@ -23,9 +23,9 @@ from gymnast_core.training.run import train
 from gymnast_core.training.signals import terminating
 from gymnast_dyna.config import DynaConfig
 from gymnast_dyna.page import build_dyna_page
-from gymnast_dyna.stages import Parts, collect_config, evaluate_config, fit_config, train_config
+from gymnast_dyna.refit import begun, lacks
+from gymnast_dyna.stages import Parts, collect_config, evaluate_config, refit_of, train_config
 from gymnast_evaluation.command import evaluate_command
-from gymnast_fit.fit import fit
 
 FREE = ("output", "rounds", "stop", "recordings", "hooks")
 """What a resumed command may change: there may be more rounds."""
@@ -78,7 +78,12 @@ def _check(config: DynaConfig) -> None:
         collect_config(config, parts, 1, somewhere)
     for key, refit in refitted:
         if refit is not None:
-            fit_config(config, key, parts, [somewhere], 1, somewhere)
+            if missing := lacks(getattr(known, f"{key}s").load(getattr(parts, key).name)):
+                raise ConfigError(
+                    f"{key}={getattr(parts, key).name} cannot be refitted: it lacks {', '.join(missing)}. Choose one "
+                    "that `gymnast fit` can train."
+                )
+            refit_of(config, key, parts, [somewhere], 1, somewhere).config()
     train_config(config, parts, 1, somewhere)
     evaluate_config(config, {START: config.policy}, somewhere)
 
@@ -146,7 +151,7 @@ class _Rounds:
         folder = self._place(number, "collect")
         config = collect_config(self.config, self.parts, number, folder)
         if not (folder / "summary.json").exists():
-            collect_command(config, resume=folder if (folder / "config.yaml").exists() else None)
+            collect_command(config, resume=begun(folder))
         summary = read_object(folder / "summary.json").values
         self.recordings.append(Path(summary["episodes"]))
         return {key: summary[key] for key in ("episodes", "kept", "attempts", "success_of_attempts")}
@@ -154,19 +159,17 @@ class _Rounds:
     def _refit(self, number: int, key: str) -> Mapping[str, Any]:
         self._say(f"Round {number}: refit the {key.replace('_', ' ')}")
         folder = self._place(number, key)
-        config = fit_config(self.config, key, self.parts, self.recordings, number, folder)
-        if not (folder / "summary.json").exists():
-            fit(config, resume=folder if any(folder.glob("snapshots/step-*")) else None)
+        refit = refit_of(self.config, key, self.parts, self.recordings, number, folder)
+        refit.work()
         self.parts = self.parts.with_checkpoint(key, folder / "checkpoint")
-        return dict(read_object(folder / "summary.json").values["validation"])
+        return refit.quality()
 
     def _train(self, number: int) -> Mapping[str, Any]:
         self._say(f"Round {number}: practise")
         folder = self._place(number, "train")
         config = train_config(self.config, self.parts, number, folder)
         if not (folder / "summary.json").exists():
-            begun = any(folder.glob("snapshots/step-*"))
-            train(config, resume=folder) if begun else train(config)
+            train(config, resume=begun(folder))
         self.parts = self.parts.with_checkpoint("policy", folder / "policy")
         summary = read_object(folder / "summary.json", allow_nan=True).values
         return {key: value for key, value in summary.items() if isinstance(value, int | float | str | None)}
@@ -178,7 +181,7 @@ class _Rounds:
             self._say(f"Measure {label}")
             folder = self.folder / EVALUATION
             config = evaluate_config(self.config, self.policies, folder)
-            evaluate_command(config, resume=folder if (folder / "config.yaml").exists() else None)
+            evaluate_command(config, resume=begun(folder))
             write_json(kept, _row(label, read_object(folder / "summary.json", allow_nan=True).values))
         self.rows.append({**read_object(kept).values, **numbers})
 

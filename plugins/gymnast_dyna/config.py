@@ -90,13 +90,11 @@ class DynaConfig:
             raise ConfigError(
                 "Neither world nor judge is refitted, so recording changes nothing. Set world.fit.fit.steps=N."
             )
-        if self.world is not None and self.world.replayed:
-            raise ConfigError("world.replayed: a world model learns from what was seen, not from what it imagined.")
+        for key in ("world", "judge"):
+            if (refit := getattr(self, key)) is not None:
+                check_refit(refit, key)
         for key, owned in OWNED.items():
-            section = getattr(self, key)
-            section = section.fit if isinstance(section, RefitConfig) else section
-            taken = sorted(set(section or {}) & set(owned))
-            if taken:
+            if taken := sorted(set(getattr(self, key) or {}) & set(owned)):
                 raise ConfigError(f"{key}.{taken[0]} is set by the rounds themselves. Leave it out of {key}.")
 
 
@@ -104,7 +102,15 @@ OWNED = {
     "train": ("policy", "world_model", "reward_model", "output", "seed", "hooks"),
     "evaluate": ("policy", "policies", "output", "seed", "hooks"),
     "collect": ("actor", "actors", "output", "seed"),
-    "world": ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks"),
-    "judge": ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks"),
 }
 """Keys of the parts' configs that each round sets."""
+FIT_OWNED = ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks")
+"""Keys of `gymnast fit` that whoever refits sets."""
+
+
+def check_refit(refit: RefitConfig, section: str) -> None:
+    """Raises `ConfigError` for what a refit of a world (`section` ends in "world") or a judge cannot be told."""
+    if refit.replayed and section.endswith("world"):
+        raise ConfigError(f"{section}.replayed: a world model learns from what was seen, not from what it imagined.")
+    if taken := sorted(set(refit.fit) & set(FIT_OWNED)):
+        raise ConfigError(f"{section}.fit.{taken[0]} is set by each refit itself. Leave it out of {section}.fit.")

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gymnast_collect.config import CollectConfig
 from gymnast_core.config import ComponentConfig, RunConfig
-from gymnast_core.config.load import expand_names
-from gymnast_core.config.typed import typed
 from gymnast_dyna.config import DynaConfig, RefitConfig
+from gymnast_dyna.refit import SECTIONS, Refit, built, loaded_from, plain
 from gymnast_evaluation.config import EvaluateConfig
-from gymnast_fit.config import FitConfig
-
-C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Parts:
     def with_checkpoint(self, key: str, path: Path) -> Parts:
         """The same parts, one of them loaded from another checkpoint."""
         part: ComponentConfig = getattr(self, key)
-        return replace(self, **{key: replace(part, args={**part.args, "checkpoint": str(path)})})
+        return replace(self, **{key: loaded_from(part, path)})
 
 
 def collect_config(config: DynaConfig, parts: Parts, number: int, folder: Path) -> CollectConfig:
@@ -38,7 +34,7 @@ def collect_config(config: DynaConfig, parts: Parts, number: int, folder: Path) 
     actor = {"kind": "policy", "policy": plain(parts.policy), "temperature": config.temperature}
     values = {**config.collect, "actor": actor, "seed": _seed(config, number), "output": str(folder)}
     values["environments"] = [_later(family, number) for family in config.collect.get("environments", [])]
-    return _built(CollectConfig, values, "collect")
+    return built(CollectConfig, values, "collect")
 
 
 def _later(family: Mapping[str, Any], number: int) -> Mapping[str, Any]:
@@ -48,33 +44,18 @@ def _later(family: Mapping[str, Any], number: int) -> Mapping[str, Any]:
     return {**family, "first": int(family.get("first", 0)) + 1_000_000 * (number - 1)}
 
 
-def fit_config(
+def refit_of(
     config: DynaConfig, key: str, parts: Parts, recordings: Sequence[Path], number: int, folder: Path
-) -> FitConfig:
+) -> Refit:
     """A part goes on learning from earlier episodes and from the recordings of all rounds so far.
 
     `key` is "world_model" or "reward_model".
     """
-    section = "world" if key == "world_model" else "judge"
-    refit: RefitConfig = getattr(config, section)
+    section = SECTIONS[key]
+    how: RefitConfig = getattr(config, section)
     part: ComponentConfig = getattr(parts, key)
-    datasets = [] if refit.earlier is None else [plain(refit.earlier)]
-    times = [1] * len(datasets)
-    for path in recordings:
-        recorded = {"name": refit.recorded.name, "args": {**refit.recorded.args, "path": str(path)}}
-        sources = [recorded]
-        if refit.replayed:
-            seen = {"episodes": recorded, "world_model": plain(parts.world_model), "seed": _seed(config, number)}
-            sources.append({"name": "replayed-episodes", "args": seen})
-        datasets += sources
-        times += [refit.times] * len(sources)
-    values = {
-        **refit.fit,
-        key: {"name": part.name, "args": {**part.args, **refit.args}},
-        "episodes": {"name": "several-episodes", "args": {"of": datasets, "times": times}},
-        "hooks": config.hooks, "seed": _seed(config, number), "output": str(folder),
-    }  # fmt: skip
-    return _built(FitConfig, values, f"{section}.fit")
+    seed = _seed(config, number)
+    return Refit(how, key, part, parts.world_model, recordings, seed, folder, section, config.hooks)
 
 
 def train_config(config: DynaConfig, parts: Parts, number: int, folder: Path) -> RunConfig:
@@ -84,7 +65,7 @@ def train_config(config: DynaConfig, parts: Parts, number: int, folder: Path) ->
         "reward_model": plain(parts.reward_model), "hooks": config.hooks, "seed": _seed(config, number),
         "output": str(folder),
     }  # fmt: skip
-    return _built(RunConfig, values, "train")
+    return built(RunConfig, values, "train")
 
 
 def evaluate_config(config: DynaConfig, policies: Mapping[str, ComponentConfig], folder: Path) -> EvaluateConfig:
@@ -93,16 +74,7 @@ def evaluate_config(config: DynaConfig, policies: Mapping[str, ComponentConfig],
         **config.evaluate, "policies": {label: plain(part) for label, part in policies.items()},
         "hooks": config.hooks, "seed": config.seed, "output": str(folder),
     }  # fmt: skip
-    return _built(EvaluateConfig, values, "evaluate")
-
-
-def _built(schema: type[C], values: Mapping[str, Any], section: str) -> C:
-    """As a command reads its own file: a part may be given by its bare name."""
-    return typed(schema, expand_names(schema, dict(values)), section)
-
-
-def plain(part: ComponentConfig) -> dict[str, Any]:
-    return {"name": part.name, "args": dict(part.args)}
+    return built(EvaluateConfig, values, "evaluate")
 
 
 def _seed(config: DynaConfig, number: int) -> int:

@@ -69,7 +69,8 @@ class FitModule(lightning.LightningModule):
         self.automatic_optimization = False
         self.network = component.module()
         self._component, self._config, self._folder, self._validation = component, config, folder, validation
-        self._tell_metrics, self._precision, self._processes = tell_metrics, precision, Processes()
+        self._tell_metrics, self._precision = tell_metrics, precision
+        self._processes: Processes = Alone()
         refuse_coarse_statistics(self.network)
         self._unchanging = Unchanging(self.network, getattr(component, "config", None))
         self.writer = SnapshotWriter(Alone())
@@ -112,6 +113,8 @@ class FitModule(lightning.LightningModule):
         return batch  # components move what they need; Lightning cannot look into our dataclasses
 
     def on_fit_start(self) -> None:
+        # A fit of one process may be part of a training in several, which do something else meanwhile.
+        self._processes = Processes() if self.trainer.world_size > 1 else Alone()
         self.network.train()
         self.masters = MasterWeights([p for p in self.network.parameters() if p.requires_grad])
         for optimizer in self._optimizers():

@@ -15,7 +15,7 @@ from small import CommandLine, Models
 from gymnast_core.config import ComponentConfig, load_config
 from gymnast_dyna.command import _Rounds
 from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
-from gymnast_dyna.stages import Parts, collect_config, fit_config
+from gymnast_dyna.stages import Parts, collect_config, refit_of
 
 TASKS = "{name: tabletop, args: {first: 0, count: 4, image_size: 32, horizon: 4}}"
 
@@ -163,7 +163,8 @@ def test_rounds_never_meet_the_same_seeds(models: Models) -> None:
 def test_earlier_episodes_come_along(models: Models) -> None:
     config = _config(models, "world.earlier={name: lerobot, args: {path: play, window: 5}}", "world.times=3")
     parts = Parts(config.policy, config.world_model, config.reward_model)
-    args = fit_config(config, "world_model", parts, [Path("a"), Path("b")], 2, Path("x")).episodes.args
+    refit = refit_of(config, "world_model", parts, [Path("a"), Path("b")], 2, Path("x"))
+    args = refit.config().episodes.args
     assert [part["args"]["path"] for part in args["of"]] == ["play", "a", "b"]
     assert args["times"] == [1, 3, 3]
 

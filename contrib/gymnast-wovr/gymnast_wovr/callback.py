@@ -1,28 +1,34 @@
-"""When a co-evolving world model is refined."""
+"""When a co-evolving world model is refined, and how the processes of a run share what came of it."""
 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
-from gymnast_core.errors import ConfigError
+import torch
 from gymnast_core.plugins.events import RunEvent
-from gymnast_core.runs.atomic import atomic_directory, write_json
+from torch import distributed, nn
 
 from gymnast_wovr.co_evolving import CoEvolvingWorld
-from gymnast_wovr.refinement import refine
+from gymnast_wovr.refinement import FOLDER, REPORT, refine
 
-FOLDER, REPORT = "world_model", "refinement.json"
+PATIENCE = timedelta(days=30)
+"""How long processes wait for the one that fits; its end is noticed at once."""
 
 
 class CoEvolution(lightning.Callback):
-    """Refines the run's world model between iterations, in one process; see `CoEvolvingWorld`."""
+    """Refines the run's world model, and its judge, between iterations; see `CoEvolvingWorld`."""
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def __init__(self) -> None:
+        self._link: Any = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.world_size > 1:
-            raise ConfigError(f"co-evolving works in one process, not in {trainer.world_size}; set trainer.devices=1.")
+            # Connections of their own, which may be silent for as long as a fit takes.
+            self._link = distributed.new_group(backend="gloo", timeout=PATIENCE)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         run, iteration = pl_module.record.event(RunEvent), pl_module.iteration
@@ -30,18 +36,24 @@ class CoEvolution(lightning.Callback):
         assert isinstance(world, CoEvolvingWorld)
         if iteration >= run.config.loop.iterations or not world.is_due(iteration):
             return
-        report = refine(world, run.parts.policy, run.config, iteration)
-        with atomic_directory(place(run.folder, iteration)) as folder:
-            world.save(folder)
-            write_json(folder / REPORT, report)
+        if trainer.is_global_zero:
+            refine(world, run.parts.policy, run.config, run.folder, iteration)
+        else:
+            world.recorded, world.refined = [*world.recorded, iteration], iteration
+        if self._link is not None:
+            for key, learner in world.learners().items():
+                world.take(key, _shared(learner.live.module(), self._link))
 
 
-def place(run_folder: Path, iteration: int) -> Path:
-    """Where the world model is kept that was refined before that iteration."""
-    return run_folder / FOLDER / f"iteration-{iteration:06d}"
+def _shared(network: nn.Module, link: Any) -> dict[str, torch.Tensor]:
+    """The weights that the first process has."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    for value in weights.values():
+        distributed.broadcast(value.reshape(-1).view(torch.uint8), src=0, group=link)  # bytes, whatever the dtype
+    return weights
 
 
 def refinements(run_folder: Path) -> list[int]:
     """Iterations before which a run folder's world model was refined, in order."""
-    found = (re.fullmatch(r"iteration-(\d+)", path.name) for path in (run_folder / FOLDER).glob("iteration-*"))
+    found = (re.fullmatch(r"iteration-(\d+)", path.parent.name) for path in (run_folder / FOLDER).glob(f"*/{REPORT}"))
     return sorted(int(match[1]) for match in found if match)

@@ -1,38 +1,48 @@
-"""A world model that is fitted to the policy's own rollouts while it trains it: `world_model: co-evolving`.
+"""A world model that is refitted to the policy's own rollouts while it trains it: `world_model: co-evolving`.
 
-This is the world model itself, as it is at the moment, and the settings; `refinement` is what happens to it and
-`callback` when. (WoVR, arXiv 2602.13977: base rollouts, reinforcement learning, evolved rollouts, one refinement of the
-world model, reinforcement learning. The same idea: WMPO, arXiv 2511.09515, policy-behaviour alignment.)
+This is the world model itself, as it is at the moment, and the settings; `refinement` is what happens to it (and to the
+judge, if that is wanted) and `callback` when. (WoVR, arXiv 2602.13977: base rollouts, reinforcement learning, evolved
+rollouts, one refinement of the world model, reinforcement learning. The same idea: WMPO, arXiv 2511.09515,
+policy-behaviour alignment.)
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Count, NotNegative, Positive, Range, ZeroOrMore, check_values
+from gymnast_core.config.ranges import Count, NotNegative, ZeroOrMore, check_values
 from gymnast_core.config.typed import typed
-from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Parts, Trainable, WorldModel
+from gymnast_core.errors import ConfigError
+from gymnast_core.interfaces import Parts, WorldModel
 from gymnast_core.plugins.compose import load_tasks, registries
 from gymnast_core.types import Episode, LossSum, Offers, Step, Task
+from gymnast_dyna.config import RefitConfig, check_refit
+from gymnast_dyna.refit import SECTIONS, Refit, lacks
 from torch import Tensor, nn
 
-KEY = "world_model.args.world_model"
+from gymnast_wovr.learners import Learner, learning_judge
+
+KEY = "world_model.args"
+INNER = f"{KEY}.world_model"
+
+
+def _some_steps() -> RefitConfig:
+    return RefitConfig(fit={"fit": {"steps": 200, "warmup_steps": 20}})
 
 
 class CoEvolvingWorld(WorldModel):
-    """Another world model, refined during `gymnast train` on rollouts of the policy in the tasks' own environments.
+    """Another world model, refitted during `gymnast train` on rollouts of the policy in the tasks' own environments.
 
     Before the iterations in `at`, and before every `every`-th one, the policy acts `rollouts` times in the environments
-    that the run's tasks name, and the world model takes `steps` gradient steps of its own `training_loss` on what
-    happened there. Its weights are then part of every snapshot, so that a resumed run goes on with those that its
-    iteration had; RUN/world_model/iteration-N keeps each refined world model, a checkpoint of the inner model.
+    that the run's tasks name, and the world model, and the judge with `judge`, go on learning from what happened there
+    and in earlier refinements, as in a round of `gymnast dyna`. Their weights are then part of every snapshot, so that
+    a resumed run goes on with those that its iteration had; RUN/refinements/iteration-N keeps the recording and
+    checkpoints. Of several processes, the first one acts and fits; the others wait for its weights.
     """
 
     api_version = 2
@@ -56,44 +66,41 @@ class CoEvolvingWorld(WorldModel):
         tasks: ComponentConfig | None = None
         """Dataset whose tasks with an environment are executed; None: the run's own tasks. (Those of keyframe-tasks
         that begin at a keyframe have none.)"""
-        recorded: ComponentConfig | None = None
-        """Recorded episodes to mix in, against forgetting; None trains on the new rollouts alone."""
-        recorded_share: Annotated[float, Range(least=0, below=1)] = 0.5
-        """Share of them in each batch, with `recorded`."""
-        steps: Count = 200
-        """Gradient steps a refinement."""
-        batch_size: Count = 16
-        """Episodes a gradient step."""
-        learning_rate: Positive = 1e-4
-        """AdamW's peak: it rises over the first tenth of the steps and falls along a half cosine to 0."""
-        max_grad_norm: Positive = 1.0
-        """Gradient norm (L2) above which gradients are scaled down."""
+        world: RefitConfig = field(default_factory=_some_steps)
+        """How the world model goes on learning, as in `gymnast dyna`: `fit` has keys of `gymnast fit`, `earlier` are
+        episodes against forgetting. Left out: 200 steps."""
+        judge: RefitConfig | None = None
+        """How the judge goes on learning from the same rollouts, by the environments' verdict: the one learned part of
+        the run's reward model, alone or within others; null: it stays as it is."""
 
     def __init__(self, config: Config) -> None:
         _check(config)
         self.config = config
         part = config.world_model
-        self.inner = registries().world_models.build(part.name, part.args, key=KEY)
-        needed = ("module", "training_loss", "save")
-        missing = [name for name in needed if getattr(type(self.inner), name) is getattr(Trainable, name)]
-        if "checkpoint" not in {item.name for item in dataclasses.fields(type(self.inner).Config)}:
-            missing.append("Config.checkpoint")
+        self.inner = registries().world_models.build(part.name, part.args, key=INNER)
+        missing = lacks(type(self.inner))
+        if not missing and part.args.get("checkpoint") is None:
+            missing = [f"{INNER}.args.checkpoint, which it is to begin with"]
         if missing:
             raise ConfigError(
-                f"{KEY}={config.world_model.name} cannot co-evolve: it lacks {', '.join(missing)}. Choose a world "
+                f"{INNER}={config.world_model.name} cannot co-evolve: it lacks {', '.join(missing)}. Choose a world "
                 "model that `gymnast fit` can train and save, e.g. worldgym."
             )
         self.refined: int | None = None
         """The iteration before which the weights were refined last; None: never."""
+        self.recorded: list[int] = []
+        """Iterations before which rollouts were recorded: what is learned from."""
         self._parts = Parts()
+        self._judge: Learner | None = None
+        self._judge_weights: Mapping[str, Any] | None = None
+        """Of a snapshot, until the judge is known."""
         self._environment: WorldModel | None = None
-        self._recorded: Sequence[Episode] | None = None
 
     @classmethod
     def offers(cls, config: Config) -> Offers:
         part = config.world_model
         inner = registries().world_models.load(part.name)
-        return inner.offers(typed(inner.Config, part.args, f"{KEY}.args"))
+        return inner.offers(typed(inner.Config, part.args, f"{INNER}.args"))
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -102,17 +109,48 @@ class CoEvolvingWorld(WorldModel):
     def attach(self, parts: Parts) -> None:
         self._parts = parts
         self.inner.attach(parts)
+        if self.config.judge is not None and parts.reward_model is not None and parts.config is not None:
+            self._judge = learning_judge(parts.reward_model, parts.config.reward_model)
+            self._give_judge()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights are part of it once they are no longer those of the checkpoint."""
-        weights = None if self.refined is None else dict(self.inner.module().state_dict())
-        return {"refined": self.refined, "weights": weights, "inner": self.inner.state_dict()}
+        weights = judge = None
+        if self.refined is not None:
+            weights = dict(self.inner.module().state_dict())
+            judge = self._judge_weights if self._judge is None else dict(self._judge.live.module().state_dict())
+        state = {"refined": self.refined, "recorded": self.recorded, "weights": weights, "judge": judge}
+        return {**state, "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["weights"] is not None:
             self.inner.module().load_state_dict(state["weights"])
+        # An earlier edition learned from the newest rollouts alone, and never refitted the judge.
+        self.recorded, self._judge_weights = list(state.get("recorded", [])), state.get("judge")
+        self._give_judge()
         self.refined = state["refined"]
         self.inner.load_state_dict(state["inner"])
+
+    def _give_judge(self) -> None:
+        if self._judge is not None and self._judge_weights is not None:
+            self._judge.live.module().load_state_dict(self._judge_weights)
+            self._judge_weights = None
+
+    def learners(self) -> dict[str, Learner]:
+        """What is refitted, by its key, in order."""
+        found = {"world_model": Learner(self.inner, self.config.world_model)}
+        return found if self._judge is None else {**found, "reward_model": self._judge}
+
+    def how(self, key: str) -> RefitConfig:
+        """How the part of that key goes on learning."""
+        how: RefitConfig = getattr(self.config, SECTIONS[key])
+        return how
+
+    def take(self, key: str, weights: Mapping[str, Tensor]) -> None:
+        """Let what is refitted under that key have these weights."""
+        network = self.learners()[key].live.module()
+        network.load_state_dict(weights)
+        network.eval()
 
     def most_episodes(self, tasks: Sequence[Task]) -> int | None:
         return self.inner.most_episodes(tasks)
@@ -150,30 +188,31 @@ class CoEvolvingWorld(WorldModel):
         """Where the policy acts for real; built when it is asked for first."""
         if self._environment is None:
             part = self.config.environment
-            self._environment = registries().world_models.build(
-                part.name, part.args, key="world_model.args.environment"
-            )
+            self._environment = registries().world_models.build(part.name, part.args, key=f"{KEY}.environment")
             self._environment.attach(self._parts)
         return self._environment
 
     def tasks(self) -> Sequence[Task]:
         """What the policy may be asked to do there."""
         part = self.config.tasks
-        return self._parts.tasks if part is None else load_tasks(part, "world_model.args.tasks")
-
-    def recorded(self) -> Sequence[Episode]:
-        """Recorded episodes to mix in. Raises `DataError` if there are none."""
-        part, key = self.config.recorded, "world_model.args.recorded"
-        if part is None:
-            return ()
-        if self._recorded is None:
-            self._recorded = registries().datasets.build(part.name, part.args, key=key).episodes()
-            if not len(self._recorded):
-                raise DataError(f"{key}: the dataset {part.name!r} holds no episodes.")
-        return self._recorded
+        return self._parts.tasks if part is None else load_tasks(part, f"{KEY}.tasks")
 
 
 def _check(config: CoEvolvingWorld.Config) -> None:
-    check_values(type(config), asdict(config), "world_model.args")
+    """Everything that would only show at the first refinement. Raises `ConfigError`."""
+    check_values(type(config), asdict(config), KEY)
     if not config.at and not config.every:
         raise ConfigError("co-evolving refines nothing: set world_model.args.every=N or world_model.args.at=[N].")
+    for key, name in SECTIONS.items():
+        how: RefitConfig | None = getattr(config, name)
+        if how is None:
+            continue
+        section = f"{KEY}.{name}"
+        check_refit(how, section)
+        if how.recorded.name != "lerobot":
+            raise ConfigError(f"{section}.recorded.name is {how.recorded.name}; a run records what lerobot reads.")
+        trainer = how.fit.get("trainer") or {}
+        if several := sorted({"devices", "num_nodes", "strategy"} & set(trainer)):
+            raise ConfigError(f"{section}.fit.trainer.{several[0]}: within a run, one process fits. Leave it out.")
+        somewhere = Path("refinement")
+        Refit(how, key, config.world_model, config.world_model, [somewhere], 0, somewhere, section).config()

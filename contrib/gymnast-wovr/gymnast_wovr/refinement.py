@@ -1,49 +1,74 @@
-"""One refinement of a co-evolving world model: the policy acts for real, and the world model learns from it."""
+"""One refinement of a run's world model and judge: the policy acts for real, and both go on learning from it.
+
+They learn as in a round of `gymnast dyna`: `gymnast_dyna.refit` makes a run of `gymnast fit` of each, on all that was
+recorded so far. RUN/refinements/iteration-N keeps what was executed, and those runs.
+"""
 
 from __future__ import annotations
 
-import logging
-import math
+import hashlib
+import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from gymnast_core.config import RunConfig
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Policy
+from gymnast_core.plugins.compose import registries
+from gymnast_core.reading import read_object
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.runs.atomic import atomic_directory, storing, write_json
 from gymnast_core.seeds import seeded_generator
+from gymnast_core.training.unchanging import fingerprint
 from gymnast_core.types import Episode, Rollout, Task
+from gymnast_dyna.config import RefitConfig
+from gymnast_dyna.refit import SECTIONS, Refit, loaded_from
+from gymnast_episodes.losses import checked
+from gymnast_episodes.writers import STAGING, WriterOptions, load_writer
 from torch import nn
 
-from gymnast_wovr.co_evolving import CoEvolvingWorld
+from gymnast_wovr.co_evolving import KEY, CoEvolvingWorld
 
-log = logging.getLogger(__name__)
+FOLDER, EPISODES, EXECUTED, BEGUN, REPORT = "refinements", "episodes", "executed.json", "begun.json", "refinement.json"
+FORMAT = "lerobot-v3"
+FRAMES_A_SECOND = 5.0
+"""What recordings say, for players of video: nobody knows how long a control step of an environment takes."""
 
 
-def refine(world: CoEvolvingWorld, policy: Policy, run: RunConfig, iteration: int) -> dict[str, Any]:
-    """Refine the world model before that iteration; returns numbers by name.
+def place(run_folder: Path, iteration: int) -> Path:
+    """What is kept of the refinement before that iteration."""
+    return run_folder / FOLDER / f"iteration-{iteration:06d}"
 
-    Everything random comes from the run's seed and the iteration. The policy is not changed.
+
+def refine(world: CoEvolvingWorld, policy: Policy, run: RunConfig, run_folder: Path, iteration: int) -> dict[str, Any]:
+    """Refine what the world model's config says before that iteration; returns numbers by name.
+
+    Everything random comes from the run's seed and the iteration. A refinement that was cut short goes on where it
+    stopped, if it had begun from the same policy, world model and judge. The policy is not changed.
     """
-    began = time.monotonic()
-    rollouts = execute(world, policy, run, iteration)
-    executed = time.monotonic()
-    losses = fit(world, [as_episode(rollout, iteration) for rollout in rollouts], run, iteration)
+    began, folder = time.monotonic(), place(run_folder.resolve(), iteration)
+    _begin(folder, world, policy, run)
+    if not (folder / EPISODES).exists():
+        _record(folder, execute(world, policy, run, iteration), iteration)
+    executed, recorded_at = read_object(folder / EXECUTED).values, time.monotonic()
+    if world.config.judge is not None and executed["executed_success"] is None:
+        raise DataError(
+            f"The environments do not say whether the policy succeeded ({folder / EXECUTED}), so the judge cannot be "
+            "refitted. Set world_model.args.judge=null, or environment.args so that they do (success_key)."
+        )
+    world.recorded = [*world.recorded, iteration]
+    report = {"iteration": iteration, **executed, "seconds_executing": recorded_at - began}
+    for refit in refits(world, run, run_folder, iteration):
+        report[refit.key] = _refit(world, refit)
     world.refined = iteration
-    known = [rollout.outcome for rollout in rollouts if rollout.outcome is not None]
-    tenth = max(len(losses) // 10, 1)
-    return {
-        "iteration": iteration,
-        "rollouts": len(rollouts),
-        "executed_success": sum(known) / len(known) if known else None,
-        "steps": len(losses),
-        "loss_first_tenth": sum(losses[:tenth]) / tenth,
-        "loss_last_tenth": sum(losses[-tenth:]) / tenth,
-        "seconds_executing": executed - began,
-        "seconds_fitting": time.monotonic() - executed,
-    }
+    report["seconds_fitting"] = time.monotonic() - recorded_at
+    write_json(folder / REPORT, report)
+    return report
 
 
 def execute(world: CoEvolvingWorld, policy: Policy, run: RunConfig, iteration: int) -> list[Rollout]:
@@ -102,50 +127,85 @@ def as_episode(rollout: Rollout, iteration: int) -> Episode:
     )
 
 
-def fit(world: CoEvolvingWorld, new: Sequence[Episode], run: RunConfig, iteration: int) -> list[float]:
-    """Take the gradient steps; the loss of each. The network is left in evaluation mode, without gradients."""
-    config, module, recorded = world.config, world.module(), world.recorded()
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not trained:
-        raise ConfigError(f"The world model {config.world_model.name!r} has no parameters that can be trained.")
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
-    old = round(config.recorded_share * config.batch_size) if len(recorded) else 0
-    losses = []
-    module.train()
-    try:
-        for step in range(config.steps):
-            generator = seeded_generator(run.seed, "evolve", "fit", iteration, step)
-            batch = _draw(new, config.batch_size - old, generator) + _draw(recorded, old, generator)
-            with torch.enable_grad():
-                loss = world.training_loss(batch, generator=generator).mean
-                loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise DataError(
-                    f"The gradient of the world model became {float(norm)} at step {step} of its refinement before "
-                    f"iteration {iteration}. Lower world_model.args.learning_rate ({config.learning_rate})."
-                )
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * rate_factor(step, config.steps)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(float(loss.detach()))
-    finally:
-        module.eval()
-    log.info("World model refined before iteration %d: loss %.4g to %.4g.", iteration, losses[0], losses[-1])
-    return losses
+def refits(world: CoEvolvingWorld, run: RunConfig, run_folder: Path, iteration: int) -> list[Refit]:
+    """What goes on learning, in order: the world model, then the judge, which may be shown the refitted one.
+
+    Both begin with the weights in use, which are written down for it.
+    """
+    folder = place(run_folder.resolve(), iteration)
+    recordings = [_recording(run_folder.resolve(), number) for number in world.recorded]
+    seen = loaded_from(world.config.world_model, folder / "world_model" / "checkpoint")
+    found = []
+    for key, learner in world.learners().items():
+        how = _on(world.how(key), learner.live.module())
+        with storing(folder):
+            learner.live.save(start := folder / "start" / key)
+        part, section = loaded_from(learner.part, start), f"{KEY}.{SECTIONS[key]}"
+        found.append(Refit(how, key, part, seen, recordings, run.seed + iteration, folder / key, section))
+    return found
 
 
-def rate_factor(step: int, steps: int) -> float:
-    """The learning rate as a share of its peak: up over the first tenth of the steps, down along a half cosine."""
-    warmup = steps // 10
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def _on(how: RefitConfig, network: nn.Module) -> RefitConfig:
+    """Fitted where it is used, unless the config says otherwise."""
+    device = next(network.parameters()).device
+    ours: dict[str, Any] = {"accelerator": "cpu"}
+    if device.type == "cuda":
+        ours = {
+            "accelerator": "gpu",
+            "devices": [torch.cuda.current_device() if device.index is None else device.index],
+        }
+    return replace(how, fit={**how.fit, "trainer": {**ours, **(how.fit.get("trainer") or {})}})
 
 
-def _draw(episodes: Sequence[Episode], count: int, generator: torch.Generator) -> list[Episode]:
-    if not count:
-        return []
-    indices = torch.randint(len(episodes), (count,), generator=generator).tolist()
-    return [episodes[index] for index in indices]
+def _refit(world: CoEvolvingWorld, refit: Refit) -> dict[str, Any]:
+    """Fit one, and let the live one have the weights; what the validation says."""
+    learned = refit.work()
+    registry = registries().world_models if refit.key == "world_model" else registries().reward_models
+    fresh: Any = registry.build(learned.name, learned.args, key=refit.section)
+    world.take(refit.key, fresh.module().state_dict())
+    fresh.close()
+    for unneeded in (refit.folder / "snapshots", refit.folder.parent / "start" / refit.key):
+        shutil.rmtree(unneeded, ignore_errors=True)
+    return {"steps": read_object(refit.folder / "summary.json").values["steps"], **refit.quality()}
+
+
+def _begin(folder: Path, world: CoEvolvingWorld, policy: Policy, run: RunConfig) -> None:
+    """Remove what another beginning left in the folder, and write down what this one begins with."""
+    known = {"folder": str(folder), "config": repr(asdict(world.config)), "seed": run.seed, "recorded": world.recorded}
+    known["policy"] = _print(policy.state_dict())
+    known |= {key: _print(learner.live.module().state_dict()) for key, learner in world.learners().items()}
+    path = folder / BEGUN
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) == known:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with storing(folder):
+        folder.mkdir(parents=True)
+    write_json(path, known)
+
+
+def _print(weights: Mapping[str, Any]) -> str:
+    """One name for all weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in weights.items():
+        digest.update(f"{name} {fingerprint(value)}\n".encode() if isinstance(value, torch.Tensor) else name.encode())
+    return digest.hexdigest()
+
+
+def _record(folder: Path, rollouts: Sequence[Rollout], iteration: int) -> None:
+    """Keep what was executed as a recording without losses, and numbers of it."""
+    episodes = [replace(as_episode(rollout, iteration), fps=FRAMES_A_SECOND) for rollout in rollouts]
+    known = [rollout.outcome for rollout in rollouts if rollout.outcome is not None]
+    success = sum(known) / len(known) if known else None
+    write_json(folder / EXECUTED, {"rollouts": len(rollouts), "executed_success": success})
+    with atomic_directory(folder / EPISODES) as root:
+        (root / STAGING).mkdir()
+        writer = load_writer(FORMAT)(root, WriterOptions(frames="png"), [])
+        writer.finish([writer.write(number, checked(episode)) for number, episode in enumerate(episodes)])
+        shutil.rmtree(root / STAGING)
+
+
+def _recording(run_folder: Path, iteration: int) -> Path:
+    path = place(run_folder, iteration) / EPISODES
+    if not path.exists():
+        raise DataError(f"{path} is gone: what the policy did there is learned from again. Put it back.")
+    return path

@@ -6,27 +6,25 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import load_tasks
-from gymnast_core.plugins.events import CallbacksWanted, StepDone
+from gymnast_core.plugins.events import StepDone
 from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.runs.snapshot import load_latest_snapshot, load_snapshot, save_snapshot
 from gymnast_core.testing.world_model import check_world_model
 from gymnast_core.types import EnvironmentStart, Task
 from wovr_parts import build, make_rollout
 
-from gymnast_wovr import hooks
 from gymnast_wovr.callback import refinements
 from gymnast_wovr.co_evolving import CoEvolvingWorld
-from gymnast_wovr.refinement import as_episode, choose_tasks, fit, rate_factor, refine
+from gymnast_wovr.refinement import as_episode, choose_tasks, refine
 
 SMALL = [
     "optimizer.name=masked-grpo",
@@ -40,12 +38,13 @@ SMALL = [
     "loop.horizon=4",
     "evaluation.tasks=null",
 ]
+FIT = {"fit": {"fit": {"steps": 4, "batch_size": 3, "warmup_steps": 1, "learning_rate": 1e-3}}}
 FIRST = "{name: tabletop, args: {count: 6, horizon: 4, image_size: 32}}"
 
 
 def world_args(models: Path, **args) -> dict:
     inner = {"name": "worldgym", "args": {"checkpoint": str(models / "world")}}
-    small = {"at": [1], "rollouts": 3, "steps": 4, "batch_size": 3, "environment_batch": 2}
+    small = {"at": [1], "rollouts": 3, "environment_batch": 2, "world": FIT}
     return {"world_model": inner, **small, **args}
 
 
@@ -80,17 +79,21 @@ def uninterrupted(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_the_world_model_is_refined_when_it_should_be_and_kept(uninterrupted: Path, models: Path):
     assert refinements(uninterrupted) == [1, 3]
-    report = json.loads((uninterrupted / "world_model/iteration-000003/refinement.json").read_text())
-    assert (report["rollouts"], report["steps"], report["iteration"]) == (3, 4, 3)
+    report = json.loads((uninterrupted / "refinements/iteration-000003/refinement.json").read_text())
+    assert (report["rollouts"], report["world_model"]["steps"], report["iteration"]) == (3, 4, 3)
     assert 0.0 <= report["executed_success"] <= 1.0
     # What is kept is a checkpoint of the inner world model, and each differs from the one before.
     weights = [
         build("world_models", "worldgym", {"checkpoint": str(folder)})
         .module()
         .state_dict()["final_layer.linear.weight"]
-        for folder in (models / "world", *sorted((uninterrupted / "world_model").iterdir()))
+        for folder in (models / "world", *sorted(uninterrupted.glob("refinements/*/world_model/checkpoint")))
     ]
     assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    # The second one learned from what was recorded before both.
+    fitted = yaml.safe_load((uninterrupted / "refinements/iteration-000003/world_model/config.yaml").read_text())
+    paths = [Path(part["args"]["path"]).parent.name for part in fitted["episodes"]["args"]["of"]]
+    assert paths == ["iteration-000001", "iteration-000003"]
 
 
 def columns(run: Path) -> dict[str, list[str]]:
@@ -132,8 +135,10 @@ def test_the_world_in_use_is_the_one_that_was_saved(compute_dtype: str, models: 
     policy = build("policies", "openvla-oft", {"checkpoint": str(models / "policy"), "chunk_length": 2})
     world = met(build("world_models", "co-evolving", args), policy, run)
     world.step(world.reset(world.tasks()[:1]), torch.zeros(1, 1, 2))  # what it keeps must not outlive the weights
-    assert world.state_dict() == {"refined": None, "weights": None, "inner": {}}
-    refine(world, policy, run, 1)
+    assert world.state_dict() == {
+        "refined": None, "recorded": [], "weights": None, "judge": None, "inner": {},
+    }  # fmt: skip
+    refine(world, policy, run, tmp_path / "world", 1)
     world.save(tmp_path / "saved")
     again = build("world_models", "co-evolving", args)
     again.load_state_dict(world.state_dict())
@@ -147,8 +152,8 @@ def test_the_world_in_use_is_the_one_that_was_saved(compute_dtype: str, models: 
     assert not world.module().training and all(p.grad is None for p in world.module().parameters())
     # The same seed, the same refinement; another iteration, another one.
     twin, other = (met(build("world_models", "co-evolving", args), policy, run) for _ in range(2))
-    refine(twin, policy, run, 1)
-    refine(other, policy, run, 2)
+    refine(twin, policy, run, tmp_path / "twin", 1)
+    refine(other, policy, run, tmp_path / "other", 2)
     name = "final_layer.linear.weight"
     ours = world.module().state_dict()[name]
     assert torch.equal(ours, twin.module().state_dict()[name])
@@ -186,13 +191,13 @@ def test_a_run_that_is_resumed_ends_like_one_that_was_not_interrupted(
     assert refinements(run) == [1] and not (run / "policy").exists()
     # A refinement of a later iteration, left by a process that was killed before its snapshot, is not for this one;
     # those of earlier ones are in the snapshot, whatever became of their folders.
-    shutil.rmtree(run / "world_model/iteration-000001")
-    shutil.copytree(models / "world", run / "world_model/iteration-000003")
+    shutil.rmtree(run / "refinements/iteration-000001/world_model")
+    shutil.copytree(run / "refinements/iteration-000001", run / "refinements/iteration-000003")
     train("--resume", run)
     assert columns(run) == columns(uninterrupted)
     final = "policy/model.safetensors"
     assert (run / final).read_bytes() == (uninterrupted / final).read_bytes()
-    weights = "world_model/iteration-000003/model.safetensors"
+    weights = "refinements/iteration-000003/world_model/checkpoint/model.safetensors"
     assert (run / weights).read_bytes() == (uninterrupted / weights).read_bytes()
 
 
@@ -209,32 +214,6 @@ def test_keyframes_of_that_run_are_what_the_next_run_starts_from(
     assert state is not None and state["iteration"] == 1
     assert state["components"]["world_model"]["refined"] == 0
     assert (run / "policy").exists()
-
-
-def test_fitting_lowers_the_loss_and_mixes_in_recorded_episodes(models: Path, tmp_path: Path):
-    run = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
-    args = world_args(models, steps=30, learning_rate=3e-3, batch_size=4)
-    world = build("world_models", "co-evolving", args)
-    frames_TVHWC = torch.full((5, 1, 32, 32, 3), 200, dtype=torch.uint8)
-    new = as_episode(make_rollout([1, 2, 3, 4, 5]), 0)
-    new = replace(new, frames_TVHWC=frames_TVHWC, actions_TA=new.actions_TA * 0.01)
-    losses = fit(world, [new], run, 0)
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    seen: list[str] = []
-    mixed = build("world_models", "co-evolving", world_args(models, steps=3, batch_size=4, recorded_share=0.25))
-    mixed.recorded = lambda: [replace(new, id="recorded")]
-    plain = mixed.inner.training_loss
-    mixed.inner.training_loss = lambda episodes, *, generator: (
-        seen.extend(episode.id for episode in episodes) or plain(episodes, generator=generator)
-    )
-    fit(mixed, [new], run, 0)
-    assert len(seen) == 12 and seen.count("recorded") == 3
-
-
-def test_the_learning_rate_rises_over_a_tenth_and_falls_to_zero():
-    rates = [rate_factor(step, 20) for step in range(21)]
-    assert rates[:3] == [0.5, 1.0, 1.0] and rates[11] == pytest.approx(0.5) and rates[20] == pytest.approx(0.0)
-    assert rate_factor(0, 1) == 1.0
 
 
 def test_only_tasks_with_an_environment_are_executed():
@@ -277,8 +256,14 @@ def test_the_wrapper_keeps_the_contract_of_world_models(models: Path):
         ({"at": []}, "refines nothing"),
         ({"at": [-1]}, r"at\[0\] is -1"),
         ({"rollouts": 0}, "rollouts is 0"),
-        ({"recorded_share": 1.0}, "recorded_share is 1;"),
-        ({"world_model": {"name": "gymnasium"}}, "gymnasium cannot co-evolve: it lacks module, training_loss, save"),
+        ({"world": {"replayed": True}}, "not from what it imagined"),
+        ({"world": {"fit": {"fit": {"stepss": 3}}}}, r"world_model\.args\.world\.fit\.fit\.stepss"),
+        ({"judge": {"fit": {"trainer": {"devices": 2}}}}, r"judge\.fit\.trainer\.devices: within a run, one process"),
+        ({"world": {"recorded": {"name": "rlds"}}}, r"world\.recorded\.name is rlds"),
+        (
+            {"world_model": {"name": "gymnasium"}},
+            "gymnasium cannot co-evolve: it lacks module, training_loss, save, Config.checkpoint",
+        ),
     ],
 )
 def test_unusable_options_are_refused(args, message, models: Path):
@@ -297,11 +282,3 @@ def test_a_damaged_snapshot_stops_the_resume_with_one_error(
         train("--resume", run)
     error = capsys.readouterr().err
     assert newest.path.name in error and "Traceback" not in error
-
-
-def test_several_processes_are_refused(models: Path, tmp_path: Path):
-    config = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
-    (callback,) = hooks.gymnast_callbacks(CallbacksWanted(config, tmp_path))
-    with pytest.raises(ConfigError, match=r"in one process, not in 2; set trainer\.devices=1"):
-        callback.setup(SimpleNamespace(world_size=2), None, "fit")
-    assert hooks.gymnast_callbacks(CallbacksWanted(load_config(RunConfig, "tabletop", []), tmp_path)) == []
