@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import Choices, Range
+from gymnast_core.devices import is_bfloat16_fast
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
@@ -94,8 +95,9 @@ class CheckpointConfig:
     attention: Annotated[str, Choices(*ATTENTIONS)] = AUTO
     """Attention kernel: "auto" (PyTorch's fused one, except for bfloat16 on a CPU, see benchmarks/attention.py), "sdpa"
     or "eager"; the vision towers take the fused one for either of the last two."""
-    dtype: Annotated[str, Choices("float32", "bfloat16")] = "float32"
-    """Of the weights: "float32" or "bfloat16". Log-probabilities are float32 either way."""
+    dtype: Annotated[str, Choices("float32", "bfloat16", AUTO)] = "float32"
+    """Of the weights: "float32", "bfloat16", or "auto": bfloat16 on GPUs and CPUs that multiply it faster. An optimizer
+    keeps float32 weights beside those of bfloat16. Log-probabilities are float32 either way."""
     golden: Annotated[str, Choices(*golden.REACTIONS)] = "warn"
     """When recorded golden actions (`gymnast golden record`) are not reproduced: "warn", "error", or "off"."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -273,7 +275,7 @@ class CheckpointPolicy(Policy):
                 f"{self.unnorm_key!r} have {self.action_dim}. Choose another unnorm_key: "
                 f"{', '.join(sorted(self.description.norm_stats))}."
             )
-        seed, dtype = config.architecture.seed, DTYPES[config.dtype]
+        seed, dtype = config.architecture.seed, DTYPES[weights_dtype(config.dtype)]
         if source is None:
             model = initialise(shape, seed=seed, attention=config.attention).to(dtype)
         else:
@@ -312,7 +314,8 @@ class CheckpointPolicy(Policy):
         tuning = self.config.train
         if tuning.vision != "frozen" or not tuning.feature_store_mib or self.model.shape.dino.film_width:
             return None
-        return FeatureStore(tuning.feature_store_mib << 20, FEATURE_DTYPES[tuning.feature_dtype or self.config.dtype])
+        name = tuning.feature_dtype or weights_dtype(self.config.dtype)
+        return FeatureStore(tuning.feature_store_mib << 20, FEATURE_DTYPES[name])
 
     def _tower_features(self, images_BVHWC: Tensor) -> Tensor:
         pixels_BVCHW = self.processor.pixels(images_BVHWC.to(self.device))
@@ -365,10 +368,18 @@ class CheckpointPolicy(Policy):
             )
 
 
+def weights_dtype(chosen: str) -> str:
+    """The name of the weights' dtype: one of `DTYPES`; "auto" is decided by this machine."""
+    if chosen != AUTO:
+        return chosen
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bfloat16" if is_bfloat16_fast(device) else "float32"
+
+
 def check_config(config: CheckpointConfig) -> None:
     """Raise `ConfigError` for options that mean nothing."""
-    if config.dtype not in DTYPES:
-        raise ConfigError(unknown_name("dtype", config.dtype, DTYPES))
+    if config.dtype not in (*DTYPES, AUTO):
+        raise ConfigError(unknown_name("dtype", config.dtype, (*DTYPES, AUTO)))
     if config.attention not in ATTENTIONS:
         raise ConfigError(unknown_name("attention", config.attention, ATTENTIONS))
     if config.golden not in golden.REACTIONS:

@@ -111,6 +111,7 @@ def _time(planned: Planned, here: tuple[RunConfig, Plan], row: Hardware | str, j
 def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int | None = None) -> Job:
     """What a run's config means for memory. Raises `ConfigError` for policies that are not planned here."""
     from gymnast_core.plugins.compose import registries
+    from gymnast_openvla_oft.base import weights_dtype
     from gymnast_openvla_oft.plan import Job, Networks
 
     shape, policy, actions, own_views = _policy(config.policy)
@@ -123,7 +124,7 @@ def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = N
     side = shape.dino.image_size
     return Job(
         networks=Networks(shape),
-        dtype=policy.dtype,
+        dtype=weights_dtype(policy.dtype),
         tuning=policy.train,
         strategy=strategy,
         trajectories=1 if decisions else min(loop.micro_batch_size or optimizer.minibatch_size, rollouts),

@@ -14,7 +14,7 @@ from gymnast_core.config.ranges import Choices, Range
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation
 from gymnast_openvla_oft.auxiliary import PointHeads
-from gymnast_openvla_oft.base import DTYPES, CheckpointConfig, CheckpointPolicy, WantedParts
+from gymnast_openvla_oft.base import CheckpointConfig, CheckpointPolicy, WantedParts
 from gymnast_openvla_oft.decoding import choose, score
 from gymnast_openvla_oft.facts import MAX_CHUNK
 from gymnast_openvla_oft.imitation import Decisions, recorded_mean, token_loss, token_metrics
@@ -65,7 +65,7 @@ class OpenVLAOFT(CheckpointPolicy):
             generator = torch.Generator().manual_seed(config.architecture.seed)
             points, shape = config.imitation.auxiliary_points, self.model.shape
             heads = PointHeads(shape.llama.hidden_size, points, shape.dino.patches, generator)
-            self.auxiliary = heads.to(DTYPES[config.dtype])
+            self.auxiliary = heads.to(self.model.dtype)
         self.check_golden_actions()
 
     def _act(self, observation: Observation, temperature: float, generator: torch.Generator | None) -> ActionChunk:

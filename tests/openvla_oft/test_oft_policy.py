@@ -15,6 +15,7 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.testing import check_policy
 from gymnast_core.types import Observation
 from gymnast_openvla_oft.policy import OpenVLAOFT
+from gymnast_openvla_oft.tuning import Tuning
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -105,6 +106,16 @@ def test_bfloat16_weights_give_float32_log_probabilities() -> None:
     assert chunk.log_prob_BLD.dtype == chunk.actions_BLA.dtype == torch.float32
 
 
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_machine_decides_between_number_formats(
+    fast: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gymnast_openvla_oft.base.is_bfloat16_fast", lambda device: fast)
+    config = replace(small_config(auxiliary_points=1), dtype="auto", train=Tuning(vision="frozen"))
+    policy = OpenVLAOFT(config)
+    assert {parameter.dtype for parameter in policy.module().parameters()} == {dtype}
+
+
 def test_the_policy_keeps_its_contract(policy: OpenVLAOFT) -> None:
     check_policy(policy, image_size=16)
 
@@ -122,7 +133,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("option", "value", "known"),
         [
-            ("dtype", "float16", "bfloat16, float32"),
+            ("dtype", "float16", "auto, bfloat16, float32"),
             ("attention", "flash", "auto, eager, sdpa"),
             ("preparation", "rotated", "jpeg-lanczos, libero, none"),
             ("action_head", "l2", "l1, tokens"),
