@@ -21,6 +21,11 @@ from gymnast_wovr.masked_grpo import MaskedGRPO
 
 @pytest.fixture(scope="session", autouse=True)
 def plugin() -> None:
+    register()
+
+
+def register() -> None:
+    """What pip would install, in this process."""
     known = registries()
     known.world_models.register("co-evolving", CoEvolvingWorld)
     known.reward_models.register("first-hit", FirstHit)

@@ -52,13 +52,14 @@ def test_its_parts_are_listed_and_load(installed: Path):
 
 
 def test_an_installed_training_uses_all_of_them(installed: Path, models: Path, tmp_path: Path):
+    fit = "world: {fit: {fit: {steps: 1, batch_size: 2, warmup_steps: 0}}}"
     world = "world_model: {name: worldgym, args: {checkpoint: " + str(models / "world") + "}}"
     judge = "reward_model: {name: random, args: {probability: 0.4}}"
     done = gymnast(
         installed,
         "train",
         "tabletop",
-        f"world_model={{name: co-evolving, args: {{{world}, at: [0], rollouts: 2, steps: 1, batch_size: 2}}}}",
+        f"world_model={{name: co-evolving, args: {{{world}, at: [0], rollouts: 2, {fit}}}}}",
         f"reward_model={{name: first-hit, args: {{{judge}, every: 2}}}}",
         "optimizer={name: masked-grpo, args: {group_size: 4, minibatch_size: 8, accuracy_bounds: [0.01, 0.99]}}",
         f"policy.args.checkpoint={models / 'policy'}",
@@ -69,7 +70,7 @@ def test_an_installed_training_uses_all_of_them(installed: Path, models: Path, t
         f"output={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run/world_model/iteration-000000/refinement.json").exists()
+    assert (tmp_path / "run/refinements/iteration-000000/refinement.json").exists()
     with (tmp_path / "run/metrics.csv").open() as file:
         assert "after_first_hit" in file.readline()
 
