@@ -12,9 +12,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from gymnast_core.training.standing_in import checked_later, stand_in
+from gymnast_core.training.standing_in import checked_later, marked_later, once_imported, stand_in
 
 COMPILER = "torch._dynamo"
+_MARKED = "__dynamo_disable"
 NAME = "torchmetrics"
 _HOMES = {"Metric": "metric", "MetricCollection": "collections", "__version__": "__about__"}
 """What Lightning wants of torchmetrics, and the module that defines it."""
@@ -81,6 +82,17 @@ def defer_torchmetrics() -> None:
     sys.modules[NAME] = module
 
 
+def _left_alone(function: Any, recursive: bool = True, *, reason: str | None = None) -> Any:
+    return importlib.import_module("torch._compile")._disable_dynamo(function, recursive)
+
+
+COMPILER_MARKS = {
+    "disable": _left_alone,
+    **{mark: marked_later(COMPILER, mark) for mark in ("allow_in_graph", "assume_constant_result")},
+}
+"""What of the compiler marks functions, which it asks for when it compiles something."""
+
+
 def defer_compiler() -> None:
     """Let Lightning be imported without `torch._dynamo`, of which it only wants to know whether a module is compiled.
 
@@ -89,8 +101,17 @@ def defer_compiler() -> None:
     compiled = {"OptimizedModule": checked_later(COMPILER, "OptimizedModule")}
     for importer in ("lightning.fabric.wrappers", "lightning.pytorch.utilities.compile"):
         stand_in(importer, COMPILER, compiled)
-    stand_in("lightning.pytorch.trainer.connectors.logger_connector.result", COMPILER, {"disable": _left_alone})
+    stand_in("lightning.pytorch.trainer.connectors.logger_connector.result", COMPILER, COMPILER_MARKS)
 
 
-def _left_alone(function: Any, recursive: bool = True, *, reason: str | None = None) -> Any:
-    return importlib.import_module("torch._compile")._disable_dynamo(function, recursive)
+def defer_compiler_of_optimizers() -> None:
+    """Let a torch optimizer be built without the compiler, which its method asks to be left alone by.
+
+    torch keeps the method that the compiler has marked beside the method; before there is a compiler, the method itself
+    can be kept there.
+    """
+    wrapped = getattr(importlib.import_module("torch").optim.Optimizer.add_param_group, "__wrapped__", None)
+    if wrapped is None or COMPILER in sys.modules or hasattr(wrapped, _MARKED):
+        return
+    setattr(wrapped, _MARKED, wrapped)
+    once_imported(COMPILER, lambda _: delattr(wrapped, _MARKED))

@@ -10,7 +10,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
@@ -46,9 +46,7 @@ def marked_later(module: str, name: str) -> Any:
     """A decorator that applies a function's mark, which leaves the function as it is, when `module` is imported."""
 
     def mark(function: Any) -> Any:
-        if module in sys.modules and not isinstance(sys.modules[module], _StandIn):
-            return getattr(sys.modules[module], name)(function)
-        _FINDER.marks.setdefault(module, []).append((name, function))
+        once_imported(module, lambda imported: getattr(imported, name)(function))
         return function
 
     return mark
@@ -57,7 +55,9 @@ def marked_later(module: str, name: str) -> Any:
 class _StandIn(ModuleType):
     """What is found in a module's place; it hands over to that one as soon as it is asked for more than it has."""
 
-    __path__: Sequence[str] = ()
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__all__", "__file__"):
@@ -106,8 +106,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self.names: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
         """What is executed -> (what is stood in for, the names that it takes of it)."""
-        self.marks: dict[str, list[tuple[str, Any]]] = {}
-        """Module -> (its decorator, what that is applied to once the module is imported)."""
+        self.marks: dict[str, list[Callable[[ModuleType], Any]]] = {}
+        """Module -> what is called with it once it is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -115,7 +115,9 @@ class _Finder(importlib.abc.MetaPathFinder):
         parent = sys.modules.get(fullname.rpartition(".")[0])
         if isinstance(parent, _StandIn):
             parent.true_one()
-            return importlib.util.spec_from_loader(fullname, _Imported(importlib.import_module(fullname)))
+            module = importlib.import_module(fullname)
+            module.__spec__ = importlib.util.spec_from_loader(fullname, _Imported(module))  # which the import heeds
+            return module.__spec__
         if fullname not in self.names and fullname not in self.marks:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -131,8 +133,8 @@ class _Finder(importlib.abc.MetaPathFinder):
                 for place, names in self.names.get(name, ()):
                     stack.enter_context(_in_place(place, names))
                 execute(module)
-            for mark, function in self.marks.pop(name, ()):
-                getattr(module, mark)(function)
+            for mark in self.marks.pop(name, ()):
+                mark(module)
 
         loader.exec_module = execute_with_stand_ins
 
@@ -142,6 +144,20 @@ _FINDER = _Finder()
 
 def stand_in(importer: str, module: str, names: Mapping[str, Any]) -> None:
     """Let the module `importer`, once it is imported, take `names` without importing `module`."""
+    _join()
+    _FINDER.names.setdefault(importer, []).append((module, names))
+
+
+def once_imported(module: str, call: Callable[[ModuleType], Any]) -> None:
+    """Call something with a module as soon as that is imported: now, if it is."""
+    imported = sys.modules.get(module)
+    if imported is not None and not isinstance(imported, _StandIn):
+        call(imported)
+        return
+    _join()
+    _FINDER.marks.setdefault(module, []).append(call)
+
+
+def _join() -> None:
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    _FINDER.names.setdefault(importer, []).append((module, names))

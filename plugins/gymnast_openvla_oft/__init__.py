@@ -1,5 +1,6 @@
 """OpenVLA-OFT: a vision-language-action policy with parallel decoding of discrete action chunks."""
 
+from gymnast_core.training.lightly import COMPILER, COMPILER_MARKS
 from gymnast_core.training.standing_in import called_later, stand_in
 
 # What transformers imports for losses of object detectors and for masks that are compiled is most of its import.
@@ -15,3 +16,5 @@ stand_in(
     _TRACING,
     {"TransformGetItemToIndex": called_later(_TRACING, "TransformGetItemToIndex")},
 )
+for _marked in ("generation.continuous_batching.cache", "integrations.flex_attention", "modeling_utils"):
+    stand_in(f"transformers.{_marked}", COMPILER, COMPILER_MARKS)
