@@ -1,6 +1,5 @@
 """The loop: imagine, judge, update."""
 
-from gymnast_core.training.lightly import defer_compiler, defer_torchmetrics
+from gymnast_core.training.lightly import defer_torchmetrics
 
 defer_torchmetrics()
-defer_compiler()

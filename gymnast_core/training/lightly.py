@@ -1,7 +1,7 @@
 """Lightning without what it imports for nothing.
 
 Lightning takes two base classes from torchmetrics, whose package imports every metric that there is, and with them
-scipy and transformers, and one class from torch's compiler: two seconds of CPU time before a training says anything.
+scipy and transformers: more than a second of CPU time before a training says anything.
 """
 
 import importlib
@@ -12,10 +12,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from gymnast_core.training.standing_in import checked_later, marked_later, once_imported, stand_in
-
-COMPILER = "torch._dynamo"
-_MARKED = "__dynamo_disable"
 NAME = "torchmetrics"
 _HOMES = {"Metric": "metric", "MetricCollection": "collections", "__version__": "__about__"}
 """What Lightning wants of torchmetrics, and the module that defines it."""
@@ -80,38 +76,3 @@ def defer_torchmetrics() -> None:
     module._logger = logging.getLogger(NAME)  # type: ignore[attr-defined]  # which its utilities write to
     module.__class__ = _Deferred
     sys.modules[NAME] = module
-
-
-def _left_alone(function: Any, recursive: bool = True, *, reason: str | None = None) -> Any:
-    return importlib.import_module("torch._compile")._disable_dynamo(function, recursive)
-
-
-COMPILER_MARKS = {
-    "disable": _left_alone,
-    **{mark: marked_later(COMPILER, mark) for mark in ("allow_in_graph", "assume_constant_result")},
-}
-"""What of the compiler marks functions, which it asks for when it compiles something."""
-
-
-def defer_compiler() -> None:
-    """Let Lightning be imported without `torch._dynamo`, of which it only wants to know whether a module is compiled.
-
-    A function that the compiler shall leave alone is marked by torch's own mark, which finds the compiler when called.
-    """
-    compiled = {"OptimizedModule": checked_later(COMPILER, "OptimizedModule")}
-    for importer in ("lightning.fabric.wrappers", "lightning.pytorch.utilities.compile"):
-        stand_in(importer, COMPILER, compiled)
-    stand_in("lightning.pytorch.trainer.connectors.logger_connector.result", COMPILER, COMPILER_MARKS)
-
-
-def defer_compiler_of_optimizers() -> None:
-    """Let a torch optimizer be built without the compiler, which its method asks to be left alone by.
-
-    torch keeps the method that the compiler has marked beside the method; before there is a compiler, the method itself
-    can be kept there.
-    """
-    wrapped = getattr(importlib.import_module("torch").optim.Optimizer.add_param_group, "__wrapped__", None)
-    if wrapped is None or COMPILER in sys.modules or hasattr(wrapped, _MARKED):
-        return
-    setattr(wrapped, _MARKED, wrapped)
-    once_imported(COMPILER, lambda _: delattr(wrapped, _MARKED))

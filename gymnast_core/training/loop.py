@@ -20,7 +20,6 @@ from gymnast_core.rollouts.deal import Group
 from gymnast_core.runs.snapshot import Snapshot, fitting
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.engine import Engine
-from gymnast_core.training.lightly import defer_compiler_of_optimizers
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.sharding import Learner, begin_alike
 from gymnast_core.training.signals import listen
@@ -83,7 +82,6 @@ class ReinforcementLoop(lightning.LightningModule):
         assert optimizer is not None
         if not self._config.loop.iterations:
             return None  # a policy that is only measured need not be able to learn
-        defer_compiler_of_optimizers()
         return optimizer.torch_optimizer(self.updater.parameters)
 
     def on_fit_start(self) -> None:

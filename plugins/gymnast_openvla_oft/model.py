@@ -8,12 +8,10 @@ the regression head. Plain OpenVLA (arXiv 2406.09246) shares everything up to `f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -23,19 +21,6 @@ from gymnast_openvla_oft.vision import Attention, TowerShape, VisionBackbone
 END_TOKEN = 2
 OPTIONAL_PARTS = ("action_head", "proprio_projector")
 """Parts of the network that a checkpoint keeps in files of their own."""
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves out on the meta device what torch imports its compiler for, a second of CPU time: normal initialisation,
-    where there is nothing to fill, and powers of the rotary frequencies, which are of a few numbers on the CPU."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is nn.init.normal_:
-            return kwargs["tensor"]
-        return func(*args, **({"device": "cpu", **kwargs} if func is torch.arange else kwargs))
 
 
 @dataclass(frozen=True)
@@ -136,7 +121,7 @@ class OFTModel(nn.Module):
     @classmethod
     def empty(cls, shape: ModelShape, attention: str = "sdpa") -> OFTModel:
         """The network on the meta device: it costs no memory and draws no random numbers."""
-        with torch.device("meta"), _Unfilled():
+        with torch.device("meta"):
             return cls(shape, attention)
 
     def rebuild_buffers(self) -> None:
