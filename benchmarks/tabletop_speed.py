@@ -5,9 +5,12 @@
 Ways, in turns, each a process (or two) of its own that learns from 4 iterations of the preset, without evaluations:
 
   one thread                  OMP_NUM_THREADS=1
-  default                     nothing said: PyTorch takes every core
-  two processes               trainer.devices=2 trainer.strategy=ddp, one thread each
-  two processes, sharded      the same with trainer.strategy=fsdp2
+  default                     nothing said: PyTorch's threads take every core
+  one thread, batches of 64   with loop.imagine_batch_size=64: what two processes are compared with
+  two processes               the same with trainer.devices=2 trainer.strategy=ddp, one thread each
+  two processes, sharded      and with trainer.strategy=fsdp2
+
+Two processes that imagine 192 rollouts at once are in each other's way in the memory, so they imagine batches of 64.
 
 PYTHON is the interpreter of an environment with another version of Gymnast, built from COMMIT; it runs the first two.
 Medians over the iterations after the first, wall seconds, on quiet cores; and CPU seconds of the whole run, which a
@@ -37,11 +40,13 @@ RESULTS = Path(__file__).parent / "results"
 ITERATIONS = 4
 COMMON = (f"loop.iterations={ITERATIONS}", "evaluation.tasks=null")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+BATCHES = "loop.imagine_batch_size=64"
 WAYS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "one thread": (ONE_THREAD, ()),
     "default": ({}, ()),
-    "two processes": (ONE_THREAD, ("trainer.devices=2", "trainer.strategy=ddp")),
-    "two processes, sharded": (ONE_THREAD, ("trainer.devices=2", "trainer.strategy=fsdp2")),
+    "one thread, batches of 64": (ONE_THREAD, (BATCHES,)),
+    "two processes": (ONE_THREAD, (BATCHES, "trainer.devices=2", "trainer.strategy=ddp")),
+    "two processes, sharded": (ONE_THREAD, (BATCHES, "trainer.devices=2", "trainer.strategy=fsdp2")),
 }
 OTHERS = ("one thread", "default")
 """Ways of the other version."""
@@ -85,14 +90,15 @@ def page(found: dict[str, Any]) -> str:
         "Medians of the iterations after the first (384 rollouts of 16 actions), wall seconds; CPU seconds of a run",
         f"of {ITERATIONS} iterations with its start.",
         "",
-        "| version | way | imagining | updating | iteration | CPU | one thread's iteration ÷ this |",
+        "| version | way | imagining | updating | iteration | CPU | one process's imagining, iteration ÷ this |",
         "|---|---|---|---|---|---|---|",
     ]
     for version, ways in found["medians"].items():
         for way, row in ways.items():
             cells = " | ".join(f"{row[key]:.2f}" for key in ("imagining", "updating", "iteration", "cpu"))
-            ratio = f"{ways['one thread']['iteration'] / row['iteration']:.2f}" if "one thread" in ways else "–"
-            lines.append(f"| {version} | {way} | {cells} | {ratio} |")
+            alone = ways.get("one thread" if way in OTHERS else "one thread, batches of 64")
+            ratios = [f"{alone[key] / row[key]:.2f}" for key in ("imagining", "iteration")] if alone else ["–"]
+            lines.append(f"| {version} | {way} | {cells} | {', '.join(ratios)} |")
     return "\n".join([*lines, ""])
 
 

@@ -308,7 +308,7 @@ class Metric:
     value: float | Tensor
     """A scalar. A tensor may stay on its device until the step is logged."""
     weight: float | Tensor = 1.0
-    """What a mean is weighted by; of no meaning for the others."""
+    """What a mean is weighted by. An extreme of weight 0 does not count; a sum has no weight."""
     combine: Literal["mean", "sum", "max", "min"] = "mean"
 
 

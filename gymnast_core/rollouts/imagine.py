@@ -117,10 +117,10 @@ class _Episodes:
 
     def rollouts(self, labels: Sequence[int], temperature: float, version: int) -> list[Rollout]:
         """Each episode, cut out of the batch."""
-        actions_BNLA = torch.stack([chunk.actions_BLA.cpu() for chunk in self.chunks], dim=1)
-        log_prob_BNLD = torch.stack([chunk.log_prob_BLD.cpu() for chunk in self.chunks], dim=1)
-        tokens = [chunk.tokens_BLD.cpu() for chunk in self.chunks if chunk.tokens_BLD is not None]
-        tokens_BNLD = torch.stack(tokens, dim=1) if tokens else None
+        actions_BNLA = torch.stack([chunk.actions_BLA for chunk in self.chunks], dim=1).cpu()
+        log_prob_BNLD = torch.stack([chunk.log_prob_BLD for chunk in self.chunks], dim=1).cpu()
+        tokens = [chunk.tokens_BLD for chunk in self.chunks if chunk.tokens_BLD is not None]
+        tokens_BNLD = torch.stack(tokens, dim=1).cpu() if tokens else None
         return [
             Rollout(
                 task=task,

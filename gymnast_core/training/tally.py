@@ -1,7 +1,7 @@
 """Numbers of many parts, steps and processes, combined as what they are: means by weight, sums, extremes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Tally:
 
     def combined(self, processes: Processes | None = None) -> dict[str, Metric]:
         """One metric a name, of this process or of all of them."""
-        mine = {name: _combine(metrics) for name, metrics in self._found.items()}
+        mine = {name: _combine(metrics) for name, metrics in _fetched(self._found).items()}
         if processes is None or processes.count == 1:
             return mine
         every: dict[str, list[Metric]] = {}
@@ -47,29 +47,40 @@ class Tally:
         self._found = {name: [Metric(value, weight, how)] for name, (value, weight, how) in state.items()}
 
     def numbers(self, processes: Processes | None = None) -> dict[str, float]:
-        """The combined values. A mean of which nothing was weighed is left out."""
+        """The combined values. A mean or an extreme of which nothing was weighed is left out."""
         found = self.combined(processes).items()
-        return {name: float(m.value) for name, m in found if m.combine != "mean" or float(m.weight) > 0}
+        return {name: float(m.value) for name, m in found if m.combine == "sum" or float(m.weight) > 0}
 
 
-def _combine(metrics: list[Metric]) -> Metric:
+def _combine(metrics: Sequence[Metric]) -> Metric:
+    """Of plain numbers."""
     how = metrics[0].combine
-    values = _floats([metric.value for metric in metrics])
+    values, weights = [float(metric.value) for metric in metrics], [float(metric.weight) for metric in metrics]
     if how == "sum":
         return Metric(sum(values), combine="sum")
     if how != "mean":
+        counted = [value for value, share in zip(values, weights, strict=True) if share > 0]
+        if not counted:
+            return Metric(0.0, 0.0, combine=how)
         # Python's max and min pass over a NaN, or not, by its place.
-        unknown = any(math.isnan(value) for value in values)
-        return Metric(math.nan if unknown else _EXTREMES[how](values), combine=how)
-    weights = _floats([metric.weight for metric in metrics])
+        unknown = any(math.isnan(value) for value in counted)
+        return Metric(math.nan if unknown else _EXTREMES[how](counted), combine=how)
     weight = sum(weights)
     # A part that weighs nothing may hold anything, NaN included.
     added = sum(value * share for value, share in zip(values, weights, strict=True) if share > 0)
     return Metric(added / weight if weight > 0 else 0.0, weight)
 
 
-def _floats(values: list[float | Tensor]) -> list[float]:
-    """Plain numbers, fetched from a device in one go."""
-    tensors = [value.detach().double().reshape(()) for value in values if isinstance(value, Tensor)]
-    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
-    return [next(fetched) if isinstance(value, Tensor) else float(value) for value in values]
+def _fetched(found: Mapping[str, Sequence[Metric]]) -> dict[str, list[Metric]]:
+    """The same as plain numbers, fetched from a device in one go."""
+    numbers = [number for metrics in found.values() for metric in metrics for number in (metric.value, metric.weight)]
+    tensors: dict[torch.device, list[Tensor]] = {}
+    for number in numbers:
+        if isinstance(number, Tensor):
+            tensors.setdefault(number.device, []).append(number.detach().double().reshape(()))
+    fetched = {device: iter(torch.stack(there).tolist()) for device, there in tensors.items()}
+    plain = iter([next(fetched[x.device]) if isinstance(x, Tensor) else float(x) for x in numbers])
+    return {
+        name: [Metric(next(plain), next(plain), metric.combine) for metric in metrics]
+        for name, metrics in found.items()
+    }

@@ -209,22 +209,22 @@ class Updater:
         parameters = self.masters.stepped
         added: list[Tensor | None] = [None for _ in parameters]
         for term in terms:
-            weight = torch.zeros((), dtype=torch.float64)
+            weights = list[Tensor]()
             for part in term.parts:
                 with self.autocast():
                     loss = part()
                 if loss.total.requires_grad:
                     loss.total.backward()
                 self.masters.take_gradients()
-                weight += torch.as_tensor(loss.weight).detach().to(weight)
+                weights.append(torch.as_tensor(loss.weight).detach())
                 metrics.add(loss.metrics)
-                metrics.add({term.name: Metric(loss.mean.detach(), torch.as_tensor(loss.weight).detach())})
+                metrics.add({term.name: Metric(loss.mean.detach(), weights[-1])})
             for zero in term.company:
                 with self.autocast():
                     nothing = zero()
                 nothing.backward()
                 self.masters.take_gradients()
-            total = float(self._sum(weight))
+            total = self._sum(weights)
             scale = term.share / total if total > 0 else 0.0
             for index, parameter in enumerate(parameters):
                 if parameter.grad is None:
@@ -237,10 +237,11 @@ class Updater:
             parameter.grad = gradient
         self._processes.sum_gradients([p for p in parameters if not isinstance(p, DTensor)])
 
-    def _sum(self, weight: Tensor) -> Tensor:
-        if self._processes.count == 1:
-            return weight
-        return torch.tensor(sum(self._processes.gather(float(weight))), dtype=torch.float64)
+    def _sum(self, weights: Sequence[Tensor]) -> float:
+        """The weight of all microbatches of all processes; the device is waited for once."""
+        place = weights[0].device if weights else None
+        own = sum(torch.stack([weight.to(place).double() for weight in weights]).tolist()) if weights else 0.0
+        return own if self._processes.count == 1 else sum(self._processes.gather(own))
 
     def _policy_loss(self, batch: _Batch, rows: Sequence[int]) -> LossSum:
         """The optimizer's loss of some trajectories, at the temperature that each was sampled with."""

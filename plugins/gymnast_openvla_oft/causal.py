@@ -65,7 +65,7 @@ def _append(prompts: Prompts, tokens_BK: Tensor) -> Prompts:
     count = tokens_BK.shape[1]
     ids_BS = F.pad(prompts.ids_BS, (0, count))
     index_BK = prompts.lengths_B[:, None] + torch.arange(count, device=ids_BS.device)
-    return Prompts(ids_BS.scatter(1, index_BK, tokens_BK), prompts.lengths_B + count)
+    return Prompts(ids_BS.scatter(1, index_BK, tokens_BK), prompts.lengths_B + count, prompts.even)
 
 
 def _embed(model: OFTModel, prefix_BPE: Tensor, prompts: Prompts) -> Tensor:

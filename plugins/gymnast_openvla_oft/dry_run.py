@@ -71,7 +71,8 @@ def shaped_model(
 def forward(model: OFTModel, size: Pass, features: bool = False) -> Tensor:
     """float32 logits (B, K, bins) of made-up inputs; with `features`, those of the towers are given."""
     side, batch = model.shape.dino.image_size, size.batch
-    prompts = Prompts(torch.ones(batch, size.prompt, dtype=torch.long), torch.full((batch,), size.prompt))
+    ids, lengths = torch.ones(batch, size.prompt, dtype=torch.long), torch.full((batch,), size.prompt)
+    prompts = Prompts(ids, lengths, even=True)
     pixels = torch.zeros(batch, size.views, 6, side, side)
     width = model.shape.dino.width + model.shape.siglip.width
     known = torch.zeros(batch, size.views * model.shape.dino.patches, width) if features else None

@@ -59,6 +59,8 @@ class Prompts:
     """int64."""
     lengths_B: Tensor
     """int64, tokens of each prompt, BOS included."""
+    even: bool
+    """Whether all are of one length: known to whoever made them, so that nobody waits for the device to learn it."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class OFTModel(nn.Module):
         prefix_BPE = self.prefix(inputs)
         embeds_BSE, real_BS = self.embed(prefix_BPE, inputs.prompts, count)
         hidden_BSE = self.language_model.model(
-            inputs_embeds=embeds_BSE, attention_mask=_bidirectional_mask(real_BS, embeds_BSE.dtype), use_cache=False
+            inputs_embeds=embeds_BSE, attention_mask=_bidirectional_mask(real_BS, inputs.prompts.even, embeds_BSE.dtype), use_cache=False
         ).last_hidden_state
         start_B = prefix_BPE.shape[1] + inputs.prompts.lengths_B - 1
         actions_BKE = take(hidden_BSE, start_B, count)
@@ -201,10 +203,10 @@ def take(hidden_BSE: Tensor, start_B: Tensor, count: int) -> Tensor:
     return hidden_BSE.gather(1, index_BK[..., None].expand(-1, -1, hidden_BSE.shape[-1]))
 
 
-def _bidirectional_mask(real_BS: Tensor, dtype: torch.dtype) -> Tensor:
+def _bidirectional_mask(real_BS: Tensor, even: bool, dtype: torch.dtype) -> Tensor:
     """An explicit additive mask: given none, or one of two dimensions, Llama would attend causally."""
     batch, length = real_BS.shape
-    if bool(real_BS.all()):
+    if even:
         return torch.zeros(1, 1, length, length, dtype=dtype, device=real_BS.device)
     mask = torch.zeros(batch, 1, 1, length, dtype=dtype, device=real_BS.device)
     mask = mask.masked_fill(~real_BS[:, None, None], torch.finfo(dtype).min)

@@ -77,8 +77,8 @@ def pad_prompts(rows: Sequence[Sequence[int]], pad_token: int, device: torch.dev
     """Prompts of any lengths, padded on the right to the longest."""
     longest = max(len(row) for row in rows)
     ids = [[*row, *[pad_token] * (longest - len(row))] for row in rows]
-    lengths = torch.tensor([len(row) for row in rows])
-    return Prompts(ids_BS=torch.tensor(ids).to(device), lengths_B=lengths.to(device))
+    lengths = [len(row) for row in rows]
+    return Prompts(torch.tensor(ids).to(device), torch.tensor(lengths).to(device), even=min(lengths) == longest)
 
 
 def tokenizer_path(directory: Path, base: Path | None = None) -> Path:

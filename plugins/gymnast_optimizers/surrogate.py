@@ -5,6 +5,7 @@ PPO: arXiv 1707.06347, eq. 7. Decoupled clip: DAPO, arXiv 2503.14476, eq. 8. KL 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
@@ -125,10 +126,10 @@ class ClippedSurrogate(GradientSteps):
             "approx_kl": masked_metric(ratio_BSD - 1.0 - log_ratio_BSD, mask_BS, by=by),
             "log_ratio": masked_metric(log_ratio_BSD, mask_BS, by=by),
         }
-        counted = ratio_BSD[factors_mask(mask_BS, ratio_BSD)]
-        if counted.numel():
-            metrics["ratio_max"] = Metric(counted.max(), combine="max")
-            metrics["ratio_min"] = Metric(counted.min(), combine="min")
+        counted_BSD = factors_mask(mask_BS, ratio_BSD)
+        weight = counted_BSD.sum()
+        metrics["ratio_max"] = Metric(ratio_BSD.masked_fill(~counted_BSD, -math.inf).max(), weight, "max")
+        metrics["ratio_min"] = Metric(ratio_BSD.masked_fill(~counted_BSD, math.inf).min(), weight, "min")
         return metrics
 
 

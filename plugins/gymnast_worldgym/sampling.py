@@ -16,6 +16,7 @@ action dimensions.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -39,12 +40,12 @@ class Sampler:
         context_BTHWC: Tensor,
         actions_BTA: Tensor,
         recompute: bool = False,
-        origin_B: Tensor | None = None,
+        origins: Sequence[int] | None = None,
     ) -> None:
         """Start from T context frames and their actions.
 
-        `recompute` feeds the whole window in every step and keeps nothing, as the reference does. `origin_B` (int64)
-        says which episodes start alike: those with equal numbers, whose context is then encoded once.
+        `recompute` feeds the whole window in every step and keeps nothing, as the reference does. `origins` says
+        which episodes start alike, B numbers: those with equal ones, whose context is then encoded once.
         """
         self.network, self.process, self.sampling, self.window = network, process, sampling, window
         self.recompute = recompute
@@ -55,7 +56,7 @@ class Sampler:
         earlier = context_BTHWC.shape[1] - self.latents_BTHWC.shape[1]
         self._before_B1HWC = context_BTHWC[:, max(earlier - 1, 0) : max(earlier, 1)]
         """The frame before the oldest of them; the oldest itself where an episode begins with it."""
-        self._origin_B = origin_B
+        self._origins = origins
         self._cache = TemporalCache(network.config.layers, window, remember=not sampling.streaming)
 
     @property
@@ -96,18 +97,17 @@ class Sampler:
 
     def _encode_origins(self) -> None:
         """Encode the first context, once for all episodes that share it."""
-        origin_B, self._origin_B = self._origin_B, None
-        if origin_B is None or self.recompute:
+        origins, self._origins = self._origins, None
+        if origins is None or self.recompute or len(set(origins)) == len(origins):
             return
-        origins_U, place_B = torch.unique(origin_B, return_inverse=True)
-        if len(origins_U) == len(origin_B):
-            return
-        rows_U = torch.stack([(place_B == u).nonzero()[0, 0] for u in range(len(origins_U))])
+        device, distinct = self.latents_BTHWC.device, sorted(set(origins))
+        rows_U = torch.tensor([origins.index(one) for one in distinct]).to(device)
+        place_B = torch.tensor([distinct.index(one) for one in origins]).to(device)
         clean, t = self.process.context_input(self.latents_BTHWC[rows_U])
         clean = self._beside_previous(clean, self.latents_BTHWC[rows_U], 0, self._before_B1HWC[rows_U])
         inputs = self._both_branches(clean, t, self.actions_BTA[rows_U])
         self.network.extend(*inputs, self._cache, commit=clean.shape[1])
-        rows_B = torch.cat([place_B, place_B + len(origins_U)]) if self.guided else place_B
+        rows_B = torch.cat([place_B, place_B + len(distinct)]) if self.guided else place_B
         self._cache.select(rows_B)
 
     def _run(self, latents: Tensor, actions: Tensor, first: int, levels: Tensor) -> Tensor:

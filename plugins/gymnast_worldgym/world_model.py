@@ -267,7 +267,7 @@ class WorldGym(WorldModel):
         # alignment: their published evaluation does the same.
         length = len(tasks[0].frames_TVHWC)
         slots = torch.stack([self.actions.slots(move.cpu(), 0, length, "previous") for move in moves])
-        origin_B = torch.tensor(origin, device=self.device)
+        origin_B = torch.tensor(origin).to(self.device)
         sampler = Sampler(
             self.network,
             self.process,
@@ -276,7 +276,7 @@ class WorldGym(WorldModel):
             self.actions.null,
             self.codec.encode(frames, noise)[origin_B],
             slots[:, -kept:].to(self.device)[origin_B],
-            origin_B=origin_B,
+            origins=origin,
         )
         return State(sampler, noise, len(tasks))
 

@@ -156,10 +156,10 @@ def test_no_frame_is_computed_without_need(chunk: int, streaming: bool) -> None:
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_episodes_that_start_alike_are_encoded_once(guidance: float) -> None:
-    dit, origin_B = shaken(), torch.tensor([0, 0, 4, 0, 4])
-    walkers = [start(dit, guidance, batch=5), start(dit, guidance, batch=5, origin_B=origin_B)]
+    dit, origins = shaken(), [0, 0, 4, 0, 4]
+    walkers = [start(dit, guidance, batch=5), start(dit, guidance, batch=5, origins=origins)]
     for walker in walkers:
-        walker.latents_BTHWC = walker.latents_BTHWC[origin_B]
+        walker.latents_BTHWC = walker.latents_BTHWC[origins]
     plain, shared = (frames_computed(dit, lambda w=w: walk(w, (1,))) for w in walkers)
     branches = 1 if guidance == 1.0 else 2
     assert plain["first"] - shared["first"] == 2 * (5 - 2) * branches
@@ -214,8 +214,8 @@ def test_compiling_without_a_compiler_is_one_clear_error(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("origins", [None, torch.tensor([0, 0])])
-def test_cache_is_exact_for_predicted_changes(layers: int, guidance: float, origins: Tensor | None) -> None:
+@pytest.mark.parametrize("origins", [None, [0, 0]])
+def test_cache_is_exact_for_predicted_changes(layers: int, guidance: float, origins: list[int] | None) -> None:
     dit = shaken(layers=layers, change=True)
     with torch.no_grad():  # Pixels of noise that are moved far let differences of rounding grow from frame to frame.
         dit.final_layer.linear.weight.mul_(0.01)
@@ -224,7 +224,7 @@ def test_cache_is_exact_for_predicted_changes(layers: int, guidance: float, orig
     def walker(recompute: bool) -> Sampler:
         sampling = Sampling(1, guidance, 14, None, False)
         actions = torch.zeros(2, 7, 10)
-        how = {"recompute": recompute, "origin_B": None if recompute else origins}
+        how = {"recompute": recompute, "origins": None if recompute else origins}
         return Sampler(dit, noise_process("change", 14), sampling, 6, NULL, context, actions, **how)
 
     golden.close(walk(walker(False)), walk(walker(True)), 1e-4)
