@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -165,9 +165,9 @@ def _log_prob(policy: OpenVLAOFT, group: Played, row: int, s: Setting) -> tuple[
     """Of all decisions of one trajectory."""
     pixels = torch.cat([one.pixels_BVCHW[row, None] for one in group.inputs if one.pixels_BVCHW is not None])
     first = group.inputs[0].prompts
-    prompts = type(first)(
-        first.ids_BS[row, None].expand(len(pixels), -1), first.lengths_B[row, None].expand(len(pixels))
-    )
+    count = len(pixels)
+    ids_BS, lengths_B = first.ids_BS[row, None].expand(count, -1), first.lengths_B[row, None].expand(count)
+    prompts = replace(first, ids_BS=ids_BS, lengths_B=lengths_B)  # of one task: all are of one length
     classes = torch.stack([one[row] for one in group.classes])
     hidden = policy.model(Inputs(pixels, prompts), classes.shape[1])
     return score(policy.model.action_logits(hidden.actions_BKE), classes, s.temperature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -93,9 +94,26 @@ class Environments:
         self._threads: ThreadPoolExecutor | None = None
 
     def most_episodes(self, starts: Sequence[EnvironmentStart]) -> int | None:
-        """How many of these episodes can be under way at once; None: all of them."""
-        here = all(self._placement.here(environment_id) for environment_id in {start.id for start in starts})
-        return None if here else self.hosting.max_environments
+        """How many of these episodes can be under way at once; None: all of them.
+
+        Of several kinds of environments, about half as many as may be alive: the others stay for the episodes after
+        these, whose kinds are others. Making one takes longer than most episodes do.
+        """
+        if all(self._placement.here(environment_id) for environment_id in {start.id for start in starts}):
+            return None
+        limit, kinds = self.hosting.max_environments, len(set(self._kinds(starts)))
+        return limit if kinds == 1 else min(limit, kinds * max(1, limit // (2 * kinds)))
+
+    def alternating(self, starts: Sequence[EnvironmentStart]) -> list[int]:
+        """Places of all of them, kinds of environments in turn: so consecutive ones need few of each."""
+        by_kind: dict[str, list[int]] = {}
+        for place, kind in enumerate(self._kinds(starts)):
+            by_kind.setdefault(kind, []).append(place)
+        turns = itertools.zip_longest(*by_kind.values())
+        return [place for turn in turns for place in turn if place is not None]
+
+    def _kinds(self, starts: Sequence[EnvironmentStart]) -> list[str]:
+        return [self._placement.kind(start.id, start.args, self.view).key for start in starts]
 
     def reset(self, starts: Sequence[EnvironmentStart], *, lenient: bool = False) -> list[Live]:
         """Start one episode each, in parallel. One that cannot be started has an `error`, unless it is all of them.

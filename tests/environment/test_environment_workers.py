@@ -113,6 +113,26 @@ def test_the_longest_idle_make_room() -> None:
         assert not is_alive(pids["b"][0]) and is_alive(pids["c"][0])
 
 
+@pytest.mark.parametrize(("limit", "names", "most"), [(8, "abab", 4), (8, "abcde", 5), (9, "abc", 3), (2, "abc", 2)])
+def test_several_kinds_leave_each_other_alive(limit: int, names: str, most: int) -> None:
+    with environments(max_environments=limit) as made:
+        assert made.most_episodes([start(seed, name=name) for seed, name in enumerate(names)]) == most
+
+
+def test_episodes_of_several_kinds_in_turn_make_few_environments() -> None:
+    with environments(max_environments=4) as made:
+        starts = [start(seed, name=name) for seed, name in enumerate("aaaabababbb")]
+        order, most = made.alternating(starts), made.most_episodes(starts)
+        assert sorted(order) == list(range(len(starts))) and most == 2
+        assert "".join(starts[place].args["name"] for place in order) == "ababababab" + "a"
+        pids = set()
+        for first in range(0, len(order), most):
+            lives = made.reset([starts[place] for place in order[first : first + most]])
+            pids |= {made.call(live, "pid") for live in lives}
+            release(lives)
+        assert len(pids) == 2
+
+
 def test_no_more_environments_than_there_may_be() -> None:
     with environments(max_environments=2) as made:
         assert made.most_episodes([start(seed) for seed in range(9)]) == 2
