@@ -86,7 +86,7 @@ class Bench:
             hosting = {"python": self.options.python}
             for args in (config["tasks"]["args"], config["evaluation"]["world"]["args"],
                          config["evaluation"]["tasks"]["args"]):  # fmt: skip
-                args["hosting"] = hosting
+                args["hosting"] = {**args.get("hosting", {}), **hosting}
         return config
 
     def trained(self) -> list[str]:

@@ -62,7 +62,7 @@ class Short:
         if self.python is not None:
             for args in (config["tasks"]["args"], config["evaluation"]["world"]["args"],
                          config["evaluation"]["tasks"]["args"]):  # fmt: skip
-                args["hosting"] = {"python": self.python}
+                args["hosting"] = {**args.get("hosting", {}), "python": self.python}
         config["world_model"]["args"] = self.world_model()["args"]
         config["reward_model"]["args"] = {"checkpoint": str(self.output / "judge" / "checkpoint")}
         for family in config["tasks"]["args"]["environments"]:
