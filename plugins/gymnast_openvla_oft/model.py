@@ -159,8 +159,9 @@ class OFTModel(nn.Module):
         """
         prefix_BPE = self.prefix(inputs)
         embeds_BSE, real_BS = self.embed(prefix_BPE, inputs.prompts, count)
+        mask_B1SS = _bidirectional_mask(real_BS, inputs.prompts.even, embeds_BSE.dtype)
         hidden_BSE = self.language_model.model(
-            inputs_embeds=embeds_BSE, attention_mask=_bidirectional_mask(real_BS, inputs.prompts.even, embeds_BSE.dtype), use_cache=False
+            inputs_embeds=embeds_BSE, attention_mask=mask_B1SS, use_cache=False
         ).last_hidden_state
         start_B = prefix_BPE.shape[1] + inputs.prompts.lengths_B - 1
         actions_BKE = take(hidden_BSE, start_B, count)
