@@ -16,7 +16,6 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import Choices, Range
-from gymnast_core.devices import is_bfloat16_fast
 from gymnast_core.errors import CheckpointError, ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
@@ -44,6 +43,7 @@ from gymnast_openvla_oft.checkpoint import (
     save_checkpoint,
 )
 from gymnast_openvla_oft.components import optional_part
+from gymnast_openvla_oft.dtypes import CHOICES, DTYPES, weights_dtype
 from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, MAX_IMAGES, Parts, find_facts
 from gymnast_openvla_oft.features import FeatureStore
 from gymnast_openvla_oft.images import PREPARATIONS, ImageProcessor
@@ -59,7 +59,6 @@ from gymnast_openvla_oft.sharding import shard
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, apply_tuning, check_tuning
 from gymnast_openvla_oft.vocabulary import find_vocabulary
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ class CheckpointConfig:
     attention: Annotated[str, Choices(*ATTENTIONS)] = AUTO
     """Attention kernel: "auto" (PyTorch's fused one, except for bfloat16 on a CPU, see benchmarks/attention.py), "sdpa"
     or "eager"; the vision towers take the fused one for either of the last two."""
-    dtype: Annotated[str, Choices("float32", "bfloat16", AUTO)] = "float32"
+    dtype: Annotated[str, Choices(*CHOICES)] = "float32"
     """Of the weights: "float32", "bfloat16", or "auto": bfloat16 on GPUs and CPUs that multiply it faster. An optimizer
     keeps float32 weights beside those of bfloat16. Log-probabilities are float32 either way."""
     golden: Annotated[str, Choices(*golden.REACTIONS)] = "warn"
@@ -368,18 +367,10 @@ class CheckpointPolicy(Policy):
             )
 
 
-def weights_dtype(chosen: str) -> str:
-    """The name of the weights' dtype: one of `DTYPES`; "auto" is decided by this machine."""
-    if chosen != AUTO:
-        return chosen
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "bfloat16" if is_bfloat16_fast(device) else "float32"
-
-
 def check_config(config: CheckpointConfig) -> None:
     """Raise `ConfigError` for options that mean nothing."""
-    if config.dtype not in (*DTYPES, AUTO):
-        raise ConfigError(unknown_name("dtype", config.dtype, (*DTYPES, AUTO)))
+    if config.dtype not in CHOICES:
+        raise ConfigError(unknown_name("dtype", config.dtype, CHOICES))
     if config.attention not in ATTENTIONS:
         raise ConfigError(unknown_name("attention", config.attention, ATTENTIONS))
     if config.golden not in golden.REACTIONS:

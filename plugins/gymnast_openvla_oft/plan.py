@@ -14,8 +14,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gymnast_core.training.rounding import FINE, is_coarse
-from gymnast_openvla_oft.base import DTYPES
 from gymnast_openvla_oft.dry_run import Kept, Pass, kept, shaped_model
+from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.model import ModelShape, OFTModel
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, blocks
 

@@ -111,7 +111,7 @@ def _time(planned: Planned, here: tuple[RunConfig, Plan], row: Hardware | str, j
 def read_job(config: RunConfig, strategy: str = "ddp", decisions: int | None = None, views: int | None = None) -> Job:
     """What a run's config means for memory. Raises `ConfigError` for policies that are not planned here."""
     from gymnast_core.plugins.compose import registries
-    from gymnast_openvla_oft.base import weights_dtype
+    from gymnast_openvla_oft.dtypes import weights_dtype
     from gymnast_openvla_oft.plan import Job, Networks
 
     shape, policy, actions, own_views = _policy(config.policy)

@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gymnast_core.training.masters import MasterWeights, put
 from gymnast_core.training.rounding import is_coarse
-from gymnast_openvla_oft.base import DTYPES
 from gymnast_openvla_oft.decoding import score
 from gymnast_openvla_oft.dry_run import Pass, forward, shaped_model
+from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.model import ModelShape
 from gymnast_openvla_oft.tuning import Tuning
 from gymnast_plan.work import Op, Traced, Work, add, trace

@@ -45,8 +45,10 @@ def filled(parts: list[tuple[float, float]]) -> Tally:
 
 def known(parts: list[tuple[float, float]]) -> dict[str, float]:
     values, weight = [value for value, _ in parts], sum(weight for _, weight in parts)
-    numbers = {"sum": math.fsum(values), "max": max(values), "min": min(values)}
+    numbers = {"sum": math.fsum(values)}
     if weight > 0:
+        counted = [value for value, share in parts if share > 0]
+        numbers |= {"max": max(counted), "min": min(counted)}
         numbers["mean"] = math.fsum(value * share for value, share in parts) / weight
     return numbers
 

@@ -110,7 +110,7 @@ def test_bfloat16_weights_give_float32_log_probabilities() -> None:
 def test_the_machine_decides_between_number_formats(
     fast: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gymnast_openvla_oft.base.is_bfloat16_fast", lambda device: fast)
+    monkeypatch.setattr("gymnast_openvla_oft.dtypes.is_bfloat16_fast", lambda device: fast)
     config = replace(small_config(auxiliary_points=1), dtype="auto", train=Tuning(vision="frozen"))
     policy = OpenVLAOFT(config)
     assert {parameter.dtype for parameter in policy.module().parameters()} == {dtype}
