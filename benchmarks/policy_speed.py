@@ -28,9 +28,9 @@ from torch import Tensor
 
 from gymnast_core.types import ActionChunk, Observation
 from gymnast_openvla_oft.architecture import Architecture, Tower, checkpoint_config, model_shape
-from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.decoding import choose, score
 from gymnast_openvla_oft.dry_run import Pass, forward_flops
+from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.initialise import _fill
 from gymnast_openvla_oft.model import Inputs, ModelShape, OFTModel
 from gymnast_openvla_oft.policy import OpenVLAOFT
