@@ -10,7 +10,7 @@ Ways, in turns, each a process (or two) of its own that learns from 4 iterations
   two processes               the same with trainer.devices=2 trainer.strategy=ddp, one thread each
   two processes, sharded      and with trainer.strategy=fsdp2
 
-Two processes that imagine 192 rollouts at once are in each other's way in the memory, so they imagine batches of 64.
+Processes of one machine share its memory and caches, so they imagine batches of 64 rollouts.
 
 PYTHON is the interpreter of an environment with another version of Gymnast, built from COMMIT; it runs the first two.
 Medians over the iterations after the first, wall seconds, on quiet cores; and CPU seconds of the whole run, which a
