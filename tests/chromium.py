@@ -86,7 +86,11 @@ class Browser:
         )
 
     def open(self, url: str) -> None:
-        """Open a page and forget what was noted of the one before: a browser serves many tests."""
+        """Open a page and forget what was noted of the one before: a browser serves many tests.
+
+        What the one before still has to say, it says while an empty page is opened.
+        """
+        self.call("Page.navigate", url="about:blank")
         self.problems.clear()
         self.requests.clear()
         self.call("Page.navigate", url=url)

@@ -28,3 +28,9 @@ def test_clips_are_seen_whole_and_play_when_touched(browser: Browser, tmp_path: 
         for paused in (False, True):
             script = f"(() => {{ const video = document.querySelector('video'); {act}; return video.paused; }})()"
             assert browser.value(script) is paused, act
+    # Stopped before there was a frame to show: no error of the page.
+    browser.value(
+        "(() => { const video = document.querySelector('video'); video.load(); video.click(); video.click(); })()"
+    )
+    browser.value("new Promise(done => setTimeout(done, 100))")
+    assert browser.problems == []
