@@ -1,4 +1,4 @@
-"""Eight cells of which one crashes and one is too dear, in a bench that is killed: eight honest rows in the end."""
+"""Five cells of which one crashes and one is too dear, in a bench that is killed: five honest rows in the end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ base: line.yaml
 axes:
   rate: {slow: [], fast: [optimizer.args.learning_rate=0.5]}
   start: {even: [], leaning: [policy.args.lean=1.0]}
+exclude:
+  - {rate: slow, start: even}
+  - {rate: fast, start: even, seed: 2}
 adjust:
   - {when: {rate: slow, start: leaning, seed: 1}, overrides: [world_model.args.die_with=SIGSEGV]}
   - {when: {rate: fast, start: even, seed: 1}, overrides: [reward_model.args.dollars=0.5, loop.iterations=500]}
@@ -49,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     process.communicate()
     wait_until(lambda: not alive(f"{out}/cells"), 20)  # supervisors and cells go with the bench
     before = {path: path.read_bytes() for path in out.glob("cells/*/result.json")}
-    assert 2 <= len(before) < 8
+    assert 2 <= len(before) < 5
     process = start(environment, folder, "--resume", "out")
     printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -64,7 +67,7 @@ def rows(folder: Path) -> list[dict]:
 
 def test_every_cell_has_a_row_that_says_how_it_ended(finished: tuple[Path, dict[str, str], list[str]]) -> None:
     found = {(*row["labels"].values(), row["seed"]): row for row in rows(finished[0])}
-    assert len(found) == 8
+    assert len(found) == 5
     crashed, dear = found.pop(("slow", "leaning", 1)), found.pop(("fast", "even", 1))
     assert crashed["status"] == "killed" and crashed["exit_code"] == -signal.SIGSEGV
     assert "SIGSEGV" in crashed["reason"] and crashed["after"]["rate"] is None
@@ -102,7 +105,7 @@ def test_the_command_of_a_row_repeats_its_cell(finished: tuple[Path, dict[str, s
 
 def test_the_summary_pools_the_seeds(finished: tuple[Path, dict[str, str], list[str]]) -> None:
     summary = json.loads((finished[0] / "out/summary.json").read_text())
-    assert summary["statuses"] == {"done": 6, "killed": 1, "over budget": 1}
+    assert summary["statuses"] == {"done": 3, "killed": 1, "over budget": 1}
     pooled = next(r for r in summary["results"] if r["cell"] == {"rate": "fast", "start": "leaning"})
     rates = [r["after"]["rate"] for r in rows(finished[0]) if r["labels"] == pooled["cell"]]
     assert pooled["seeds"] == "2 of 2" and pooled["success"] == pytest.approx(sum(rates) / 2)
