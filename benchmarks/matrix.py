@@ -161,15 +161,19 @@ def write_models(models: Path) -> None:
 
 
 @contextmanager
-def serving(log: Path) -> Iterator[str]:
-    """`gymnast serve` of the tabletop's policy; yields its address."""
+def serving(folder: Path) -> Iterator[str]:
+    """`gymnast serve` of the tabletop's policy; yields its address, the same one whenever the benchmark goes on: cells
+    that began with it say it in their configs."""
+    log, port = folder / "serve.log", folder / "port"
+    wanted = port.read_text() if port.exists() else "0"
     command = [sys.executable, "-m", "gymnast_core.cli", "serve", "openvla-oft", f"checkpoint={CHECKPOINTS / 'policy'}"]
     with log.open("w") as errors:
-        process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen([*command, "--port", wanted], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                if found := re.search(r"(http://\S+)/act", line):
+                if found := re.search(r"(http://\S+:(\d+))/act", line):
+                    port.write_text(found[2])
                     yield found[1]
                     return
             raise SystemExit(f"gymnast serve did not start; see {log}.")
@@ -210,7 +214,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     install(options.output / "packages")
     os.environ["PYTHONPATH"] = str(options.output / "packages")
     write_models(options.output / "models")
-    with serving(options.output / "serve.log") as url:
+    with serving(options.output) as url:
         parts, told = axes(options.output / "models", url), checked(options.output / "models", url)
         if options.only:
             parts["world model"] = {options.only: parts["world model"][options.only]}

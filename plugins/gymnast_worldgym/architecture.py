@@ -11,17 +11,21 @@ from gymnast_core.errors import ConfigError
 from gymnast_episodes.robots import robot
 from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
+from gymnast_worldgym.pose_memory import PoseMemory
 from gymnast_worldgym.quantities import (
+    ActionIndex,
     ActionWidth,
     Alignment,
     Channels,
     CodecName,
     DenoisingSteps,
+    Every,
     Guidance,
     Heads,
     Horizon,
     Layers,
     Level,
+    Memory,
     Patch,
     Pixels,
     Prediction,
@@ -52,6 +56,9 @@ class Architecture:
     action_offset: list[AnyNumber] = field(default_factory=lambda: [0.0])
     action_alignment: Alignment = "previous"
     cameras: list[str] = field(default_factory=list)
+    memory: Memory = 0
+    memory_pose: list[ActionIndex] = field(default_factory=list)
+    memory_every: Every = 1
 
     def __post_init__(self) -> None:
         check_values(Architecture, asdict(self))
@@ -64,6 +71,7 @@ class Architecture:
         if len(self.image_size) != 2:
             raise ConfigError(f"image_size is {list(self.image_size)}; it must be [height, width], pixels.")
         self._check_actions()
+        self._check_memory()
 
     def _check_actions(self) -> None:
         width = self.robot_action_dim
@@ -84,6 +92,25 @@ class Architecture:
                     f"{name} has {len(getattr(self, name))} numbers; give 1, or robot_action_dim ({width}) of them."
                 )
 
+    def _check_memory(self) -> None:
+        dims = list(self.memory_pose)
+        if not self.memory:
+            if dims or self.memory_every != 1:
+                raise ConfigError("memory_pose and memory_every have no effect without memory: set memory to a number.")
+            return
+        if self.memory > self.window - 2:
+            raise ConfigError(
+                f"memory is {self.memory}, but a window of {self.window} frames holds at most {self.window - 2} "
+                "remembered ones beside one of context and a new one."
+            )
+        width = self.robot_action_dim if self.robot is None else robot(self.robot).width
+        width = width or self.action_dim
+        if not dims or len(set(dims)) < len(dims) or max(dims) >= width:
+            raise ConfigError(
+                f"memory_pose is {dims}: give the action dimensions (0 to {width - 1}, each once) that move the robot, "
+                "whose sums say where it is: for most arms [0, 1, 2]."
+            )
+
     def check_codec(self, codec: Codec) -> None:
         """Raises `ConfigError` if the codec's latents are not what the network takes."""
         side = self.patch_size * codec.factor
@@ -100,8 +127,26 @@ class Architecture:
             )
 
     def network(self) -> DiT.Config:
-        names = [f.name for f in fields(DiT.Config) if f.name not in {"change", "views"}]
-        return DiT.Config(**{name: getattr(self, name) for name in names}, change=self.changes, views=self.views)
+        names = [f.name for f in fields(DiT.Config) if f.name not in {"change", "views", "pose_dim"}]
+        return DiT.Config(
+            **{name: getattr(self, name) for name in names}, change=self.changes, views=self.views,
+            pose_dim=len(self.memory_pose),
+        )  # fmt: skip
+
+    @property
+    def most_new(self) -> int:
+        """New frames that the window holds beside what is remembered and a frame of context."""
+        return self.window - 1 - self.memory
+
+    @property
+    def condition_width(self) -> int:
+        """Numbers that come with a frame: its action, or with a memory as `pose_memory` has them."""
+        return self.action_dim + (len(self.memory_pose) + 1 if self.memory else 0)
+
+    @property
+    def pose_memory(self) -> PoseMemory | None:
+        """What is remembered beyond the window; None: nothing."""
+        return PoseMemory(self.memory, self.memory_pose, self.memory_every) if self.memory else None
 
     @property
     def views(self) -> int:

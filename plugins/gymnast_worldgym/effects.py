@@ -29,17 +29,23 @@ def check_effects(
             "stabilization_level has no effect with prediction: flow, whose context frames are shown as they are. "
             "Leave it out."
         )
-    most = architecture.window - 1
+    most = architecture.most_new
     if sampling.horizon is not None and sampling.horizon > most:
         raise ConfigError(
             f"horizon is {sampling.horizon}, but a window of {architecture.window} frames holds at most {most} new "
-            f"ones beside one of context. Set horizon to {most} or less, or to null: whole action chunks up to {most}."
+            f"ones beside {_beside(architecture)}. Set horizon to {most} or less, or to null: whole action chunks up "
+            f"to {most}."
         )
     if architecture.changes and sampling.denoising_steps > 1 and sampling.horizon != 1:
         raise ConfigError(
             "prediction: change paints on the finished frame before, and with denoising_steps: "
             f"{sampling.denoising_steps}, frames that are denoised together are not finished. "
             "Set horizon to 1, or denoising_steps to 1."
+        )
+    if architecture.memory and sampling.streaming:
+        raise ConfigError(
+            "streaming keeps what the frames before were encoded to, but with memory all of it changes with what is "
+            "remembered. Leave streaming out, or choose a checkpoint without memory."
         )
     if training.own_previous > 0 and not architecture.changes:
         raise ConfigError(
@@ -56,6 +62,11 @@ def check_effects(
             "action_dropout (published: 0.1), or guidance to 1.",
             sampling.guidance,
         )
+
+
+def _beside(architecture: Architecture) -> str:
+    remembered = f"{architecture.memory} remembered ones and " if architecture.memory else ""
+    return f"{remembered}one of context"
 
 
 def _check_latents(config: Any, architecture: Architecture, training: TrainingConfig) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gymnast_worldgym.blocks import Block, Layer, Linear, Step, modulated
 from gymnast_worldgym.cache import Span, TemporalCache
 from gymnast_worldgym.compiling import require_compiler
-from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Patch, Rope, Views, Width
+from gymnast_worldgym.quantities import ActionWidth, Channels, Heads, Layers, Patch, PoseWidth, Rope, Views, Width
 from gymnast_worldgym.rope import spatial_table, temporal_table
 from gymnast_worldgym.views import apart, tall
 
@@ -109,6 +109,9 @@ class DiT(nn.Module):
         """Cameras V whose views are predicted together: tokens of all views attend to each other inside a frame, each
         with its camera's embedding and positions as in a frame of its own. One view has no embedding. (Joint
         prediction of views: Ctrl-World, arXiv 2510.10125.)"""
+        pose_dim: PoseWidth = 0
+        """Numbers P of a remembered frame's pose (`pose_memory`); 0: no frame is remembered. Otherwise a frame comes
+        with A + P + 1 numbers in place of its action."""
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:
         """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
@@ -133,6 +136,8 @@ class DiT(nn.Module):
             self.camera_embedding = nn.Embedding(config.views, dim)
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
+        if config.pose_dim:
+            self.pose_embedder = nn.Linear(config.pose_dim, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
         self.final_layer = FinalLayer(dim, p * p * (config.channels + (3 if config.change else 0)))
 
@@ -197,7 +202,11 @@ class DiT(nn.Module):
         return tokens + self.camera_embedding.weight.repeat_interleave(each, dim=0)
 
     def _condition(self, t_BT: Tensor, actions_BTA: Tensor) -> Tensor:
-        return self.timestep_mlp(timestep_features(t_BT)) + self.action_embedder(actions_BTA)
+        time_BTD = self.timestep_mlp(timestep_features(t_BT))
+        if not self.config.pose_dim:
+            return time_BTD + self.action_embedder(actions_BTA)
+        action, pose, is_remembered = actions_BTA.split([self.config.action_dim, self.config.pose_dim, 1], dim=-1)
+        return time_BTD + torch.where(is_remembered > 0, self.pose_embedder(pose), self.action_embedder(action))
 
     def _painted(self, patches_BTPO: Tensor, x_BTHWC: Tensor) -> Tensor:
         """The output's pixels, with `change` on those of the frames before."""

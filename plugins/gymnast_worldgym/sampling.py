@@ -9,6 +9,9 @@ When the window slides, the context loses its oldest frame and every feature tha
 is encoded again, once a chunk, but for what the first layer knows of each frame alone. `streaming` skips that
 and keeps features that have seen frames since dropped.
 
+With a memory of poses, frames of long ago stand in front of the context, chosen anew for each chunk: everything is
+then encoded again once a chunk.
+
 Shapes: B episodes, U distinct ones at the start, T frames, L frames of a chunk, H W C latent pixels, A model
 action dimensions.
 """
@@ -24,6 +27,7 @@ from torch import Tensor
 from gymnast_worldgym.architecture import Sampling
 from gymnast_worldgym.cache import TemporalCache
 from gymnast_worldgym.model import DiT
+from gymnast_worldgym.pose_memory import History, PoseMemory
 from gymnast_worldgym.schedule import NoiseProcess, pyramid
 
 
@@ -41,23 +45,29 @@ class Sampler:
         actions_BTA: Tensor,
         recompute: bool = False,
         origins: Sequence[int] | None = None,
+        memory: PoseMemory | None = None,
     ) -> None:
         """Start from T context frames and their actions.
 
         `recompute` feeds the whole window in every step and keeps nothing, as the reference does. `origins` says
-        which episodes start alike, B numbers: those with equal ones, whose context is then encoded once.
+        which episodes start alike, B numbers: those with equal ones, whose context is then encoded once. With
+        `memory`, give the whole context: all of it can be remembered.
         """
         self.network, self.process, self.sampling, self.window = network, process, sampling, window
         self.recompute = recompute
         self.null_action_A = null_action_A.to(context_BTHWC.device)
-        self.latents_BTHWC = context_BTHWC[:, -(window - 1) :]
+        self.memory = memory
+        self._remembered = 0 if memory is None else memory.frames
+        self._history = None if memory is None else History(memory, context_BTHWC, actions_BTA)
+        most = window - self._remembered - 1
+        self.latents_BTHWC = context_BTHWC[:, -most:]
         """The most recent clean frames, at most a window of them."""
-        self.actions_BTA = actions_BTA[:, -(window - 1) :]
+        self.actions_BTA = actions_BTA[:, -most:]
         earlier = context_BTHWC.shape[1] - self.latents_BTHWC.shape[1]
         self._before_B1HWC = context_BTHWC[:, max(earlier - 1, 0) : max(earlier, 1)]
         """The frame before the oldest of them; the oldest itself where an episode begins with it."""
         self._origins = origins
-        self._cache = TemporalCache(network.config.layers, window, remember=not sampling.streaming)
+        self._cache = TemporalCache(network.config.layers, window, remember=not sampling.streaming and memory is None)
 
     @property
     def guided(self) -> bool:
@@ -74,31 +84,39 @@ class Sampler:
         steps, length = self.sampling.denoising_steps, actions_BLA.shape[1]
         self._slide(length)
         self._encode_origins()
-        context = self.latents_BTHWC.shape[1]
         latents = torch.cat([self.latents_BTHWC, noise_BLHWC], dim=1)
         actions = torch.cat([self.actions_BTA, actions_BLA], dim=1)
+        conditions = actions
+        if self.memory is not None and self._history is not None:
+            shown, conditions = self._history.recalled(len(self._history) - self.latents_BTHWC.shape[1], actions_BLA)
+            latents = torch.cat([shown, latents], dim=1)
+            conditions = torch.cat([conditions, self.memory.conditions(actions)], dim=1)
+        context = latents.shape[1] - length
         for now, then in itertools.pairwise(pyramid(steps, length)):
             moving = (now != then).nonzero().flatten()
             first, last = context + int(moving[0]), context + int(moving[-1]) + 1
-            output = self._run(latents[:, :last], actions[:, :last], first, now[moving])
+            output = self._run(latents[:, :last], conditions[:, :last], first, now[moving])
             active = latents[:, first:last]
             active.copy_(self.process.advance(active, output, now[moving], then[moving], steps))
-        self.latents_BTHWC, self.actions_BTA = latents, actions
+        self.latents_BTHWC, self.actions_BTA = latents[:, self._remembered :], actions
+        if self._history is not None:
+            self._history.add(latents[:, context:], actions_BLA)
         return latents[:, context:]
 
     def _slide(self, length: int) -> None:
         """Drop the frames that the window cannot hold beside the next `length` ones."""
-        dropped = self.latents_BTHWC.shape[1] + length - self.window
+        dropped = max(self.latents_BTHWC.shape[1] + length + self._remembered - self.window, 0)
         if dropped > 0:
             self._before_B1HWC = self.latents_BTHWC[:, dropped - 1 : dropped]
             self.latents_BTHWC = self.latents_BTHWC[:, dropped:]
             self.actions_BTA = self.actions_BTA[:, dropped:]
+        if dropped > 0 or self.memory is not None:
             self._cache.slide(dropped, self.sampling.streaming)
 
     def _encode_origins(self) -> None:
         """Encode the first context, once for all episodes that share it."""
         origins, self._origins = self._origins, None
-        if origins is None or self.recompute or len(set(origins)) == len(origins):
+        if origins is None or self.recompute or len(set(origins)) == len(origins) or self.memory is not None:
             return
         device, distinct = self.latents_BTHWC.device, sorted(set(origins))
         rows_U = torch.tensor([origins.index(one) for one in distinct]).to(device)
@@ -110,7 +128,7 @@ class Sampler:
         rows_B = torch.cat([place_B, place_B + len(distinct)]) if self.guided else place_B
         self._cache.select(rows_B)
 
-    def _run(self, latents: Tensor, actions: Tensor, first: int, levels: Tensor) -> Tensor:
+    def _run(self, latents: Tensor, conditions: Tensor, first: int, levels: Tensor) -> Tensor:
         """Output of the frames from `first` on at their levels; encodes what the cache lacks of those before."""
         known = 0 if self.recompute else len(self._cache)
         clean, clean_t = self.process.context_input(latents[:, known:first])
@@ -118,7 +136,7 @@ class Sampler:
         noisy, noisy_t = self.process.network_input(latents[:, first:], time.expand(latents.shape[0], -1))
         x, t = torch.cat([clean, noisy], dim=1), torch.cat([clean_t, noisy_t], dim=1)
         x = self._beside_previous(x, latents, known, self._before_B1HWC)
-        x, t, slots = self._both_branches(x, t, actions[:, known:])
+        x, t, slots = self._both_branches(x, t, conditions[:, known:])
         if self.recompute:
             output = self.network(x, t, slots)[:, first:]
         else:
@@ -135,11 +153,16 @@ class Sampler:
         """
         if not self.network.config.change:
             return x
-        previous = torch.cat([before_B1HWC, latents[:, :-1]], dim=1)[:, known : known + x.shape[1]]
+        remembered, kept = latents[:, : self._remembered], latents[:, self._remembered : -1]
+        previous = torch.cat([remembered, before_B1HWC, kept], dim=1)[:, known : known + x.shape[1]]
         return torch.cat([x, previous], dim=-1)
 
     def _both_branches(self, x: Tensor, t: Tensor, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """With guidance, the batch once more with the null action."""
+        """With guidance, the batch once more with the null action; what is remembered has no action, but a pose."""
         if not self.guided:
             return x, t, slots
-        return torch.cat([x, x]), torch.cat([t, t]), torch.cat([slots, self.null_action_A.expand_as(slots)])
+        if self.memory is None:
+            null = self.null_action_A.expand_as(slots)
+        else:
+            null = torch.where(slots[..., -1:] > 0, slots, self.memory.conditions(self.null_action_A))
+        return torch.cat([x, x]), torch.cat([t, t]), torch.cat([slots, null])

@@ -20,7 +20,7 @@ from gymnast_worldgym.architecture import Architecture, Sampling
 from gymnast_worldgym.vae import Autoencoder
 
 PARTS: dict[str, Any] = {"architecture": Architecture, "sampling": Sampling, "autoencoder": Autoencoder}
-LATER = {"robot", "cameras"}
+LATER = {"robot", "cameras", "memory", "memory_pose", "memory_every"}
 """Keys that earlier checkpoints lack, where the default says what they were."""
 METADATA_KEY = "gymnast_worldgym"
 

@@ -21,6 +21,7 @@ from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import own_noise
+from gymnast_worldgym.pose_memory import PoseMemory
 from gymnast_worldgym.schedule import NoiseProcess
 from gymnast_worldgym.views import apart, chosen, tall
 
@@ -75,11 +76,13 @@ class Clips:
     frames_BTHWC: Tensor
     """uint8 RGB."""
     actions_BTA: Tensor
-    """float32 in model units, one per frame."""
+    """float32 in model units, one per frame; with a memory, the conditions (B, T, R) of `pose_memory`."""
     generators: tuple[torch.Generator, ...]
     """Where the further randomness of each comes from."""
     before_B1HWC: Tensor
-    """uint8 RGB: the frame before the first, which is the first itself where an episode begins."""
+    """uint8 RGB: the frame before the window's first, which is the first itself where an episode begins."""
+    remembered: int = 0
+    """How many of the frames, the first ones, are remembered and not of the window."""
 
 
 def draw_clips(
@@ -88,10 +91,12 @@ def draw_clips(
     actions: ActionSpace,
     generators: Sequence[torch.Generator],
     cameras: Sequence[str] = (),
+    memory: PoseMemory | None = None,
 ) -> list[Clips]:
     """One window of each episode at a uniform random start, or the whole of a shorter one; one `Clips` a length.
 
-    Frames are those of `cameras`; none: of the one that there is.
+    Frames are those of `cameras`; none: of the one that there is. With `memory`, remembered frames come before the
+    window's, which are fewer by their number.
 
     An episode of less than 2 frames has nothing to learn from: it is left out, and that is said.
 
@@ -108,17 +113,36 @@ def draw_clips(
         if length < 2:
             log.warning("Episode %r has %d frame: left out, since training needs 2.", episode.id, length)
             continue
-        size = min(window, length)
+        size = min(window - (memory.frames if memory else 0), length)
         u = float(torch.rand(1, generator=generator, device=generator.device))
         start = int(u * max(length - size + 1 - unpaired, 1))
         before = frames_THWC[max(start - 1, 0), None]
         clip = (frames_THWC[start : start + size], actions.slots(episode.actions_TA, start, size), before)
+        if memory is not None:
+            led_to_TA = actions.slots(episode.actions_TA, 0, start + size, "previous")
+            clip = _with_remembered(memory, frames_THWC, led_to_TA, start, clip)
         by_length.setdefault(size, []).append((clip, generator))
     clips = []
     for same in by_length.values():
         frames, slots, before = (torch.stack([clip[part] for clip, _ in same]) for part in range(3))
-        clips.append(Clips(frames, slots, tuple(own for _, own in same), before))
+        clips.append(Clips(frames, slots, tuple(own for _, own in same), before, memory.frames if memory else 0))
     return clips
+
+
+def _with_remembered(
+    memory: PoseMemory, frames_THWC: Tensor, led_to_TA: Tensor, start: int, clip: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The clip behind what is remembered of the frames before `start`, as when its last frame is imagined."""
+    window, slots, before = clip
+    poses_1TP = memory.poses(led_to_TA)[None]
+    target_1P = poses_1TP[:, -1]
+    index_K = memory.chosen(poses_1TP, start, target_1P)[0]
+    (remembered,) = memory.remembered(poses_1TP[:, index_K], target_1P, slots.shape[-1])
+    return (
+        torch.cat([frames_THWC[index_K.to(frames_THWC.device)], window]),
+        torch.cat([remembered, memory.conditions(slots)]),
+        before,
+    )
 
 
 def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights, views: int = 1) -> Tensor:
@@ -152,28 +176,32 @@ def diffusion_loss(
     draw = own_noise(clips.generators, device)
     frames = clips.frames_BTHWC.to(device)
     clean = codec.encode(frames, draw)
-    time = draw_times(process, clean.shape[1], config, clips.generators).to(device)
+    time = draw_times(process, clean.shape[1], config, clips.generators, clips.remembered).to(device)
     noise = draw(clean.shape)
     dropped = [torch.rand(1, 1, generator=own, device=own.device) < config.action_dropout for own in clips.generators]
     null = actions.null.to(device)
-    slots = torch.where(torch.stack(dropped).to(device), null, clips.actions_BTA.to(device))
+    slots = clips.actions_BTA.to(device)
+    null = F.pad(null, (0, slots.shape[-1] - len(null)))
+    of_window_T1 = (torch.arange(slots.shape[1], device=device) >= clips.remembered)[:, None]
+    slots = torch.where(torch.stack(dropped).to(device) & of_window_T1, null, slots)
 
     inputs, timesteps = process.network_input(process.noised(clean, time, noise), time)
     if network.config.change:
         before = codec.encode(clips.before_B1HWC.to(device), draw)
-        inputs = torch.cat([inputs, torch.cat([before, clean[:, :-1]], dim=1)], dim=-1)
+        remembered, kept = clean[:, : clips.remembered], clean[:, clips.remembered : -1]
+        inputs = torch.cat([inputs, torch.cat([remembered, before, kept], dim=1)], dim=-1)
         own = torch.cat([torch.rand(1, generator=g, device=g.device) for g in clips.generators]) < config.own_previous
-        _show_own(network, inputs, timesteps, slots, own.to(device))
-    error = process.squared_error(network(inputs, timesteps, slots), clean, time, noise)
+        _show_own(network, inputs, timesteps, slots, own.to(device), clips.remembered)
+    error = process.squared_error(network(inputs, timesteps, slots), clean, time, noise)[:, clips.remembered :]
     count = len(error)
     metrics = {"mse": Metric(error.detach().mean(), count)}
     if config.pixel_weights is not None:
-        error = error * pixel_weights(frames, config.pixel_weights, network.config.views)
+        error = error * pixel_weights(frames[:, clips.remembered :], config.pixel_weights, network.config.views)
     return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
 
 
 @torch.no_grad()
-def _show_own(network: DiT, inputs: Tensor, timesteps: Tensor, slots: Tensor, own_B: Tensor) -> None:
+def _show_own(network: DiT, inputs: Tensor, timesteps: Tensor, slots: Tensor, own_B: Tensor, remembered: int) -> None:
     """Replace the frames before, in the clips `own_B`, by what the network predicts them to be.
 
     What it is shown nearly clean it predicts as shown; what it is not shown of a frame, it learns to mend in the next.
@@ -181,19 +209,25 @@ def _show_own(network: DiT, inputs: Tensor, timesteps: Tensor, slots: Tensor, ow
     if own_B.any():
         imagined = network(inputs[own_B], timesteps[own_B], slots[own_B])
         shown = inputs[own_B]
-        shown[:, 1:, ..., network.config.channels :] = imagined[:, :-1]
+        shown[:, remembered + 1 :, ..., network.config.channels :] = imagined[:, remembered:-1]
         inputs[own_B] = shown
 
 
 def draw_times(
-    process: NoiseProcess, length: int, config: TrainingConfig, generators: Sequence[torch.Generator]
+    process: NoiseProcess,
+    length: int,
+    config: TrainingConfig,
+    generators: Sequence[torch.Generator],
+    remembered: int = 0,
 ) -> Tensor:
-    """Training times (B, T), independent per frame: nearly clean, pure noise, or anything between."""
+    """Training times (B, T), independent per frame: nearly clean, pure noise, or anything between; the first
+    `remembered` frames are nearly clean."""
     pure_below = config.clean_fraction + (1 - config.clean_fraction) * config.pure_noise_fraction
     rows = []
     for generator in generators:
         anything = process.draw_times(1, length, generator)
         u = torch.rand(1, length, generator=generator, device=generator.device)
+        u[:, :remembered] = -1.0
         clean = process.clean_times(1, length, generator)
         pure = torch.full_like(anything, process.last_time())
         rows.append(torch.where(u < config.clean_fraction, clean, torch.where(u < pure_below, pure, anything)))

@@ -59,7 +59,7 @@ class AutoencoderCodec:
 
     def __init__(self, config: Autoencoder, cache_directory: str | None = None) -> None:
         """Raises `ConfigError` or `CheckpointError` if the autoencoder cannot be had, or is none of RGB frames."""
-        self._batch = config.vae_batch
+        self._batch, self._source = config.vae_batch, config.vae
         self._vae = _load(config)
         about = self._vae.config
         if about.in_channels != 3 or about.out_channels != 3:
@@ -111,6 +111,15 @@ class AutoencoderCodec:
                 digest.update(name.encode())
                 digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def check_latents(self, trained_on: str | None, source: Path) -> None:
+        """Raises `ConfigError` if weights were trained on another autoencoder's latents (their digest): those of equal
+        sizes (Stable Diffusion 3's and FLUX.1's) load in each other's place."""
+        if trained_on is not None and trained_on != self.latents:
+            raise ConfigError(
+                f"vae {self._source} is another autoencoder than the one on whose latents {source} was trained: its "
+                "encoder's weights or its scaling_factor differ. Set vae to that one."
+            )
 
     @torch.no_grad()
     def _moments(self, images_NHWC: Tensor) -> Moments:

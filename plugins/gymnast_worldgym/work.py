@@ -103,9 +103,9 @@ def schedule(settings: Settings, frames: int, chunk: int) -> list[Passes]:
     process = noise_process(architecture.prediction, sampling.stabilization_level)
     walker = Sampler(
         cast(DiT, recorder), process, sampling, architecture.window, null, context,
-        torch.zeros(1, 1, architecture.action_dim),
+        torch.zeros(1, 1, architecture.action_dim), memory=architecture.pose_memory,
     )  # fmt: skip
-    together = _together(sampling, architecture.window, chunk)
+    together = _together(sampling, architecture.most_new, chunk)
     for first in range(0, frames, chunk):
         for start in range(first, min(first + chunk, frames), together):
             count = min(together, first + chunk - start, frames - start)
@@ -113,9 +113,9 @@ def schedule(settings: Settings, frames: int, chunk: int) -> list[Passes]:
     return [Passes(kind, len(slots), round(sum(slots) / len(slots))) for kind, slots in recorder.seen.items()]
 
 
-def _together(sampling: Sampling, window: int, chunk: int) -> int:
+def _together(sampling: Sampling, most: int, chunk: int) -> int:
     """As `WorldGym.step` splits a chunk."""
-    return min(sampling.horizon or chunk, chunk, window - 1)
+    return min(sampling.horizon or chunk, chunk, most)
 
 
 class _Recorder(nn.Module):
@@ -165,7 +165,7 @@ def _traced(network: DiT, mode: Any, settings: Settings, passes: Passes, is_gpu:
         with mode, torch.inference_mode(False), torch.no_grad():
             x = torch.zeros(batch, kind.frames, *shape, device=device)
             t = torch.zeros(batch, kind.frames, device=device)
-            a = torch.zeros(batch, kind.frames, architecture.action_dim, device=device)
+            a = torch.zeros(batch, kind.frames, architecture.condition_width, device=device)
             network.extend(x, t, a, cache, kind.commit)
 
     span = start.span(kind.frames)
@@ -180,7 +180,7 @@ def _traced(network: DiT, mode: Any, settings: Settings, passes: Passes, is_gpu:
 def _before(network: DiT, settings: Settings, passes: Passes) -> TemporalCache:
     """The cache before such a pass, without content."""
     kind, window = passes.kind, settings.architecture.window
-    remember = not settings.sampling.streaming
+    remember = not settings.sampling.streaming and not settings.architecture.memory
     cache = TemporalCache(network.config.layers, window, remember=remember)
     cache._known = max(passes.slots - kind.frames, 0)
     if passes.slots == window:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Offers, Step, Task
@@ -29,16 +29,19 @@ from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import Noise, generator_noise, own_noise
 from gymnast_worldgym.origins import distinct_tasks
 from gymnast_worldgym.quantities import (
+    ActionIndex,
     ActionWidth,
     Alignment,
     Channels,
     CodecName,
     DenoisingSteps,
+    Every,
     Guidance,
     Heads,
     Horizon,
     Layers,
     Level,
+    Memory,
     Patch,
     Pixels,
     Prediction,
@@ -124,6 +127,13 @@ class WorldGym(WorldModel):
         cameras: list[str] | None = None
         """Names of the cameras that it imagines, the main one first, each in image_size; null: the checkpoint's, else
         one, whatever it is called. Several are predicted together: what one shows, the others agree with."""
+        memory: Memory | None = None
+        """Frames of before the window that are shown besides, and take that many of the window's places: those at which
+        the robot was nearest to where it is going. For what leaves the window and comes back; 0: none."""
+        memory_pose: list[ActionIndex] | None = None
+        """With memory: the action dimensions whose sums say where the robot is, such as [0, 1, 2]: displacements."""
+        memory_every: Every | None = None
+        """With memory: every n-th frame of an episode can be remembered; null: every one."""
         rope: Rope | None = None
         """Spatial positions: standard, or pixel (the published Bridge checkpoint)."""
         prediction: Prediction | None = None
@@ -191,7 +201,9 @@ class WorldGym(WorldModel):
         settings = settle(config, saved)
         self.architecture, self.sampling = settings.architecture, settings.sampling
         self.autoencoder, self.training = settings.autoencoder, settings.training
-        self.codec = self._build_codec()
+        is_learned = self.architecture.codec == "autoencoder-kl"
+        self._autoencoder = AutoencoderCodec(self.autoencoder, config.latent_cache) if is_learned else None
+        self.codec: Codec = self._autoencoder or PixelCodec()
         self.architecture.check_codec(self.codec)
         if self.architecture.views > 1:
             self.codec = TallCodec(self.codec, self.architecture.views)
@@ -203,7 +215,8 @@ class WorldGym(WorldModel):
         initial = None if saved else torch.Generator().manual_seed(config.seed)
         self.network = DiT(self.architecture.network(), initial)
         if saved is not None:
-            self._check_latents(saved)
+            if self._autoencoder is not None:
+                self._autoencoder.check_latents(saved.latents, saved.source)
             checkpoints.load_into(self.network, saved)
         self.network.to(find_device(config.device)).eval()
         wanted = published.compute_dtype(config.compute_dtype, config.preset)
@@ -257,10 +270,11 @@ class WorldGym(WorldModel):
         if not self._is_trained:
             self._is_trained = True  # said once
             log.warning(untrained("worldgym", "world_model"))
-        alone = apart and isinstance(self.codec, AutoencoderCodec)
+        alone = apart and self._autoencoder is not None
         distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
         # What changed in the oldest frame is against the one before it.
         kept = self.architecture.window - 1 + int(self.architecture.changes)
+        kept = len(tasks[0].frames_TVHWC) if self.architecture.memory else kept  # all of it can be remembered
         frames = tall(torch.stack([self._seen(task)[-kept:] for task in distinct])).to(self.device)
         moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in distinct]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
@@ -277,6 +291,7 @@ class WorldGym(WorldModel):
             self.codec.encode(frames, noise)[origin_B],
             slots[:, -kept:].to(self.device)[origin_B],
             origins=origin,
+            memory=self.architecture.pose_memory,
         )
         return State(sampler, noise, len(tasks))
 
@@ -297,7 +312,7 @@ class WorldGym(WorldModel):
     def _together(self, length: int) -> int:
         """Frames of a chunk that are denoised together; says once where they are fewer than was asked for."""
         wanted = self.sampling.horizon or length
-        horizon = min(wanted, length, self.architecture.window - 1)
+        horizon = min(wanted, length, self.architecture.most_new)
         if horizon < wanted and not self._told_horizon:
             self._told_horizon = True
             log.warning(
@@ -324,7 +339,8 @@ class WorldGym(WorldModel):
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._seen(episode)
-        clips = draw_clips(episodes, self.architecture.window, self.actions, generators, self.architecture.cameras)
+        cameras, memory = self.architecture.cameras, self.architecture.pose_memory
+        clips = draw_clips(episodes, self.architecture.window, self.actions, generators, cameras, memory)
         parts = [
             diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
         ]
@@ -348,23 +364,8 @@ class WorldGym(WorldModel):
         }
         if self.architecture.codec == "autoencoder-kl":
             config["autoencoder"] = as_dict(self.autoencoder.resolved())
-        latents = self.codec.latents if isinstance(self.codec, AutoencoderCodec) else None
+        latents = None if self._autoencoder is None else self._autoencoder.latents
         checkpoints.write(Path(directory), self.network, config, latents)
-
-    def _build_codec(self) -> Codec:
-        if self.architecture.codec == "autoencoder-kl":
-            return AutoencoderCodec(self.autoencoder, self.config.latent_cache)
-        return PixelCodec()
-
-    def _check_latents(self, saved: checkpoints.Checkpoint) -> None:
-        """Autoencoders of equal sizes (Stable Diffusion 3's and FLUX.1's) load in each other's place."""
-        if saved.latents is None or not isinstance(self.codec, AutoencoderCodec):
-            return
-        if self.codec.latents != saved.latents:
-            raise ConfigError(
-                f"vae {self.autoencoder.vae} is another autoencoder than the one on whose latents {saved.source} was "
-                "trained: its encoder's weights or its scaling_factor differ. Set vae to that one."
-            )
 
     def _check_tasks(self, tasks: Sequence[Task]) -> None:
         if not tasks:

@@ -26,6 +26,8 @@ from gymnast_worldgym.noise import generator_noise
 from gymnast_worldgym.vae import Autoencoder, AutoencoderCodec
 from gymnast_worldgym.world_model import WorldGym
 
+TWO_CAMERAS = {"checkpoint": None, "cameras": ["front", "wrist"]}
+
 
 def noise(seed: int = 0) -> Any:
     return generator_noise(torch.Generator().manual_seed(seed), torch.device("cpu"))
@@ -150,6 +152,20 @@ def test_a_clip_has_its_own_posterior_sample() -> None:
     assert whole.total.item() == pytest.approx(sum(parts), rel=1e-5) and whole.weight == 2
 
 
+@pytest.mark.parametrize("how", [{}, TWO_CAMERAS])
+def test_episodes_apart_have_posterior_samples_of_their_own(how: dict[str, Any]) -> None:
+    """The same start twice, each as if it were alone, however many cameras see it."""
+    model = autoencoders.world(**how)
+    cameras = tuple(how.get("cameras", ["main"]))
+    frames = autoencoders.images(len(cameras))[None]
+    starts = [Task(str(i), "push", frames, cameras=cameras) for i in range(2)]
+    both = model.reset_apart(starts, generators=[worlds.generator(1), worlds.generator(2)])
+    alone = [model.reset_apart([start], generators=[worlds.generator(i + 1)]) for i, start in enumerate(starts)]
+    for row, one in enumerate(alone):
+        golden.close(both.sampler.latents_BTHWC[row], one.sampler.latents_BTHWC[0])
+    assert not torch.equal(*both.sampler.latents_BTHWC)
+
+
 def test_the_autoencoder_is_neither_trained_nor_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(golden.ROOT)
     model = autoencoders.world(vae="vae_tiny")
@@ -165,8 +181,9 @@ def test_the_autoencoder_is_neither_trained_nor_saved(tmp_path: Path, monkeypatc
     assert other.codec.fingerprint == model.codec.fingerprint
 
 
-def test_a_world_does_not_take_another_autoencoder_of_the_same_sizes(tmp_path: Path) -> None:
-    autoencoders.world().save(tmp_path / "world")
+@pytest.mark.parametrize("how", [{}, TWO_CAMERAS])
+def test_a_world_does_not_take_another_autoencoder_of_the_same_sizes(tmp_path: Path, how: dict[str, Any]) -> None:
+    autoencoders.world(**how).save(tmp_path / "world")
 
     def load(change: dict[str, torch.Tensor], **config: Any) -> WorldGym:
         folder = tmp_path / "other"
