@@ -24,7 +24,12 @@ def mark(phase):
     marks.append((phase, time.process_time()))
 from gymnast_core import cli
 mark("command line")
-from gymnast_core.training import run
+try:
+    from gymnast_core.plugins.importing import undisturbed
+except ImportError:  # of earlier versions
+    from contextlib import nullcontext as undisturbed
+with undisturbed():
+    from gymnast_core.training import run
 mark("training's imports")
 build_parts = run.build_parts
 def timed_build(*arguments, **options):

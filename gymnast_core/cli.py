@@ -12,6 +12,7 @@ import click
 from gymnast_core import __version__
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.importing import undisturbed
 from gymnast_core.training.signals import TERMINATED, Terminated
 
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
@@ -64,7 +65,8 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_core.config import RunConfig
 
     config = config_from(RunConfig, arguments, resume)
-    from gymnast_core.training import run
+    with undisturbed():
+        from gymnast_core.training import run
 
     summary = run.train(config, resume=resume)
     if not summary:
@@ -140,7 +142,8 @@ def config_from(schema: Any, arguments: tuple[str, ...], resume: Path | None) ->
         kinds = (schema.kind, *getattr(schema, "takes", ()))
         known = ", ".join(preset.name for preset in installed() if preset.kind in kinds) or "none installed"
         raise ConfigError(f"What to {schema.kind}? Name a preset ({known}) or a YAML file.")
-    return load_config(schema, sources[0] if sources else None, overrides, checks=[check_early])
+    with undisturbed():
+        return load_config(schema, sources[0] if sources else None, overrides, checks=[check_early])
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -34,7 +35,8 @@ def adapt(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_adapt.config import AdaptConfig
 
     config = config_from(AdaptConfig, arguments, resume)
-    from gymnast_adapt.command import adapt_command
+    with undisturbed():
+        from gymnast_adapt.command import adapt_command
 
     summary = adapt_command(config, resume=resume)
     print_summary(summary)

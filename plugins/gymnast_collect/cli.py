@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -36,6 +37,7 @@ def collect(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_collect.config import CollectConfig
 
     config = config_from(CollectConfig, arguments, resume)
-    from gymnast_collect.command import collect_command
+    with undisturbed():
+        from gymnast_collect.command import collect_command
 
     print_summary(collect_command(config, resume=resume))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -33,7 +34,8 @@ def dyna(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_dyna.config import DynaConfig
 
     config = config_from(DynaConfig, arguments, resume)
-    from gymnast_dyna.command import dyna_command
+    with undisturbed():
+        from gymnast_dyna.command import dyna_command
 
     summary = dyna_command(config, resume=resume)
     print_summary(summary)

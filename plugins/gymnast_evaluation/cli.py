@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -44,7 +45,8 @@ def evaluate(arguments: tuple[str, ...], resume: Path | None, imagined: bool) ->
     config = _of_run(arguments, imagined) if resume is None else None
     if config is None:
         config = config_from(EvaluateConfig, arguments, resume)
-    from gymnast_evaluation.command import evaluate_command
+    with undisturbed():
+        from gymnast_evaluation.command import evaluate_command
 
     summary = evaluate_command(config, resume=resume)
     print_summary(summary)

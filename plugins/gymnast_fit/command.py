@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -31,7 +32,8 @@ def fit(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_fit.config import FitConfig
 
     config = config_from(FitConfig, arguments, resume)
-    from gymnast_fit.fit import fit as run
+    with undisturbed():
+        from gymnast_fit.fit import fit as run
 
     summary = run(config, resume=resume)
     if summary:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -46,7 +47,8 @@ def gate(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_gate.config import GateConfig
 
     config = config_from(GateConfig, arguments, resume)
-    from gymnast_gate.command import exit_status, gate_command
+    with undisturbed():
+        from gymnast_gate.command import exit_status, gate_command
 
     summary = gate_command(config, resume=resume)
     print_summary(summary)

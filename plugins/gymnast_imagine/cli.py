@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gymnast_core.cli import SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -32,6 +33,7 @@ def imagine(arguments: tuple[str, ...]) -> None:
     from gymnast_imagine.config import ImagineConfig
 
     config = config_from(ImagineConfig, arguments, None)
-    from gymnast_imagine.command import imagine_command
+    with undisturbed():
+        from gymnast_imagine.command import imagine_command
 
     print_summary(imagine_command(config))

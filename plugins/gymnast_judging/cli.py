@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -46,7 +47,8 @@ def judge(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_judging.config import JudgeConfig
 
     config = config_from(JudgeConfig, arguments, resume)
-    from gymnast_judging.judge import judge_command
+    with undisturbed():
+        from gymnast_judging.judge import judge_command
 
     summary = judge_command(config, resume=resume)
     print_summary(summary)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.plugins.importing import undisturbed
 
 
 @click.command()
@@ -38,7 +39,8 @@ def probe(arguments: tuple[str, ...], resume: Path | None) -> None:
     from gymnast_probe.config import ProbeConfig
 
     config = config_from(ProbeConfig, arguments, resume)
-    from gymnast_probe.probing import probe_command
+    with undisturbed():
+        from gymnast_probe.probing import probe_command
 
     summary = probe_command(config, resume=resume)
     print_summary(summary)

@@ -113,8 +113,8 @@ def _advice(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
         return (
             f"Set cameras to the {views} names of the cameras that they imagine." if views > 1 else "Leave cameras out."
         )
-    pose = found.get("pose_embedder.weight", (0, 0))[1]
-    if pose != expected.get("pose_embedder.weight", (0, 0))[1]:
+    pose = found.get("pose_embedder.weight", (0, 1))[1] - 1
+    if pose != expected.get("pose_embedder.weight", (0, 1))[1] - 1:
         return f"Set memory, and memory_pose to {pose} action dimensions." if pose else "Leave memory out."
     settings = [f"{name}={size}" for name, size in sizes.items() if size != ours[name]]
     return f"Set {' '.join(settings)}." if settings else "Is the file complete, and of this model?"

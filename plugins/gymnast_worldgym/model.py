@@ -110,8 +110,8 @@ class DiT(nn.Module):
         with its camera's embedding and positions as in a frame of its own. One view has no embedding. (Joint
         prediction of views: Ctrl-World, arXiv 2510.10125.)"""
         pose_dim: PoseWidth = 0
-        """Numbers P of a remembered frame's pose (`pose_memory`); 0: no frame is remembered. Otherwise a frame comes
-        with A + P + 1 numbers in place of its action."""
+        """Numbers P of a frame's pose, where past ones are remembered by it (`pose_memory`): a frame then comes with
+        A + P + 1 numbers in place of its action; 0: no memory."""
 
     def __init__(self, config: Config, generator: torch.Generator | None) -> None:
         """Weights drawn from `generator`; without one they are left undefined, to be loaded."""
@@ -137,7 +137,7 @@ class DiT(nn.Module):
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         if config.pose_dim:
-            self.pose_embedder = nn.Linear(config.pose_dim, dim)
+            self.pose_embedder = nn.Linear(config.pose_dim + 1, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
         self.final_layer = FinalLayer(dim, p * p * (config.channels + (3 if config.change else 0)))
 
@@ -206,7 +206,8 @@ class DiT(nn.Module):
         if not self.config.pose_dim:
             return time_BTD + self.action_embedder(actions_BTA)
         action, pose, is_remembered = actions_BTA.split([self.config.action_dim, self.config.pose_dim, 1], dim=-1)
-        return time_BTD + torch.where(is_remembered > 0, self.pose_embedder(pose), self.action_embedder(action))
+        moved = torch.where(is_remembered > 0, 0.0, self.action_embedder(action))
+        return time_BTD + moved + self.pose_embedder(torch.cat([pose, is_remembered], dim=-1))
 
     def _painted(self, patches_BTPO: Tensor, x_BTHWC: Tensor) -> Tensor:
         """The output's pixels, with `change` on those of the frames before."""

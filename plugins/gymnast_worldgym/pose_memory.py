@@ -3,10 +3,11 @@
 A window forgets what left it: a drawer that was opened, what lay behind the arm. Ctrl-World (arXiv 2510.10125) shows
 its model past frames, retrieved by pose. Here the pose is the sum of the actions so far in some of their dimensions,
 so that it is known while imagining, too. Of the frames before the window, those with the nearest poses to that of the
-newest frame are shown in front of it, finished, each with its pose against the newest frame's in place of an action.
+newest frame are shown in front of it, finished. Every frame comes with its pose against the newest one's, so that it
+can be told which of the remembered ones was seen from its own place.
 
 Shapes: B episodes, T frames, K remembered frames, A model action dimensions, P pose dimensions, R = A + P + 1 numbers
-of a frame's condition: its action, or its pose and a 1.
+of a frame's condition: its action, its pose, and whether it is remembered (1, and no action) or of the window (0).
 """
 
 from __future__ import annotations
@@ -47,13 +48,12 @@ class PoseMemory:
         found = candidates[nearest.sort(dim=1).values]
         return F.pad(found, (missing, 0))
 
-    def conditions(self, slots_BTA: Tensor) -> Tensor:
-        """(B, T, R) of frames of the window."""
-        return F.pad(slots_BTA, (0, len(self.dims) + 1))
-
-    def remembered(self, poses_BKP: Tensor, target_BP: Tensor, width: int) -> Tensor:
-        """(B, K, R) of remembered frames, for actions of `width` A."""
-        return F.pad(F.pad(poses_BKP - target_BP[:, None], (width, 0)), (0, 1), value=1.0)
+    def conditions(self, remembered_BKP: Tensor, poses_BTP: Tensor, slots_BTA: Tensor) -> Tensor:
+        """(B, K + T, R) of remembered frames and those of the window, the last of which is the newest."""
+        newest_B1P = poses_BTP[:, -1:]
+        remembered = F.pad(remembered_BKP - newest_B1P, (slots_BTA.shape[-1], 0))
+        window = torch.cat([slots_BTA, poses_BTP - newest_B1P], dim=-1)
+        return torch.cat([F.pad(remembered, (0, 1), value=1.0), F.pad(window, (0, 1))], dim=1)
 
 
 class History:
@@ -63,27 +63,29 @@ class History:
         self.memory = memory
         self._frames: list[Tensor] = []
         self._poses_BTP = memory.poses(slots_BTA)
-        self._width = slots_BTA.shape[-1]
         self._length = 0
         self._keep(frames_BTHWC)
 
-    def recalled(self, first: int, slots_BLA: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, K, H, W, C) from before frame `first`, and their conditions (B, K, R), for a chunk that the
-        actions `slots_BLA` lead through."""
-        target_BP = self._poses_BTP[:, -1] + self.memory.poses(slots_BLA)[:, -1]
-        index_BK = self.memory.chosen(self._poses_BTP, first, target_BP)
+    def recalled(self, slots_BTA: Tensor, new: int) -> tuple[Tensor, Tensor]:
+        """Frames (B, K, H, W, C) from before a window, and the conditions (B, K + T, R) of them and the window.
+
+        `slots_BTA` are the actions that lead to the window's frames, of which the last `new` are to be imagined.
+        """
+        poses = self._with(slots_BTA[:, -new:])
+        first = poses.shape[1] - slots_BTA.shape[1]
+        index_BK = self.memory.chosen(poses, first, poses[:, -1])
         row_B1 = torch.arange(len(index_BK), device=index_BK.device)[:, None]
         frames = torch.stack(self._frames, dim=1)[row_B1, index_BK // self.memory.every]
-        return frames, self.memory.remembered(self._poses_BTP[row_B1, index_BK], target_BP, self._width)
+        return frames, self.memory.conditions(poses[row_B1, index_BK], poses[:, first:], slots_BTA)
 
     def add(self, frames_BLHWC: Tensor, slots_BLA: Tensor) -> None:
         """The frames that the actions led to."""
-        poses = self._poses_BTP[:, -1:] + self.memory.poses(slots_BLA)
-        self._poses_BTP = torch.cat([self._poses_BTP, poses], dim=1)
+        self._poses_BTP = self._with(slots_BLA)
         self._keep(frames_BLHWC)
 
-    def __len__(self) -> int:
-        return self._length
+    def _with(self, slots_BLA: Tensor) -> Tensor:
+        """All poses so far, and those that the actions lead to."""
+        return torch.cat([self._poses_BTP, self._poses_BTP[:, -1:] + self.memory.poses(slots_BLA)], dim=1)
 
     def _keep(self, frames_BTHWC: Tensor) -> None:
         count = frames_BTHWC.shape[1]

@@ -22,6 +22,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_worldgym.architecture import Sampling
@@ -87,10 +88,9 @@ class Sampler:
         latents = torch.cat([self.latents_BTHWC, noise_BLHWC], dim=1)
         actions = torch.cat([self.actions_BTA, actions_BLA], dim=1)
         conditions = actions
-        if self.memory is not None and self._history is not None:
-            shown, conditions = self._history.recalled(len(self._history) - self.latents_BTHWC.shape[1], actions_BLA)
-            latents = torch.cat([shown, latents], dim=1)
-            conditions = torch.cat([conditions, self.memory.conditions(actions)], dim=1)
+        if self._history is not None:
+            remembered, conditions = self._history.recalled(actions, length)
+            latents = torch.cat([remembered, latents], dim=1)
         context = latents.shape[1] - length
         for now, then in itertools.pairwise(pyramid(steps, length)):
             moving = (now != then).nonzero().flatten()
@@ -164,5 +164,6 @@ class Sampler:
         if self.memory is None:
             null = self.null_action_A.expand_as(slots)
         else:
-            null = torch.where(slots[..., -1:] > 0, slots, self.memory.conditions(self.null_action_A))
+            null = F.pad(self.null_action_A, (0, slots.shape[-1] - len(self.null_action_A)))
+            null = torch.where(slots[..., -1:] > 0, slots, null)
         return torch.cat([x, x]), torch.cat([t, t]), torch.cat([slots, null])

@@ -135,14 +135,9 @@ def _with_remembered(
     """The clip behind what is remembered of the frames before `start`, as when its last frame is imagined."""
     window, slots, before = clip
     poses_1TP = memory.poses(led_to_TA)[None]
-    target_1P = poses_1TP[:, -1]
-    index_K = memory.chosen(poses_1TP, start, target_1P)[0]
-    (remembered,) = memory.remembered(poses_1TP[:, index_K], target_1P, slots.shape[-1])
-    return (
-        torch.cat([frames_THWC[index_K.to(frames_THWC.device)], window]),
-        torch.cat([remembered, memory.conditions(slots)]),
-        before,
-    )
+    index_K = memory.chosen(poses_1TP, start, poses_1TP[:, -1])[0]
+    (conditions,) = memory.conditions(poses_1TP[:, index_K], poses_1TP[:, start:], slots[None])
+    return torch.cat([frames_THWC[index_K.to(frames_THWC.device)], window]), conditions, before
 
 
 def pixel_weights(frames_BTHWC: Tensor, config: PixelWeights, views: int = 1) -> Tensor:

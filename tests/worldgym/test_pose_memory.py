@@ -90,11 +90,13 @@ def test_a_history_gives_back_the_frames_of_those_places() -> None:
     moves = torch.tensor([[0.0, 1, 1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, -1, -1, -1, -1]])[..., None]
     history = History(memory, frames[:, :3], moves[:, :3])
     history.add(frames[:, 3:7], moves[:, 3:7])
-    assert len(history) == 7
-    shown, conditions = history.recalled(5, moves[:, 7:9])
+    shown, conditions = history.recalled(moves[:, 5:9], 2)
     # Of frames 0, 2 and 4, at 0, 2 and 4: the first robot ends at 8, the second one at 0.
     assert shown.flatten(1).tolist() == [[2, 4], [0, 2]]
-    assert conditions.tolist() == [[[0, -6, 1], [0, -4, 1]], [[0, 0, 1], [0, 2, 1]]]
+    # No action, where it was against the end, and that it is remembered; then the window's actions and places.
+    first = [[0, -6, 1], [0, -4, 1], [1, -3, 0], [1, -2, 0], [1, -1, 0], [1, 0, 0]]
+    second = [[0, 0, 1], [0, 2, 1], [-1, 3, 0], [-1, 2, 0], [-1, 1, 0], [-1, 0, 0]]
+    assert conditions.tolist() == [first, second]
 
 
 class Watching(nn.Module):
@@ -198,7 +200,7 @@ def test_guidance_leaves_out_actions_and_no_poses() -> None:
     sampler.extend(torch.ones(1, 1, 4), torch.zeros(1, 1, 16, 16, 3))
     assert network.seen is not None
     conditional, unconditional = network.seen[1]
-    assert torch.equal(conditional[:2], unconditional[:2]) and conditional[:2, 4:6].any()
+    assert torch.equal(conditional[:2], unconditional[:2]) and conditional[:, 4:6].any()
     assert unconditional[2:].tolist() == [[0, 0, 0, 1, 0, 0, 0]] * 4
 
 
@@ -210,7 +212,7 @@ def test_remembered_frames_are_shown_and_not_predicted() -> None:
     loss = model.training_loss(episodes, generator=generator())
     loss.total.backward()
     used = model.network.pose_embedder.weight.grad
-    assert torch.isfinite(loss.total) and used is not None and used.abs().max() > 0
+    assert torch.isfinite(loss.total) and used is not None and used[:, -1].abs().max() > 0
     blind = world(**REMEMBERING)
     with torch.no_grad():
         for layer in blind.network.blocks:
@@ -218,7 +220,7 @@ def test_remembered_frames_are_shown_and_not_predicted() -> None:
             layer.temporal.out_proj.bias.zero_()
     blind.training_loss(episodes, generator=generator()).total.backward()
     unused = blind.network.pose_embedder.weight.grad
-    assert unused is None or unused.abs().max() == 0
+    assert unused is not None and unused[:, -1].abs().max() == 0
 
 
 @pytest.mark.parametrize("change", [False, True])
