@@ -20,9 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(VENV)/bin/gymnast train tabletop
 
-# One file a process, on every core; threads of their own would only be in each other's way.
+# One file a process; threads of their own would only be in each other's way. One process more than cores: many tests
+# wait for what they started, and would leave a core idle.
+test: WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
 test: install
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # In a virtual environment of its own: Meta-World wants MuJoCo 3.3, and pip breaks a MuJoCo 4 that it replaces by that.
 # So the tabletop is tested there once more, with the older MuJoCo.

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from small import CommandLine
 
 SMALL = [
     "reward_model={name: random, args: {probability: 0.5}}",
@@ -94,11 +95,10 @@ def test_training_changes_the_weights(uninterrupted: Path) -> None:
     assert final_weights(uninterrupted) != shipped.read_bytes()
 
 
-def test_another_seed_gives_another_run(uninterrupted: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(uninterrupted: Path, gymnast: CommandLine) -> None:
     """That the same seed gives the same run is what the killed run shows."""
-    other = tmp_path / "other"
-    assert start("tabletop", *SMALL, "seed=1", f"output={other}").wait() == 0
-    assert final_weights(other) != final_weights(uninterrupted)
+    assert gymnast("train", "tabletop", *SMALL, "seed=1", "output=other").code == 0
+    assert final_weights(Path("other")) != final_weights(uninterrupted)
 
 
 def test_resuming_what_is_no_run_is_one_clear_error(tmp_path: Path) -> None:

@@ -110,8 +110,13 @@ def test_of_two_resumes_one_is_refused(gymnast: CommandLine, models: Models, tmp
     assert steps(Path("run")) == list(range(1, 13))
 
 
-def test_runs_of_one_second_have_a_folder_each(models: Models, tmp_path: Path) -> None:
+def test_runs_of_one_second_have_a_folder_each_and_say_so_when_they_start(models: Models, tmp_path: Path) -> None:
     pair = [start(tmp_path, *arguments(models, f"seed={seed}")) for seed in (1, 2)]
+    for process in pair:
+        assert process.stderr is not None
+        first = next(line for line in process.stderr if "Run folder" in line)
+        assert process.poll() is None
+        assert (tmp_path / first.partition(": ")[2].strip() / "config.yaml").exists()
     for process in pair:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
@@ -139,7 +144,7 @@ def test_a_start_that_failed_stands_in_nobodys_way(gymnast: CommandLine, models:
     assert "already holds a run" in gymnast.error("train", *arguments(models, "output=run"))
 
 
-def test_sigterm_ends_with_143_and_the_way_on(models: Models, tmp_path: Path) -> None:
+def test_sigterm_ends_with_143_and_the_way_on(gymnast: CommandLine, models: Models, tmp_path: Path) -> None:
     process = start(tmp_path, *arguments(models, "loop.iterations=500", "checkpoint_every=1", "output=run"))
     wait_for((tmp_path / "run/snapshots/step-000000002").exists, process)
     process.send_signal(signal.SIGTERM)
@@ -147,18 +152,9 @@ def test_sigterm_ends_with_143_and_the_way_on(models: Models, tmp_path: Path) ->
     assert process.returncode == 143
     assert "gymnast train --resume run" in err
     assert "Traceback" not in err
-    resumed = start(tmp_path, "--resume", "run", f"loop.iterations={len(steps(tmp_path / 'run')) + 1}")
-    _, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, err
-
-
-def test_the_folder_is_named_when_it_starts(models: Models, tmp_path: Path) -> None:
-    process = start(tmp_path, *arguments(models))
-    assert process.stderr is not None
-    first = next(line for line in process.stderr if "Run folder" in line)
-    assert (tmp_path / first.partition(": ")[2].strip() / "config.yaml").exists()
-    process.communicate(timeout=240)
-    assert process.returncode == 0
+    run = tmp_path / "run"
+    done = gymnast("train", "--resume", str(run), f"loop.iterations={len(steps(run)) + 1}")
+    assert done.code == 0, done.err
 
 
 def test_what_a_kill_left_of_a_snapshot_is_removed(gymnast: CommandLine, models: Models) -> None:
