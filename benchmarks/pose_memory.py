@@ -2,7 +2,7 @@
 
     python benchmarks/pose_memory.py [--seeds 3] [--steps 3000] [--episodes 64]
 
-Every episode has a strip of its own, painted in stripes of 4 pixels in random colours; the camera sees 16 by 16 pixels
+Every episode has a strip of its own, painted in stripes of 4 pixels in random colours; the camera sees 16 by 4 pixels
 of it and moves by a stripe a step, at least 8 steps one way and then back. What it comes back to has left the window of
 8 frames: only who saw it can know it. Two WorldGyms of the same size, data and steps differ in one thing: one keeps 2
 of the window's places for frames that are remembered by pose. Both are shown the way out and imagine the way back on
@@ -31,8 +31,8 @@ from gymnast_core.types import Episode, Task, one_camera
 from gymnast_worldgym.world_model import WorldGym
 
 RESULTS = Path(__file__).parent / "results" / "pose_memory.json"
-SIDE, BLOCK, OUT, BACK = 16, 4, 10, 8
-"""Pixels of a frame and of a block or a step; steps of the way out and back that are measured."""
+WIDTH, STRIPE, OUT, BACK = 16, 4, 10, 8
+"""Pixels of a frame's width, and of a stripe or a step; steps of the way out and back that are measured."""
 WINDOW = 8
 ARMS: dict[str, dict[str, Any]] = {"window": {}, "memory": {"memory": 2, "memory_pose": [0]}}
 HELD_OUT = 2**31
@@ -40,13 +40,13 @@ HELD_OUT = 2**31
 
 
 def walk(seed: int, out: int, back: int) -> tuple[Tensor, Tensor]:
-    """Frames (out + back + 1, 16, 16, 3) and actions (out + back, 1), stripes to the right."""
+    """Frames (out + back + 1, 4, 16, 3) and actions (out + back, 1), stripes to the right."""
     g = torch.Generator().manual_seed(seed)
-    stripes = torch.randint(256, (1, out + SIDE // BLOCK, 3), dtype=torch.uint8, generator=g)
-    strip = stripes.repeat_interleave(BLOCK, dim=1).expand(SIDE, -1, -1)
+    stripes = torch.randint(256, (1, out + WIDTH // STRIPE, 3), dtype=torch.uint8, generator=g)
+    strip = stripes.repeat_interleave(STRIPE, dim=1).expand(STRIPE, -1, -1)
     moves = torch.cat([torch.ones(out), -torch.ones(back)])
-    at = torch.cat([torch.zeros(1), moves.cumsum(0)]).long() * BLOCK
-    frames = torch.stack([strip[:, x : x + SIDE] for x in at.tolist()])
+    at = torch.cat([torch.zeros(1), moves.cumsum(0)]).long() * STRIPE
+    frames = torch.stack([strip[:, x : x + WIDTH] for x in at.tolist()])
     if seed % 2:  # half of them go left first
         frames, moves = frames.flip(2), -moves
     return frames, moves[:, None]
@@ -64,7 +64,7 @@ def training_episodes(seed: int, count: int) -> list[Episode]:
 
 def fitted(arm: str, seed: int, steps: int) -> WorldGym:
     config = WorldGym.Config(
-        image_size=[SIDE, SIDE], patch_size=BLOCK, dim=96, layers=3, heads=4, action_dim=2, robot_action_dim=1,
+        image_size=[STRIPE, WIDTH], patch_size=STRIPE, dim=96, layers=3, heads=4, action_dim=2, robot_action_dim=1,
         window=WINDOW, seed=seed, clean_fraction=0.5, pure_noise_fraction=0.5, device="cpu", **ARMS[arm],
     )  # fmt: skip
     model = WorldGym(config)
@@ -73,7 +73,7 @@ def fitted(arm: str, seed: int, steps: int) -> WorldGym:
     with Progress(f"Fitting {arm}, seed {seed}", steps) as progress:
         for step in range(steps):
             generator = torch.Generator().manual_seed(seed * 10**6 + step)
-            loss = model.training_loss(training_episodes(seed * 10**6 + step, 16), generator=generator)
+            loss = model.training_loss(training_episodes(seed * 10**6 + step, 32), generator=generator)
             optimizer.zero_grad()
             loss.mean.backward()
             torch.nn.utils.clip_grad_norm_(model.module().parameters(), 1.0)
@@ -103,9 +103,9 @@ def psnr(frames_NTHWC: Tensor, truth_NTHWC: Tensor) -> float:
     """Of what the last frame of the way out does not show: column blocks that came in on the way back."""
     errors = []
     for step in range(BACK):
-        new = min(step + 1, SIDE // BLOCK) * BLOCK
+        new = min(step + 1, WIDTH // STRIPE) * STRIPE
         for index in range(len(truth_NTHWC)):
-            columns = slice(0, new) if index % 2 == 0 else slice(SIDE - new, SIDE)
+            columns = slice(0, new) if index % 2 == 0 else slice(WIDTH - new, WIDTH)
             pair = (x[index, step, :, columns].float() for x in (frames_NTHWC, truth_NTHWC))
             errors.append((next(pair) - next(pair)).square().mean())
     return 10 * math.log10(255**2 / float(torch.stack(errors).mean()))

@@ -19,6 +19,7 @@ from gymnast_core.config.presets import fitted_by
 from gymnast_core.errors import CheckpointError
 from gymnast_core.runs.weights import save_weights
 from gymnast_worldgym import published
+from gymnast_worldgym.model import POSE_WAVES
 from gymnast_worldgym.stored import LATENTS_KEY, Sections, as_metadata, check_same_model, read_config, read_metadata
 
 CONFIG_FILE = "config.json"
@@ -113,8 +114,8 @@ def _advice(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
         return (
             f"Set cameras to the {views} names of the cameras that they imagine." if views > 1 else "Leave cameras out."
         )
-    pose = found.get("pose_embedder.weight", (0, 1))[1] - 1
-    if pose != expected.get("pose_embedder.weight", (0, 1))[1] - 1:
+    pose, wanted = (shapes.get("pose_embedder.weight", (0, 1))[1] // (2 * POSE_WAVES) for shapes in (found, expected))
+    if pose != wanted:
         return f"Set memory, and memory_pose to {pose} action dimensions." if pose else "Leave memory out."
     settings = [f"{name}={size}" for name, size in sizes.items() if size != ours[name]]
     return f"Set {' '.join(settings)}." if settings else "Is the file complete, and of this model?"

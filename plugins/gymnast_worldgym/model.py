@@ -25,6 +25,7 @@ from gymnast_worldgym.rope import spatial_table, temporal_table
 from gymnast_worldgym.views import apart, tall
 
 TIMESTEP_FEATURES = 256
+POSE_WAVES = 8
 STAYING = -2.0
 """Added to the logits of `change`: an untrained network repaints an eighth (sigmoid(-2) = .12) of every pixel."""
 
@@ -61,6 +62,16 @@ def timestep_features(t_BT: Tensor) -> Tensor:
     half = TIMESTEP_FEATURES // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t_BT.device, dtype=torch.float32) / half)
     angles = t_BT.float()[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def pose_features(pose_BTP: Tensor) -> Tensor:
+    """(B, T, 2·P·8): cosines, then sines of each number, of wavelengths from 1/2 to 64.
+
+    Attention compares frames by products: of these, the products are largest where the poses are equal.
+    """
+    waves = 2 * math.pi / 2.0 ** torch.arange(-1, POSE_WAVES - 1, device=pose_BTP.device)
+    angles = (pose_BTP.float()[..., None] * waves).flatten(-2)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -137,7 +148,7 @@ class DiT(nn.Module):
         self.timestep_mlp = nn.Sequential(nn.Linear(TIMESTEP_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedder = nn.Linear(config.action_dim, dim)
         if config.pose_dim:
-            self.pose_embedder = nn.Linear(config.pose_dim + 1, dim)
+            self.pose_embedder = nn.Linear(2 * POSE_WAVES * config.pose_dim + 1, dim)
         self.blocks = nn.ModuleList(Layer(dim, config.heads) for _ in range(config.layers))
         self.final_layer = FinalLayer(dim, p * p * (config.channels + (3 if config.change else 0)))
 
@@ -207,7 +218,7 @@ class DiT(nn.Module):
             return time_BTD + self.action_embedder(actions_BTA)
         action, pose, is_remembered = actions_BTA.split([self.config.action_dim, self.config.pose_dim, 1], dim=-1)
         moved = torch.where(is_remembered > 0, 0.0, self.action_embedder(action))
-        return time_BTD + moved + self.pose_embedder(torch.cat([pose, is_remembered], dim=-1))
+        return time_BTD + moved + self.pose_embedder(torch.cat([pose_features(pose), is_remembered], dim=-1))
 
     def _painted(self, patches_BTPO: Tensor, x_BTHWC: Tensor) -> Tensor:
         """The output's pixels, with `change` on those of the frames before."""

@@ -58,7 +58,7 @@ def test_keeping_features_changes_nothing(how: dict[str, Any]) -> None:
         anew = copy.deepcopy(walked)
         anew.recompute = True
         kept = walked.extend(chunk, given_noise)
-        torch.testing.assert_close(kept, anew.extend(chunk, given_noise), atol=2e-5, rtol=0)
+        torch.testing.assert_close(kept, anew.extend(chunk, given_noise), atol=5e-5, rtol=0)
 
 
 @given(
