@@ -1,6 +1,6 @@
 """Does a memory of poses bring back what left the window? A camera pans along a painted strip and comes back.
 
-    python benchmarks/pose_memory.py [--seeds 3] [--steps 3000] [--episodes 64]
+    python benchmarks/pose_memory.py [--seeds 3] [--steps 1500] [--episodes 64]
 
 Every episode has a strip of its own, painted in stripes of 4 pixels in random colours; the camera sees 16 by 4 pixels
 of it and moves by a stripe a step, at least 8 steps one way and then back. What it comes back to has left the window of
@@ -114,7 +114,7 @@ def psnr(frames_NTHWC: Tensor, truth_NTHWC: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--episodes", type=int, default=64)
     options = parser.parse_args(arguments)
     rows = []

@@ -12,7 +12,7 @@ from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.sight import Names, find_sight
 from gymnast_core.short_episodes import long_enough
-from gymnast_core.types import Episode, Task
+from gymnast_core.types import Episode, Needs, Offers, Task
 
 T = TypeVar("T")
 
@@ -31,9 +31,11 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
         return registry.build(part.name, part.args, key=key)
 
     optimizer = build(known.optimizers, "optimizer")
+    needs_of(config.policy)
+    offers_of(config.world_model)
+    reward_model = build(known.reward_models, "reward_model")
     tasks = load_tasks(config.tasks)
     check_needs(config.policy, config.world_model, tasks[0], config.tasks.name)
-    reward_model = build(known.reward_models, "reward_model")
     if left is not None:
         groups = left * config.loop.tasks_per_iteration
         reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)
@@ -57,6 +59,21 @@ def load_tasks(part: ComponentConfig, key: str = "tasks") -> Sequence[Task]:
     return tasks
 
 
+def needs_of(policy: ComponentConfig, key: str = "policy") -> Needs:
+    """What a policy needs to see, from its config alone. A checkpoint that is not there is told here, before
+    environments are started for tasks: raises what the policy raises."""
+    registry = registries().policies
+    cls: Any = registry.load(policy.name)
+    return cls.needs(registry.configure(policy.name, policy.args, key=key))
+
+
+def offers_of(world_model: ComponentConfig, key: str = "world_model") -> Offers:
+    """What a world shows, from its config alone; as `needs_of`."""
+    registry = registries().world_models
+    cls: Any = registry.load(world_model.name)
+    return cls.offers(registry.configure(world_model.name, world_model.args, key=key))
+
+
 def check_needs(
     policy: ComponentConfig,
     world_model: ComponentConfig,
@@ -67,10 +84,6 @@ def check_needs(
 ) -> None:
     """Raises `ConfigError` if the policy needs what the world does not offer, or the task does not begin with; neither
     is built. `keys` are their places in the config."""
-    known = registries()
-    policy_class: Any = known.policies.load(policy.name)
-    world_class: Any = known.world_models.load(world_model.name)
-    needs = policy_class.needs(known.policies.configure(policy.name, policy.args, key=keys[0]))
-    offers = world_class.offers(known.world_models.configure(world_model.name, world_model.args, key=keys[1]))
+    needs, offers = needs_of(policy, keys[0]), offers_of(world_model, keys[1])
     names = Names(f"The policy {policy.name!r}", f"the world model {world_model.name!r}", f"the tasks of {dataset!r}")
     find_sight(needs, offers, task, names)

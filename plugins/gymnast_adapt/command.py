@@ -14,7 +14,7 @@ from gymnast_adapt.summary import summarise
 from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.config.schema import EvaluationConfig
 from gymnast_core.errors import ConfigError
-from gymnast_core.plugins.compose import load_tasks, registries
+from gymnast_core.plugins.compose import load_tasks, needs_of, offers_of, registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.reading import read_object
@@ -43,6 +43,7 @@ def adapt_command(config: AdaptConfig, *, resume: Path | None = None) -> dict[st
     """
     check_sections(config.hooks)
     _check_policy(config.policy)
+    offers_of(config.world_model)
     if resume is not None:
         stored = load_config(AdaptConfig, str(resume / "config.yaml"))
         fixed = [item.name for item in fields(AdaptConfig) if item.name not in FREE]
@@ -71,7 +72,7 @@ def _check_policy(part: ComponentConfig) -> None:
             f"The policy {part.name!r} has no argument `checkpoint`, so the adapted one cannot be loaded and measured. "
             "Train it with gymnast train, or choose a policy that is loaded from checkpoints."
         )
-    known.configure(part.name, part.args, key="policy")
+    needs_of(part)
 
 
 def _training(config: AdaptConfig, folder: Path) -> RunConfig:

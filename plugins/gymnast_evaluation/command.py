@@ -27,7 +27,7 @@ from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
-from gymnast_evaluation.fitting import check_all_needs, check_chunks
+from gymnast_evaluation.fitting import ask_all, check_all_needs, check_chunks
 from gymnast_evaluation.resuming import check_resumable
 from gymnast_evaluation.summary import Scores, brief, summarise
 from gymnast_evaluation.trials import Trial, TrialFile
@@ -53,6 +53,7 @@ def evaluate_command(config: EvaluateConfig, *, resume: Path | None = None) -> d
     check_sections(config.hooks)
     if resume is not None:
         check_resumable(config, resume)
+    ask_all(config.all_policies(), config.all_worlds())
     tasks = load_tasks(config.tasks, config.episodes)
     check_all_needs(config.all_policies(), config.all_worlds(), tasks[0], config.tasks.name)
     with terminating(), run_folder(config, "evaluate", resume) as (config, folder):

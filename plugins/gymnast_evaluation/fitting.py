@@ -7,8 +7,19 @@ from collections.abc import Mapping
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Policy
-from gymnast_core.plugins.compose import check_needs, registries
+from gymnast_core.plugins.compose import check_needs, needs_of, offers_of
 from gymnast_core.types import Task
+
+
+def ask_all(
+    policies: Mapping[str, ComponentConfig], worlds: Mapping[str, ComponentConfig], *, key: str = "worlds."
+) -> None:
+    """Ask every policy what it needs and every world what it offers: raises what is wrong with any alone, such as a
+    checkpoint that is not there, before environments are started for tasks."""
+    for label, part in policies.items():
+        needs_of(part, f"policies.{label}")
+    for label, part in worlds.items():
+        offers_of(part, f"{key}{label}")
 
 
 def check_all_needs(
@@ -23,11 +34,7 @@ def check_all_needs(
 
     A world's place in the config is `key` and its label. Raises `PluginError` for names that are unknown.
     """
-    known = registries()
-    for label, part in policies.items():
-        known.policies.configure(part.name, part.args, key=f"policies.{label}")
-    for label, part in worlds.items():
-        known.world_models.configure(part.name, part.args, key=f"{key}{label}")
+    ask_all(policies, worlds, key=key)
     misfits: dict[str, list[str]] = {}
     for policy_label, policy in policies.items():
         for world_label, world in worlds.items():

@@ -23,7 +23,7 @@ from gymnast_core.training.judge import judge
 from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
-from gymnast_evaluation.fitting import check_all_needs, check_chunks
+from gymnast_evaluation.fitting import ask_all, check_all_needs, check_chunks
 from gymnast_evaluation.resuming import has_rows
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
@@ -52,6 +52,7 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
         edit.prepare()
     if resume is not None:
         _check_resumable(config, resume)
+    ask_all(config.all_policies(), {"": config.world_model}, key="world_model")
     tasks = load_tasks(config.tasks, config.episodes)
     check_all_needs(config.all_policies(), {"": config.world_model}, tasks[0], config.tasks.name, key="world_model")
     with terminating(), run_folder(config, "probe", resume) as (config, folder):

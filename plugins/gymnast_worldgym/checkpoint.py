@@ -50,12 +50,7 @@ def read(path: str | Path) -> Checkpoint:
     `.pt` files hold the weights themselves or `{model, ema, optimizer, step}`; the averaged `ema` is
     preferred. Raises `CheckpointError` if the file is missing, truncated, corrupt or holds no weights.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(
-            f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file: a published one, or "
-            f"RUN/checkpoint, which `{fitted_by('worldgym')}` writes."
-        )
+    path = existing(path)
     if not path.is_dir():
         return Checkpoint(path, _read_weights(path), *_read_metadata(path))
     config = read_config(path / CONFIG_FILE)
@@ -66,6 +61,17 @@ def read(path: str | Path) -> Checkpoint:
     saved, latents = _read_metadata(weights_file)
     check_same_model(config, saved, path / CONFIG_FILE)
     return Checkpoint(path, weights, config, latents)
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a checkpoint. Raises `CheckpointError` if there is none."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(
+            f"No checkpoint at {path}. Give a folder, a .safetensors file or a .pt file: a published one, or "
+            f"RUN/checkpoint, which `{fitted_by('worldgym')}` writes."
+        )
+    return path
 
 
 def describe(path: str | Path) -> Checkpoint:

@@ -231,10 +231,10 @@ class WorldGym(WorldModel):
 
     @classmethod
     def offers(cls, config: Config) -> Offers:
-        """The cameras' names, where it has some."""
+        """The cameras' names, where it has some. Raises `CheckpointError` if there is no checkpoint."""
         cameras = config.cameras
         if cameras is None and config.checkpoint is not None:
-            stored = checkpoints.describe(config.checkpoint).config or {}
+            stored = checkpoints.describe(checkpoints.existing(config.checkpoint)).config or {}
             cameras = stored.get("architecture", {}).get("cameras")
         return Offers(cameras=tuple(cameras)) if cameras else Offers()
 

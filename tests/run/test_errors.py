@@ -58,6 +58,29 @@ def test_what_the_config_gets_wrong(gymnast: CommandLine, arguments: list[str], 
     contains(gymnast.error("train", *arguments), *parts)
 
 
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (["train", "tabletop"], "policy.args.checkpoint=gone"),
+        (["train", "tabletop"], "world_model.args.checkpoint=gone"),
+        (["train", "tabletop"], "reward_model.args.checkpoint=gone"),
+        (["evaluate", "evaluate-tabletop"], "policies.shipped.args.checkpoint=gone"),
+        (["evaluate", "evaluate-tabletop"], "worlds.imagination.args.checkpoint=gone"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_told_before_tasks_are_made(
+    gymnast: CommandLine, monkeypatch: pytest.MonkeyPatch, command: list[str], change: str
+) -> None:
+    """Environments behind tasks may take minutes to start."""
+    from gymnast_tabletop.datasets import TabletopTasks
+
+    def make(self: TabletopTasks) -> None:
+        raise AssertionError("tasks were made")
+
+    monkeypatch.setattr(TabletopTasks, "tasks", make)
+    contains(gymnast.error(*command, change), "gone", "checkpoint")
+
+
 def test_a_malformed_file_is_named_with_the_line(gymnast: CommandLine) -> None:
     Path("broken.yaml").write_text("policy: {name: openvla-oft\nloop: ]\n")
     contains(gymnast.error("train", "broken.yaml"), "broken.yaml is not a usable YAML config", "line 2")
