@@ -26,6 +26,7 @@ from gymnast_worldgym.views import apart, tall
 
 TIMESTEP_FEATURES = 256
 POSE_WAVES = 8
+"""Wavelengths by which poses are told apart: 1/2, 1, ... 64 model units."""
 STAYING = -2.0
 """Added to the logits of `change`: an untrained network repaints an eighth (sigmoid(-2) = .12) of every pixel."""
 
