@@ -125,8 +125,8 @@ def page(data: dict[str, Any]) -> str:
         "`python benchmarks/pose_memory.py`",
         "",
         "PSNR in dB of stripes as they come back into the picture, imagined on "
-        f"{about['episodes']} held-out strips after {about['steps']} steps of training: mean over {len(seeds)} seeds, and "
-        "by seed. Stripes that have left were last seen 8 to 16 frames ago, the window holds 8.",
+        f"{about['episodes']} held-out strips after {about['steps']} steps of training: mean over {len(seeds)} seeds, "
+        "and by seed. Stripes that have left were last seen 8 to 16 frames ago, the window holds 8.",
         "",
         "| | still in the window | have left it |",
         "|---|---|---|",
