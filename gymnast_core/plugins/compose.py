@@ -33,9 +33,9 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
     optimizer = build(known.optimizers, "optimizer")
     needs_of(config.policy)
     offers_of(config.world_model)
-    reward_model = build(known.reward_models, "reward_model")
     tasks = load_tasks(config.tasks)
     check_needs(config.policy, config.world_model, tasks[0], config.tasks.name)
+    reward_model = build(known.reward_models, "reward_model")
     if left is not None:
         groups = left * config.loop.tasks_per_iteration
         reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)

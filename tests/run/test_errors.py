@@ -63,7 +63,6 @@ def test_what_the_config_gets_wrong(gymnast: CommandLine, arguments: list[str], 
     [
         (["train", "tabletop"], "policy.args.checkpoint=gone"),
         (["train", "tabletop"], "world_model.args.checkpoint=gone"),
-        (["train", "tabletop"], "reward_model.args.checkpoint=gone"),
         (["evaluate", "evaluate-tabletop"], "policies.shipped.args.checkpoint=gone"),
         (["evaluate", "evaluate-tabletop"], "worlds.imagination.args.checkpoint=gone"),
     ],
