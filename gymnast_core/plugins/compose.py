@@ -31,6 +31,7 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
         return registry.build(part.name, part.args, key=key)
 
     optimizer = build(known.optimizers, "optimizer")
+    # What is wrong with these alone is told before environments are started for tasks.
     needs_of(config.policy)
     offers_of(config.world_model)
     tasks = load_tasks(config.tasks)

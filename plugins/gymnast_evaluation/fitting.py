@@ -32,9 +32,9 @@ def check_all_needs(
 ) -> None:
     """Raises `ConfigError` that lists every policy and world, by label, that do not fit each other or the tasks.
 
-    A world's place in the config is `key` and its label. Raises `PluginError` for names that are unknown.
+    A world's place in the config is `key` and its label. What is wrong with one alone was told by `ask_all`, before
+    there were tasks.
     """
-    ask_all(policies, worlds, key=key)
     misfits: dict[str, list[str]] = {}
     for policy_label, policy in policies.items():
         for world_label, world in worlds.items():

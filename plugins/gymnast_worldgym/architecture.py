@@ -138,6 +138,11 @@ class Architecture:
         """New frames that the window holds beside what is remembered and a frame of context."""
         return self.window - 1 - self.memory
 
+    def context(self, length: int) -> int:
+        """How many of `length` context frames are looked at, the last ones: what changed in the oldest frame of a
+        window is against the one before it, and any frame can be remembered."""
+        return length if self.memory else self.window - 1 + int(self.changes)
+
     @property
     def condition_width(self) -> int:
         """Numbers that come with a frame: its action, or with a memory as `pose_memory` has them."""

@@ -264,7 +264,7 @@ class WorldGym(WorldModel):
         U being the number of distinct tasks; then by `step` for the initial noise (B, L, h, w, C) of each chunk of at
         most `horizon` frames. Tasks with equal frames and actions (the rollouts of a group) are encoded once, by the
         autoencoder and the transformer, and share that sample; where it is drawn and episodes are to be `apart`, each
-        has its own. Only the last window - 1 context frames are used.
+        has its own. Only the last window - 1 context frames are used, with a memory all of them.
         """
         self._check_tasks(tasks)
         if not self._is_trained:
@@ -272,9 +272,7 @@ class WorldGym(WorldModel):
             log.warning(untrained("worldgym", "world_model"))
         alone = apart and self._autoencoder is not None
         distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
-        # What changed in the oldest frame is against the one before it.
-        kept = self.architecture.window - 1 + int(self.architecture.changes)
-        kept = len(tasks[0].frames_TVHWC) if self.architecture.memory else kept  # all of it can be remembered
+        kept = self.architecture.context(len(tasks[0].frames_TVHWC))
         frames = tall(torch.stack([self._seen(task)[-kept:] for task in distinct])).to(self.device)
         moves = [torch.zeros(0, self.action_dim) if task.actions_TA is None else task.actions_TA for task in distinct]
         # The rollout always feeds the action that leads to a frame, also to models trained with the other
@@ -371,10 +369,12 @@ class WorldGym(WorldModel):
         if not tasks:
             raise DataError("No tasks to start from.")
         length = len(tasks[0].frames_TVHWC)
+        # Without actions a memory would take the robot to have stood still.
+        known = {length - 1} if self.architecture.memory else {0, length - 1}
         for task in tasks:
             self._seen(task)
             moves = 0 if task.actions_TA is None else task.actions_TA.shape[0]
-            if len(task.frames_TVHWC) != length or moves not in {0, length - 1}:
+            if len(task.frames_TVHWC) != length or moves not in known:
                 raise DataError(
                     f"Task {task.id!r} has {len(task.frames_TVHWC)} context frames and {moves} actions; "
                     f"the tasks of a batch need equally many frames ({length}) and one action fewer."

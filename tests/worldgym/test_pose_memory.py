@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from worlds import generator, moving_dot, tasks, world
 
-from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.types import Episode, one_camera
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import Architecture, Sampling
@@ -188,6 +188,14 @@ def test_all_of_a_long_context_can_be_remembered() -> None:
         state = model.reset([replace(task, frames_TVHWC=start, actions_TA=moves)], generator=generator())
         shown.append(model.step(state, torch.tensor([[[-11.0, 0.0, 0.0]]])).frames_BLVHWC)  # and back there
     assert not torch.equal(*shown)
+
+
+def test_without_actions_nobody_knows_where_the_robot_was() -> None:
+    (task,) = tasks(1, frames=4)
+    unknown = replace(task, actions_TA=None)
+    world().reset([unknown], generator=generator())
+    with pytest.raises(DataError, match="4 context frames and 0 actions"):
+        world(**REMEMBERING).reset([unknown], generator=generator())
 
 
 def test_guidance_leaves_out_actions_and_no_poses() -> None:
