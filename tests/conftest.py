@@ -1,5 +1,7 @@
 """Settings of the whole suite."""
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +17,14 @@ FIRST = (
 )  # fmt: skip
 """Files that take longest, most of them because they start whole trainings. A file is one process's work: begun last,
 one of these would keep a core while the other has nothing left to do."""
+
+gc.disable()  # until everything is imported and collected: little of it is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and modules stay; the collector need not look at them again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

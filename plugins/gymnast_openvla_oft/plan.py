@@ -6,6 +6,7 @@ tensors without content. What the allocator and CUDA itself take is a flat allow
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -188,18 +189,19 @@ def make_plan(job: Job, machine: Machine) -> Plan:
 
 
 def optimizer_bytes(trained: Sequence[nn.Parameter], make: MakeOptimizer) -> int:
-    """Bytes of state after one step of the optimizer that `make` builds, taken on tensors without content; of coarse
-    weights it steps their float32 copies."""
-    # On the meta device, because optimizers read their own step count, which fake tensors do not have.
-    dtypes = [FINE if is_coarse(p.dtype) else p.dtype for p in trained]
-    shaped = zip(trained, dtypes, strict=True)
-    parameters = [nn.Parameter(torch.empty(p.shape, dtype=dtype, device="meta")) for p, dtype in shaped]
-    for parameter in parameters:
+    """Bytes of state after one step of the optimizer that `make` builds, taken on tensors without content, one of each
+    shape; of coarse weights it steps their float32 copies."""
+    total = 0
+    dtypes = (FINE if is_coarse(p.dtype) else p.dtype for p in trained)
+    for (shape, dtype), count in Counter(zip((p.shape for p in trained), dtypes, strict=True)).items():
+        # On the meta device, because optimizers read their own step count, which fake tensors do not have.
+        parameter = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
         parameter.grad = torch.empty_like(parameter)
-    optimizer = make(parameters)
-    optimizer.step()
-    states = (x for state in optimizer.state.values() for x in state.values())
-    return sum(x.nbytes for x in states if isinstance(x, torch.Tensor))
+        optimizer = make([parameter])
+        optimizer.step()
+        states = (x for state in optimizer.state.values() for x in state.values())
+        total += count * sum(x.nbytes for x in states if isinstance(x, torch.Tensor))
+    return total
 
 
 def alternatives(plan: Plan) -> Iterator[tuple[str, str, Plan]]:

@@ -67,7 +67,7 @@ def killed(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> int:
     """The exit status of a process that is killed at this moment, or that ended before it came."""
     deadline = time.monotonic() + 120
     while not moment() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.0005)
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     return process.wait()
 
