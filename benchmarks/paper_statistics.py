@@ -6,8 +6,10 @@ the others; positive means that the claim is right.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,14 @@ from scipy import stats
 
 from gymnast_core.statistics import holm
 
-__all__ = ["ALPHA", "POWER", "SMALLEST", "holm", "judgement", "needed", "paired", "power_of", "settle"]
+__all__ = [
+    "ALPHA", "FIRST_REPORTED", "POWER", "SMALLEST", "claims_table", "holm", "judgement", "needed", "paired", "plan",
+    "plan_table", "points", "power_of", "same_settings", "settle", "with_error",
+]  # fmt: skip
 
+FIRST_REPORTED = {"dyna": 1_000_000, "wovr": 1_100_000, "sim-to-real": 1_200_000, "adaptation": 2_000_000}
+"""Index of a benchmark's first task in the splits "reporting" (results) and "choosing" (pilots): none that another one
+looks at."""
 ALPHA = 0.01
 """Two-sided level, after the correction for the number of claims on a page."""
 POWER = 0.9
@@ -107,12 +115,100 @@ def judgement(
 
 
 def settle(
-    claims: Mapping[str, Sequence[float]], *, smallest: float = SMALLEST, alpha: float = ALPHA
+    claims: Mapping[str, Sequence[float]], *, smallest: float | Mapping[str, float] = SMALLEST, alpha: float = ALPHA
 ) -> dict[str, dict[str, Any]]:
-    """All claims of a page: claim -> its differences by unit; `paired`, `corrected` p (Holm) and `verdict` of each."""
+    """All claims of a page: claim -> its differences by unit; `paired`, `corrected` p (Holm) and `verdict` of each.
+
+    `smallest` is the smallest effect of interest, of all claims or by claim.
+    """
     found = {claim: {"differences": [float(d) for d in values], **paired(values)} for claim, values in claims.items()}
     corrected = holm([row["p"] for row in found.values()])
-    for row, p in zip(found.values(), corrected, strict=True):
+    for (claim, row), p in zip(found.items(), corrected, strict=True):
+        least = smallest if isinstance(smallest, (int, float)) else smallest[claim]
+        row["smallest"] = float(least)
         row["corrected"] = float(p)
-        row["verdict"] = judgement(row["mean"], row["interval"], p, smallest=smallest, alpha=alpha)
+        row["verdict"] = judgement(row["mean"], row["interval"], p, smallest=least, alpha=alpha)
     return found
+
+
+def plan(
+    claims: Mapping[str, Sequence[float]], planned: int, *, smallest: float | Mapping[str, float] = SMALLEST
+) -> dict[str, dict[str, Any]]:
+    """What a pilot says about the size of the run: claim -> from its differences by pilot unit (two or more):
+
+    mean, standard_deviation, and `upper`, above which the true deviation lies with a chance of 20 % only (few units
+    know it badly); units `needed` for a power of 0.9 at the smallest effect of interest, at alpha divided by the number
+    of claims, by the deviation and by its upper bound; and the power that `planned` units have.
+    """
+    alpha, found = ALPHA / len(claims), {}
+    for claim, values in claims.items():
+        n, deviation = len(values), float(np.std(values, ddof=1))
+        upper = deviation * math.sqrt((n - 1) / stats.chi2.ppf(0.2, n - 1))
+        least = float(smallest if isinstance(smallest, (int, float)) else smallest[claim])
+        found[claim] = {
+            "units": n,
+            "mean": float(np.mean(values)),
+            "standard_deviation": deviation,
+            "upper": upper,
+            "smallest": least,
+            "needed": needed(deviation, least, alpha=alpha),
+            "needed_at_upper": needed(upper, least, alpha=alpha),
+            "planned": planned,
+            "power": power_of(planned, deviation, least, alpha),
+        }
+    return found
+
+
+def plan_table(planned: Mapping[str, Mapping[str, Any]] | None, units: str) -> list[str]:
+    """Lines of Markdown about a pilot: `plan`, or None where none was run; `units` is what they are called."""
+    if planned is None:
+        return ["No pilot was run before (`--pilot`)."]
+    rows = list(planned.values())
+    lines = [
+        f'The pilot, {rows[0]["units"]} {units} of the split "choosing" before the run: how many {units} find the '
+        f"smallest effect of interest with a power of {POWER:g} at {ALPHA:g} / {len(rows)}.",
+        "",
+        f"| claim | pilot's mean, points | deviation (upper 80 %) | smallest effect | {units} needed (at the upper) "
+        f"| power of {rows[0]['planned']} |",
+        "|---" * 6 + "|",
+    ]
+    for claim, row in planned.items():
+        lines.append(
+            f"| {claim} | {100 * row['mean']:+.1f} | {100 * row['standard_deviation']:.1f} ({100 * row['upper']:.1f}) "
+            f"| {100 * row['smallest']:.1f} | {row['needed']} ({row['needed_at_upper']}) | {row['power']:.2f} |"
+        )
+    return lines
+
+
+def claims_table(claims: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown about what `settle` found."""
+    lines = ["| claim | difference, points | 95 % | p, corrected | |", "|---" * 5 + "|"]
+    for claim, row in claims.items():
+        lines.append(
+            f"| {claim} | {with_error(row['mean'], row['standard_error'], '+')} | {points(row['interval'])} "
+            f"| {row['corrected']:.2g} | {row['verdict']} |"
+        )
+    return lines
+
+
+def with_error(mean: float, error: float | None, sign: str = "") -> str:
+    """0.123, 0.01 -> "12.3 ± 1.0": percent or points."""
+    return f"{100 * mean:{sign}.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def points(interval: Sequence[float] | None, sign: str = "+") -> str:
+    """0.1, 0.2 -> "+10.0 to +20.0"; nothing for None."""
+    return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
+
+
+def same_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write them if the file is not there yet. Raises `SystemExit` if it holds others: runs do not mix."""
+    if file.exists():
+        held = json.loads(file.read_text())
+        changed = sorted(key for key in {*held, *settings} if held.get(key) != settings.get(key))
+        if changed:
+            told = ", ".join(f"{key} {held.get(key)!r}, now {settings.get(key)!r}" for key in changed)
+            raise SystemExit(f"{file.parent} holds runs with other settings ({told}). Choose another --output.")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=1) + "\n")

@@ -71,3 +71,25 @@ def test_claims_of_a_page_are_corrected_together() -> None:
     assert both["strong"]["corrected"] == pytest.approx(3 * both["strong"]["p"])
     assert both["weak"]["corrected"] == pytest.approx(2 * both["weak"]["p"])
     assert [row["verdict"] for row in both.values()] == ["not resolved", "shows here", "does not"]
+
+
+def test_a_pilot_says_how_large_the_run_must_be() -> None:
+    values = [0.0, 0.1, 0.2, 0.3, 0.4]
+    found = ps.plan({"a": values, "b": [2 * value for value in values]}, 20, smallest={"a": 0.1, "b": 0.2})
+    a, b = found["a"], found["b"]
+    assert a["mean"] == pytest.approx(0.2) and a["standard_deviation"] == pytest.approx(0.158114, abs=1e-6)
+    # The 20 % quantile of chi² with 4 degrees of freedom is 1.6488 (tables).
+    assert a["upper"] == pytest.approx(0.158114 * (4 / 1.6488) ** 0.5, abs=1e-4)
+    assert a["needed"] == b["needed"] == ps.needed(a["standard_deviation"], 0.1, alpha=0.005)
+    assert a["needed_at_upper"] > a["needed"] > 20 and a["power"] < 0.9
+    lines = ps.plan_table(found, "scenes")
+    assert f"| {a['needed']} ({a['needed_at_upper']}) |" in lines[-2] and "0.01 / 2" in lines[0]
+    assert ps.plan_table(None, "scenes") == ["No pilot was run before (`--pilot`)."]
+
+
+def test_runs_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    file = tmp_path / "out/settings.json"
+    ps.same_settings(file, {"scenes": 3, "train": ["a=1"]})
+    ps.same_settings(file, {"scenes": 3, "train": ["a=1"]})
+    with pytest.raises(SystemExit, match="scenes 3, now 4"):
+        ps.same_settings(file, {"scenes": 4, "train": ["a=1"]})
