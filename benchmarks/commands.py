@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -25,3 +27,36 @@ def gymnast(*arguments: str, log: Path) -> None:
                 process.wait()
     if code:
         raise SystemExit(f"gymnast {arguments[0]} ended with exit code {code}; see {log}.")
+
+
+def gymnast_at_once(commands: Sequence[tuple[Sequence[str], Path]], jobs: int) -> None:
+    """Run several `gymnast` commands, (arguments, log file) each, `jobs` of them at a time and with one thread each.
+
+    One that fails does not stop the others; then `SystemExit` names their logs. What ends this process ends them all.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    waiting, failed = list(commands), []
+    running: list[tuple[subprocess.Popen[bytes], Path]] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                arguments, log = waiting.pop(0)
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("a") as handle:
+                    command = [sys.executable, "-m", "gymnast_core.cli", *arguments]
+                    running.append((subprocess.Popen(command, stdout=handle, stderr=handle, env=environment), log))
+            time.sleep(0.2)
+            ended = [(process, log) for process, log in running if process.poll() is not None]
+            failed += [log for process, log in ended if process.returncode]
+            running = [pair for pair in running if pair not in ended]
+    finally:
+        for process, _ in running:
+            process.terminate()
+        for process, _ in running:
+            process.wait()
+    if failed:
+        raise SystemExit(
+            f"{len(failed)} of {len(commands)} commands failed; the same command tries them again. See "
+            + ", ".join(map(str, failed))
+        )
