@@ -4,9 +4,10 @@
 
 Every way runs in a process of its own, one thread, from the same random weights: seconds by part (CPU seconds, so that
 other jobs on the machine do not count; of the judge, seconds on the wall that one waits for it), peak memory of the
-process, and the largest difference of what it makes from the recomputing reference. The judge takes a second an answer
-and is asked in parallel. What was measured is kept: a run that was stopped goes on. Writes
-benchmarks/results/iteration.{json,md}.
+process, and the largest difference of what it makes from the recomputing reference. The judge takes a second an answer,
+is asked in parallel, and is shown every third frame, as GPT-4o is by default. The reference decodes every frame; ours
+those that the policy or the judge looks at, the others after the clock has stopped. What was measured is kept: a run
+that was stopped goes on. Writes benchmarks/results/iteration.{json,md}.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.update import Updater
 from gymnast_openvla_oft.policy import OpenVLAOFT
+from gymnast_vlm_reward.frames import FramesConfig
 from gymnast_worldgym.world_model import WorldGym
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,10 +59,10 @@ COMPUTED = ("imagine", "decode", "act", "update")
 def ours(size: Size, vae: str, together: int | None, judge_seconds: float, clock: Clock) -> dict[str, Tensor]:
     """One iteration of ours: a group is judged while the next one is imagined."""
     policy, world, tasks = built(size, vae, together)
+    latents = clock.watch(world)
     watched: list[tuple[Any, str, str]] = [
         (world, "reset", "imagine"), (world, "step", "imagine"), (policy, "act", "act"),
     ]  # fmt: skip
-    latents = clock.watch(world)
     for owner, method, part in watched:
         setattr(owner, method, clock.around(part, getattr(owner, method)))
     judge, optimizer = SleepingJudge(judge_seconds), size.grpo()
@@ -79,6 +81,7 @@ def ours(size: Size, vae: str, together: int | None, judge_seconds: float, clock
         groups = [Group(i, tuple(rollouts), tuple(answer.result())) for i, (rollouts, answer) in enumerate(made)]
     with clock("update"):
         updater.update(groups, 0, Tally())
+    clock.stop()
     every = [rollout for rollouts, _ in made for rollout in rollouts]
     frames = torch.stack([rollout.frames_TVHWC for rollout in every])
     return outputs(policy, latents, frames, torch.stack([rollout.log_prob_NLD.flatten() for rollout in every]))
@@ -134,7 +137,8 @@ def planned(size: Size, vae: str, judge_seconds: float) -> dict[str, Any]:
     )  # fmt: skip
     found: dict[str, Any] = {}
     for way, together in (("exact", 1), ("chunk", None)):
-        world = cache(WorldGym.work_plan(size.world(vae, together), size.horizon, size.chunk, False))
+        judged = FramesConfig().select(1 + size.horizon)
+        world = cache(WorldGym.work_plan(size.world(vae, together), size.horizon, size.chunk, False, judged))
         iteration = replace(common, world=world)
         began = time.process_time()
         row = measure(whole_work(iteration), seconds=90.0)

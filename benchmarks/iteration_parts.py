@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from gymnast_core.interfaces import RewardModel
-from gymnast_core.types import Reward, Rollout, Task, one_camera
+from gymnast_core.types import Reward, Rollout, Step, Task, one_camera
 from gymnast_openvla_oft.architecture import Architecture, Tower
 from gymnast_openvla_oft.policy import OpenVLAOFT
 from gymnast_optimizers.grpo import GRPO
+from gymnast_vlm_reward.frames import FramesConfig
 from gymnast_worldgym.world_model import WorldGym
 
 INSTRUCTION = "put the red block on the blue plate"
@@ -84,6 +85,7 @@ class Clock:
         self.cpu: dict[str, float] = defaultdict(float)
         self.wall: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
+        self._runs = True
         self._last = time.process_time(), time.perf_counter()
 
     @contextmanager
@@ -96,6 +98,11 @@ class Clock:
             self._count()
             self._open.pop()
 
+    def stop(self) -> None:
+        """Count nothing from now on."""
+        self._count()
+        self._runs = False
+
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             with self(name):
@@ -104,27 +111,30 @@ class Clock:
         return called
 
     def watch(self, world: WorldGym) -> list[Tensor]:
-        """Count decoding as a part of its own; all latents that are decoded from now on."""
+        """Count decoding as a part of its own; the latents of all frames that are imagined from now on."""
         seen: list[Tensor] = []
-        decode = self.around("decode", world.codec.decode)
+        step = world.step
+        setattr(world.codec, "decode", self.around("decode", world.codec.decode))  # noqa: B010
 
-        def decoded(latents: Tensor) -> Tensor:
-            seen.append(latents.clone())
-            return decode(latents)
+        def stepped(state: Any, actions_BLA: Tensor) -> Step:
+            shown = step(state, actions_BLA)
+            assert shown.undecoded is not None
+            seen.append(shown.undecoded.latents_BLX)
+            return shown
 
-        setattr(world.codec, "decode", decoded)  # noqa: B010
+        setattr(world, "step", stepped)  # noqa: B010
         return seen
 
     def _count(self) -> None:
         now = time.process_time(), time.perf_counter()
-        if self._open:
+        if self._open and self._runs:
             self.cpu[self._open[-1]] += now[0] - self._last[0]
             self.wall[self._open[-1]] += now[1] - self._last[1]
         self._last = now
 
 
 class SleepingJudge(RewardModel):
-    """Takes its time for each rollout, many at once."""
+    """Takes its time for each rollout, many at once; looks at the frames that the judges of `gymnast_vlm_reward` do."""
 
     api_version = 2
     kind = "success"
@@ -136,6 +146,8 @@ class SleepingJudge(RewardModel):
         return self.submit(rollouts).result()
 
     def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
+        for rollout in rollouts:
+            rollout.view(None, FramesConfig().select(rollout.frame_count))
         answers = [self._pool.submit(verdict, rollout.tokens_NLD, self._seconds) for rollout in rollouts]
         whole: Future[list[Reward]] = Future()
 

@@ -209,6 +209,12 @@ class RewardModel(Component, Trainable, ABC):
     """"success": a reward's value in [0, 1] says whether the instruction was fulfilled, and reports call it success.
     "score": any finite number, larger is better; reports call it the mean reward by this judge."""
 
+    @classmethod
+    def looks_at(cls, config: Any, frames: int) -> Sequence[int]:
+        """The places, of `frames` >= 1 of a rollout, that `score` looks at; all, unless a judge says otherwise. What
+        nobody looks at need not be made (`Rollout.frames_at`), and `gymnast plan` does not count it."""
+        return range(frames)
+
     @abstractmethod
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         """One `Reward` per rollout, in order. What cannot be judged comes back with `error` set, never as a value.

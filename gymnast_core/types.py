@@ -16,12 +16,13 @@ a judge of one camera looks at unless told otherwise.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError, unknown_name
+from gymnast_core.frames import Undecoded, held, made_when_looked_at
 
 ONE_CAMERA = ("camera",)
 """What a single camera is called where nobody named it."""
@@ -205,12 +206,13 @@ class Evaluation:
     """What the policy knows of the observation, for critics; None if it shows nothing."""
 
 
+@made_when_looked_at("frames_BLVHWC")
 @dataclass(frozen=True)
 class Step:
     """What a world shows after a chunk of L actions in B episodes."""
 
     frames_BLVHWC: Tensor
-    """uint8 RGB, one an action."""
+    """uint8 RGB, one an action. Frames that the world has not made yet (`showing`) are made at the first look."""
     proprio_BLP: Tensor | None = None
     """float32 readings beside each frame, where the world knows them."""
     outcome_BL: Tensor | None = None
@@ -219,7 +221,25 @@ class Step:
     """B texts, each saying why the world lost that episode (a simulator crashed), or None; None: it lost none. A lost
     episode goes on being stepped, shows anything, and is never judged."""
 
+    @property
+    def undecoded(self) -> Undecoded | None:
+        """The frames while there are no pictures of all of them; None afterwards, and in worlds that give pictures."""
+        found = held(self, "frames_BLVHWC")
+        return found if isinstance(found, Undecoded) else None
 
+    @classmethod
+    def showing(
+        cls,
+        frames: Tensor | Undecoded,
+        proprio_BLP: Tensor | None = None,
+        outcome_BL: Tensor | None = None,
+        errors: tuple[str | None, ...] | None = None,
+    ) -> Self:
+        """A step of pictures, or of frames of which pictures are made when somebody looks."""
+        return cls(cast(Tensor, frames), proprio_BLP, outcome_BL, errors)
+
+
+@made_when_looked_at("frames_TVHWC")
 @dataclass(frozen=True)
 class Rollout:
     """One episode of a policy in a world. Its tensors are its own: keeping it, or sending it, keeps nothing else."""
@@ -228,7 +248,8 @@ class Rollout:
     group: int
     """Number of the group (the task draw) that this episode belongs to."""
     frames_TVHWC: Tensor
-    """uint8 RGB, T = 1 + S: the start frame, then one frame an action."""
+    """uint8 RGB, T = 1 + S: the start frame, then one frame an action. Frames that the world has not made yet are made
+    at the first look, which `frame_count` and `frames_at` are not."""
     actions_NLA: Tensor
     """float32, robot units."""
     log_prob_NLD: Tensor
@@ -261,9 +282,21 @@ class Rollout:
         known = self.outcome_S[~self.outcome_S.isnan()].tolist()
         return known[-1] if known else None
 
-    def view(self, camera: str | None = None) -> Tensor:
-        """The frames of one camera (None: the main one), uint8 (T, H, W, C)."""
-        return of_camera(self.frames_TVHWC, self.cameras, camera)
+    @property
+    def frame_count(self) -> int:
+        """T, without a look at the frames."""
+        return len(held(self, "frames_TVHWC"))
+
+    def frames_at(self, places: Sequence[int]) -> Tensor:
+        """uint8 (n, V, H, W, C), the frames of these places from 0 (negative ones count from the end) and no others."""
+        found = held(self, "frames_TVHWC")
+        frames: Tensor = found[list(places)] if isinstance(found, Tensor) else found.at(places)
+        return frames
+
+    def view(self, camera: str | None = None, places: Sequence[int] | None = None) -> Tensor:
+        """The frames of one camera (None: the main one), uint8 (T, H, W, C); of these places alone, if given."""
+        frames_TVHWC = self.frames_TVHWC if places is None else self.frames_at(places)
+        return of_camera(frames_TVHWC, self.cameras, camera)
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,17 @@ def _seen(rollout: Rollout, needs: Needs) -> Observation:
     sight = find_sight(needs, Offers(rollout.cameras, proprio), rollout.task)
     context_TVHWC, context_TP = sight.start(rollout.task)
     before = len(context_TVHWC) - 1
-    frames_TVHWC = torch.cat([context_TVHWC[:-1], rollout.frames_TVHWC])
     proprio_TP = None
     if rollout.proprio_TP is not None and context_TP is not None:
         proprio_TP = torch.cat([context_TP[:-1], rollout.proprio_TP])
     count, length = rollout.actions_NLA.shape[:2]
     # Every decision is made on the last frame of the chunk before it.
     seen_NT = torch.stack([recent_indices(before + n * length, needs.history) for n in range(count)])
+    places = seen_NT.unique()
+    own = [int(place) - before for place in places if place >= before]
+    shown_TVHWC = torch.cat([context_TVHWC[places[places < before]], rollout.frames_at(own)])
     return sight.observe(
-        frames_TVHWC[seen_NT],
+        shown_TVHWC[torch.searchsorted(places, seen_NT)],
         None if proprio_TP is None else proprio_TP[seen_NT],
         (rollout.task.instruction,) * count,
     )

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.sight import Sight, find_sight
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
@@ -89,6 +91,8 @@ class _Episodes:
     sight: Sight
     chunks: list[ActionChunk] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    looked_at: dict[int, Tensor] = field(default_factory=dict)
+    """Pictures (B, V, H, W, 3) of frames that are undecoded, by their places in the episodes."""
 
     def __post_init__(self) -> None:
         starts = [self.sight.start(task) for task in self.tasks]
@@ -104,12 +108,21 @@ class _Episodes:
         return self.sight.observe(self._frames_BTVHWC, self._proprio_BTP, self._instructions)
 
     def add(self, chunk: ActionChunk, step: Step) -> None:
-        """One decision and what the world showed after it."""
-        step = Step(step.frames_BLVHWC.cpu(), _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors)
+        """One decision and what the world showed after it; of undecoded frames, the policy looks at the last ones."""
+        history, later = self.sight.history, step.undecoded
+        if later is None:
+            shown_BLVHWC = step.frames_BLVHWC.cpu()
+        else:
+            length = later.latents_BLX.shape[1]
+            end = 1 + length + sum(chunk.actions_BLA.shape[1] for chunk in self.chunks)
+            latest = range(-min(history, length), 0)
+            shown_BLVHWC = later.at(latest).cpu()
+            self.looked_at |= {end + place: shown_BLVHWC[:, place] for place in latest}
+        frames = shown_BLVHWC if later is None else later
+        step = Step.showing(frames, _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors)
         self.chunks.append(chunk)
         self.steps.append(step)
-        history = self.sight.history
-        self._frames_BTVHWC = torch.cat([self._frames_BTVHWC, step.frames_BLVHWC], dim=1)[:, -history:]
+        self._frames_BTVHWC = torch.cat([self._frames_BTVHWC, shown_BLVHWC], dim=1)[:, -history:]
         if self._proprio_BTP is None or step.proprio_BLP is None:
             self._proprio_BTP = None
         else:
@@ -125,7 +138,7 @@ class _Episodes:
             Rollout(
                 task=task,
                 group=labels[row],
-                frames_TVHWC=torch.cat([self._start_BVHWC[row, None], *(s.frames_BLVHWC[row] for s in self.steps)]),
+                frames_TVHWC=self._shown(row),
                 actions_NLA=actions_BNLA[row].clone(),
                 log_prob_NLD=log_prob_BNLD[row].clone(),
                 temperature=temperature,
@@ -138,6 +151,16 @@ class _Episodes:
             )
             for row, task in enumerate(self.tasks)
         ]
+
+    def _shown(self, row: int) -> Tensor:
+        """All frames, or those that the policy saw and how to make the others."""
+        later = [step.undecoded for step in self.steps]
+        known = [one for one in later if one is not None]
+        if not known or len(known) < len(later):
+            return torch.cat([self._start_BVHWC[row, None], *(step.frames_BLVHWC[row] for step in self.steps)])
+        own = Undecoded(torch.cat([one.latents_BLX[row, None] for one in known], dim=1), known[0].decode)
+        seen = {place: pictures_BVHWC[row].clone() for place, pictures_BVHWC in self.looked_at.items()}
+        return cast(Tensor, EpisodeFrames(self._start_BVHWC[row].clone(), own, seen))
 
     def _proprio(self, row: int) -> Tensor | None:
         start_1P = None if self._start_BP is None else self._start_BP[row, None]

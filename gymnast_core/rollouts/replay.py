@@ -49,7 +49,7 @@ def shown_again(rollout: Rollout, step: Step) -> Rollout:
 
     Raises `ConfigError` if that is of other cameras or another size.
     """
-    start_VHWC, frames_LVHWC = rollout.frames_TVHWC[0], step.frames_BLVHWC[0]
+    start_VHWC, frames_LVHWC = rollout.frames_at([0])[0], step.frames_BLVHWC[0]
     if start_VHWC.shape != frames_LVHWC.shape[1:]:
         raise ConfigError(
             f"The world model in which rollouts are imagined again shows frames {tuple(frames_LVHWC.shape[1:])} "

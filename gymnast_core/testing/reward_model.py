@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
+from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, close, instance
@@ -70,6 +72,7 @@ def check_reward_model(
     if deterministic:
         _expect_same(contract, rewards, submitted, tolerance, "submit", "the rewards of `score`")
         contract.verified.append("submit agrees with score")
+    _check_looks(contract, judge, rollouts)
     _check_errors(contract, judge, rollouts, rewards, unjudgeable)
     check_state(contract, judge)
     if deterministic:
@@ -82,6 +85,28 @@ def check_reward_model(
             "not shown: what it makes of a world in which things move (gymnast check … --world NAME, or parts=…)"
         )
     return contract.verified
+
+
+def _check_looks(contract: Contract, judge: RewardModel, rollouts: Sequence[Rollout]) -> None:
+    """That nobody has to make frames that it does not announce to look at."""
+    made: set[int] = set()
+
+    def unmade(rollout: Rollout) -> Rollout:
+        whole_TVHWC = rollout.frames_TVHWC
+
+        def decode(places_BL: Tensor) -> Tensor:
+            made.update(places_BL.flatten().tolist())
+            return whole_TVHWC[places_BL]
+
+        later = Undecoded(torch.arange(1, len(whole_TVHWC))[None], decode)
+        return replace(rollout, frames_TVHWC=cast(Tensor, EpisodeFrames(whole_TVHWC[0], later, {})))
+
+    judge.score([unmade(rollout) for rollout in rollouts])
+    count = rollouts[0].frame_count
+    announced = {range(count)[place] for place in judge.looks_at(judge.config, count)}
+    wanted = f"the places of the frames that score looks at, {sorted(made)} of {count} (and 0, perhaps)"
+    contract.expect(made <= announced | {0}, "looks_at", wanted, sorted(announced))
+    contract.verified.append(f"it looks at {len(announced)} of {count} frames")
 
 
 def _check_saved(

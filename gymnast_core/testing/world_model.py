@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError
+from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import Parts, Trainable, WorldModel
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
@@ -135,11 +136,16 @@ class _Trial:
         world = world or self.world
         state = world.reset(tasks, generator=seeded(seed)) if state is None else state
         steps, copies = [], []
+        unmade: list[tuple[Undecoded, Tensor]] = []
         for chunk_BLA in actions_BLA.split(CHUNKS, dim=1):
             step = world.step(state, chunk_BLA)
+            if isinstance(step, Step) and step.undecoded is not None:
+                unmade.append((step.undecoded, step.undecoded.at([-1])[:, 0]))
             self.expect_step(step, tasks, chunk_BLA.shape[1], world)
             steps.append(step)
             copies.append([tensor.clone() for tensor in tensors_in(step)])
+        for later, last_BVHWC in unmade:
+            self._expect_again(later, last_BVHWC)
         for step, copied in zip(steps, copies, strict=True):
             aliased = not all(map(_identical, tensors_in(step), copied))
             self.contract.expect(not aliased, "step", "returned frames to stay as they are", "changes by a later step")
@@ -147,6 +153,14 @@ class _Trial:
             torch.cat([step.frames_BLVHWC for step in steps], dim=1).cpu(),
             self._joined("proprio_BLP", [step.proprio_BLP for step in steps]),
             self._joined("outcome_BL", [step.outcome_BL for step in steps]),
+        )
+
+    def _expect_again(self, later: Undecoded, last_BVHWC: Tensor) -> None:
+        """Frames that are made when somebody looks are the same after more steps, and beside others."""
+        levels = int((later.all()[:, -1].int() - last_BVHWC.int()).abs().max())
+        found = f"a difference of {levels} levels"
+        self.contract.expect(
+            levels <= ROUNDING, "step", "undecoded frames to be the same whenever they are made", found
         )
 
     def expect_step(self, step: Any, tasks: Sequence[Task], length: int, world: WorldModel) -> None:

@@ -47,6 +47,11 @@ class EnvironmentReward(RewardModel):
         always_replay: bool = False
         """Replay even the rollouts that carry an outcome."""
 
+    @classmethod
+    def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
+        """None: what happened is executed, and the environment's start is compared with the task's picture."""
+        return ()
+
     def __init__(self, config: EnvironmentReward.Config | None = None):
         self.config = config if config is not None else self.Config()
         self._world: GymnasiumWorld | None = None

@@ -181,7 +181,7 @@ class Watch:
         try:
             truth = truth_of(event.config, self._options, replace(parts, processes=Alone()))
             try:
-                truth.preflight(len(rollouts), len(rollouts[0].frames_TVHWC))
+                truth.preflight(len(rollouts), rollouts[0].frame_count)
                 return truth.of(rollouts, parts.policy)
             finally:
                 # Between audits, environments would only take up memory.

@@ -67,7 +67,7 @@ class Audit:
         chosen = [successes[i * len(successes) // shown] for i in range(shown)]
         with built(self._part, "hooks.judging.audit", self._parts) as auditor:
             self._expect_success(auditor.kind)
-            auditor.preflight(shown, len(chosen[0].frames_TVHWC))
+            auditor.preflight(shown, chosen[0].frame_count)
             found = judge(auditor, chosen)
         values = [reward.value for reward in found if reward.value is not None]
         if not values:

@@ -76,7 +76,7 @@ class Canary:
         """
         part = ComponentConfig(self._part.name, forgetful(self._part, f"canary/{self._folder}/{iteration}"))
         with built(part, "reward_model", self._parts) as reward_model:
-            reward_model.preflight(len(self._rollouts), len(self._rollouts[0].frames_TVHWC))
+            reward_model.preflight(len(self._rollouts), self._rollouts[0].frame_count)
             rewards = judge(reward_model, self._rollouts, again=1)
         errors = [reward.error for reward in rewards if reward.error is not None]
         if len(errors) > len(rewards) / 2:

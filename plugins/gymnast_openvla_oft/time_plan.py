@@ -55,7 +55,7 @@ def read_iteration(config: RunConfig, plan: Plan, *, is_gpu: bool, judge_seconds
         minibatch=optimizer.minibatch_size,
         micro=job.trajectories,
         epochs=optimizer.epochs,
-        world=_world(config.world_model, job.decisions * chunk, chunk, is_gpu),
+        world=_world(config, job.decisions * chunk, chunk, is_gpu),
         act=act,
         update=lambda rollouts: learn(rollouts * job.decisions),
         step=stepping(trained, job.make_optimizer),
@@ -147,13 +147,18 @@ class TimePlan:
         return found
 
 
-def _world(part: ComponentConfig, frames: int, chunk: int, is_gpu: bool) -> Callable[[int], dict[str, Work]]:
-    """From the class method `work_plan(config, frames, chunk, is_gpu)` that a world model may define: a function of the
-    episodes imagined at once that gives the work (`gymnast_plan.work`) of "imagine" and "decode"."""
-    cls: Any = registries().world_models.load(part.name)
+def _world(config: RunConfig, frames: int, chunk: int, is_gpu: bool) -> Callable[[int], dict[str, Work]]:
+    """From the class method `work_plan(config, frames, chunk, is_gpu, judged)` that a world model may define, `judged`
+    being the places of the frames that the judge looks at: a function of the episodes imagined at once that gives the
+    work (`gymnast_plan.work`) of "imagine" and "decode"."""
+    part, known = config.world_model, registries()
+    cls: Any = known.world_models.load(part.name)
     if not hasattr(cls, "work_plan"):
         return lambda episodes: {}
-    return cache(cls.work_plan(typed(cls.Config, part.args, "world_model.args"), frames, chunk, is_gpu))
+    judge = known.reward_models.load(config.reward_model.name)
+    options: Any = typed(judge.Config, config.reward_model.args, "reward_model.args")
+    judged = judge.looks_at(options, 1 + frames)
+    return cache(cls.work_plan(typed(cls.Config, part.args, "world_model.args"), frames, chunk, is_gpu, judged))
 
 
 def _judging(part: ComponentConfig, seconds: float | None) -> Judging | None:

@@ -85,6 +85,11 @@ class SuccessClassifier(RewardModel):
             checkpoint.read_weights(directory, self.network)
         self.network.to(_device(config.device))
 
+    @classmethod
+    def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
+        """The first and the last one."""
+        return 0, frames - 1
+
     def module(self) -> nn.Module:
         return self.network
 
@@ -103,7 +108,8 @@ class SuccessClassifier(RewardModel):
                 known.append(position)
         for start in range(0, len(known), self.config.batch_size):
             chosen = known[start : start + self.config.batch_size]
-            probability_BI = self._probabilities([rollouts[position].view(self.config.camera) for position in chosen])
+            ends = [rollouts[position].view(self.config.camera, (0, -1)) for position in chosen]
+            probability_BI = self._probabilities(ends)
             for row, position in enumerate(chosen):
                 index = self._index[normalised(rollouts[position].task.instruction)]
                 rewards[position] = self._reward(probability_BI[row, index], self._threshold_I[index])

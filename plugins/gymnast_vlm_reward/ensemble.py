@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from gymnast_core.config.ranges import Choices, check_values
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
@@ -67,6 +68,16 @@ class Ensemble(RewardModel):
         # Members may be of one kind: what tells them apart is their model or their place.
         self.labels = [f"{member.name} #{i + 1}" for i, member in enumerate(config.judges)]
         self._threads: dict[int, ThreadPoolExecutor] = {}
+
+    @classmethod
+    def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
+        """What any of its members looks at."""
+        places: set[int] = set()
+        for number, member in enumerate(config.judges):
+            judge = registries().reward_models.load(member.name)
+            own: Any = typed(judge.Config, member.args, f"{KEY}.judges[{number}].args")
+            places.update(judge.looks_at(own, frames))
+        return sorted(places)
 
     def attach(self, parts: Parts) -> None:
         for judge in self.judges:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -58,9 +57,9 @@ class FramesConfig:
         longer = max(width, height)
         return max(1, round(width * self.size / longer)), max(1, round(height * self.size / longer))
 
-    def encode(self, frames_THWC: Tensor, indices: Sequence[int]) -> list[bytes]:
-        """The chosen frames as PNG files: no compression artefact may decide a reward."""
-        return [self._png(frames_THWC[index].cpu().numpy()) for index in indices]
+    def encode(self, shown_SHWC: Tensor) -> list[bytes]:
+        """Frames as PNG files: no compression artefact may decide a reward."""
+        return [self._png(frame_HWC.cpu().numpy()) for frame_HWC in shown_SHWC]
 
     def _png(self, frame_HWC: np.ndarray) -> bytes:
         image = Image.fromarray(frame_HWC)
@@ -72,9 +71,9 @@ class FramesConfig:
         return file.getvalue()
 
 
-def digest(frames_THWC: Tensor, indices: Sequence[int]) -> str:
-    """SHA-256 of the chosen frames' shape and bytes, hexadecimal."""
-    chosen_SHWC = frames_THWC[list(indices)].cpu().contiguous()
-    hasher = hashlib.sha256(repr(tuple(chosen_SHWC.shape)).encode())
-    hasher.update(chosen_SHWC.numpy().data)
+def digest(shown_SHWC: Tensor) -> str:
+    """SHA-256 of the frames' shape and bytes, hexadecimal."""
+    whole_SHWC = shown_SHWC.cpu().contiguous()
+    hasher = hashlib.sha256(repr(tuple(whole_SHWC.shape)).encode())
+    hasher.update(whole_SHWC.numpy().data)
     return hasher.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,8 +28,10 @@ class Question:
     """One rollout to be judged. Images are encoded when they are sent, so that thousands may wait at little memory."""
 
     task: Task
-    frames_THWC: Tensor
-    """uint8 RGB, all frames of the rollout."""
+    shown_SHWC: Tensor
+    """uint8 RGB, the frames shown."""
+    indices: Sequence[int]
+    """Which of the rollout's frames they are."""
     frames: FramesConfig
     prompt: Prompt
     rubrics: Mapping[str, str]
@@ -41,15 +43,10 @@ class Question:
     @property
     def fault(self) -> str | None:
         """Why nobody could answer it; None if somebody might."""
-        shape, dtype = tuple(self.frames_THWC.shape), self.frames_THWC.dtype
+        shape, dtype = tuple(self.shown_SHWC.shape), self.shown_SHWC.dtype
         if len(shape) != 4 or shape[-1] != 3 or 0 in shape or dtype != torch.uint8:
             return f"The rollout shows nothing: its frames are {shape} {dtype}, not uint8 (T, H, W, 3) with T >= 1."
         return None if self.task.instruction.strip() else "The rollout's task has no instruction to judge it by."
-
-    @cached_property
-    def indices(self) -> list[int]:
-        """The frames shown."""
-        return self.frames.select(len(self.frames_THWC))
 
     @cached_property
     def texts(self) -> tuple[str, str]:
@@ -60,8 +57,8 @@ class Question:
     def key(self) -> str:
         """The question's name in the cache: SHA-256 of frames, texts, model and parameters."""
         content = {
-            "frames": digest(self.frames_THWC, self.indices),
-            "indices": self.indices,
+            "frames": digest(self.shown_SHWC),
+            "indices": list(self.indices),
             "size": self.frames.size,
             "prompt": [self.prompt.version, self.prompt.system, *self.texts],
             "schema": self.schema,
@@ -72,7 +69,7 @@ class Question:
     def parts(self) -> Parts:
         """The user message. Encoding takes a while: call it once, in a thread."""
         before, after = self.texts
-        images = self.frames.encode(self.frames_THWC, self.indices)
+        images = self.frames.encode(self.shown_SHWC)
         parts: Parts = [before]
         for position, (index, image) in enumerate(zip(self.indices, images, strict=True), start=1):
             parts += [self.prompt.number(position, len(images), index), image]
@@ -80,7 +77,7 @@ class Question:
 
     def input_tokens(self, price: Price, detail: str) -> int:
         """An upper bound of the input's tokens."""
-        height, width = self.frames_THWC.shape[1:3]
+        height, width = self.shown_SHWC.shape[1:3]
         each = price.tokens_of_image(*self.frames.scaled(width, height), detail)
         numbers = len(self.prompt.number(99, 99, 999))
         text = self.prompt.system + "".join(self.texts)

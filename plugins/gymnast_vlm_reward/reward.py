@@ -71,6 +71,11 @@ class VLMReward(RewardModel):
         self._background = Background(type(self).__name__)
         self.engine = self.make_engine()
 
+    @classmethod
+    def looks_at(cls, config: JudgeConfig, frames: int) -> Sequence[int]:
+        """Those that it is shown."""
+        return config.frames.select(frames)
+
     @abstractmethod
     def make_engine(self) -> Engine:
         """The engine over this judge's provider. Raises `ConfigError` before anything heavy is loaded."""
@@ -113,10 +118,13 @@ class VLMReward(RewardModel):
 
         Raises `DataError` if the rollout does not show the camera.
         """
+        frames = self.base_config.frames
+        indices = frames.select(rollout.frame_count) if rollout.frame_count else []
         return Question(
             task=rollout.task,
-            frames_THWC=rollout.view(self.base_config.camera),
-            frames=self.base_config.frames,
+            shown_SHWC=rollout.view(self.base_config.camera, indices),
+            indices=indices,
+            frames=frames,
             prompt=self.prompt,
             rubrics=self.base_config.rubrics,
             schema=self.structured,

@@ -132,7 +132,7 @@ class AroundJudge(RewardModel):
 
 def no_start(rollout: Rollout) -> str | None:
     """Why a rollout cannot be imagined again; None if it can."""
-    if len(rollout.frames_TVHWC) and len(rollout.task.frames_TVHWC) and rollout.horizon:
+    if rollout.frame_count and len(rollout.task.frames_TVHWC) and rollout.horizon:
         return None
     return f"Task {rollout.task.id!r} shows no frame, or nothing was done: it cannot be imagined again"
 

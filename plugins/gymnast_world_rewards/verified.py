@@ -133,7 +133,7 @@ def _unfit(rollout: Rollout) -> str | None:
             f"Task {rollout.task.id!r} carries no expert to compare with: set tasks.args.expert, where the dataset has "
             "it (episode-starts, tabletop), or choose another reward model."
         )
-    if not len(expert.actions_TA) or not rollout.horizon or not len(rollout.frames_TVHWC):
+    if not len(expert.actions_TA) or not rollout.horizon or not rollout.frame_count:
         return f"Task {rollout.task.id!r}: the expert or the rollout has no actions."
     if expert.actions_TA.shape[1] != rollout.actions_NLA.shape[2]:
         return (

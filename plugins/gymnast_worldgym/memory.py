@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ def memory_plan(config: Any, episodes: int) -> dict[str, int]:
     return found
 
 
-def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool) -> Any:
+def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool, judged: Collection[int] | None = None) -> Any:
     """What is computed while a number of episodes are imagined: a function of that number, see `work.work_plan`."""
     from gymnast_worldgym.work import work_plan as traced  # no run needs it
 
-    return traced(config, frames, chunk, is_gpu)
+    return traced(config, frames, chunk, is_gpu, judged)

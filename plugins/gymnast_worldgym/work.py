@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -61,9 +61,12 @@ class Passes:
     slots: int
 
 
-def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool) -> Callable[[int], dict[str, Work]]:
+def work_plan(
+    config: Any, frames: int, chunk: int, is_gpu: bool, judged: Collection[int] | None = None
+) -> Callable[[int], dict[str, Work]]:
     """Of a number of episodes imagined at once: what "imagine" and "decode" compute, for `frames` after the first that
-    are asked for in chunks; `config` is a `WorldGym.Config`."""
+    are asked for in chunks; `config` is a `WorldGym.Config`. An autoencoder decodes the frames that a policy looks at,
+    one a chunk, and those of the places `judged` (from 0, the start frame; None: all)."""
     settings = settle(config, None if config.checkpoint is None else describe(config.checkpoint))
     wanted = published.compute_dtype(config.compute_dtype, config.preset)
     on_gpu = is_gpu and wanted == "auto"
@@ -75,6 +78,10 @@ def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool) -> Callable[[i
     ]
     deeper = settings.architecture.layers - FEW[0]
     decode, encode, at_once = _codec(settings)
+    places = set(range(1, frames + 1))
+    if judged is not None and settings.architecture.codec == "autoencoder-kl":
+        places &= {*range(chunk, frames + 1, chunk), *judged}
+    looked_at = len(places)
 
     def work(episodes: int) -> dict[str, Work]:
         imagined: Work = {}
@@ -84,8 +91,8 @@ def work_plan(config: Any, frames: int, chunk: int, is_gpu: bool) -> Callable[[i
             add(imagined, one, passes.count * (1 - deeper))
             add(imagined, two, passes.count * deeper)
         shown: Work = {}
-        batch = min(at_once, episodes * chunk)
-        add(shown, decode(batch), episodes * frames / batch)
+        batch = min(at_once, episodes)
+        add(shown, decode(batch), episodes * looked_at / batch)
         if encode is not None:
             add(shown, encode(1), 1.0)  # the start, of a group once
         return {"imagine": imagined, "decode": shown}

@@ -14,6 +14,7 @@ from torch import Tensor
 from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
 from gymnast_core.errors import DataError
+from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Metric, Offers, Step, Task
@@ -301,11 +302,16 @@ class WorldGym(WorldModel):
         horizon = self._together(slots.shape[1])
         height, width = (size // self.codec.factor for size in self.architecture.image_size)
         height *= self.architecture.views
-        latents = []
+        parts = []
         for chunk_BLA in slots.split(horizon, dim=1):
             noise = state.noise((state.batch, chunk_BLA.shape[1], height, width, self.architecture.channels))
-            latents.append(state.sampler.extend(chunk_BLA, noise))
-        return Step(apart(self.codec.decode(torch.cat(latents, dim=1)), self.architecture.views))
+            parts.append(state.sampler.extend(chunk_BLA, noise))
+        latents = torch.cat(parts, dim=1)
+        # Pixels cost nothing; an autoencoder decodes what somebody looks at.
+        return Step.showing(self._decode(latents) if self._autoencoder is None else Undecoded(latents, self._decode))
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return apart(self.codec.decode(latents), self.architecture.views)
 
     def _together(self, length: int) -> int:
         """Frames of a chunk that are denoised together; says once where they are fewer than was asked for."""
@@ -316,11 +322,8 @@ class WorldGym(WorldModel):
             log.warning(
                 "%d frames are denoised together, not horizon=%s: chunks have %d actions, and the window of %d frames "
                 "holds a frame of context besides.",
-                horizon,
-                self.sampling.horizon or "null (a whole chunk)",
-                length,
-                self.architecture.window,
-            )
+                horizon, self.sampling.horizon or "null (a whole chunk)", length, self.architecture.window,
+            )  # fmt: skip
         return horizon
 
     @property
@@ -356,10 +359,7 @@ class WorldGym(WorldModel):
         illustrate(self, [self._restricted(episode) for episode in episodes], directory, generator)
 
     def save(self, directory: Path) -> None:
-        config: dict[str, Any] = {
-            "architecture": as_dict(self.architecture),
-            "sampling": as_dict(self.sampling),
-        }
+        config: dict[str, Any] = {"architecture": as_dict(self.architecture), "sampling": as_dict(self.sampling)}
         if self.architecture.codec == "autoencoder-kl":
             config["autoencoder"] = as_dict(self.autoencoder.resolved())
         latents = None if self._autoencoder is None else self._autoencoder.latents

@@ -13,6 +13,7 @@ from torch import Tensor
 from gymnast_core import testing
 from gymnast_core.config.ranges import Count
 from gymnast_core.errors import ConfigError, ContractError, DataError
+from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import Component, Dataset, Optimizer, Policy, RewardModel, WorldModel
 from gymnast_core.testing.contract import Contract, same_state
 from gymnast_core.testing.making import COURSES, camera_names, make_group, make_rollouts, make_tasks, observe
@@ -137,6 +138,13 @@ def without_readings(self: World, state: Any, actions_BLA: Tensor) -> Step:
     return Step(World.step(self, state, actions_BLA).frames_BLVHWC)
 
 
+def with_neighbours(self: World, state: Any, actions_BLA: Tensor) -> Step:
+    """Frames that are brighter where several are made together."""
+    found = World.step(self, state, actions_BLA)
+    later = Undecoded(found.frames_BLVHWC // 2, lambda latents: latents + 9 * (latents.shape[1] > 1))
+    return Step.showing(later, found.proprio_BLP, found.outcome_BL)
+
+
 @pytest.mark.parametrize(
     ("world", "message"),
     [
@@ -161,6 +169,7 @@ def without_readings(self: World, state: Any, actions_BLA: Tensor) -> Step:
             "state_dict: expected nested dicts .*cannot hold state.world",
         ),
         (changed(reset_apart=first_for_all), "reset_apart: expected the frames that an episode has alone"),
+        (stepping(with_neighbours), "undecoded frames to be the same whenever they are made; got a difference of 9"),
         (changed(attach=lambda self, parts: parts.tasks[1]), "attach: expected to take the parts of a run"),
         (lambda: object(), "not a WorldModel"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from gymnast_worldgym.work import schedule
 from gymnast_worldgym.world_model import WorldGym
 
 TERA = 1e12
+VAE = Path(__file__).parents[1] / "golden/worldgym/vae_tiny"
 
 
 def product(rows: int, inner: int, columns: int, dtype: torch.dtype = torch.float32) -> Work:
@@ -102,6 +104,20 @@ class TestWorld:
         # The start of three equal episodes was encoded once, before: one frame of 18 + 3 · 3 + 3.
         assert flops(planned["imagine"]) == pytest.approx(flops(real), rel=0.05)
         assert set(planned) == {"imagine", "decode"} and nbytes(planned["decode"]) > 0
+
+    def test_frames_that_nobody_looks_at_are_not_decoded(self, small_world: WorldGym.Config) -> None:
+        """Policies look at the last frame of each chunk of 2; judges at what they announce."""
+        by_latents = replace(small_world, image_size=[64, 64], channels=16, codec="autoencoder-kl", vae=str(VAE))
+
+        def decoding(*judged: int) -> float:
+            return flops(WorldGym.work_plan(by_latents, 6, 2, False, judged)(3)["decode"]) - start
+
+        whole, start = WorldGym.work_plan(by_latents, 6, 2, False), 0.0
+        every = flops(whole(3)["decode"])
+        start = (3 * every - flops(whole(9)["decode"])) / 2  # of a group once
+        assert decoding() == pytest.approx((every - start) / 2)
+        assert decoding(0, 6) == pytest.approx((every - start) / 2)
+        assert decoding(0, 1, 4, 6) == pytest.approx((every - start) * 4 / 6)
 
     def test_guidance_doubles(self, small_world: WorldGym.Config) -> None:
         once, twice = (schedule(settle(replace(small_world, guidance=w), None), 6, 2) for w in (1.0, 3.0))

@@ -245,7 +245,7 @@ def _png() -> str:
 
     from judging import SMALL
 
-    return base64.b64encode(SMALL.encode(make_rollout(0, True).view(), [6])[0]).decode()
+    return base64.b64encode(SMALL.encode(make_rollout(0, True).view(None, [6]))[0]).decode()
 
 
 def test_the_requests_carry_what_was_configured(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ def teach(model: LlavaForConditionalGeneration, processor: LlavaProcessor, steps
 
 
 def ask_about(rollout) -> Question:
-    return Question(rollout.task, rollout.view(), SMALL, load_prompt("binary-v1"), {}, False, {})
+    indices = SMALL.select(rollout.frame_count)
+    return Question(rollout.task, rollout.view(None, indices), indices, SMALL, load_prompt("binary-v1"), {}, False, {})
 
 
 def save(folder: Path) -> float:

@@ -81,7 +81,7 @@ def test_a_published_file_asks_for_its_facts_and_then_imagines_what_was_recorded
     noise = autoencoders.recorded_noise(recorded["vae_eps"].movedim(1, -1)[:, None], *recorded["noise"])
     state = model.start(tasks, noise)
     for action_BA in recorded["actions"].unbind(1):
-        model.step(state, action_BA[:, None])
+        assert len(model.step(state, action_BA[:, None]).frames_BLVHWC) == len(tasks)
     golden.close(torch.cat(spy.decoded, dim=1), recorded["latents"][:, 1:], 2e-5)
 
 

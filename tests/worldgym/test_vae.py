@@ -19,8 +19,11 @@ import worlds
 from safetensors.torch import load_file, save_file
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
+from gymnast_core.rollouts.batch import decisions
+from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_world_model
-from gymnast_core.types import Episode, Task, one_camera
+from gymnast_core.testing.made_judged import StandInPolicy
+from gymnast_core.types import Episode, Step, Task, one_camera
 from gymnast_worldgym.latent_cache import LatentCache
 from gymnast_worldgym.noise import generator_noise
 from gymnast_worldgym.vae import Autoencoder, AutoencoderCodec
@@ -383,3 +386,28 @@ def test_without_network_the_error_says_so(hub: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="not downloaded and the network cannot be reached; or set vae to"):
         AutoencoderCodec(Autoencoder(vae="someone/autoencoder"))
+
+
+def test_frames_that_nobody_looks_at_are_not_decoded() -> None:
+    """A policy looks at the last frame of each chunk, and at no others when it learns from what it did."""
+
+    def count() -> int:
+        return sum(latents.shape[0] * latents.shape[1] for latents in spy.decoded)
+
+    frames = []
+    for is_late in (True, False):
+        model = autoencoders.world()
+        spy = model.codec = autoencoders.SpyCodec(model.codec)
+        if not is_late:
+            step = model.step
+            model.step = lambda *given, step=step: Step(step(*given).frames_BLVHWC)  # type: ignore[method-assign]
+        policy = type("Seeing", (StandInPolicy,), {"action_dim": model.action_dim})()
+        tasks = [Task(str(i), "push", one_camera(autoencoders.images(i + 1)[-1:])) for i in range(3)]
+        rollouts = imagine(policy, model, tasks, horizon=12, temperature=1.0, generator=worlds.generator(1))
+        assert (decoded := count()) == 3 * (4 if is_late else 12)
+        decisions(rollouts, policy.needed, torch.device("cpu"))
+        assert count() == decoded
+        assert all(rollout.frame_count == 13 for rollout in rollouts)
+        frames.append(torch.stack([rollout.frames_TVHWC for rollout in rollouts]))
+        assert count() == 36
+    assert (frames[0].int() - frames[1].int()).abs().max() <= 1
