@@ -1,4 +1,4 @@
-"""Several datasets of episodes as one."""
+"""Several datasets of episodes, or of tasks, as one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gymnast_core.config.ranges import Count
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Episode
+from gymnast_core.types import Episode, Task
 from gymnast_episodes.crops import Lazy
 
 
 class SeveralEpisodes(Dataset):
-    """The episodes of several datasets, one after another; some may count more than once.
+    """The episodes of several datasets, one after another; some may count more than once. Their tasks, likewise.
 
     A world model's play, demonstrations and what the policy itself did:
 
@@ -30,9 +30,9 @@ class SeveralEpisodes(Dataset):
     @dataclass(frozen=True)
     class Config:
         of: list[ComponentConfig]
-        """Datasets of episodes: {name, args}."""
+        """Datasets of episodes, or of tasks: {name, args}."""
         times: list[Count] = field(default_factory=list)
-        """How often the episodes of each occur, one number each; empty: once."""
+        """How often the episodes of each occur, one number each; empty: once. Tasks occur once."""
 
     def __init__(self, config: Config) -> None:
         if not config.of:
@@ -46,6 +46,19 @@ class SeveralEpisodes(Dataset):
         self._datasets = [
             registries().datasets.build(part.name, part.args, key=f"of[{i}]") for i, part in enumerate(config.of)
         ]
+
+    def tasks(self) -> Sequence[Task]:
+        """The tasks of all datasets. Raises `ConfigError` with `times`: ids are unique, so no task occurs twice."""
+        if any(n > 1 for n in self.config.times):
+            raise ConfigError("several-episodes: `times` repeats episodes, not tasks. Leave it out.")
+        parts = [dataset.tasks() for dataset in self._datasets]
+        ends = list(itertools.accumulate(len(part) for part in parts))
+
+        def task(index: int) -> Task:
+            place = bisect_right(ends, index)
+            return parts[place][index - (ends[place - 1] if place else 0)]
+
+        return Lazy(ends[-1], task)
 
     def episodes(self) -> Sequence[Episode]:
         times = self.config.times or [1] * len(self._datasets)

@@ -73,7 +73,8 @@ class TabletopTasks(Dataset):
         horizon: Count = 16
         """Control steps an episode of the environment has."""
         pairs: Annotated[str, Choices(*PAIRS)] = "training"
-        """Colour-direction pairs that instructions are drawn from: training, held-out or all."""
+        """Colour-direction pairs that instructions are drawn from: training, held-out or all; or one held-out pair,
+        blue-left or yellow-top."""
         template: Annotated[int, Range(least=0, most=len(TEMPLATES) - 1)] = 0
         """Wording: 0 as in training, 1 to 4 are paraphrases."""
         gap: Gap = field(default_factory=Gap)
@@ -90,7 +91,7 @@ class TabletopTasks(Dataset):
         self.config = config
         # Some training instruction is always feasible; for a held-out one several seeds may have to be
         # looked at.
-        self._stride = _TRIES if config.pairs == "held-out" else 1
+        self._stride = 1 if {*PAIRS["training"]} <= {*PAIRS[config.pairs]} else _TRIES
         split_seed(config.split, config.first * self._stride)
         split_seed(config.split, (config.first + config.count) * self._stride - 1)
 

@@ -76,7 +76,10 @@ PAIRS: dict[str, tuple[Goal, ...]] = {
     "training": tuple(goal for goal in GOALS if goal not in HELD_OUT),
     "held-out": HELD_OUT,
     "all": GOALS,
+    **{f"{goal.colour}-{goal.direction}": (goal,) for goal in HELD_OUT},
 }
+"""Named sets; "blue-left" and "yellow-top" are the held-out pairs one by one, so that one can be trained and the other
+asked for."""
 
 _PARSED = {
     template.format(colour=goal.colour, direction=goal.direction): goal for template in TEMPLATES for goal in GOALS
@@ -95,7 +98,7 @@ def parse(instruction: str) -> Goal:
 
 
 def pairs(name: str) -> tuple[Goal, ...]:
-    """The goals of a named set: "training", "held-out" or "all"."""
+    """The goals of a named set, one of `PAIRS`."""
     if name not in PAIRS:
         raise ConfigError(unknown_name("set of colour-direction pairs", name, PAIRS))
     return PAIRS[name]

@@ -53,6 +53,15 @@ def several(*args: dict, times: list[int] | None = None) -> SeveralEpisodes:
     return SeveralEpisodes(SeveralEpisodes.Config([ComponentConfig("numbered", a) for a in args], times or []))
 
 
+def test_their_tasks_one_after_another_once() -> None:
+    parts = [ComponentConfig("tabletop", {"count": 2, "image_size": 8, "n_blocks": blocks}) for blocks in (2, 3)]
+    tasks = SeveralEpisodes(SeveralEpisodes.Config(parts)).tasks()
+    assert len(tasks) == len({task.id for task in tasks}) == 4
+    assert [task.id.split("/")[1] for task in tasks] == ["2", "2", "3", "3"] and tasks[-1].id == tasks[3].id
+    with pytest.raises(ConfigError, match="not tasks"):
+        SeveralEpisodes(SeveralEpisodes.Config(parts, [1, 2])).tasks()
+
+
 def test_one_after_another_as_often_as_asked() -> None:
     episodes = several({"name": "a"}, {"name": "b", "count": 1, "frames": 5}, times=[1, 2]).episodes()
     assert [episode.id for episode in episodes] == ["a0", "a1", "b0", "b0"]

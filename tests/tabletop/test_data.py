@@ -92,7 +92,7 @@ def test_the_command_refuses_to_overwrite_and_leaves_nothing_behind(tmp_path):
         Recording(behaviour="plai")
 
 
-@pytest.mark.parametrize("named", ["training", "held-out", "all"])
+@pytest.mark.parametrize("named", ["training", "held-out", "all", "blue-left", "yellow-top"])
 def test_tasks_are_what_their_environment_shows(named):
     config = TabletopTasks.Config(split="reporting", count=6, image_size=16, pairs=named, n_blocks=3, horizon=9)
     tasks = TabletopTasks(config).tasks()
@@ -104,7 +104,9 @@ def test_tasks_are_what_their_environment_shows(named):
         assert observation["instruction"] == task.instruction
         assert task.start.seed in SPLITS["reporting"] and env.unwrapped.horizon == 9
         if named != "all":
-            assert (parse(task.instruction) in HELD_OUT) == (named == "held-out")
+            assert (parse(task.instruction) in HELD_OUT) == (named != "training")
+        if "-" in named and named != "held-out":
+            assert task.instruction == "push the {} block to the {}".format(*named.split("-"))
 
 
 def test_task_paraphrases_name_the_same_goal_in_other_words():
