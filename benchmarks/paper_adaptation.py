@@ -48,11 +48,12 @@ import yaml
 from commands import gymnast_at_once
 from paper_statistics import (
     FIRST_REPORTED,
+    change,
     claims_table,
+    overridden,
     paired,
     plan,
     plan_table,
-    points,
     same_settings,
     settle,
     with_error,
@@ -61,6 +62,8 @@ from paper_statistics import (
 ITERATIONS, TRIALS = 3, 32
 BLOCK, MOST_SCENES = 200, 100
 """Tasks that belong to a unit (its target, then its other tasks), and units that belong to a seed."""
+AT_ONCE = 10
+"""Units that are adapted to before they are measured and tidied: 0.8 GB."""
 PILOT_SEED = 0
 ARMS = ("plain", "protected")
 POLICIES = ("before", *ARMS)
@@ -138,37 +141,36 @@ def evaluation(unit: Unit, policy: Mapping[str, Any], options: argparse.Namespac
     }
 
 
-def command(kind: str, folder: Path, start: Sequence[str]) -> tuple[list[str], Path] | None:
-    """Arguments that make or go on with a folder, and its log; None if it is done."""
-    if (folder / "summary.json").exists():
-        return None
-    begun = (folder / "config.yaml").exists()
-    arguments = [kind, "--resume", str(folder)] if begun else [kind, *start]
-    return arguments, folder.with_suffix(".log")
-
-
 def adapt_and_measure(wanted: Sequence[Unit], options: argparse.Namespace) -> None:
-    """All adaptations, then all evaluations; what is done is left out."""
-    commands = [
-        command("adapt", unit.folder(options) / arm, adaptation(unit, arm, options)) for unit in wanted for arm in ARMS
-    ]
-    run([found for found in commands if found is not None], "adaptations", options)
+    """All adaptations and evaluations, some units after the others; what is done is left out."""
+    for first in range(0, len(wanted), AT_ONCE):
+        some = wanted[first : first + AT_ONCE]
+        print(f"Scenes {first + 1} to {first + len(some)} of {len(wanted)}", flush=True)
+        starts = {unit.folder(options) / arm: adaptation(unit, arm, options) for unit in some for arm in ARMS}
+        run({folder: ["adapt", *start] for folder, start in starts.items()}, options)
+        for folder in starts:
+            for name in ("snapshots", "rollouts"):  # 33 of 41 MB, for resuming and for looking at
+                shutil.rmtree(folder / "training" / name, ignore_errors=True)
+        run({unit.folder(options) / "greedy": evaluate(unit, options) for unit in some}, options)
+
+
+def evaluate(unit: Unit, options: argparse.Namespace) -> list[str]:
+    """Arguments that measure an adapted unit, in a file where there is no override."""
+    folder = unit.folder(options)
+    policy = yaml.safe_load((folder / "plain/config.yaml").read_text())["policy"]
+    file = folder / "evaluate.yaml"
+    file.write_text(yaml.safe_dump(evaluation(unit, policy, options), sort_keys=False))
+    return ["evaluate", str(file), *options.evaluate, f"output={folder / 'greedy'}"]
+
+
+def run(starts: Mapping[Path, list[str]], options: argparse.Namespace) -> None:
+    """Make folders by what starts them, or go on with them; those that are done are left alone."""
     commands = []
-    for unit in wanted:
-        folder = unit.folder(options)
-        for arm in ARMS:
-            # 28 MB of each: only a resumed training needs them.
-            shutil.rmtree(folder / arm / "training/snapshots", ignore_errors=True)
-        policy = yaml.safe_load((folder / "plain/config.yaml").read_text())["policy"]
-        file = folder / "evaluate.yaml"
-        file.write_text(yaml.safe_dump(evaluation(unit, policy, options), sort_keys=False))
-        greedy = folder / "greedy"
-        commands.append(command("evaluate", greedy, [str(file), *options.evaluate, f"output={greedy}"]))
-    run([found for found in commands if found is not None], "evaluations", options)
-
-
-def run(commands: Sequence[tuple[list[str], Path]], name: str, options: argparse.Namespace) -> None:
-    print(f"{len(commands)} {name} to do, {options.jobs} at once", flush=True)
+    for folder, start in starts.items():
+        if (folder / "summary.json").exists():
+            continue
+        begun = (folder / "config.yaml").exists()
+        commands.append(([start[0], "--resume", str(folder)] if begun else start, folder.with_suffix(".log")))
     gymnast_at_once(commands, options.jobs)
 
 
@@ -203,14 +205,14 @@ def measured(unit: Unit, options: argparse.Namespace) -> dict[str, Any]:
 def differences(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Claim -> its difference for each unit, positive if the claim is right."""
 
-    def change(what: str, better: str, worse: str) -> list[float]:
+    def less(what: str, better: str, worse: str) -> list[float]:
         return [row[what][better] - row[what][worse] for row in rows]
 
     return {
-        RISES: change("target", "plain", "before"),
-        RISES_PROTECTED: change("target", "protected", "before"),
-        FALL: change("others", "before", "plain"),
-        KEEPS: change("others", "protected", "plain"),
+        RISES: less("target", "plain", "before"),
+        RISES_PROTECTED: less("target", "protected", "before"),
+        FALL: less("others", "before", "plain"),
+        KEEPS: less("others", "protected", "plain"),
     }
 
 
@@ -232,7 +234,7 @@ def page(data: Mapping[str, Any]) -> str:
         f"{settings['others']}`: `gymnast adapt` on {len(rows)} unseen scenes ({data['scenes']} of their own for each "
         f"of {data['seeds']} seeds), {settings['iterations']} iterations of 96 imagined rollouts; "
         f"{settings['trials']} sampled rollouts of a target and {settings['others']} other tasks before and after. "
-        f"Protected: KL {KL:g}, {100 * SHARE:.0f} % of the starts other tasks.",
+        f"Protected: KL {KL:g}, {100 * SHARE:.0f} % of the starts other tasks.{overridden(settings, 'adapt')}",
         "",
         "Success, %, mean ± standard error over scenes; changes in points with 95 % intervals over scenes, each alone.",
         "",
@@ -242,7 +244,7 @@ def page(data: Mapping[str, Any]) -> str:
     for what, title in MEASURES.items():
         means = [_cell([row[what][policy] for row in rows]) for policy in POLICIES]
         pairs = (("plain", "before"), ("protected", "before"), ("protected", "plain"))
-        changes = [_change([row[what][a] - row[what][b] for row in rows]) for a, b in pairs]
+        changes = [change([row[what][a] - row[what][b] for row in rows]) for a, b in pairs]
         lines.append(f"| {title} | {' | '.join(means + changes)} |")
     lines += ["", *claims_table(data["claims"]), "", _by_seed(data), "", *plan_table(data["pilot"], "scenes")]
     return "\n".join(lines) + "\n"
@@ -251,11 +253,6 @@ def page(data: Mapping[str, Any]) -> str:
 def _cell(values: Sequence[float]) -> str:
     found = paired(values)
     return with_error(found["mean"], found["standard_error"])
-
-
-def _change(values: Sequence[float]) -> str:
-    found = paired(values)
-    return f"{100 * found['mean']:+.1f} ({points(found['interval'])})"
 
 
 def _by_seed(data: Mapping[str, Any]) -> str:

@@ -50,7 +50,9 @@ from commands import gymnast, gymnast_at_once
 from paper import GAP, MANY
 from paper_statistics import (
     FIRST_REPORTED,
+    change,
     claims_table,
+    overridden,
     paired,
     plan,
     plan_table,
@@ -79,12 +81,13 @@ def scaled(factor: float) -> dict[str, Any]:
     """paper.py's GAP, scaled: 0 is no gap, 1 is GAP. Raises `ValueError` for a factor below 0."""
     if factor < 0:
         raise ValueError(f"A gap is scaled by 0 or more, not {factor:g}.")
+    gap: Mapping[str, Any] = GAP
     return {
-        "camera_shift": [factor * metres for metres in GAP["camera_shift"]],
-        "camera_zoom": GAP["camera_zoom"] ** factor,
-        "hue": factor * GAP["hue"],
-        "brightness": GAP["brightness"] ** factor,
-        "friction": GAP["friction"] ** factor,
+        "camera_shift": [factor * metres for metres in gap["camera_shift"]],
+        "camera_zoom": gap["camera_zoom"] ** factor,
+        "hue": factor * gap["hue"],
+        "brightness": gap["brightness"] ** factor,
+        "friction": gap["friction"] ** factor,
     }
 
 
@@ -94,7 +97,12 @@ def gap_arm(factor: float) -> str:
 
 def overrides(arm: str, seed: int) -> list[str]:
     """Of the preset `tabletop`, for an arm and a seed."""
-    args = {"split": "training", "first": (FIRST_TRAINED + seed) * MANY, "count": MANY, "image_size": 32}
+    args: dict[str, Any] = {
+        "split": "training",
+        "first": (FIRST_TRAINED + seed) * MANY,
+        "count": MANY,
+        "image_size": 32,
+    }
     if arm == WORLD:
         return [f"tasks={json.dumps({'name': 'tabletop', 'args': args})}"]
     args["gap"] = scaled(float(arm.removeprefix("gap ")))
@@ -259,7 +267,8 @@ def page(data: Mapping[str, Any]) -> str:
         f"`python benchmarks/paper_sim_to_real.py --seeds {len(seeds)} --episodes {n} --factors "
         f"{' '.join(f'{factor:g}' for factor in factors)}`: RL (preset `tabletop`) in a simulator whose gap to the "
         "robot grows, against RL in the world model. Success without a gap, %, greedy, mean ± standard error over "
-        f"{len(seeds)} seeds of {n} held-out tasks; intervals are Student's t over seeds, each alone.",
+        f"{len(seeds)} seeds of {n} held-out tasks; intervals are Student's t over seeds, each alone."
+        f"{overridden(data['settings'], 'train')}",
         "",
         "| trained in | gap: shift mm, zoom, hue °, brightness, friction | success | 95 % | world model minus it |",
         "|---" * 5 + "|",
@@ -267,7 +276,7 @@ def page(data: Mapping[str, Any]) -> str:
     for arm, row in rates.items():
         found = paired(row)
         gap = _gap(float(arm.removeprefix("gap "))) if arm.startswith("gap ") else ""
-        less = "" if arm == WORLD else _change([a - b for a, b in zip(rates[WORLD], row, strict=True)])
+        less = "" if arm == WORLD else change([a - b for a, b in zip(rates[WORLD], row, strict=True)])
         name = "not trained (shipped)" if arm == SHIPPED else arm
         success = with_error(found["mean"], found["standard_error"])
         lines.append(f"| {name} | {gap} | {success} | {points(found['interval'], '')} | {less} |")
@@ -282,11 +291,6 @@ def _gap(factor: float) -> str:
     gap = scaled(factor)
     shift = 1000 * gap["camera_shift"][0]
     return f"{shift:g}, {gap['camera_zoom']:.3g}, {gap['hue']:g}, {gap['brightness']:.3g}, {gap['friction']:.3g}"
-
-
-def _change(values: Sequence[float]) -> str:
-    found = paired(values)
-    return f"{100 * found['mean']:+.1f} ({points(found['interval'])})"
 
 
 def pilot(options: argparse.Namespace) -> dict[str, Any]:

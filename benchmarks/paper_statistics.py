@@ -17,11 +17,6 @@ from scipy import stats
 
 from gymnast_core.statistics import holm
 
-__all__ = [
-    "ALPHA", "FIRST_REPORTED", "POWER", "SMALLEST", "claims_table", "holm", "judgement", "needed", "paired", "plan",
-    "plan_table", "points", "power_of", "same_settings", "settle", "with_error",
-]  # fmt: skip
-
 FIRST_REPORTED = {"dyna": 1_000_000, "wovr": 1_100_000, "sim-to-real": 1_200_000, "adaptation": 2_000_000}
 """Index of a benchmark's first task in the splits "reporting" (results) and "choosing" (pilots): none that another one
 looks at."""
@@ -199,6 +194,19 @@ def with_error(mean: float, error: float | None, sign: str = "") -> str:
 def points(interval: Sequence[float] | None, sign: str = "+") -> str:
     """0.1, 0.2 -> "+10.0 to +20.0"; nothing for None."""
     return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
+
+
+def change(differences: Sequence[float]) -> str:
+    """The mean difference with its 95 % interval: "+12.3 (+10.0 to +14.6)", points."""
+    found = paired(differences)
+    interval = points(found["interval"])
+    return f"{100 * found['mean']:+.1f}" + (f" ({interval})" if interval else "")
+
+
+def overridden(settings: Mapping[str, Any], *keys: str) -> str:
+    """Sentence on the overrides that a page's runs had, by the keys of the settings that list them; "" without any."""
+    found = [text for key in keys for text in settings.get(key, ())]
+    return f" With {', '.join(found)}." if found else ""
 
 
 def same_settings(file: Path, settings: Mapping[str, Any]) -> None:

@@ -126,6 +126,19 @@ def test_claims_have_their_signs() -> None:
     }  # fmt: skip
 
 
+def test_the_pilot_plans_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = rows([(0.3, 0.2, -0.2, 0.0), (0.4, 0.0, -0.1, 0.02), (0.1, -0.1, -0.25, -0.02)])
+    monkeypatch.setattr(pa, "adapt_and_measure", lambda wanted, options: None)
+    monkeypatch.setattr(pa, "measured", lambda unit, options: units[unit.scene])
+    pa.main(["--pilot", "--pilot-scenes", "3", "--output", str(tmp_path)])
+    found = json.loads((tmp_path / "pilot.json").read_text())
+    assert found == pa.plan(pa.differences(units), 100, smallest=pa.SMALLEST)
+    assert found[pa.RISES]["standard_deviation"] == pytest.approx(0.152753, abs=1e-6)  # of 0.3, 0.4, 0.1
+    assert "power of 100" in capsys.readouterr().out
+
+
 def test_the_page_says_what_was_found() -> None:
     units = rows([(0.3, 0.2, -0.2, 0.0), (0.4, 0.0, -0.2, 0.02), (0.35, -0.1, -0.25, -0.02), (0.3, 0.1, -0.22, 0.01)])
     claims = pa.settle(pa.differences(units), smallest=pa.SMALLEST)

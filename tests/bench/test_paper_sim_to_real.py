@@ -130,6 +130,25 @@ def test_claims_have_their_signs_and_the_page_says_them() -> None:
     assert "| not trained (shipped) |  | 40.0 ± 0.6 |" in page
 
 
+def test_the_pilot_plans_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def train(arms: list[str], seeds: list[int], options: object) -> dict:
+        asked.extend([arms, seeds])
+        return {}
+
+    found = rates([0.66, 0.67, 0.65], g0=[0.7, 0.72, 0.7], g2=[0.5, 0.48, 0.51])
+    monkeypatch.setattr(curve, "train", train)
+    monkeypatch.setattr(curve, "measure", lambda trained, seeds, options: found)
+    curve.main(["--pilot", "--output", str(tmp_path)])
+    assert asked == [["gap 0", "gap 2", curve.WORLD], [51, 52, 53]]
+    plan = json.loads((tmp_path / "pilot.json").read_text())
+    assert plan[curve.BEATS]["standard_deviation"] == pytest.approx(0.025166, abs=1e-6)  # of 0.16, 0.19, 0.14
+    assert f"{plan[curve.BEATS]['needed']} (" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(
     not (ROOT / "benchmarks/results/paper_sim_to_real.json").exists(), reason="the benchmark has not been run here"
 )

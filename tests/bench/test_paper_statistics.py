@@ -93,3 +93,8 @@ def test_runs_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
     ps.same_settings(file, {"scenes": 3, "train": ["a=1"]})
     with pytest.raises(SystemExit, match="scenes 3, now 4"):
         ps.same_settings(file, {"scenes": 4, "train": ["a=1"]})
+
+
+def test_differences_are_told_in_points() -> None:
+    assert ps.change([0.1, 0.12, 0.14]) == "+12.0 (+7.0 to +17.0)"  # 2 ± 4.3027 * 2 / sqrt(3)
+    assert ps.change([-0.1]) == "-10.0"
