@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from iteration_parts import JUDGES, SIZES, Clock, Size, SleepingJudge, autoencoder, built
+from iteration_parts import JUDGES, SIZES, Clock, Size, SleepingJudge, autoencoder, built, peak_mib
 from torch import Tensor
 
 from gymnast_core.processes import Alone
@@ -163,15 +162,16 @@ def work(name: str, way: str, judge_seconds: float) -> None:
             found = planned(size, vae, judge_seconds)
         else:
             began = time.process_time(), time.perf_counter()
-            imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            imported = peak_mib()
             if way in ("exact", "chunk"):
                 made = ours(size, vae, 1 if way == "exact" else None, judge_seconds, clock)
             else:
                 made = reference(size, vae, way == "shipped", judge_seconds, clock)
+            clock.stop()
             found = {
                 "cpu": dict(clock.cpu), "wall": dict(clock.wall), "cpu_with_building": time.process_time() - began[0],
                 "wall_with_building": time.perf_counter() - began[1],
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - imported,
+                "peak_mib": clock.peak_mib - imported,
             }  # fmt: skip
             save_file(made, str(KEPT / f"{name}-{way}.safetensors"))
     (KEPT / f"{name}-{way}.json").write_text(json.dumps(found, indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -85,7 +86,7 @@ class Clock:
         self.cpu: dict[str, float] = defaultdict(float)
         self.wall: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
-        self._runs = True
+        self._runs, self.peak_mib = True, 0.0
         self._last = time.process_time(), time.perf_counter()
 
     @contextmanager
@@ -99,9 +100,11 @@ class Clock:
             self._open.pop()
 
     def stop(self) -> None:
-        """Count nothing from now on."""
-        self._count()
-        self._runs = False
+        """Count nothing from now on; the process's peak memory is that of now."""
+        if self._runs:
+            self._count()
+            self._runs = False
+            self.peak_mib = peak_mib()
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -131,6 +134,11 @@ class Clock:
             self.cpu[self._open[-1]] += now[0] - self._last[0]
             self.wall[self._open[-1]] += now[1] - self._last[1]
         self._last = now
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class SleepingJudge(RewardModel):
