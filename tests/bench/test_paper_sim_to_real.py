@@ -121,7 +121,7 @@ def test_claims_have_their_signs_and_the_page_says_them() -> None:
     assert_allclose(differences[curve.BEATS], [0.16, 0.19, 0.14])
     data = {
         "settings": {"factors": factors, "episodes": 1000}, "seeds": [1, 2, 3], "rates": found,
-        "claims": curve.settle(differences), "crossing": curve.crossings(found, factors),
+        "claims": curve.settle(differences, smallest=curve.SMALLEST), "crossing": curve.crossings(found, factors),
         "pilot": curve.plan(differences, 5), "cost": {"cells": 12, "cell_minutes": 30.0},
     }  # fmt: skip
     page = curve.page(data)
@@ -145,6 +145,7 @@ def test_the_pilot_plans_the_run(
     curve.main(["--pilot", "--output", str(tmp_path)])
     assert asked == [["gap 0", "gap 2", curve.WORLD], [51, 52, 53]]
     plan = json.loads((tmp_path / "pilot.json").read_text())
+    assert plan[curve.BEATS]["smallest"] == 0.1
     assert plan[curve.BEATS]["standard_deviation"] == pytest.approx(0.025166, abs=1e-6)  # of 0.16, 0.19, 0.14
     assert f"{plan[curve.BEATS]['needed']} (" in capsys.readouterr().out
 
@@ -156,5 +157,5 @@ def test_the_page_is_that_of_the_numbers() -> None:
     data = json.loads((ROOT / "benchmarks/results/paper_sim_to_real.json").read_text())
     assert (ROOT / "benchmarks/results/paper_sim_to_real.md").read_text() == curve.page(data)
     factors = data["settings"]["factors"]
-    assert data["claims"] == curve.settle(curve.differences(data["rates"], factors))
+    assert data["claims"] == curve.settle(curve.differences(data["rates"], factors), smallest=curve.SMALLEST)
     assert data["crossing"] == curve.crossings(data["rates"], factors)
