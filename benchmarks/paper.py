@@ -30,6 +30,8 @@ Cost, estimated: a training takes 3 core minutes and measuring an arm on a set h
 
     python benchmarks/paper.py --name paper_generalisation --output runs/paper-generalisation \\
         --arms "world model" "+ third block" "+ new instruction" --sets "third block" "new instruction"
+
+With --pilot: two other seeds on the split "choosing" (OUTPUT/pilot); how many seeds it takes goes into the results.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
 from commands import gymnast
-from paper_statistics import ALPHA, SMALLEST, points, settle
+from paper_statistics import ALPHA, SMALLEST, plan, plan_table, points, settle
 
 GAP = {"camera_shift": [0.01, -0.01], "camera_zoom": 1.1, "hue": 15.0, "brightness": 0.85, "friction": 0.3}
 """Chosen before any training: a centimetre and 10 % of camera, a visible change of light, a third of the friction."""
@@ -61,6 +63,7 @@ NEW = ("blue-left", "yellow-top")
 SETS = ("as they are", "third block", "new instruction", "held-out pairs")
 """Task sets that policies are measured on."""
 WORLDS = ("simulator", "imagination")
+PILOT_SEEDS = (101, 102)
 ITER_SFT = {
     "group_size": 8, "learning_rate": 1.5e-4, "warmup_updates": 10, "learning_rate_decay_updates": 110,
     "minibatch_size": 96, "epochs": 3,
@@ -141,7 +144,11 @@ def matrix(names: Sequence[str], seeds: Sequence[int], options: argparse.Namespa
     """What `gymnast bench` is told. The evaluation tasks of different seeds do not overlap."""
     adjust = []
     for seed in seeds:
-        reported = {"split": "reporting", "first": FIRST_REPORTED + seed * options.episodes, "count": options.episodes}
+        reported = {
+            "split": split_of(options),
+            "first": FIRST_REPORTED + seed * options.episodes,
+            "count": options.episodes,
+        }
         part = {"name": "tabletop", "args": {**reported, "image_size": 32}}
         for name in names:
             own = [*arms(seed, options.tasks)[name], f"evaluation.tasks={json.dumps(part)}", *options.train]
@@ -180,7 +187,7 @@ def measure(policies: Mapping[str, Path], seed: int, name: str, options: argpars
     folder = options.output / f"evaluation-{seed}-{name.replace(' ', '-')}"
     parts = {label(arm): {"name": "openvla-oft", "args": {"checkpoint": str(path)}} for arm, path in policies.items()}
     tasks = {
-        "split": "reporting", "first": FIRST_REPORTED + seed * options.episodes, "count": options.episodes,
+        "split": split_of(options), "first": FIRST_REPORTED + seed * options.episodes, "count": options.episodes,
         "image_size": 32, **changes_of(name, seed),
     }  # fmt: skip
     new = [
@@ -209,8 +216,8 @@ def rates(summaries: Mapping[tuple[int, str], Mapping[str, Any]], names: Sequenc
     return {arm: {name: {world: success(arm, name, world) for world in WORLDS} for name in sets} for arm in names}
 
 
-def settled(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The claims whose arms and sets were measured: differences in the simulator, paired by seed, and their test."""
+def claims_in(found: Mapping[str, Any]) -> dict[str, tuple[Claim, list[float]]]:
+    """The claims whose arms and sets were measured, by name, and their differences in the simulator by seed."""
     known = {
         f"{claim.better} > {claim.worse} on {claim.on}": claim
         for claim in CLAIMS
@@ -219,9 +226,19 @@ def settled(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     differences = {}
     for name, claim in known.items():
         pair = [found[arm][claim.on]["simulator"] for arm in (claim.better, claim.worse)]
-        differences[name] = [better - worse for better, worse in zip(*pair, strict=True)]
-    rows = settle(differences) if known else {}
-    return [{**vars(claim), **rows[name]} for name, claim in known.items()]
+        differences[name] = (claim, [better - worse for better, worse in zip(*pair, strict=True)])
+    return differences
+
+
+def settled(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The claims that were measured, and their tests over seeds."""
+    known = claims_in(found)
+    rows = settle({name: values for name, (_, values) in known.items()}) if known else {}
+    return [{**vars(claim), **rows[name]} for name, (claim, _) in known.items()]
+
+
+def split_of(options: argparse.Namespace) -> str:
+    return "choosing" if options.pilot else "reporting"
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
@@ -232,7 +249,12 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """results/paper.md from results/paper.json."""
+    """results/paper.md from results/paper.json: the run, the pilot, or both."""
+    pilot = ["", *plan_table(data["pilot"], "seeds")] if data.get("pilot") else []
+    return "\n".join([*(_run_lines(data) if "rates" in data else []), *pilot]).lstrip() + "\n"
+
+
+def _run_lines(data: Mapping[str, Any]) -> list[str]:
     found, seeds, settings = data["rates"], data["seeds"], data["settings"]
     sets = list(next(iter(found.values())))
     n, tasks = settings["episodes"], settings["tasks"]
@@ -269,7 +291,7 @@ def page(data: Mapping[str, Any]) -> str:
         f"{cost['cell_minutes']:.1f} minutes of {cost['cells']} cells, {cost['frames']:,} frames, "
         f"${cost['dollars']:.2f}.",
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _pm(values: Sequence[float], sign: str = "") -> str:
@@ -278,10 +300,10 @@ def _pm(values: Sequence[float], sign: str = "") -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Train, measure, summarise."""
+    """Train, measure, summarise; of a pilot, what it says about the size of the run."""
+    options.output = (options.output / "pilot" if options.pilot else options.output).resolve()
     options.output.mkdir(parents=True, exist_ok=True)
-    options.output = options.output.resolve()
-    seeds = list(range(1, 1 + options.seeds))
+    seeds = list(PILOT_SEEDS) if options.pilot else list(range(1, 1 + options.seeds))
     rows = train(options.arms, seeds, options)
     summaries = {}
     for seed in seeds:
@@ -292,6 +314,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             summaries[seed, name] = measure(policies, seed, name, options)
             print(f"seed {seed}, {name}: measured", flush=True)
     found = rates(summaries, options.arms)
+    if options.pilot:
+        return {"pilot": plan({name: values for name, (_, values) in claims_in(found).items()}, options.seeds)}
     cells = list(rows.values())
     return {
         "settings": {"episodes": options.episodes, "tasks": options.tasks, "gap": GAP},
@@ -321,6 +345,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every training")
     parser.add_argument("--evaluate", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every evaluation")
     parser.add_argument("--output", type=Path, default=Path("runs/paper"))
+    parser.add_argument("--pilot", action="store_true", help=f"seeds {PILOT_SEEDS} on the split choosing, and power")
     parser.add_argument("--name", default="paper", help="of the files with the results")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args(arguments)
@@ -328,9 +353,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    data = run(options)
+    path = options.results / f"{options.name}.json"
+    new = run(options)
+    # The pilot's numbers stay beside those of the run.
+    data = {**(json.loads(path.read_text()) if path.exists() else {}), **new}
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / f"{options.name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    path.write_text(json.dumps(data, indent=1) + "\n")
     (options.results / f"{options.name}.md").write_text(page(data))
     print(page(data))
 

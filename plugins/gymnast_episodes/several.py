@@ -49,9 +49,9 @@ class SeveralEpisodes(Dataset):
 
     def tasks(self) -> Sequence[Task]:
         """The tasks of all datasets. Raises `ConfigError` with `times`: ids are unique, so no task occurs twice."""
+        parts = [dataset.tasks() for dataset in self._datasets]
         if any(n > 1 for n in self.config.times):
             raise ConfigError("several-episodes: `times` repeats episodes, not tasks. Leave it out.")
-        parts = [dataset.tasks() for dataset in self._datasets]
         ends = list(itertools.accumulate(len(part) for part in parts))
 
         def task(index: int) -> Task:

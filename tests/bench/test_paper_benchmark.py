@@ -135,6 +135,21 @@ def test_claims_are_corrected_for_their_number() -> None:
     assert paper.settled({}) == []
 
 
+def test_a_pilot_looks_at_other_tasks_and_stays_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = known(sft=[0.4, 0.5], world_model=[0.5, 0.7])
+    planned = {"plan": paper.plan({name: values for name, (_, values) in paper.claims_in(arms).items()}, 5)}
+    assert planned["plan"]["world model > sft on as they are"]["standard_deviation"] == pytest.approx(0.0707, abs=1e-4)
+    options = paper.parse(["--pilot"])
+    cells = paper.matrix(["sft"], [101], options)["adjust"][0]["overrides"]
+    assert any('"split": "choosing"' in override for override in cells)
+    run = json.loads((ROOT / "benchmarks/results/paper.json").read_text())
+    monkeypatch.setattr(paper, "run", lambda options: {"pilot": planned["plan"]} if options.pilot else run)
+    for mode in (["--pilot"], [], ["--pilot"]):
+        paper.main(["--results", str(tmp_path), *mode])
+    assert json.loads((tmp_path / "paper.json").read_text()) == {**run, "pilot": planned["plan"]}
+    assert paper.page(run) + "\n" == (tmp_path / "paper.md").read_text()[: len(paper.page(run)) + 1]
+
+
 def test_a_seed_trains_on_one_new_pair_and_is_asked_for_the_other() -> None:
     assert paper.new_pairs(1) == ("blue-left", "yellow-top") and paper.new_pairs(2) == ("yellow-top", "blue-left")
 
