@@ -132,12 +132,13 @@ def new_pairs(seed: int) -> tuple[str, str]:
 
 def changes_of(name: str, seed: int) -> dict[str, Any]:
     """How the tasks of a set differ from those as they are."""
-    return {
+    changes: dict[str, dict[str, Any]] = {
         "as they are": {},
         "third block": {"n_blocks": 3},
         "new instruction": {"pairs": new_pairs(seed)[1]},
         "held-out pairs": {"pairs": "held-out"},
-    }[name]
+    }
+    return changes[name]
 
 
 def matrix(names: Sequence[str], seeds: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:

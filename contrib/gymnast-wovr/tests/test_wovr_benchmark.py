@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import cells_of, run_config
 from gymnast_collect.config import CollectConfig
@@ -85,6 +88,43 @@ def test_the_recording_is_of_the_supervised_policy_on_starts_of_its_own(tmp_path
     (tmp_path / "recording-3").mkdir()
     (tmp_path / "recording-3/config.yaml").touch()
     assert paper_wovr.record(3, options) == ["collect", "--resume", str(tmp_path / "recording-3")]
+
+
+def test_from_commands_to_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With commands that do nothing but leave what the real ones leave."""
+    asked: list[list[str]] = []
+
+    def bench(*arguments: str, log: Path) -> None:
+        asked.append(list(arguments))
+        matrix = yaml.safe_load(Path(arguments[1]).read_text())
+        folder = Path(matrix["output"])
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").touch()
+        rows = [
+            {"labels": {"arm": arm}, "seed": seed, "cell": f"{arm}-{seed}", "status": "done"}
+            for arm in matrix["axes"]["arm"] for seed in matrix["seeds"]
+        ]  # fmt: skip
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def measure(policies: dict[str, Path], tasks: dict[str, Any], seed: int, folder: Path, overrides: list[str]):
+        assert tasks["split"] == "reporting" and policies["plain"].name == "policy"
+        assert f"plain-{seed}" in str(policies["plain"])
+        return {arm: np.array([1.0, float(arm == "all three"), 0.0, float(arm != "sft")]) for arm in policies}
+
+    recorded: list[list[str]] = []
+    monkeypatch.setattr(paper_wovr, "gymnast", bench)
+    monkeypatch.setattr(paper_wovr, "gymnast_at_once", lambda commands, jobs: recorded.extend(c for c, _ in commands))
+    monkeypatch.setattr(paper_wovr, "measure", measure)
+    arguments = ["--seeds", "2", "--output", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    paper_wovr.main(arguments)
+    data = json.loads((tmp_path / "results/paper_wovr.json").read_text())
+    assert data["rates"]["sft"] == [0.25, 0.25] and data["rates"]["all three"] == [0.75, 0.75]
+    assert list(data["rates"]) == ["sft", "plain", "+ keyframes", "+ masking", "+ co-evolution", "all three"]
+    assert len(data["claims"]) == len(paper_wovr.CLAIMS) and len(recorded) == 2
+    paper_wovr.main(arguments)
+    assert "--resume" not in asked[0] and "--resume" in asked[1]
+    with pytest.raises(SystemExit, match="iterations"):
+        paper_wovr.main([*arguments, "--iterations", "3"])
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
