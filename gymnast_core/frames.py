@@ -23,9 +23,10 @@ class Undecoded:
     """Frames of L actions in B episodes, as the world that imagined them keeps them."""
 
     latents_BLX: Tensor
-    """(B, L, ...), whatever the world decodes, on its device; not changed by anybody."""
+    """(B, L, ...), whatever the world decodes; not changed by anybody. Rollouts keep them in main memory."""
     decode: Callable[[Tensor], Tensor]
-    """uint8 RGB frames (B, L, V, H, W, 3) of such latents, any B and L. A frame depends on its own latents alone."""
+    """uint8 RGB frames (B, L, V, H, W, 3) of such latents, any B and L, on any device. A frame depends on its own
+    latents alone."""
 
     @torch.no_grad()
     def at(self, places: Sequence[int]) -> Tensor:

@@ -158,7 +158,8 @@ class _Episodes:
         known = [one for one in later if one is not None]
         if not known or len(known) < len(later):
             return torch.cat([self._start_BVHWC[row, None], *(step.frames_BLVHWC[row] for step in self.steps)])
-        own = Undecoded(torch.cat([one.latents_BLX[row, None] for one in known], dim=1), known[0].decode)
+        latents_1SX = torch.cat([one.latents_BLX[row, None] for one in known], dim=1).cpu()
+        own = Undecoded(latents_1SX, known[0].decode)
         seen = {place: pictures_BVHWC[row].clone() for place, pictures_BVHWC in self.looked_at.items()}
         return cast(Tensor, EpisodeFrames(self._start_BVHWC[row].clone(), own, seen))
 

@@ -311,7 +311,7 @@ class WorldGym(WorldModel):
         return Step.showing(self._decode(latents) if self._autoencoder is None else Undecoded(latents, self._decode))
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return apart(self.codec.decode(latents), self.architecture.views)
+        return apart(self.codec.decode(latents.to(self.device)), self.architecture.views)
 
     def _together(self, length: int) -> int:
         """Frames of a chunk that are denoised together; says once where they are fewer than was asked for."""
