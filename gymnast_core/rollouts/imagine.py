@@ -134,11 +134,12 @@ class _Episodes:
         log_prob_BNLD = torch.stack([chunk.log_prob_BLD for chunk in self.chunks], dim=1).cpu()
         tokens = [chunk.tokens_BLD for chunk in self.chunks if chunk.tokens_BLD is not None]
         tokens_BNLD = torch.stack(tokens, dim=1).cpu() if tokens else None
+        later = self._undecoded()
         return [
             Rollout(
                 task=task,
                 group=labels[row],
-                frames_TVHWC=self._shown(row),
+                frames_TVHWC=self._shown(row, later),
                 actions_NLA=actions_BNLA[row].clone(),
                 log_prob_NLD=log_prob_BNLD[row].clone(),
                 temperature=temperature,
@@ -152,14 +153,19 @@ class _Episodes:
             for row, task in enumerate(self.tasks)
         ]
 
-    def _shown(self, row: int) -> Tensor:
-        """All frames, or those that the policy saw and how to make the others."""
+    def _undecoded(self) -> Undecoded | None:
+        """All frames after the first, in main memory, where there are no pictures of them."""
         later = [step.undecoded for step in self.steps]
         known = [one for one in later if one is not None]
         if not known or len(known) < len(later):
+            return None
+        return Undecoded(torch.cat([one.latents_BLX for one in known], dim=1).cpu(), known[0].decode)
+
+    def _shown(self, row: int, later: Undecoded | None) -> Tensor:
+        """The frames of one episode, or those that the policy saw and how to make the others."""
+        if later is None:
             return torch.cat([self._start_BVHWC[row, None], *(step.frames_BLVHWC[row] for step in self.steps)])
-        latents_1SX = torch.cat([one.latents_BLX[row, None] for one in known], dim=1).cpu()
-        own = Undecoded(latents_1SX, known[0].decode)
+        own = Undecoded(later.latents_BLX[row, None].clone(), later.decode)
         seen = {place: pictures_BVHWC[row].clone() for place, pictures_BVHWC in self.looked_at.items()}
         return cast(Tensor, EpisodeFrames(self._start_BVHWC[row].clone(), own, seen))
 
