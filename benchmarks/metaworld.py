@@ -61,6 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "simulator": {"world_model": "evaluation", "reward_model": {"name": "environment"}},
     "random-reward": {"reward_model": {"name": "random", "args": {"probability": 0.4}}},
 }  # fmt: skip
+FIRST_ARM = "imagination"
 PRESET = Path(__file__).parents[1] / "contrib/gymnast-metaworld/gymnast_metaworld/presets/metaworld.yaml"
 GAINS = (1.25, 1.5, 2.0)
 NOISES = (0.1, 0.2)
@@ -138,8 +139,10 @@ def gate(bench: Bench, name: str = "gate", checkpoint: str | None = None) -> Pat
 
 
 def arm(bench: Bench, name: str, seed: int) -> Path:
-    """One training, from one seed, before and after on that seed's reporting tasks."""
+    """One training, from one seed, measured on that seed's reporting tasks; the supervised policy that all arms begin
+    with once, by the first of them."""
     config = bench.preset() | deepcopy(ARMS[name])
+    config["evaluation"]["before"] = name == FIRST_ARM
     if config["world_model"] == "evaluation":
         config["world_model"] = deepcopy(config["evaluation"]["world"])
     for family in config["tasks"]["args"]["environments"]:

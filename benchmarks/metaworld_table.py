@@ -87,12 +87,9 @@ def _after(output: Path, name: str) -> dict[int, Outcomes]:
 
 
 def _supervised(output: Path) -> dict[int, Outcomes]:
-    """The policy that all of them start from, on each seed's tasks: measured before any of its runs."""
-    found: dict[int, Outcomes] = {}
-    for name in TRAINED:
-        for seed, folder in _runs(output, name).items():
-            found.setdefault(seed, _outcomes(folder / "evaluations" / "before.json"))
-    return dict(sorted(found.items()))
+    """The policy that all of them start from, on each seed's tasks: measured before the first of its runs."""
+    files = {seed: folder / "evaluations" / "before.json" for seed, folder in _runs(output, TRAINED[0]).items()}
+    return {seed: _outcomes(file) for seed, file in files.items()}
 
 
 def _gain(output: Path) -> dict[str, dict[int, Outcomes]]:

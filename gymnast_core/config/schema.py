@@ -56,6 +56,9 @@ class EvaluationConfig:
     """Actions an episode; None: as in the loop. More where training starts in the midst of episodes."""
     temperature: Annotated[float, Range(least=0)] = 0.0
     """Sampling temperature; 0 is greedy."""
+    before: bool = True
+    """Whether the policy is measured before it is trained. False where its success is known, from another run on the
+    same tasks; the run then has no difference to tell."""
     every: ZeroOrMore = 0
     """Iterations between evaluations; 0 evaluates before and after the run only."""
     videos: ZeroOrMore = 8

@@ -94,7 +94,8 @@ class ReinforcementLoop(lightning.LightningModule):
         found = self.optimizers(use_pl_optimizer=False)
         self.updater.torch_optimizer = found if isinstance(found, torch.optim.Optimizer) else None
         self._restore_the_rest()
-        self.record.evaluate("before", 0)
+        if self._config.evaluation.before:
+            self.record.evaluate("before", 0)
 
     def on_train_start(self) -> None:
         # Only now has Lightning put its own handler before ours: it broadcasts in the midst of whatever goes on.

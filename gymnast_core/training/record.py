@@ -181,7 +181,8 @@ class RunRecord:
         before = self._measured.get("before", {})
         if before or after:
             difference = after.pop("difference", None)
-            summary |= {"before": before, "after": after}
+            summary |= {"before": before} if before else {}
+            summary["after"] = after
             summary |= {} if difference is None else {"difference": difference}
         if self._saved is not None:
             summary["saved_policy"] = asdict(self._saved)

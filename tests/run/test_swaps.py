@@ -150,6 +150,14 @@ def test_options_of_the_trainer_pass_through(
     assert not evaluations()
 
 
+def test_a_policy_whose_success_is_known_is_measured_after_training_alone(gymnast: CommandLine, models: Models) -> None:
+    assert gymnast("train", "tabletop", *models.overrides(), "evaluation.before=false").code == 0
+    assert evaluations().keys() == {"after"}
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["after"]["n"] == 2 and not {"before", "difference"} & summary.keys()
+    assert Path("run/report.html").exists()
+
+
 def test_the_config_of_a_run_reads_back_as_it_was(gymnast: CommandLine, models: Models) -> None:
     overrides = [*models.overrides(), "evaluation.tasks=null", "reward_model=random", "seed=3"]
     overrides = [item for item in overrides if not item.startswith(("evaluation.tasks.args", "reward_model.args"))]
