@@ -13,7 +13,7 @@ from gymnast_core.errors import DataError
 from gymnast_episodes import REPAIR
 from gymnast_episodes.foreign import reading
 from gymnast_episodes.pictures import read_picture
-from gymnast_episodes.tables import integers, matrix, numbers, open_table, read_table
+from gymnast_episodes.tables import integers, matrix, numbers, open_table, read_table, row_groups
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,14 @@ def read_images(path: Path, camera: str, rows_T: NDArray[np.int64]) -> NDArray[n
 def _cells(path: Path, camera: str, rows_T: NDArray[np.int64]) -> dict[int, object]:
     """What these rows hold, from the row groups that have them."""
     found: dict[int, object] = {}
-    file, before = open_table(path, [camera]), 0
+    file = open_table(path, [camera])
     with reading(f"the file {path}"):
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            wanted = rows_T[(rows_T >= before) & (rows_T < before + count)]
-            if len(wanted):
-                cells = file.read_row_group(group, [camera])[camera].take(wanted - before).to_pylist()
-                found |= dict(zip(wanted.tolist(), cells, strict=True))
-            before += count
+        ends_G = row_groups(path)
+        group_T = np.searchsorted(ends_G, rows_T, side="right")
+        for group in np.unique(group_T).tolist():
+            wanted, before = rows_T[group_T == group], ends_G[group - 1] if group else 0
+            cells = file.read_row_group(group, [camera])[camera].take(wanted - before).to_pylist()
+            found |= dict(zip(wanted.tolist(), cells, strict=True))
     return found
 
 

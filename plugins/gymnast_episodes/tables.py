@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
     try:
         with reading(f"the file {path}"):
             # Not through the dataset layer, which would take folder names for columns.
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, metadata=_metadata(path, *_version(path)))
             known = file.schema_arrow.names
     except FileNotFoundError:
         raise DataError(f"The file {path} is missing. {REPAIR}") from None
@@ -29,6 +30,29 @@ def open_table(path: Path, columns: list[str]) -> pq.ParquetFile:
     if twice := [name for name in columns if known.count(name) > 1]:
         raise DataError(f"{path} has the column {twice[0]} twice.")
     return file
+
+
+def row_groups(path: Path) -> NDArray[np.int64]:
+    """The number of the row after each of a file's row groups, rising. Raises `OSError` or what pyarrow does."""
+    return _ends(path, *_version(path))
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """What tells that a file is another one than before."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=64)
+def _metadata(path: Path, modified_ns: int, size: int) -> pq.FileMetaData:
+    """The footer of a file, which is long where there are many row groups, read once."""
+    return pq.read_metadata(path)
+
+
+@lru_cache(maxsize=64)
+def _ends(path: Path, modified_ns: int, size: int) -> NDArray[np.int64]:
+    footer = _metadata(path, modified_ns, size)
+    return np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], dtype=np.int64)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
