@@ -216,8 +216,18 @@ def _judged_group(found: Found, name: str, rows: Sequence[Row]) -> dict[str, Any
     return {
         "group": name, "value": value, "interval": interval, "n": len(said), "verdict": one.verdict,
         "by_estimate": one.by_estimate, "needed": one.needed, "rollouts": len(rows), "recall": recall,
-        "recall_interval": recall_interval, "true": len(true),
+        "recall_interval": recall_interval, "true": len(true), "would_do": _would_do(found, rows),
     }  # fmt: skip
+
+
+def _would_do(found: Found, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """The lowest threshold of the graded score that would reach the wanted precision in a group, and what it would
+    find; None if there is none."""
+    threshold = _reaching(rows, found.options.precision, found.config.gate.least)
+    if threshold is None:
+        return None
+    (there,) = (row for row in _thresholds(rows) if row["threshold"] == threshold)
+    return there
 
 
 def _thresholds(rows: Sequence[Row]) -> list[dict[str, Any]]:

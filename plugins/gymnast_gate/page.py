@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from gymnast_core.errors import DataError
+from gymnast_core.plugins.registry import registries
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
 from gymnast_gate.rows import Batches, Row
 from gymnast_gate.strips import KINDS
+from gymnast_gate.verdicts import FAIL
 from gymnast_pages.charts import Chart, Point, Series
 from gymnast_pages.facts import facts_of
 from gymnast_pages.templates import templates
@@ -75,6 +79,7 @@ def build_gate_page(folder: Path) -> Path:
             ("Try other bounds on the same measurement", f"gymnast gate --resume {text} hooks.gate.precision=0.8"),
             ("Repeat it", f"gymnast gate {text}/config.yaml output={text}-again"),
             ("Watch the judge during the training", _training(summary)),
+            *_thresholds(summary, gates.get("judge"), config),
         ],
     }
     write_text(folder / "gate.html", _environment().get_template("gate.html.j2").render(context))
@@ -86,6 +91,21 @@ def _training(summary: Mapping[str, Any]) -> str:
     left_out = ", ".join(summary["leave_out"])
     out = shlex.quote(f"hooks.gate.leave_out=[{left_out}]") if left_out else ""
     return f"gymnast train CONFIG hooks.gate.every=1 {out}".strip()
+
+
+def _thresholds(summary: Mapping[str, Any], judge: Mapping[str, Any] | None, config: str) -> list[tuple[str, str]]:
+    """What to type next for a judge that fails and takes a threshold of its own for each instruction."""
+    if judge is None or judge["verdict"] != FAIL or summary["by"] != "instruction":
+        return []
+    kind = registries().reward_models.load(yaml.safe_load(config)["reward_model"]["name"])
+    if "thresholds" not in {item.name for item in fields(kind.Config)}:
+        return []
+    found = {group["group"]: group.get("would_do") for group in judge["groups"] if group["verdict"] == FAIL}
+    known = {name: one["threshold"] for name, one in found.items() if one is not None}
+    if not known:
+        return []
+    override = shlex.quote(f"reward_model.args.thresholds={json.dumps(known)}")
+    return [("Measure again with thresholds that these rollouts suggest", f"gymnast gate CONFIG {override} seed=1")]
 
 
 def _rows(folder: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from small import CommandLine
 
 from gymnast_core.errors import DataError
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_gate import page
 from gymnast_gate.pixels import Comparison, errors_of
 from gymnast_gate.playback import OwnNoise, play_back
 
@@ -110,6 +111,10 @@ def test_a_judge_is_measured_in_every_group(gymnast: CommandLine) -> None:
     assert groups["walk-10"]["verdict"] == "fail" and groups["walk-10"]["recall"] == 1.0
     # Its graded scores know better: what it makes up has 0.6, what it sees 0.9.
     assert summary["gates"][3]["details"]["threshold"] == 0.6
+    assert groups["walk-14"]["would_do"]["threshold"] == 0.1
+    better = groups["walk-10"]["would_do"]
+    assert (better["threshold"], better["precision"], better["recall"]) == (0.6, 1.0, 1.0)
+    assert 0 < better["judged"] < groups["walk-10"]["n"]
     assert "hooks.gate.leave_out=[walk-10]" in Path("out/gate.html").read_text()
 
 
@@ -289,3 +294,21 @@ def test_a_page_needs_a_finished_measurement(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="not a finished measurement"):
         build_gate_page(tmp_path)
+
+
+def test_thresholds_are_suggested_to_judges_that_take_them() -> None:
+    found = {
+        "open the door": ("fail", {"threshold": 0.9}),
+        "close it": ("fail", None),
+        "go": ("pass", {"threshold": 0}),
+    }
+    groups = [{"group": name, "verdict": verdict, "would_do": one} for name, (verdict, one) in found.items()]
+    judge = {"verdict": "fail", "groups": groups}
+
+    def suggested(name: str, **summary: Any) -> list[str]:
+        found = page._thresholds({"by": "instruction", **summary}, judge, f"reward_model: {{name: {name}, args: {{}}}}")
+        return [command for _, command in found]
+
+    (command,) = suggested("success-classifier")
+    assert """'reward_model.args.thresholds={"open the door": 0.9}'""" in command and "gymnast gate" in command
+    assert suggested("random") == suggested("success-classifier", by="family") == []
