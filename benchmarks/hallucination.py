@@ -1,6 +1,6 @@
 """A world model that hallucinates on purpose, and rewards that notice: what becomes of the policy in the simulator.
 
-    python benchmarks/hallucination.py [--seeds 3] [--iterations 8] [--tasks 32] [--episodes 400]
+    python benchmarks/hallucination.py [--seeds 3] [--iterations 8] [--tasks 32] [--episodes 400] [--jobs 2]
                                        [--output runs/hallucination]
 
 The preset `tabletop-wishful`: in half of its imaginations the block that the instruction names floats along with a fast
@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from commands import gymnast
+from commands import gymnast_at_once
 from scipy import stats
 
 from gymnast_core.runs.metrics import read_metrics
@@ -53,19 +53,17 @@ FIRST_REPORTED = 800_000
 """Index of the first reporting task: none that another benchmark looks at."""
 
 
-def run(arm: str, seed: int, options: argparse.Namespace) -> Path:
-    folder = options.output / f"{arm}-{seed}"
-    if not (folder / "summary.json").exists():
-        preset, *changes = ARMS[arm]
-        start = [
-            preset, *changes, f"seed={seed}", f"loop.iterations={options.iterations}",
-            f"loop.tasks_per_iteration={options.tasks}", f"tasks.args.first={seed * 4096}", "evaluation.videos=0",
-            f"evaluation.tasks.args.first={FIRST_REPORTED + seed * options.episodes}",
-            f"evaluation.tasks.args.count={options.episodes}", "check_saved=false", f"output={folder}",
-        ]  # fmt: skip
-        again = ["--resume", str(folder)] if (folder / "config.yaml").exists() else start
-        gymnast("train", *again, log=options.output / f"{arm}-{seed}.log")
-    return folder
+def command(arm: str, seed: int, folder: Path, options: argparse.Namespace) -> list[str]:
+    """What begins a run in its folder, or goes on with it."""
+    if (folder / "config.yaml").exists():
+        return ["train", "--resume", str(folder)]
+    preset, *changes = ARMS[arm]
+    return [
+        "train", preset, *changes, f"seed={seed}", f"loop.iterations={options.iterations}",
+        f"loop.tasks_per_iteration={options.tasks}", f"tasks.args.first={seed * 4096}", "evaluation.videos=0",
+        f"evaluation.tasks.args.first={FIRST_REPORTED + seed * options.episodes}",
+        f"evaluation.tasks.args.count={options.episodes}", "check_saved=false", f"output={folder}",
+    ]  # fmt: skip
 
 
 def measured(folder: Path) -> dict[str, float]:
@@ -129,11 +127,18 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--episodes", type=int, default=400)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/hallucination"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     wanted = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in ARMS]
-    folders = [run(arm, seed, options) for arm, seed in wanted]
+    folders = [options.output / f"{arm}-{seed}" for arm, seed in wanted]
+    commands = [
+        (command(arm, seed, folder, options), folder.with_suffix(".log"))
+        for (arm, seed), folder in zip(wanted, folders, strict=True)
+        if not (folder / "summary.json").exists()
+    ]
+    gymnast_at_once(commands, options.jobs)
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for (arm, _), folder in zip(wanted, folders, strict=True):
         found[arm].append(measured(folder))
