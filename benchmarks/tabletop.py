@@ -1,6 +1,7 @@
 """The main experiment over several seeds: RL in imagination against its controls, all measured in the simulator.
 
-    python benchmarks/tabletop.py [--seeds 5] [--bound-seeds 2] [--episodes 512] [--jobs 2] [--output runs/benchmark]
+    python benchmarks/tabletop.py [--seeds 5] [--bound-seeds 2] [--episodes 512] [--jobs 2] [--arms ...]
+                                  [--output runs/benchmark]
 
 For every seed, from the shipped supervised policy and on the same held-out episodes (split "reporting", 512 fresh ones
 a seed, greedy actions):
@@ -9,8 +10,8 @@ a seed, greedy actions):
   iter-sft       imitation of the successful rollouts of the same number of imagined rollouts, 1:1 with demonstrations
   random-reward  GRPO inside the world model, rewarded by coin flips
   oracle-reward  GRPO inside the world model, rewarded by the simulator's verdict on replayed actions (--bound-seeds)
-  simulator      GRPO in the simulator itself (--bound-seeds)
-  longer-sft     GRPO inside the world model, from a policy that was supervised three times longer (--bound-seeds)
+  simulator      GRPO in the simulator itself, as many rollouts
+  shorter-sft    GRPO inside the world model, from a policy that was supervised a third as long (--bound-seeds)
   gain-G         no learning: the supervised policy's actions times G
 
 Every run is `gymnast train tabletop` with overrides, in its own process, and is skipped if it has ended already. Then
@@ -51,12 +52,12 @@ ARMS = {
     "random-reward": ["reward_model={name: random, args: {probability: 0.4}}"],
     "oracle-reward": ["reward_model=environment"],
     "simulator": ["world_model=gymnasium", "reward_model=environment"],
-    "longer-sft": ["policy.args.checkpoint={output}/supervised-longer/checkpoint"],
+    "shorter-sft": ["policy.args.checkpoint={output}/supervised-shorter/checkpoint"],
 }
-BOUNDS = ("oracle-reward", "simulator", "longer-sft")
-"""Arms that say what a perfect reward, a perfect world or more supervision would change; they take fewer seeds."""
-LONGER = 2700
-"""Supervised steps of the arm longer-sft; the shipped policy took 900."""
+BOUNDS = ("oracle-reward", "shorter-sft")
+"""Arms that say what a perfect reward or less supervision would change; they take fewer seeds."""
+SHORTER = 900
+"""Supervised steps of the arm shorter-sft; the shipped policy took 2,700."""
 GAINS = (1.25, 1.5, 2.0)
 FAILURES = ("too short", "untouched", "wrong direction", "other block disturbed")
 
@@ -87,12 +88,12 @@ def run_arm(output: Path, arm: str, seed: int, episodes: int) -> Path:
     return folder
 
 
-def supervise_longer(output: Path) -> Path:
-    """The checkpoint of the arm longer-sft: the shipped policy's recipe with more steps."""
-    folder = output / "supervised-longer"
+def supervise_shorter(output: Path) -> Path:
+    """The checkpoint of the arm shorter-sft: the shipped policy's recipe with fewer steps."""
+    folder = output / "supervised-shorter"
     if not (folder / "summary.json").exists():
         known = ["--resume", str(folder)] if (folder / "config.yaml").exists() else [f"output={folder}"]
-        arguments = ["fit", "fit-tabletop-policy", f"fit.steps={LONGER}", *known]
+        arguments = ["fit", "fit-tabletop-policy", f"fit.steps={SHORTER}", *known]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "gymnast_core.cli", *arguments], check=True, env=environment)
     return folder / "checkpoint"
@@ -186,7 +187,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     seeds = {arm: range(1, 1 + (options.bound_seeds if arm in BOUNDS else options.seeds)) for arm in options.arms}
-    longer = supervise_longer(options.output) if "longer-sft" in options.arms else None
+    shorter = supervise_shorter(options.output) if "shorter-sft" in options.arms else None
     work = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in options.arms if seed in seeds[arm]]
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(pool.map(lambda w: run_arm(options.output, w[0], w[1], options.episodes), work))
@@ -194,8 +195,8 @@ def main() -> None:
     rows = {arm: summarise_arm([folders[arm, seed] for seed in seeds[arm]]) for arm in options.arms}
     shipped = Path(build("policies", preset().policy).config.checkpoint)
     checkpoints = {"supervised": shipped}
-    if longer is not None:
-        checkpoints["supervised-longer"] = longer
+    if shorter is not None:
+        checkpoints["supervised-shorter"] = shorter
     for name, checkpoint in list(checkpoints.items()):
         checkpoints |= {
             f"{name}, gain {gain}": policy_with_gain(checkpoint, gain, options.output / name / f"gain-{gain}")

@@ -1,18 +1,16 @@
 """How long an iteration of `gymnast train tabletop` takes, by how it uses the cores; against another version, too.
 
-    python benchmarks/tabletop_speed.py [--rounds 3] [--ways ...] [--other PYTHON --commit COMMIT]
+    python benchmarks/tabletop_speed.py [--rounds 3] [--ways ...] [--other PYTHON --commit COMMIT --checkpoint FOLDER]
 
 Ways, in turns, each a process (or two) of its own that learns from 4 iterations of the preset, without evaluations:
 
-  one thread                  OMP_NUM_THREADS=1
-  default                     nothing said: PyTorch's threads take every core
-  one thread, batches of 64   with loop.imagine_batch_size=64: what two processes are compared with
-  two processes               the same with trainer.devices=2 trainer.strategy=ddp, one thread each
-  two processes, sharded      and with trainer.strategy=fsdp2
-
-Processes of one machine share its memory and caches, so they imagine batches of 64 rollouts.
+  one thread               OMP_NUM_THREADS=1
+  default                  nothing said: PyTorch's threads take every core
+  two processes            trainer.devices=2 trainer.strategy=ddp, one thread each: what `make demo` does
+  two processes, sharded   the same with trainer.strategy=fsdp2
 
 PYTHON is the interpreter of an environment with another version of Gymnast, built from COMMIT; it runs the first two.
+FOLDER is the policy that all begin with, so that both versions learn from alike groups; without it each takes its own.
 Medians over the iterations after the first, wall seconds, on quiet cores; and CPU seconds of the whole run, which a
 busy machine changes less. Writes benchmarks/results/tabletop_speed.{json,md}.
 """
@@ -40,21 +38,21 @@ RESULTS = Path(__file__).parent / "results"
 ITERATIONS = 4
 COMMON = (f"loop.iterations={ITERATIONS}", "evaluation.tasks=null")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-BATCHES = "loop.imagine_batch_size=64"
 WAYS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "one thread": (ONE_THREAD, ()),
     "default": ({}, ()),
-    "one thread, batches of 64": (ONE_THREAD, (BATCHES,)),
-    "two processes": (ONE_THREAD, (BATCHES, "trainer.devices=2", "trainer.strategy=ddp")),
-    "two processes, sharded": (ONE_THREAD, (BATCHES, "trainer.devices=2", "trainer.strategy=fsdp2")),
+    "two processes": (ONE_THREAD, ("trainer.devices=2", "trainer.strategy=ddp")),
+    "two processes, sharded": (ONE_THREAD, ("trainer.devices=2", "trainer.strategy=fsdp2")),
 }
 OTHERS = ("one thread", "default")
 """Ways of the other version."""
 
 
-def measured(python: str, way: str) -> dict[str, Any]:
+def measured(python: str, way: str, checkpoint: Path | None) -> dict[str, Any]:
     """One run: seconds imagining and updating of each iteration but the first, and of the whole."""
     variables, overrides = WAYS[way]
+    if checkpoint is not None:
+        overrides = (*overrides, f"policy.args.checkpoint={checkpoint.resolve()}")
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     environment |= {"OMP_WAIT_POLICY": "PASSIVE", **variables}
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +94,7 @@ def page(found: dict[str, Any]) -> str:
     for version, ways in found["medians"].items():
         for way, row in ways.items():
             cells = " | ".join(f"{row[key]:.2f}" for key in ("imagining", "updating", "iteration", "cpu"))
-            alone = ways.get("one thread" if way in OTHERS else "one thread, batches of 64")
+            alone = ways.get("one thread")
             ratios = [f"{alone[key] / row[key]:.2f}" for key in ("imagining", "iteration")] if alone else ["–"]
             lines.append(f"| {version} | {way} | {cells} | {', '.join(ratios)} |")
     return "\n".join([*lines, ""])
@@ -108,6 +106,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help=str([*WAYS]))
     parser.add_argument("--other", help="interpreter of an environment with another version")
     parser.add_argument("--commit", default="", help="what that version was built from")
+    parser.add_argument("--checkpoint", type=Path, help="policy that all begin with")
     options = parser.parse_args()
     if bool(options.other) != bool(options.commit):
         parser.error("--other and --commit belong together: numbers say which version they are of.")
@@ -117,7 +116,7 @@ def main() -> None:
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for _ in range(options.rounds):
         for version, python, way in plan:
-            run = measured(python, way)
+            run = measured(python, way, options.checkpoint)
             runs.setdefault(version, {}).setdefault(way, []).append(run)
             print(f"{version}, {way}: {run['wall']:.1f} s, {run['cpu']:.1f} s CPU", flush=True)
     found = {

@@ -58,6 +58,7 @@ class Models:
             f"world_model.args.checkpoint={paths['world']}",
             f"policy.args.checkpoint={paths['policy']}",
             "policy.args.chunk_length=2",
+            "policy.args.dtype=float32",
             f"reward_model.args.checkpoint={paths['judge']}",
             *SMALL_RUN,
         ]
