@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,6 +31,20 @@ def pictures(count: int, first: int = 0, height: int = 32, width: int = 48) -> n
     return np.stack([picture(first + i, height, width) for i in range(count)])
 
 
+@contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """SVT-AV1 makes the thread that opens it a real-time one where it may (as root), and leaves it so: all that this
+    process and its children do later would keep other processes from the core."""
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(
     path: Path,
     frames: np.ndarray,
@@ -39,7 +56,7 @@ def encode(
 ) -> Path:
     """Any codec and options of PyAV, independent of the project's own writer; `times` in hundredths of a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with scheduling_kept(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         if times is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import av
 import numpy as np
@@ -39,7 +40,9 @@ def test_other_codecs(tmp_path, codec):
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     options = {"mpeg4": {"g": "5", "bf": "2"}, "libx265": {"x265-params": "keyint=5:log-level=none"}}
+    scheduling = getattr(os, "sched_getscheduler", lambda _: None)(0)
     path = encode(tmp_path / "video.mp4", pictures(16, height=64, width=64), codec, **options.get(codec, {"g": "5"}))
+    assert getattr(os, "sched_getscheduler", lambda _: None)(0) == scheduling
     full_THWC = decode_all(path)
     for start, stop in ((0, 16), (4, 6), (5, 6), (7, 12), (15, 16)):
         np.testing.assert_array_equal(read_frames(path, start, stop), full_THWC[start:stop])
