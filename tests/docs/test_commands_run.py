@@ -25,7 +25,6 @@ EXECUTED = {
     r"train tabletop optimizer\.args\.clip_high=0\.2": SMALL,
     r'train tabletop "optimizer=\{name: reinforce': SMALL + " optimizer.args.minibatch_size=4",
     r"train tabletop hooks\.judging\.audit\.name=environment": SMALL,
-    r"train tabletop$": SMALL,
     r"train tabletop loop\.iterations=30 seed=1": SMALL,
     r"train tabletop-(ppo|dapo)": TINY,
     r"train tabletop hooks\.judging\.canary": TINY + " hooks.judging.canary.args.count=4",

@@ -115,7 +115,6 @@ class TestWorld:
         whole, start = WorldGym.work_plan(by_latents, 6, 2, False), 0.0
         every = flops(whole(3)["decode"])
         start = (3 * every - flops(whole(9)["decode"])) / 2  # of a group once
-        assert decoding() == pytest.approx((every - start) / 2)
         assert decoding(0, 6) == pytest.approx((every - start) / 2)
         assert decoding(0, 1, 4, 6) == pytest.approx((every - start) * 4 / 6)
 
