@@ -81,7 +81,8 @@ def test_two_processes_mask_what_one_masks(installed: Path, models: Path, tmp_pa
         "train", "tabletop", f"reward_model={{name: first-hit, args: {{{judge}, every: 2}}}}",
         "optimizer={name: masked-grpo, args: {group_size: 4, minibatch_size: 8, accuracy_bounds: [0.01, 0.99]}}",
         f"world_model.args.checkpoint={models / 'world'}", f"policy.args.checkpoint={models / 'policy'}",
-        "policy.args.chunk_length=2", "tasks={name: tabletop, args: {count: 4, horizon: 4, image_size: 32}}",
+        "policy.args.chunk_length=2", "policy.args.dtype=float32",
+        "tasks={name: tabletop, args: {count: 4, horizon: 4, image_size: 32}}",
         "loop={iterations: 1, tasks_per_iteration: 4, horizon: 4, imagine_batch_size: 8}", "evaluation.tasks=null",
     ]  # fmt: skip
     rows = []
