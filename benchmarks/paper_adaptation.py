@@ -57,6 +57,7 @@ from paper_statistics import (
     same_settings,
     settle,
     with_error,
+    write_results,
 )
 
 ITERATIONS, TRIALS = 3, 32
@@ -329,10 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pilot(options)
         return
     data = report(options)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "paper_adaptation.json").write_text(json.dumps(data, indent=1) + "\n")
-    (options.results / "paper_adaptation.md").write_text(page(data))
-    print(page(data))
+    text = page(data)
+    write_results("paper_adaptation", options.results, data, text)
+    print(text)
 
 
 if __name__ == "__main__":

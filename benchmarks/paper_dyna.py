@@ -42,10 +42,8 @@ from paper_parts import (
     add_options,
     begin,
     begin_or_resume,
-    judged,
     measure,
-    pilot,
-    rates,
+    outcome,
     save,
     seeds_of,
     split_of,
@@ -213,13 +211,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     seeds = seeds_of(options)
     work(seeds, options)
     trials = measured(seeds, options)
-    if options.pilot:
-        return {"pilot": pilot(CLAIMS, trials, options.seeds, options.smallest)}
-    found = rates(trials)
-    return {
-        "settings": {**settings, "episodes": options.episodes}, "seeds": seeds,
-        "rates": found, "claims": judged(CLAIMS, found),
-    }  # fmt: skip
+    return outcome(CLAIMS, trials, settings, options)
 
 
 def about(options: argparse.Namespace) -> str:

@@ -19,7 +19,18 @@ import numpy as np
 import yaml
 from commands import gymnast
 from numpy.typing import NDArray
-from paper_statistics import ALPHA, POWER, SMALLEST, claims_table, needed, plan, plan_table, same_settings, settle
+from paper_statistics import (
+    ALPHA,
+    POWER,
+    SMALLEST,
+    claims_table,
+    needed,
+    plan,
+    plan_table,
+    same_settings,
+    settle,
+    write_results,
+)
 from scipy import stats
 
 from gymnast_core.config.load import merged, parse_overrides
@@ -226,13 +237,24 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 def save(name: str, results: Path, title: str, about: str, new: Mapping[str, Any]) -> str:
     """Write results/NAME.{json,md}; what the other mode (pilot or run) found before is kept. Returns the page."""
-    results.mkdir(parents=True, exist_ok=True)
     path = results / f"{name}.json"
     data = {**(json.loads(path.read_text()) if path.exists() else {}), **new}
-    path.write_text(json.dumps(data, indent=1) + "\n")
     text = page(title, about, data)
-    (results / f"{name}.md").write_text(text)
+    write_results(name, results, data, text)
     return text
+
+
+def outcome(
+    claims: Sequence[Claim], trials: Trials, settings: Mapping[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """What goes into the results: of the pilot, or of the run."""
+    if options.pilot:
+        return {"pilot": pilot(claims, trials, options.seeds, options.smallest)}
+    found = rates(trials)
+    return {
+        "settings": {**settings, "episodes": options.episodes}, "seeds": seeds_of(options), "rates": found,
+        "claims": judged(claims, found),
+    }  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser, output: str) -> None:

@@ -61,6 +61,7 @@ from paper_statistics import (
     same_settings,
     settle,
     with_error,
+    write_results,
 )
 from scipy import optimize
 
@@ -362,10 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pilot(options)
         return
     data = report(options)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "paper_sim_to_real.json").write_text(json.dumps(data, indent=1) + "\n")
-    (options.results / "paper_sim_to_real.md").write_text(page(data))
-    print(page(data))
+    text = page(data)
+    write_results("paper_sim_to_real", options.results, data, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -209,6 +209,13 @@ def overridden(settings: Mapping[str, Any], *keys: str) -> str:
     return f" With {', '.join(found)}." if found else ""
 
 
+def write_results(name: str, results: Path, data: Mapping[str, Any], text: str) -> None:
+    """RESULTS/NAME.json, and NAME.md, which says it in words."""
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (results / f"{name}.md").write_text(text)
+
+
 def same_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Write them if the file is not there yet. Raises `SystemExit` if it holds others: runs do not mix."""
     if file.exists():

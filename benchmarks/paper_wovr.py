@@ -46,10 +46,8 @@ from paper_parts import (
     add_options,
     begin,
     begin_or_resume,
-    judged,
     measure,
-    pilot,
-    rates,
+    outcome,
     save,
     seeds_of,
     split_of,
@@ -246,13 +244,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.output = begin(options.output, settings)
     seeds = seeds_of(options)
     trials = measured(train(seeds, options), seeds, options)
-    if options.pilot:
-        return {"pilot": pilot(CLAIMS, trials, options.seeds, options.smallest)}
-    found = rates(trials)
-    return {
-        "settings": {**settings, "episodes": options.episodes}, "seeds": seeds,
-        "rates": found, "claims": judged(CLAIMS, found),
-    }  # fmt: skip
+    return outcome(CLAIMS, trials, settings, options)
 
 
 def about(options: argparse.Namespace) -> str:

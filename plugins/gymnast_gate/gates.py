@@ -226,24 +226,25 @@ def _would_do(found: Found, rows: Sequence[Row]) -> dict[str, Any] | None:
     threshold = _reaching(rows, found.options.precision, found.config.gate.least)
     if threshold is None:
         return None
-    (there,) = (row for row in _thresholds(rows) if row["threshold"] == threshold)
-    return there
+    graded = [row for row in rows if row.probability is not None]
+    return _above(threshold, graded)
 
 
 def _thresholds(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Precision and recall if a success were a graded score above each threshold; empty without graded scores."""
     graded = [row for row in rows if row.probability is not None]
-    true = [row for row in graded if row.true]
-    found = []
-    for threshold in THRESHOLDS if graded else ():
-        said = [row for row in graded if (row.probability or 0.0) > threshold]
-        precision, interval = _share(said, lambda row: bool(row.true))
-        hits = sum((row.probability or 0.0) > threshold for row in true)
-        found.append(
-            {"threshold": threshold, "precision": precision, "interval": interval, "judged": len(said),
-             "recall": hits / len(true) if true else None}
-        )  # fmt: skip
-    return found
+    return [_above(threshold, graded) for threshold in THRESHOLDS] if graded else []
+
+
+def _above(threshold: float, graded: Sequence[Row]) -> dict[str, Any]:
+    """The same for one threshold, of rows with a graded score."""
+    said = [row for row in graded if (row.probability or 0.0) > threshold]
+    true = sum(bool(row.true) for row in graded)
+    precision, interval = _share(said, lambda row: bool(row.true))
+    recall = sum(bool(row.true) for row in said) / true if true else None
+    return {
+        "threshold": threshold, "precision": precision, "interval": interval, "judged": len(said), "recall": recall,
+    }  # fmt: skip
 
 
 def _reaching(rows: Sequence[Row], wanted: float, least: int) -> float | None:

@@ -97,8 +97,9 @@ def _thresholds(summary: Mapping[str, Any], judge: Mapping[str, Any] | None, con
     """What to type next for a judge that fails and takes a threshold of its own for each instruction."""
     if judge is None or judge["verdict"] != FAIL or summary["by"] != "instruction":
         return []
-    kind = registries().reward_models.load(yaml.safe_load(config)["reward_model"]["name"])
-    if "thresholds" not in {item.name for item in fields(kind.Config)}:
+    name, known_judges = yaml.safe_load(config)["reward_model"]["name"], registries().reward_models
+    # A page can also be made where the judge's package is not installed.
+    if name not in known_judges.names() or "thresholds" not in {x.name for x in fields(known_judges.load(name).Config)}:
         return []
     found = {group["group"]: group.get("would_do") for group in judge["groups"] if group["verdict"] == FAIL}
     known = {name: one["threshold"] for name, one in found.items() if one is not None}

@@ -13,9 +13,10 @@ from small import CommandLine
 
 from gymnast_core.errors import DataError
 from gymnast_core.rollouts.imagine import imagine
-from gymnast_gate import page
+from gymnast_gate import gates, page
 from gymnast_gate.pixels import Comparison, errors_of
 from gymnast_gate.playback import OwnNoise, play_back
+from gymnast_gate.rows import Row
 
 SMALL = ["gate.rollouts=96", "gate.judged=15", "gate.enough=96", "gate.enough_judged=15", "gate.batch_size=32"]
 
@@ -311,4 +312,17 @@ def test_thresholds_are_suggested_to_judges_that_take_them() -> None:
 
     (command,) = suggested("success-classifier")
     assert """'reward_model.args.thresholds={"open the door": 0.9}'""" in command and "gymnast gate" in command
-    assert suggested("random") == suggested("success-classifier", by="family") == []
+    assert (
+        suggested("random")
+        == suggested("of a package that is elsewhere")
+        == suggested("success-classifier", by="family")
+        == []
+    )
+
+
+def test_precision_and_recall_above_a_graded_score_by_hand() -> None:
+    graded = [(0.9, True), (0.8, False), (0.7, False), (0.3, True)]
+    rows = [Row(i, "t", "go", "go", probability=p, true=true) for i, (p, true) in enumerate(graded)]
+    (half,) = (row for row in gates._thresholds(rows) if row["threshold"] == 0.5)
+    assert (half["judged"], half["precision"], half["recall"]) == (3, pytest.approx(1 / 3), 0.5)
+    assert gates._thresholds([Row(0, "t", "go", "go", true=True)]) == []
