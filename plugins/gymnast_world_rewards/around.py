@@ -11,6 +11,7 @@ import torch
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Count, Seed, check_values
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, RewardModel, WorldModel
 from gymnast_core.plugins.registry import registries
@@ -109,6 +110,13 @@ class AroundJudge(RewardModel):
                 f"{KEY}.judge: {config.judge.name!r} gives scores, and {name!r} needs a judge of success. Choose one "
                 "whose values lie in [0, 1]."
             )
+
+    @classmethod
+    def looks_at(cls, config: Any, frames: int) -> Sequence[int]:
+        """What its judge looks at."""
+        judge = registries().reward_models.load(config.judge.name)
+        own: Any = typed(judge.Config, config.judge.args, f"{KEY}.judge.args")
+        return judge.looks_at(own, frames)
 
     def attach(self, parts: Parts) -> None:
         self.judge.attach(replace(parts, reward_model=self.judge))

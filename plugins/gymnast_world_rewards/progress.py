@@ -59,6 +59,11 @@ class Progress(AroundJudge):
                 "discounts, rewards on the way change what is best. Give both the same."
             )
 
+    @classmethod
+    def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
+        """Any: a rollout is judged after every few of its decisions, whose length the policy decides."""
+        return range(frames)
+
     def preflight(self, rollouts: int, frames: int) -> None:
         """As if every action were a decision."""
         self.judge.preflight(rollouts * max((frames - 1) // self.config.every, 1), frames)

@@ -60,6 +60,13 @@ class Uncertain(AroundJudge):
         if any(not part.name for part in self.config.also):
             raise ConfigError(f"{KEY}.also: name each world model, e.g. {{name: worldgym, args: {{checkpoint: …}}}}.")
 
+    @classmethod
+    def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
+        """What its judge looks at, and the frames of which the spread is."""
+        if config.frames != "end":
+            return range(frames)
+        return sorted({*super().looks_at(config, frames), frames - 1})
+
     def attach(self, parts: Parts) -> None:
         super().attach(parts)
         for imagining in (self._imagining, *self._others):
@@ -95,9 +102,9 @@ class Uncertain(AroundJudge):
 
     def _spread(self, rollout: Rollout, again: Sequence[Rollout]) -> float:
         """In full scales of a pixel."""
-        spread_S = frame_spread([rollout.frames_TVHWC[1:], *(other.frames_TVHWC[1:] for other in again)])
-        found = {"mean": spread_S.mean(), "end": spread_S[-1], "worst": spread_S.max()}
-        return float(found[self.config.frames])
+        places = [-1] if self.config.frames == "end" else range(1, rollout.frame_count)
+        spread_S = frame_spread([one.frames_at(places) for one in (rollout, *again)])
+        return float(spread_S.max() if self.config.frames == "worst" else spread_S.mean())
 
     def _weighed(self, reward: Reward, spread: float) -> Reward:
         assert reward.value is not None

@@ -9,6 +9,7 @@ import torch
 from noisy_worlds import Bright, NoisyWorld, RowWorld, rollout, task
 
 from gymnast_core.config import LoopConfig
+from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Processes
@@ -38,6 +39,23 @@ def test_it_keeps_the_contract(build, name: str, world: type[NoisyWorld]) -> Non
     args = {"threshold": 1.0} if name == "uncertain" else {}
     verified = check_reward_model(build(name, **args), tasks=starts, action_dim=1, parts=Parts(world_model=made))
     assert any("judged" in line for line in verified)
+
+
+@pytest.mark.parametrize(
+    "name, args, places",
+    [
+        ("twice", {}, [0, 8]),
+        ("partial-credit", {}, [0, 8]),
+        ("uncertain", {"frames": "end"}, [0, 8]),
+        ("uncertain", {"frames": "worst"}, list(range(9))),
+        ("progress", {}, list(range(9))),
+    ],
+)
+def test_it_announces_what_it_looks_at(name: str, args: dict, places: list[int]) -> None:
+    """The success classifier looks at the first and the last frame."""
+    kind = registries().reward_models.load(name)
+    judge = {"name": "success-classifier", "args": {"instructions": ["push the block"]}}
+    assert list(kind.looks_at(typed(kind.Config, {"judge": judge, **args}, "reward_model.args"), 9)) == places
 
 
 @pytest.mark.parametrize("name", NAMES)
