@@ -20,12 +20,15 @@ The world model, policy and judge are those of the preset `metaworld`, made by i
 
 Tasks are trained on, chosen by and reported on from seeds that do not overlap (`FIRST`). Everything is a `gymnast` run
 in a folder of its own, skipped if it has ended and resumed if it was interrupted, so the benchmark can be stopped and
-started again at any time. `--python` names the interpreter that has metaworld, where ours has another MuJoCo.
+started again at any time; results/metaworld.json keeps every episode's outcome, so that further seeds of the same
+preset can be run on another machine. `--python` names the interpreter that has metaworld, where ours has another
+MuJoCo.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -62,6 +65,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "random-reward": {"reward_model": {"name": "random", "args": {"probability": 0.4}}},
 }  # fmt: skip
 FIRST_ARM = "imagination"
+RESULTS = Path(__file__).parent / "results"
 PRESET = Path(__file__).parents[1] / "contrib/gymnast-metaworld/gymnast_metaworld/presets/metaworld.yaml"
 GAINS = (1.25, 1.5, 2.0)
 NOISES = (0.1, 0.2)
@@ -89,6 +93,14 @@ class Bench:
                          config["evaluation"]["tasks"]["args"]):  # fmt: skip
                 args["hosting"] = {**args.get("hosting", {}), **hosting}
         return config
+
+    def identity(self) -> str:
+        """Hexadecimal SHA-256 of what decides a number here: the preset, its checkpoints, the arms and the seeds."""
+        checkpoints = PRESET.parents[1] / "checkpoints"
+        files = sorted(checkpoints.glob("*/*.safetensors"))
+        weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        decisive = [yaml.safe_load(PRESET.read_text()), weights, ARMS, FIRST, self.options.episodes]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def trained(self) -> list[str]:
         """The families of tasks that the arms are trained on."""
@@ -223,7 +235,7 @@ def main() -> None:
     if not options.table:
         for part in options.parts:
             run_part(bench, part)
-    print(write_results(options.output, Path(__file__).parent / "results", bench.trained()))
+    print(write_results(options.output, RESULTS, bench.trained(), bench.identity()))
 
 
 def run_part(bench: Bench, part: str) -> None:

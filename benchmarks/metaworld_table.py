@@ -1,4 +1,8 @@
-"""benchmarks/results/metaworld.{json,md}: made of the JSON that the runs of benchmarks/metaworld.py stored."""
+"""benchmarks/results/metaworld.{json,md}: made of the JSON that the runs of benchmarks/metaworld.py stored.
+
+The results hold every episode's outcome, so that seeds which are run later, or on another machine, join those that were
+run before, as long as the preset is the same.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,30 @@ Outcomes = dict[str, float]
 """Success of each reporting task."""
 
 
-def write_results(output: Path, results: Path, trained: Sequence[str]) -> str:
-    """Write both files; returns the page. `trained` names the families of tasks that the arms were trained on."""
-    arms = {"SFT": _supervised(output)} | {name: _after(output, name) for name in TRAINED} | _gain(output)
+def write_results(output: Path, results: Path, trained: Sequence[str], preset: str) -> str:
+    """Write both files; returns the page.
+
+    `trained` names the families of tasks that the arms were trained on. `preset` says what everything was run with:
+    what the file holds of the same one is kept, beside what the folders of `output` add.
+    """
+    before = _kept(results / "metaworld.json", preset)
+    found = {"SFT": _supervised(output)} | {name: _after(output, name) for name in TRAINED} | _gain(output)
+    arms = {name: _joined(before["outcomes"].get(name, {}), found.get(name, {})) for name in found | before["outcomes"]}
     arms = {name: seeds for name, seeds in arms.items() if seeds}
+    gates = {
+        folder.name: _read(folder / "summary.json")
+        for folder in sorted(output.glob("gate*"))
+        if (folder / "summary.json").exists()
+    }
     data: dict[str, Any] = {
+        "preset": preset,
         "trained families": list(trained),
         "trained": _compared({name: _only(seeds, trained) for name, seeds in arms.items()}),
         "all": _compared(arms),
-        "gates": {folder.name: _read(folder / "summary.json") for folder in sorted(output.glob("gate*"))
-                  if (folder / "summary.json").exists()},
-        "agreement": _agreement(output / "agreement"),
-    }  # fmt: skip
+        "gates": before["gates"] | gates,
+        "agreement": _agreement(output / "agreement") or before["agreement"],
+        "outcomes": {name: {str(seed): outcomes for seed, outcomes in seeds.items()} for name, seeds in arms.items()},
+    }
     text = "\n\n".join(
         part
         for part in (
@@ -46,6 +62,26 @@ def write_results(output: Path, results: Path, trained: Sequence[str]) -> str:
     (results / "metaworld.json").write_text(json.dumps(data, indent=1) + "\n")
     (results / "metaworld.md").write_text(text + "\n")
     return text
+
+
+def _kept(file: Path, preset: str) -> dict[str, Any]:
+    """What an earlier call stored: nothing, if that was of another preset."""
+    nothing: dict[str, Any] = {"outcomes": {}, "gates": {}, "agreement": None}
+    if not file.exists():
+        return nothing
+    stored = _read(file)
+    if stored["preset"] != preset:
+        print(f"{file} was measured with another preset and is replaced.")
+        return nothing
+    outcomes = {
+        name: {int(seed): one for seed, one in seeds.items()} for name, seeds in stored["outcomes"].items()
+    }  # JSON's keys are text
+    return {**stored, "outcomes": outcomes}
+
+
+def _joined(before: Mapping[int, Outcomes], found: Mapping[int, Outcomes]) -> dict[int, Outcomes]:
+    """Both, by seed."""
+    return dict(sorted({**before, **found}.items()))
 
 
 def _compared(arms: Mapping[str, Mapping[int, Outcomes]]) -> dict[str, Any]:
@@ -134,7 +170,7 @@ def _against(arms: Mapping[str, Mapping[int, Outcomes]]) -> dict[str, Any]:
         found[name] = {
             "difference": float(np.mean(mine - other)), "n": len(pairs), **asdict(mcnemar(mine, other)),
             "better in seeds": sum(
-                np.mean(list(ours[seed].values())) > np.mean(list(theirs[seed].values()))
+                bool(np.mean(list(ours[seed].values())) > np.mean(list(theirs[seed].values())))
                 for seed in theirs.keys() & ours.keys()
             ),
         }  # fmt: skip

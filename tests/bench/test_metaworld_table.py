@@ -1,0 +1,74 @@
+"""benchmarks/metaworld_table.py: seeds that were run elsewhere join those that are here, and known numbers come out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from metaworld_table import write_results
+
+FAMILIES = ("door-close", "door-open")
+
+
+def run(folder: Path, after: str, before: str | None = None) -> None:
+    """A finished training on tasks of two families in turn; "1" is a success, "?" could not be judged."""
+    (folder / "evaluations").mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    for name, outcomes in (("after", after), ("before", before)):
+        if outcomes is None:
+            continue
+        episodes = [
+            {"task": f"{FAMILIES[place % 2]}/{place}", "value": None if one == "?" else float(one)}
+            for place, one in enumerate(outcomes)
+        ]
+        (folder / "evaluations" / f"{name}.json").write_text(json.dumps({"episodes": episodes}))
+
+
+def written(output: Path, results: Path, preset: str = "a") -> dict:
+    write_results(output, results, ["door-close"], preset)
+    return json.loads((results / "metaworld.json").read_text())
+
+
+def test_rates_intervals_and_tests_are_those_of_statsmodels(tmp_path: Path) -> None:
+    run(tmp_path / "runs/imagination-1", after="1111101011", before="1000100000")
+    run(tmp_path / "runs/simulator-1", after="111?101010")
+    data = written(tmp_path / "runs", tmp_path)
+    imagined = data["all"]["arms"]["imagination"]
+    assert imagined["rate"] == 0.8 and imagined["n"] == 10
+    assert imagined["interval"] == pytest.approx(proportion_confint(8, 10, method="wilson"))
+    assert data["all"]["arms"]["SFT"]["rate"] == 0.2
+    assert data["all"]["arms"]["simulator"]["n"] == 9
+    against = data["all"]["against imagination"]["SFT"]
+    assert against["difference"] == pytest.approx(0.6)
+    assert against["p_value"] == pytest.approx(mcnemar([[2, 6], [0, 2]], exact=True).pvalue)
+    # Places 0, 2, ... are of the family that was trained on: 1 1 1 1 1 after, 1 0 1 0 0 before.
+    assert data["trained"]["arms"]["imagination"]["rate"] == 1.0
+    assert data["trained"]["arms"]["SFT"]["rate"] == 0.4
+
+
+def test_seeds_that_were_run_elsewhere_are_kept(tmp_path: Path) -> None:
+    run(tmp_path / "here/imagination-1", after="1100", before="1000")
+    run(tmp_path / "there/imagination-2", after="1111", before="0000")
+    run(tmp_path / "there/simulator-1", after="1110")
+    run(tmp_path / "both/imagination-1", after="1100", before="1000")
+    run(tmp_path / "both/imagination-2", after="1111", before="0000")
+    run(tmp_path / "both/simulator-1", after="1110")
+    written(tmp_path / "here", tmp_path / "results")
+    joined = written(tmp_path / "there", tmp_path / "results")
+    assert joined == written(tmp_path / "both", tmp_path / "other results")
+    assert joined["all"]["arms"]["imagination"]["by seed"] == {"1": 0.5, "2": 1.0}
+    assert joined == written(tmp_path / "nothing", tmp_path / "results"), "the page alone can be written again"
+
+
+def test_what_another_preset_gave_is_not_mixed_in(tmp_path: Path) -> None:
+    run(tmp_path / "here/imagination-1", after="1100", before="1000")
+    run(tmp_path / "there/imagination-2", after="1111", before="0000")
+    written(tmp_path / "here", tmp_path, preset="a")
+    assert set(written(tmp_path / "there", tmp_path, preset="b")["outcomes"]["imagination"]) == {"2"}
