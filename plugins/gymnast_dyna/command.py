@@ -21,10 +21,12 @@ from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.versions import versions
 from gymnast_core.training.run import train
 from gymnast_core.training.signals import terminating
-from gymnast_dyna.config import DynaConfig
+from gymnast_dyna.config import DynaConfig, JudgeRefitConfig
 from gymnast_dyna.page import build_dyna_page
 from gymnast_dyna.refit import begun, lacks
-from gymnast_dyna.stages import Parts, collect_config, evaluate_config, refit_of, train_config
+from gymnast_dyna.stages import Parts, collect_config, evaluate_config, imagined_of, refit_of, train_config
+from gymnast_episodes.conversion import convert
+from gymnast_episodes.progress import ProgressLine
 from gymnast_evaluation.command import evaluate_command
 
 FREE = ("output", "rounds", "stop", "recordings", "hooks")
@@ -84,6 +86,8 @@ def _check(config: DynaConfig) -> None:
                     "that `gymnast fit` can train."
                 )
             refit_of(config, key, parts, [somewhere], 1, somewhere).config()
+    if config.judge is not None and config.judge.imagined is not None:
+        imagined_of(config, parts, 1, somewhere)
     train_config(config, parts, 1, somewhere)
     evaluate_config(config, {START: config.policy}, somewhere)
 
@@ -105,6 +109,7 @@ class _Rounds:
         self.parts = Parts(config.policy, config.world_model, config.reward_model)
         self.policies = {START: config.policy}
         self.recordings: list[Path] = []
+        self.imagined: list[Path] = []
         self.rows: list[dict[str, Any]] = []
 
     def work(self) -> str:
@@ -126,8 +131,11 @@ class _Rounds:
     def _round(self, number: int) -> None:
         numbers: dict[str, Any] = {"recorded": self._record(number)}
         for key, refit in (("world_model", self.config.world), ("reward_model", self.config.judge)):
-            if refit is not None:
-                numbers[key] = self._refit(number, key)
+            if refit is None:
+                continue
+            if isinstance(refit, JudgeRefitConfig) and refit.imagined is not None:
+                numbers["imagined"] = self._imagine(number)
+            numbers[key] = self._refit(number, key)
         self._end_round(number, numbers)
 
     def _end_round(self, number: int, numbers: Mapping[str, Any]) -> None:
@@ -156,10 +164,19 @@ class _Rounds:
         self.recordings.append(Path(summary["episodes"]))
         return {key: summary[key] for key in ("episodes", "kept", "attempts", "success_of_attempts")}
 
+    def _imagine(self, number: int) -> Mapping[str, Any]:
+        """What the policy does in the world model of this round, and what its actions do in truth."""
+        self._say(f"Round {number}: imagine, and execute what was imagined")
+        folder = self._place(number, "imagined")
+        converted = convert(imagined_of(self.config, self.parts, number, folder), ProgressLine())
+        self.imagined.append(folder)
+        return {"episodes": str(folder), "kept": converted["episodes"]}
+
     def _refit(self, number: int, key: str) -> Mapping[str, Any]:
         self._say(f"Round {number}: refit the {key.replace('_', ' ')}")
         folder = self._place(number, key)
-        refit = refit_of(self.config, key, self.parts, self.recordings, number, folder)
+        imagined = self.imagined if key == "reward_model" else ()
+        refit = refit_of(self.config, key, self.parts, self.recordings, number, folder, imagined)
         refit.work()
         self.parts = self.parts.with_checkpoint(key, folder / "checkpoint")
         return refit.quality()

@@ -33,6 +33,16 @@ class RefitConfig:
 
 
 @dataclass(frozen=True)
+class JudgeRefitConfig(RefitConfig):
+    """How the judge goes on learning."""
+
+    imagined: dict[str, Any] | None = None
+    """Also from what the policy of the round does in the world model of the round, under labels that are true of its
+    actions: keys of the dataset `imagined-episodes` but for policy, world_model and seed (tasks, horizon, fps, truth).
+    A policy that was rewarded by mistake shows there what the judge must not believe. null: not from that."""
+
+
+@dataclass(frozen=True)
 class StopConfig:
     """When rounds end before the last."""
 
@@ -70,7 +80,7 @@ class DynaConfig:
     """Without `collect`: a recording for each round, in order. A round whose recording is missing waits for it."""
     world: RefitConfig | None = None
     """How the world model goes on learning; null: it stays as it is."""
-    judge: RefitConfig | None = None
+    judge: JudgeRefitConfig | None = None
     """How the judge goes on learning; null: it stays as it is."""
     begin: Annotated[str, Choices("collect", "train")] = "collect"
     """What comes first: collect, or train: a round 0 in the world model as it is."""
@@ -93,6 +103,15 @@ class DynaConfig:
         for key in ("world", "judge"):
             if (refit := getattr(self, key)) is not None:
                 check_refit(refit, key)
+        imagined = None if self.judge is None else self.judge.imagined
+        if imagined is not None:
+            if taken := sorted(set(imagined) & set(IMAGINED_OWNED)):
+                raise ConfigError(f"judge.imagined.{taken[0]} is set by the rounds themselves. Leave it out.")
+            if imagined.get("fps") is None:
+                raise ConfigError(
+                    "judge.imagined.fps: how many actions a second does the robot take? What the policy imagines is "
+                    "kept as a recording, which has to say so."
+                )
         for key, owned in OWNED.items():
             if taken := sorted(set(getattr(self, key) or {}) & set(owned)):
                 raise ConfigError(f"{key}.{taken[0]} is set by the rounds themselves. Leave it out of {key}.")
@@ -104,6 +123,8 @@ OWNED = {
     "collect": ("actor", "actors", "output", "seed"),
 }
 """Keys of the parts' configs that each round sets."""
+IMAGINED_OWNED = ("policy", "world_model", "seed")
+"""Keys of the dataset `imagined-episodes` that each round sets."""
 FIT_OWNED = ("policy", "world_model", "reward_model", "episodes", "output", "seed", "hooks")
 """Keys of `gymnast fit` that whoever refits sets."""
 

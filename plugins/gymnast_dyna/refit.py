@@ -33,12 +33,15 @@ class Refit:
     world_model: ComponentConfig
     """The world in which recordings are replayed for a judge."""
     recordings: Sequence[Path]
+    """Read as `how` says."""
     seed: int
     folder: Path
     """Of the fit: a run folder."""
     section: str
     """Where the config says how, for messages: "world"."""
     hooks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    imagined: Sequence[Path] = ()
+    """What policies imagined, under true labels: LeRobot recordings."""
 
     def config(self) -> FitConfig:
         """What `gymnast fit` is told. Raises `ConfigError` that names the key."""
@@ -61,7 +64,8 @@ class Refit:
         return dict(read_object(self.folder / "summary.json").values["validation"])
 
     def _episodes(self) -> dict[str, Any]:
-        """Earlier episodes first, then every recording, and under imagined frames, too, if that is wanted."""
+        """Earlier episodes first, then every recording, and under imagined frames, too, if that is wanted; last what
+        policies imagined."""
         how = self.how
         datasets = [] if how.earlier is None else [plain(how.earlier)]
         times = [1] * len(datasets)
@@ -73,6 +77,8 @@ class Refit:
                 sources.append({"name": "replayed-episodes", "args": seen})
             datasets += sources
             times += [how.times] * len(sources)
+        datasets += [{"name": "lerobot", "args": {"path": str(path)}} for path in self.imagined]
+        times += [how.times] * len(self.imagined)
         return {"name": "several-episodes", "args": {"of": datasets, "times": times}}
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 from gymnast_collect.config import CollectConfig
 from gymnast_core.config import ComponentConfig, RunConfig
+from gymnast_core.plugins.compose import registries
 from gymnast_dyna.config import DynaConfig, RefitConfig
 from gymnast_dyna.refit import SECTIONS, Refit, built, loaded_from, plain
+from gymnast_episodes.conversion import Conversion
+from gymnast_episodes.writers import WriterOptions
 from gymnast_evaluation.config import EvaluateConfig
 
 
@@ -44,18 +47,37 @@ def _later(family: Mapping[str, Any], number: int) -> Mapping[str, Any]:
     return {**family, "first": int(family.get("first", 0)) + 1_000_000 * (number - 1)}
 
 
+def imagined_of(config: DynaConfig, parts: Parts, number: int, folder: Path) -> Conversion:
+    """What the policy of the round before does in the world model of this one, to be kept as a recording."""
+    assert config.judge is not None and config.judge.imagined is not None
+    name = "imagined-episodes"
+    args = {
+        **config.judge.imagined, "policy": plain(parts.policy), "world_model": plain(parts.world_model),
+        "seed": _seed(config, number),
+    }  # fmt: skip
+    built(registries().datasets.load(name).Config, args, "judge.imagined")
+    return Conversion(name, args, "lerobot-v3", folder, WriterOptions(frames="png"))
+
+
 def refit_of(
-    config: DynaConfig, key: str, parts: Parts, recordings: Sequence[Path], number: int, folder: Path
+    config: DynaConfig,
+    key: str,
+    parts: Parts,
+    recordings: Sequence[Path],
+    number: int,
+    folder: Path,
+    imagined: Sequence[Path] = (),
 ) -> Refit:
-    """A part goes on learning from earlier episodes and from the recordings of all rounds so far.
+    """A part goes on learning from earlier episodes and from the recordings of all rounds so far; a judge also from
+    what policies `imagined`.
 
     `key` is "world_model" or "reward_model".
-    """
+    """  # fmt: skip
     section = SECTIONS[key]
     how: RefitConfig = getattr(config, section)
     part: ComponentConfig = getattr(parts, key)
     seed = _seed(config, number)
-    return Refit(how, key, part, parts.world_model, recordings, seed, folder, section, config.hooks)
+    return Refit(how, key, part, parts.world_model, recordings, seed, folder, section, config.hooks, imagined)
 
 
 def train_config(config: DynaConfig, parts: Parts, number: int, folder: Path) -> RunConfig:

@@ -8,7 +8,6 @@ import difflib
 import math
 import re
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -16,7 +15,6 @@ import click
 from gymnast_core.cli import print_summary
 from gymnast_core.errors import ConfigError
 
-_SECONDS_BETWEEN_LINES = 10.0
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How an argument begins that is no name: those of folders begin otherwise, or are last."""
 
@@ -62,6 +60,7 @@ def convert(
     from gymnast_core.config import parse_overrides
     from gymnast_episodes.conversion import Conversion
     from gymnast_episodes.conversion import convert as run
+    from gymnast_episodes.progress import ProgressLine
     from gymnast_episodes.writers import WriterOptions
 
     dataset, out, overrides = _sorted_out(arguments)
@@ -73,7 +72,7 @@ def convert(
     options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format, frames=frames)
     summary = None
     with contextlib.suppress(KeyboardInterrupt):
-        summary = run(Conversion(dataset, args, to, Path(out), options), _Progress())
+        summary = run(Conversion(dataset, args, to, Path(out), options), ProgressLine())
     if summary is None:
         click.echo("\nInterrupted. The same command continues.", err=True)
         sys.exit(130)
@@ -112,25 +111,3 @@ def _options(dataset: str) -> list[str] | None:
         return [field.name for field in dataclasses.fields(registries().datasets.load(dataset).Config)]
     except PluginError:
         return None
-
-
-class _Progress:
-    """Episodes done, rate and time left, on stderr: one line that changes, or a line now and then for a log."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._began: float | None = None
-        self._before = 0
-        self._shown = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._before = now, done
-        if done < total and now - self._shown < (0.2 if self._live else _SECONDS_BETWEEN_LINES):
-            return
-        self._shown, line = now, f"{done} of {total} episodes"
-        if done > self._before:
-            rate = (done - self._before) / (now - self._began)
-            line += f", {rate:.2f} a second, {(total - done) / rate:,.0f} s left"
-        click.echo(f"\r\033[K{line}" if self._live else line, err=True, nl=not self._live or done == total)

@@ -18,6 +18,7 @@ from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
 from gymnast_dyna.stages import Parts, collect_config, refit_of
 
 TASKS = "{name: tabletop, args: {first: 0, count: 4, image_size: 32, horizon: 4}}"
+IMAGINED = f"judge.imagined={{tasks: {TASKS}, horizon: 4, fps: 10}}"
 
 
 def small(models: Models, *more: str) -> list[str]:
@@ -148,6 +149,9 @@ def test_practice_may_come_first(gymnast: CommandLine, models: Models) -> None:
         (["evaluate.tasks=null"], "tasks"),
         (["world.fit.fit.steps=0"], "world.fit.fit.steps"),
         (["reward_model={name: random}"], "has no argument `checkpoint`"),
+        ([f"judge.imagined={{tasks: {TASKS}, horizon: 4}}"], "judge.imagined.fps"),
+        ([IMAGINED, "judge.imagined.policy=openvla-oft"], "judge.imagined.policy is set by the rounds themselves"),
+        ([IMAGINED, "judge.imagined.horizonn=4"], "horizonn"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_at_once(gymnast: CommandLine, models: Models, words: list[str], told: str) -> None:
@@ -166,6 +170,35 @@ def test_rounds_never_meet_the_same_seeds(models: Models) -> None:
     firsts = [collect_config(config, parts, number, Path("x")).environments[0].first for number in (1, 2, 3)]
     seeds = [collect_config(config, parts, number, Path("x")).seed for number in (1, 2, 3)]
     assert firsts == [0, 1_000_000, 2_000_000] and len(set(seeds)) == 3
+
+
+def test_a_judge_learns_from_what_the_policy_imagines(gymnast: CommandLine, models: Models) -> None:
+    """Of every round so far: that of the round before in the world model of the round, labelled by the simulator."""
+    done = gymnast("dyna", *small(models, IMAGINED))
+    assert done.code == 0, done.err
+    assert "Round 2: imagine, and execute what was imagined" in done.err
+
+    def made_of(number: int) -> dict[str, Any]:
+        return json.loads(Path(f"out/round-{number}/imagined/conversion.json").read_text())["source"]["args"]
+
+    assert made_of(2)["policy"]["args"]["checkpoint"] == "out/round-1/train/policy"
+    assert made_of(2)["world_model"]["args"]["checkpoint"] == "out/round-2/world_model/checkpoint"
+    assert made_of(1)["seed"] != made_of(2)["seed"]
+    learned = yaml.safe_load(Path("out/round-2/reward_model/config.yaml").read_text())["episodes"]["args"]["of"]
+    assert [part["args"]["path"] for part in learned if "imagined" in str(part["args"].get("path"))] == [
+        "out/round-1/imagined", "out/round-2/imagined",
+    ]  # fmt: skip
+    world = yaml.safe_load(Path("out/round-2/world_model/config.yaml").read_text())["episodes"]["args"]["of"]
+    assert "imagined" not in str(world), "a world model learns from what was seen"
+    assert "4 imagined and executed" in Path("out/dyna.html").read_text()
+    # Killed between imagining and learning, it goes on with what was imagined.
+    before = Path("out/round-2/imagined/conversion.json").stat().st_mtime_ns
+    shutil.rmtree("out/round-2/reward_model")
+    shutil.rmtree("out/round-2/train")
+    for name in ("out/summary.json", "out/round-2/measured.json"):
+        Path(name).unlink()
+    assert gymnast("dyna", "--resume", "out").code == 0
+    assert Path("out/round-2/imagined/conversion.json").stat().st_mtime_ns == before
 
 
 def test_earlier_episodes_come_along(models: Models) -> None:
