@@ -21,7 +21,7 @@ TARGET = Path(__file__).parents[1] / "contrib/gymnast-metaworld/gymnast_metaworl
 PARTS = {
     "world_model": "metaworld-world-model",
     "policy": "metaworld-policy",
-    "success_classifier": "metaworld-judge",
+    "success_classifier": "metaworld-judge-rounds",
 }
 MOST = torch.finfo(torch.float16).max
 
