@@ -219,11 +219,14 @@ class Updater:
                 weights.append(torch.as_tensor(loss.weight).detach())
                 metrics.add(loss.metrics)
                 metrics.add({term.name: Metric(loss.mean.detach(), weights[-1])})
+                # The next part finds the memory of this one: what is left of a graph would lie amidst what was freed.
+                del loss
             for zero in term.company:
                 with self.autocast():
                     nothing = zero()
                 nothing.backward()
                 self.masters.take_gradients()
+                del nothing
             total = self._sum(weights)
             scale = term.share / total if total > 0 else 0.0
             for index, parameter in enumerate(parameters):
