@@ -3,8 +3,8 @@
     python benchmarks/hallucination.py [--seeds 3] [--iterations 8] [--tasks 32] [--episodes 400] [--jobs 2]
                                        [--output runs/hallucination]
 
-The preset `tabletop-wishful`: in half of its imaginations the block that the instruction names floats along with a fast
-arm, unless it is really pushed. All arms run GRPO from the shipped supervised policy, equally many iterations, tasks
+The preset `tabletop-wishful`: in 60 % of its imaginations the block that the instruction names slides where it was
+asked to go while the arm is slow. All arms run GRPO from the shipped supervised policy, equally many iterations, tasks
 and rollouts:
 
   healthy     the world model as it is (preset `tabletop`)

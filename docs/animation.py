@@ -1,8 +1,9 @@
 """Makes docs/images/imagined_and_real.gif: a trained policy acting in its world model, and the same actions simulated.
 
-    gymnast train tabletop output=FOLDER          # the demo: two minutes
+    gymnast train tabletop output=FOLDER             # the demo: two minutes
     python docs/animation.py FOLDER
-    python docs/animation.py FOLDER --wishful     # hallucination.gif: in the world model that hallucinates on purpose
+    gymnast train tabletop-wishful output=FOLDER     # in a world model that hallucinates on purpose
+    python docs/animation.py FOLDER --name hallucination
 
 Eight held-out tasks in a row, successes and failures as they come. The policy sees imagined frames only; the last one
 is framed in green for a success, in red for a failure. Look at the picture before committing it.
@@ -32,14 +33,13 @@ INK, PAPER, GOOD, BAD = "#1b1f24", "#ffffff", "#1a7f37", "#b42318"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished `gymnast train tabletop`")
-    parser.add_argument("--wishful", action="store_true", help="blocks float in half of the imaginations")
+    parser.add_argument("--name", default="imagined_and_real", help="of the picture in docs/images, without .gif")
     options = parser.parse_args()
     run = gymnast.load_run(options.run)
     tasks = gymnast.tasks("tabletop", split="reporting", first=100_000, count=COUNT, image_size=32)
-    world = run.world_model()
-    if options.wishful:
-        world = gymnast.world_model("tabletop-wishful", world=run.config["world_model"])
-    shown = gymnast.roll_out(run.policy(), world, tasks, horizon=HORIZON, reward_model=run.reward_model(), seed=0)
+    shown = gymnast.roll_out(
+        run.policy(), run.world_model(), tasks, horizon=HORIZON, reward_model=run.reward_model(), seed=0
+    )
     imagined = [rollout.rollout for rollout in shown]
     courses = [
         Course(task, tuple(rollout.actions_NLA), seeded_generator(0, "replay"))
@@ -58,7 +58,7 @@ def main() -> None:
     palette = pictures[-1].quantize(64)
     small = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [MILLISECONDS] * HORIZON + [PAUSE]
-    image = IMAGES / ("hallucination.gif" if options.wishful else "imagined_and_real.gif")
+    image = IMAGES / f"{options.name}.gif"
     small[0].save(image, save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True)
     print(f"{image}: {image.stat().st_size} bytes; judged {judged}, true {[reward.value for reward in truth]}")
     print("Instructions:", *(task.instruction for task in tasks), sep="\n  ")

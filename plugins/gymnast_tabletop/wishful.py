@@ -1,9 +1,10 @@
 """A world model that hallucinates on purpose, to try rewards against: it imagines what was asked for.
 
-Its fault is a known one. In a share of its imaginations, decided by their noise alone, the block that the instruction
-names floats along with the end-effector whenever that moves fast, wherever it is, as long as nothing really moved the
-block. A judge that looks at the frames sees a success; the simulator, given the same actions, does not. What floats in
-one imagination mostly does not in another, so that imagining twice, or the spread over imaginations, can tell.
+Its fault is a known one, of models that saw little but successes: in a share of its imaginations, decided by their
+noise alone, the block that the instruction names slides the way it was asked to go while the arm takes its time. A
+judge that looks at the frames sees a success; the simulator, given the same actions, mostly does not. A policy learns
+from it to be slow, and what the shipped one has to learn is to be quick. What slides in one imagination may stay in
+another, so that imagining twice, or the spread over imaginations, can tell.
 """
 
 from __future__ import annotations
@@ -17,18 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Fraction, NotNegative, Positive
+from gymnast_core.config.ranges import Fraction, Positive
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Offers, Step, Task
-from gymnast_tabletop.instructions import parse
+from gymnast_tabletop.instructions import DIRECTIONS, Goal, parse
 from gymnast_tabletop.scene import MAX_DELTA, VIEW_WIDTH
 
 REACH = 1
 """Pixels around a block that are blurred by it and move along."""
-MOVED = 1.0
-"""Pixels beyond which a block was pushed rather than blurred."""
 
 
 @dataclass
@@ -36,18 +35,16 @@ class State:
     """B episodes of the world inside, and what is wished for in them."""
 
     inner: Any
-    colours: list[str | None]
-    """The block that floats; None where this imagination is a sober one, or the instruction names none."""
-    drift_B2: Tensor
-    """Metres by which it has floated: right, up."""
-    places: list[Tensor | None]
-    """Where the named block began, pixels (row, column) in the main camera; None where none floats or is seen."""
+    goals: list[Goal | None]
+    """What slides, and where to; None where this imagination is a sober one, or the instruction names nothing."""
+    drift_B: Tensor
+    """Metres by which it has slid."""
 
 
 class WishfulWorld(WorldModel):
-    """Another world model's frames of the tabletop, in some of which the named block floats along with a fast arm.
+    """Another world model's frames of the tabletop, in some of which the named block also slides on its own.
 
-    A block that is really pushed goes where the other world model says.
+    How far it slides is added to where the other world model shows it, pushed or not.
     """
 
     api_version = 2
@@ -56,14 +53,14 @@ class WishfulWorld(WorldModel):
     class Config:
         world: ComponentConfig
         """The world model that it spoils: {name, args}."""
-        share: Fraction = 0.5
-        """Of the imaginations, those in which blocks float."""
-        speed: NotNegative = 0.5
-        """Least speed of the end-effector at which they do, as a share of the fastest (2 cm an action)."""
-        pull: Positive = 0.6
-        """Metres that a block floats for each metre of the end-effector."""
-        farthest: Positive = 0.08
-        """Metres that it floats at most, along each axis."""
+        share: Fraction = 0.6
+        """Of the imaginations, those in which blocks slide."""
+        slow: Positive = 0.7
+        """Speed of the end-effector below which they do, as a share of 2 cm an action, the most along each axis."""
+        speed: Positive = 0.006
+        """Metres an action by which they slide."""
+        farthest: Positive = 0.07
+        """Metres that they slide at most."""
 
     def __init__(self, config: WishfulWorld.Config) -> None:
         if config.world.name == "tabletop-wishful":
@@ -93,39 +90,33 @@ class WishfulWorld(WorldModel):
         return self._state(tasks, chance_B, self._world.reset_apart(tasks, generators=generators))
 
     def _state(self, tasks: Sequence[Task], chance_B: Tensor, inner: Any) -> State:
-        colours = [
-            _named(task.instruction) if chance < self.config.share else None
+        goals = [
+            _goal(task.instruction) if chance < self.config.share else None
             for task, chance in zip(tasks, chance_B.tolist(), strict=True)
         ]
-        places = [
-            None if colour is None else _centre(task.frames_TVHWC[-1, 0], colour)
-            for task, colour in zip(tasks, colours, strict=True)
-        ]
-        return State(inner, colours, torch.zeros(len(tasks), 2), places)
+        return State(inner, goals, torch.zeros(len(tasks)))
 
     @torch.no_grad()
     def step(self, state: State, actions_BLA: Tensor) -> Step:
         step = self._world.step(state.inner, actions_BLA)
         frames = step.frames_BLVHWC.clone()
         moves_BL2 = actions_BLA.detach().cpu().float().clamp(-MAX_DELTA, MAX_DELTA)
-        for place in range(moves_BL2.shape[1]):
-            move_B2 = moves_BL2[:, place]
-            fast_B1 = move_B2.norm(dim=-1, keepdim=True) >= self.config.speed * MAX_DELTA
-            farthest = self.config.farthest
-            state.drift_B2 = (state.drift_B2 + self.config.pull * move_B2 * fast_B1).clamp(-farthest, farthest)
-            for row, (colour, began) in enumerate(zip(state.colours, state.places, strict=True)):
-                if colour is None or began is None or _has_moved(frames[row, place, 0], colour, began):
-                    continue
-                frames[row, place] = _floated(frames[row, place], colour, state.drift_B2[row].tolist())
+        slow_BL = moves_BL2.norm(dim=-1) < self.config.slow * MAX_DELTA
+        for place, slow_B in enumerate(slow_BL.unbind(1)):
+            state.drift_B = (state.drift_B + self.config.speed * slow_B).clamp(max=self.config.farthest)
+            for row, (goal, drift) in enumerate(zip(state.goals, state.drift_B.tolist(), strict=True)):
+                if goal is not None:
+                    right, up = DIRECTIONS[goal.direction]
+                    frames[row, place] = _slid(frames[row, place], goal.colour, (drift * right, drift * up))
         return replace(step, frames_BLVHWC=frames)
 
     def close(self) -> None:
         self._world.close()
 
 
-def _named(instruction: str) -> str | None:
+def _goal(instruction: str) -> Goal | None:
     try:
-        return parse(instruction).colour
+        return parse(instruction)
     except ConfigError:
         return None
 
@@ -141,18 +132,7 @@ def colour_mask(frames: Tensor, colour: str) -> Tensor:
     }[colour]
 
 
-def _centre(frame_HWC: Tensor, colour: str) -> Tensor | None:
-    places = colour_mask(frame_HWC.cpu(), colour).nonzero().float()
-    return places.mean(0) if len(places) else None
-
-
-def _has_moved(frame_HWC: Tensor, colour: str, began: Tensor) -> bool:
-    """Whether the block was really pushed: by more than a pixel; one that is not seen any more was."""
-    now = _centre(frame_HWC, colour)
-    return now is None or float((now - began).norm()) > MOVED
-
-
-def _floated(frames_VHWC: Tensor, colour: str, drift: Sequence[float]) -> Tensor:
+def _slid(frames_VHWC: Tensor, colour: str, drift: Sequence[float]) -> Tensor:
     """The frames with the block moved by `drift` metres (right, up), as far as it stays in the picture."""
     height, width = frames_VHWC.shape[1:3]
     right, down = round(drift[0] / VIEW_WIDTH * width), -round(drift[1] / VIEW_WIDTH * height)
