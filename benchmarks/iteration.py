@@ -6,8 +6,12 @@ Every way runs in a process of its own, one thread, from the same random weights
 other jobs on the machine do not count; of the judge, seconds on the wall that one waits for it), peak memory of the
 process, and the largest difference of what it makes from the recomputing reference. The judge takes a second an answer,
 is asked in parallel, and is shown every third frame, as GPT-4o is by default. The reference decodes every frame; ours
-those that the policy or the judge looks at, the others after the clock has stopped. What was measured is kept: a run
-that was stopped goes on. Writes benchmarks/results/iteration.{json,md}.
+those that the policy or the judge looks at, the others after the clock has stopped.
+
+"work" counts the floating-point operations of every way (products and convolutions; PyTorch's counter), and with them
+what could be gained: how many times fewer ours needs is how many times faster it would be where both reach the same
+rate and nothing else takes time. What was measured is kept: a run that was stopped goes on. Writes
+benchmarks/results/iteration.{json,md}.
 """
 
 from __future__ import annotations
@@ -30,8 +34,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from iteration_parts import JUDGES, SIZES, Clock, Size, SleepingJudge, autoencoder, built, peak_mib
+from iteration_parts import JUDGES, SIZES, Clock, Size, SleepingJudge, WorkClock, autoencoder, built, peak_mib
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from gymnast_core.processes import Alone
 from gymnast_core.rollouts.deal import Group
@@ -51,13 +56,21 @@ WAYS = {
     "exact": "ours, exact",
     "chunk": "ours, a chunk at once",
     "plan": "time plan",
+    "work": "work",
 }
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""Attention on a CPU, which PyTorch's counter does not know."""
+TIMED = ("recomputing", "shipped", "exact", "chunk")
 COMPUTED = ("imagine", "decode", "act", "update")
 
 
-def ours(size: Size, vae: str, together: int | None, judge_seconds: float, clock: Clock) -> dict[str, Tensor]:
+def ours(
+    size: Size, vae: str, together: int | None, judge_seconds: float, clock: Clock, onednn: bool = True
+) -> dict[str, Tensor]:
     """One iteration of ours: a group is judged while the next one is imagined."""
     policy, world, tasks = built(size, vae, together)
+    if not onednn:
+        world.network.set_onednn(False)
     latents = clock.watch(world)
     watched: list[tuple[Any, str, str]] = [
         (world, "reset", "imagine"), (world, "step", "imagine"), (policy, "act", "act"),
@@ -149,6 +162,31 @@ def planned(size: Size, vae: str, judge_seconds: float) -> dict[str, Any]:
     return found
 
 
+def attention_work(query: Sequence[int], key: Sequence[int], value: Sequence[int], *rest: Any, **more: Any) -> int:
+    """Floating-point operations of fused attention, from the shapes of its inputs."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+def made_by(
+    way: str, size: Size, vae: str, judge_seconds: float, clock: Clock, onednn: bool = True
+) -> dict[str, Tensor]:
+    if way in ("exact", "chunk"):
+        return ours(size, vae, 1 if way == "exact" else None, judge_seconds, clock, onednn)
+    return reference(size, vae, way == "shipped", judge_seconds, clock)
+
+
+def counted(size: Size, vae: str) -> dict[str, dict[str, int]]:
+    """Floating-point operations by way and part. Products through oneDNN's own operator, which PyTorch does not count,
+    go through the usual one here."""
+    found = {}
+    for way in TIMED:
+        with FlopCounterMode(display=False, custom_mapping={FUSED: attention_work}) as counter:
+            clock = WorkClock(counter)
+            made_by(way, size, vae, 0.0, clock, onednn=False)
+        found[way] = {part: clock.work[part] for part in COMPUTED}
+    return found
+
+
 def work(name: str, way: str, judge_seconds: float) -> None:
     """What a process of its own does: one way, once. Leaves its numbers and what it made in `KEPT`."""
     from safetensors.torch import save_file
@@ -160,13 +198,12 @@ def work(name: str, way: str, judge_seconds: float) -> None:
         vae = autoencoder(folder)
         if way == "plan":
             found = planned(size, vae, judge_seconds)
+        elif way == "work":
+            found = counted(size, vae)
         else:
             began = time.process_time(), time.perf_counter()
             imported = peak_mib()
-            if way in ("exact", "chunk"):
-                made = ours(size, vae, 1 if way == "exact" else None, judge_seconds, clock)
-            else:
-                made = reference(size, vae, way == "shipped", judge_seconds, clock)
+            made = made_by(way, size, vae, judge_seconds, clock)
             clock.stop()
             found = {
                 "cpu": dict(clock.cpu), "wall": dict(clock.wall), "cpu_with_building": time.process_time() - began[0],
@@ -194,19 +231,24 @@ def seconds(found: dict[str, Any]) -> float:
 
 
 def collected() -> dict[str, Any]:
-    """All that was measured so far."""
+    """All that was measured so far: what is kept here, and beside it what the results hold of a machine like this."""
     found: dict[str, Any] = {
         "machine": f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}", "torch": torch.__version__,
         "sizes": {},
     }  # fmt: skip
+    stored = json.loads((RESULTS / "iteration.json").read_text())
+    if (stored["machine"], stored["torch"]) == (found["machine"], found["torch"]):
+        found["sizes"] = stored["sizes"]
     for name, size in SIZES.items():
         ways = {way: KEPT / f"{name}-{way}.json" for way in WAYS}
         there = {way: json.loads(file.read_text()) for way, file in ways.items() if file.is_file()}
         for way in there:
-            if way != "plan":
+            if way in TIMED:
                 there[way] |= {"seconds": seconds(there[way]), "differences": differences(name, way)}
         if there:
-            found["sizes"][name] = {"size": vars(size), "ways": there}
+            before = found["sizes"].get(name, {"ways": {}})["ways"]
+            both = {**before, **there}
+            found["sizes"][name] = {"size": vars(size), "ways": {way: both[way] for way in WAYS if way in both}}
     return found
 
 
@@ -233,7 +275,11 @@ def report(found: dict[str, Any]) -> str:
             "| latent | pixel | log-probability | weight |",
             "|" + "---|" * 14,
         ]
-        lines += [_row(way, ways) for way in ways if way != "plan"]
+        lines += [_row(way, ways) for way in ways if way in TIMED]
+        if "work" in ways:
+            lines += ["", "Work, GFLOP, and what could be gained by it at equal rates ÷ what is gained:", ""]
+            lines += ["| | imagine | decode | act | update | together | × recomputing | × its own cache |"]
+            lines += ["|" + "---|" * 8, *(_work_row(way, ways) for way in ways if way in TIMED)]
         if "plan" in ways:
             lines += ["", "Time plan, seconds predicted ÷ measured:", ""]
             lines += ["| | imagine | decode | act | update | together |", "|---|---|---|---|---|---|"]
@@ -254,6 +300,19 @@ def _row(way: str, ways: dict[str, Any]) -> str:
     return "| " + " | ".join(
         [WAYS[way], *cells, f"{found['seconds']:.2f}", *faster, f"{found['peak_mib']:.0f}", *apart]
     ) + " |"  # fmt: skip
+
+
+def _work_row(way: str, ways: dict[str, Any]) -> str:
+    """The judge is waited for beside the work, in either."""
+    work, mine = ways["work"], ways["work"][way]
+    cells = [f"{mine[part] / 1e9:.0f}" for part in COMPUTED] + [f"{sum(mine.values()) / 1e9:.0f}"]
+    for base in ("recomputing", "shipped"):
+        possible = sum(work[base].values()) / sum(mine.values())
+        if base not in ways or way in ("recomputing", "shipped"):
+            cells.append(f"{possible:.1f}")
+        else:
+            cells.append(f"{possible:.1f} ÷ {ways[base]['seconds'] / ways[way]['seconds']:.1f}")
+    return f"| {WAYS[way]} | " + " | ".join(cells) + " |"
 
 
 def _planned_row(way: str, ways: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Reward, Rollout, Step, Task, one_camera
@@ -134,6 +135,22 @@ class Clock:
             self.cpu[self._open[-1]] += now[0] - self._last[0]
             self.wall[self._open[-1]] += now[1] - self._last[1]
         self._last = now
+
+
+class WorkClock(Clock):
+    """Counts the floating-point operations of products and convolutions by part, too (of `counter`, which is on)."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.work: dict[str, int] = defaultdict(int)
+        self._counter, self._counted = counter, 0
+        super().__init__()
+
+    def _count(self) -> None:
+        now = self._counter.get_total_flops()
+        if self._open and self._runs:
+            self.work[self._open[-1]] += now - self._counted
+        self._counted = now
+        super()._count()
 
 
 def peak_mib() -> float:

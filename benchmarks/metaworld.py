@@ -8,8 +8,8 @@ The world model, policy and judge are those of the preset `metaworld`, made by i
 
   gate       `gymnast gate`: the policy's success by task, imagined frames beside copying, the judge's precision on
              replayed imagined rollouts
-  arms       trained on the preset's families of tasks, those whose gate the judge passed; from the same supervised
-             policy and, for each seed, on the same held-out episodes of all families:
+  arms       trained on the preset's families of tasks; from the same supervised policy and, for each seed, on the
+             same held-out episodes of all families:
                imagination    GRPO inside the world model, rewarded by the success classifier
                iter-sft       imitation of the successes among as many imagined rollouts
                simulator      GRPO in Meta-World itself, as many rollouts

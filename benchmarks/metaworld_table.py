@@ -188,16 +188,19 @@ def _percent(value: float, sign: str = "") -> str:
 
 
 def _headline(data: Mapping[str, Any]) -> str:
-    """How much of the simulator's gain imagination brings, where all three were measured."""
-    arms = data["trained"]["arms"]
-    if not {"SFT", "imagination", "simulator"} <= arms.keys():
+    """How much of the simulator's gain imagination brings, in the seeds that have all three."""
+    arms, names = data["trained"]["arms"], ("SFT", "imagination", "simulator")
+    if not set(names) <= arms.keys():
         return ""
-    start, imagined, real = (arms[name]["rate"] for name in ("SFT", "imagination", "simulator"))
+    seeds = sorted(set.intersection(*(set(arms[name]["by seed"]) for name in names)))
+    if not seeds:
+        return ""
+    start, imagined, real = (float(np.mean([arms[name]["by seed"][seed] for seed in seeds])) for name in names)
     share = (
         f"{100 * (imagined - start) / (real - start):.0f} % of that gain" if real > start else "which gained nothing"
     )
     return (
-        f"Trained on {', '.join(data['trained families'])} (those whose gate the judge passed before any RL): RL in "
+        f"Trained on {', '.join(data['trained families'])}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: RL in "
         f"imagination {_percent(start)} → {_percent(imagined)} % in Meta-World, RL in Meta-World itself with as many "
         f"rollouts {_percent(start)} → {_percent(real)} %: {share}."
     )

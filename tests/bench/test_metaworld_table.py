@@ -67,6 +67,16 @@ def test_seeds_that_were_run_elsewhere_are_kept(tmp_path: Path) -> None:
     assert joined == written(tmp_path / "nothing", tmp_path / "results"), "the page alone can be written again"
 
 
+def test_the_share_of_the_gain_is_of_seeds_that_have_all_three(tmp_path: Path) -> None:
+    """Places 0, 2, ... are of the family that was trained on."""
+    run(tmp_path / "imagination-1", after="10101000", before="10000000")  # 25 -> 75 %
+    run(tmp_path / "imagination-2", after="00000000", before="00000000")
+    run(tmp_path / "simulator-1", after="10101010")  # 100 %
+    page = write_results(tmp_path, tmp_path, ["door-close"], "a")
+    said = page.splitlines()[0]
+    assert "seed 1: RL in imagination 25.0 → 75.0 %" in said and "25.0 → 100.0 %: 67 % of that gain" in said
+
+
 def test_what_another_preset_gave_is_not_mixed_in(tmp_path: Path) -> None:
     run(tmp_path / "here/imagination-1", after="1100", before="1000")
     run(tmp_path / "there/imagination-2", after="1111", before="0000")
