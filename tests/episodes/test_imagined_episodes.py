@@ -42,9 +42,9 @@ def test_frames_actions_and_outcome_belong_to_one_another(episodes) -> None:
 
 
 def test_labels_are_the_environments_whatever_is_imagined(episodes) -> None:
-    """A world in which blocks float: its frames are other ones, the outcome is that of the actions."""
+    """A world in which blocks slide by themselves: its frames are other ones, the outcome is that of the actions."""
     inner = {"name": "gymnasium", "args": {}}
-    wishful = built(world_model={"name": "tabletop-wishful", "args": {"world": inner, "share": 1.0, "speed": 0.0}})
+    wishful = built(world_model={"name": "tabletop-wishful", "args": {"world": inner, "share": 1.0, "slow": 2.0}})
     shown = list(wishful.episodes())
     assert any(
         not torch.equal(one.frames_TVHWC, other.frames_TVHWC) for one, other in zip(shown, episodes, strict=True)

@@ -10,8 +10,9 @@ from gymnast_worldgym.model import DiT
 from gymnast_worldgym.rope import rotate, spatial_table, temporal_table
 
 FORWARDS = ["forward_c4_standard", "forward_c4_pixel", "forward_c16_standard", "forward_c16_pixel"]
-FORWARD_ATOL = 6e-6
-"""A layer-norm eps of 1e-5 instead of 1e-6 moves the output by 2e-5; rounding by 2e-6."""
+FORWARD_ATOL = 2.5e-5
+"""A layer-norm eps of 1e-5 instead of 1e-6 moves some number by 4.7e-5 at least; rounding by 2e-6 to 1.7e-5, which
+depends on how a CPU's library sums."""
 
 
 @pytest.mark.parametrize("name", FORWARDS)
