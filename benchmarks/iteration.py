@@ -236,7 +236,8 @@ def collected() -> dict[str, Any]:
         "machine": f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}", "torch": torch.__version__,
         "sizes": {},
     }  # fmt: skip
-    stored = json.loads((RESULTS / "iteration.json").read_text())
+    file = RESULTS / "iteration.json"
+    stored = json.loads(file.read_text()) if file.exists() else found
     if (stored["machine"], stored["torch"]) == (found["machine"], found["torch"]):
         found["sizes"] = stored["sizes"]
     for name, size in SIZES.items():

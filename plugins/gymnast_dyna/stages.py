@@ -72,7 +72,7 @@ def refit_of(
     what policies `imagined`.
 
     `key` is "world_model" or "reward_model".
-    """  # fmt: skip
+    """
     section = SECTIONS[key]
     how: RefitConfig = getattr(config, section)
     part: ComponentConfig = getattr(parts, key)
