@@ -134,6 +134,7 @@ def co_evolution(base: DynaConfig, options: argparse.Namespace) -> dict[str, Any
     shorter = {"fit": parse_overrides(options.refit)}
     # The executed episodes end where nothing moves any more: the judge takes them whole, not in crops of one length.
     judge = {**asdict(base.judge), "recorded": {"name": "lerobot", "args": {}}}
+    del judge["imagined"]  # what rounds have beyond a refit within a run
     return {
         "world_model": asdict(base.world_model),
         "at": [options.iterations // 2],
