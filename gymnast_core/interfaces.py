@@ -110,6 +110,9 @@ class WorldModel(Component, Trainable, ABC):
     """
 
     device: torch.device
+    concurrent: bool = False
+    """Whether `reset` and `step` may be called from several threads at once, each with a state and a generator of its
+    own, so that a CPU's cores imagine several batches side by side."""
 
     @classmethod
     def offers(cls, config: Any) -> Offers:
@@ -159,6 +162,8 @@ class Policy(nn.Module, Component, Trainable, ABC):
     """L, actions a decision."""
     action_dim: int
     """A."""
+    concurrent: bool = False
+    """Whether `act` may be called from several threads at once, each with a generator of its own."""
 
     @classmethod
     def needs(cls, config: Any) -> Needs:

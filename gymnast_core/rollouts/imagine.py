@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
+from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
@@ -26,13 +28,15 @@ def imagine(
     groups: Sequence[int] | None = None,
     batch_size: int = 256,
     version: int = 0,
+    stop: Event | None = None,
 ) -> list[Rollout]:
     """One rollout of `horizon` actions per task, in order; each owns its memory.
 
     `temperature` 0 takes the most likely actions. `groups[i]` labels rollout i (default: its index). At most
     `batch_size` episodes are alive at once, and no more than the world takes (`most_episodes`). All randomness comes
     from `generator`. `version` is the number of gradient steps behind the policy. Raises `ConfigError` if the horizon
-    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show.
+    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show; `Stopped`
+    within a decision after another thread has set `stop`.
     """
     check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
@@ -40,7 +44,7 @@ def imagine(
     together = min(batch_size, world_model.most_episodes(tasks) or batch_size)
     for first in range(0, len(tasks), together):
         batch = tasks[first : first + together]
-        episodes = _played(policy, world_model, batch, horizon, temperature, generator)
+        episodes = _played(policy, world_model, batch, horizon, temperature, generator, stop)
         rollouts += episodes.rollouts(labels[first : first + len(batch)], temperature, version)
     return rollouts
 
@@ -52,11 +56,14 @@ def _played(
     horizon: int,
     temperature: float,
     generator: torch.Generator,
+    stop: Event | None,
 ) -> "_Episodes":
     """One batch of episodes. The world's state ends with it, before the next batch begins."""
     episodes = _Episodes(tasks, sight_of(policy, world_model, tasks))
     state = world_model.reset(tasks, generator=generator)
     for _ in range(horizon // policy.chunk_length):
+        if stop is not None and stop.is_set():
+            raise Stopped
         chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
         episodes.add(chunk, world_model.step(state, chunk.actions_BLA))
     return episodes

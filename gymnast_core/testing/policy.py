@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Policy, Trainable
+from gymnast_core.rollouts.side_by_side import side_by_side
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import can_save, check_component, reloaded
 from gymnast_core.testing.contract import Contract, expect_close, instance, raises, tensors_in
@@ -83,6 +84,7 @@ def _check_trainable(
     for temperature in (1.0, 0.7):
         _check_act(contract, policy, observation, temperature, tolerance)
     _check_greedy(contract, policy, observation, tolerance)
+    _check_threads(contract, policy, observation, tolerance)
     _check_mixed(contract, policy, observation, tolerance)
     _check_features(contract, policy, observation, tolerance)
     _check_gradient(contract, policy, observation)
@@ -180,6 +182,26 @@ def _check_greedy(contract: Contract, policy: Policy, observation: Observation, 
     expected = "log-probabilities at temperature 1 when acting at 0"
     expect_close(contract, "act", expected, first.log_prob_BLD, found.log_prob_BLD, tolerance)
     contract.verified.append("temperature 0 is repeatable")
+
+
+def _check_threads(contract: Contract, policy: Policy, observation: Observation, tolerance: float) -> None:
+    """Of a policy that says it is `concurrent`: two threads get what each gets alone."""
+    concurrent = policy.concurrent
+    contract.expect(isinstance(concurrent, bool), "concurrent", "True or False", repr(concurrent))
+    if not concurrent:
+        return
+    rows = [[row] for row in range(len(observation.instructions))]
+
+    def act(row: list[int]) -> ActionChunk:
+        return policy.act(_rows(observation, row), temperature=0.0, generator=seeded(9))
+
+    alone = [act(row) for row in rows]
+    with contract.working("concurrent", "to act in two threads at once"):
+        beside = list(side_by_side(lambda row, _: act(row), rows, 2))
+    for one, other in zip(beside, alone, strict=True):
+        expected = "in two threads at once the log-probabilities that each gets alone"
+        expect_close(contract, "concurrent", expected, one.log_prob_BLD, other.log_prob_BLD, tolerance)
+    contract.verified.append("two threads may act at once")
 
 
 def _check_mixed(contract: Contract, policy: Policy, observation: Observation, tolerance: float) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from gymnast_core.errors import DataError
 from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import Parts, Trainable, WorldModel
+from gymnast_core.rollouts.side_by_side import side_by_side
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, instance, raises, size_of, tensors_in
@@ -29,6 +30,8 @@ LOSS_ROUNDING = 1e-2
 """The same for a training loss and its gradients, as a share, of networks that compute in bfloat16."""
 CHUNKS = (1, 3, 2)
 """Actions of each step."""
+THREADED = (3, 4, 5, 6)
+"""Seeds of the episodes that two threads imagine."""
 
 
 def check_world_model(
@@ -215,6 +218,7 @@ def _check_randomness(trial: _Trial) -> _Seen:
     contract.verified.append("the same generator seed gives the same frames")
     if (world.most_episodes(tasks) or 2 * len(tasks)) >= 2 * len(tasks):
         _check_two_states(trial, first)
+        _check_threads(trial)
     with raises(contract, "step", f"a DataError for actions of width {trial.width + 1}, not {trial.width}"):
         world.step(world.reset(tasks, generator=seeded(3)), torch.zeros(len(tasks), 1, trial.width + 1))
     contract.verified.append("actions of the wrong width are a DataError")
@@ -228,6 +232,30 @@ def _check_two_states(trial: _Trial, first: _Seen) -> None:
     same = first.equals(trial.run(tasks, trial.actions_BLA, state=state))
     contract.expect(same, "reset", "states that do not influence each other", "others beside a second state")
     contract.verified.append("states alive at once are independent")
+
+
+def _check_threads(trial: _Trial) -> None:
+    """Of a world that says it is `concurrent`: two states in two threads show what each shows alone."""
+    contract, world = trial.contract, trial.world
+    contract.expect(isinstance(world.concurrent, bool), "concurrent", "True or False", repr(world.concurrent))
+    if not world.concurrent:
+        return
+    alone = [trial.run(trial.tasks, trial.actions_BLA, seed=seed) for seed in THREADED]
+    with contract.working("concurrent", "episodes in two threads at once"):
+        beside = list(side_by_side(lambda seed, _: _steps(trial, seed), THREADED, 2))
+    same = all(one.resembles(other) for one, other in zip(beside, alone, strict=True))
+    contract.expect(same, "concurrent", "in two threads at once what each shows alone", "other frames")
+    contract.verified.append("two threads may imagine at once")
+
+
+def _steps(trial: _Trial, seed: int) -> _Seen:
+    """As `_Trial.run`, without its expectations."""
+    state = trial.world.reset(trial.tasks, generator=seeded(seed))
+    steps = [trial.world.step(state, chunk_BLA) for chunk_BLA in trial.actions_BLA.split(CHUNKS, dim=1)]
+    shown = [[step.frames_BLVHWC, step.proprio_BLP, step.outcome_BL] for step in steps]
+    frames, *readings = zip(*shown, strict=True)
+    joined = (None if part[0] is None else torch.cat(part, dim=1).cpu() for part in readings)
+    return _Seen(torch.cat(frames, dim=1).cpu(), *joined)
 
 
 def _check_neighbours(trial: _Trial, first: _Seen) -> None:

@@ -6,14 +6,19 @@ they are made: their noise has a name (`gymnast_core.seeds`) of seed, iteration,
 
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Event
+
+import torch
 
 from gymnast_core.config.schema import ComponentConfig, LoopConfig
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.plugins.registry import Registry
 from gymnast_core.rollouts.deal import Batch, Deal
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.rollouts.side_by_side import side_by_side
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Rollout
@@ -88,12 +93,16 @@ class _Here(Making):
         self._imagined: list[tuple[list[Rollout], Future[list[Reward]]]] = []
 
     def rollouts(self) -> list[Rollout]:
-        for deal in self._wanted.deals:
-            for batch in deal.batches:
-                imagined = imagine_batch(self._policy, self._world_model, batch, self._wanted)
+        batches = [batch for deal in self._wanted.deals for batch in deal.batches]
+        threads = batches_at_once(self._policy, self._world_model)
+        with closing(side_by_side(self._imagine, batches, threads)) as made:
+            for imagined in made:
                 # A judge that answers slowly works on this batch while the next one is imagined.
                 self._imagined.append((imagined, submit(self._reward_model, imagined)))
         return [rollout for batch, _ in self._imagined for rollout in batch]
+
+    def _imagine(self, batch: Batch, stop: Event) -> list[Rollout]:
+        return imagine_batch(self._policy, self._world_model, batch, self._wanted, stop)
 
     def rewards(self) -> list[Reward]:
         again = self._wanted.loop.rescore
@@ -102,8 +111,18 @@ class _Here(Making):
         ]
 
 
-def imagine_batch(policy: Policy, world_model: WorldModel, batch: Batch, wanted: Wanted) -> list[Rollout]:
-    """The rollouts of one batch of a draw: the same ones wherever this is called."""
+def batches_at_once(policy: Policy, world_model: WorldModel) -> int:
+    """How many batches this process imagines side by side: one for each of PyTorch's threads on a CPU, if the parts
+    allow it. Several processes have the cores to share already."""
+    devices = {world_model.device.type, *(weights.device.type for weights in policy.parameters())}
+    allowed = policy.concurrent and world_model.concurrent and not torch.distributed.is_initialized()
+    return torch.get_num_threads() if allowed and devices == {"cpu"} else 1
+
+
+def imagine_batch(
+    policy: Policy, world_model: WorldModel, batch: Batch, wanted: Wanted, stop: Event | None = None
+) -> list[Rollout]:
+    """The rollouts of one batch of a draw: the same ones wherever this is called. `Stopped` if `stop` is set."""
     return imagine(
         policy,
         world_model,
@@ -114,6 +133,7 @@ def imagine_batch(policy: Policy, world_model: WorldModel, batch: Batch, wanted:
         groups=batch.labels,
         batch_size=wanted.loop.imagine_batch_size,
         version=wanted.version,
+        stop=stop,
     )
 
 

@@ -123,6 +123,7 @@ class CheckpointPolicy(Policy):
     """
 
     api_version = 2
+    concurrent = True
     epsilon: ClassVar[float] = OFT_EPSILON
     """Added to the range of an action; see `Normaliser`."""
     config: CheckpointConfig

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class FeatureStore:
         """Images whose features had to be computed, ever."""
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
         self._weights: tuple[tuple[int, int], ...] = ()
+        self._lock = Lock()
+        """Held while what is kept changes, not while features are computed: two threads may compute one image's."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -52,10 +55,11 @@ class FeatureStore:
         a CPU, which gains nothing from more, `CHUNK` elsewhere. All are forgotten when the weights of `towers`
         changed since the last call.
         """
-        self._forget_if_changed(towers)
         images_NHWC = images_BVHWC.flatten(0, 1)
         keys = _keys(images_NHWC)
-        found = {key: self._kept[key] for key in keys if key in self._kept}
+        with self._lock:
+            self._forget_if_changed(towers)
+            found = {key: self._kept[key] for key in keys if key in self._kept}
         fresh = [place for place in {key: i for i, key in enumerate(keys)}.values() if keys[place] not in found]
         size = 1 if next(towers.parameters()).device.type == "cpu" else CHUNK
         for first in range(0, len(fresh), size):
@@ -63,11 +67,13 @@ class FeatureStore:
             padded = places + places[:1] * (size - len(places))
             with torch.no_grad():
                 made = compute(images_NHWC[padded][:, None]).to("cpu", self.dtype)
-            self.computed += len(places)
             for place, row_PE in zip(places, made, strict=False):
                 # A row that is a view would hold the memory of its whole batch.
                 found[keys[place]] = row_PE.clone()
-                self._keep(keys[place], found[keys[place]])
+            with self._lock:
+                self.computed += len(places)
+                for place in places:
+                    self._keep(keys[place], found[keys[place]])
         features_NPE = torch.stack([found[key] for key in keys]).to(images_BVHWC.device)
         return features_NPE.reshape(len(images_BVHWC), -1, features_NPE.shape[-1])
 
@@ -76,7 +82,7 @@ class FeatureStore:
         self.nbytes = 0
 
     def _keep(self, key: Key, row_PE: Tensor) -> None:
-        if row_PE.nbytes > self.limit:
+        if row_PE.nbytes > self.limit or key in self._kept:
             return
         while self.nbytes + row_PE.nbytes > self.limit:
             self.nbytes -= self._kept.popitem(last=False)[1].nbytes

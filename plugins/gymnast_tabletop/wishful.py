@@ -77,6 +77,10 @@ class WishfulWorld(WorldModel):
     def device(self) -> torch.device:  # type: ignore[override]
         return self._world.device
 
+    @property
+    def concurrent(self) -> bool:  # type: ignore[override]
+        return self._world.concurrent
+
     def most_episodes(self, tasks: Sequence[Task]) -> int | None:
         return self._world.most_episodes(tasks)
 

@@ -250,6 +250,10 @@ class WorldGym(WorldModel):
     def device(self) -> torch.device:  # type: ignore[override]
         return next(self.network.parameters()).device
 
+    @property
+    def concurrent(self) -> bool:  # type: ignore[override]
+        return not self.config.compile  # of what torch.compile makes nobody promises it
+
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> State:
         generator = generator or torch.Generator().manual_seed(self.config.seed)
         return self.start(tasks, generator_noise(generator, self.device))

@@ -40,6 +40,15 @@ WORLD_MODELS = (
             ("        frames = []\n", "        state, frames = self.current, []\n"),
         ),
     ),
+    one(
+        "one state for all threads",
+        "in two threads at once what each shows alone; got other frames",
+        "        frames = []\n",
+        "        self.current, frames = state, []\n        __import__('time').sleep(0.01)\n"
+        "        state = self.current\n",
+        jitter=30.0,
+    ),
+    one("threads perhaps", "concurrent: expected True or False; got 1", "concurrent = True", "concurrent = 1"),
     one("actions overwritten", "actions_BLA to be left", EACH_ACTION, "        actions_BLA.zero_()\n" + EACH_ACTION),
     one("tasks overwritten", "tasks to be left as it was", START, "task.frames_TVHWC[-1].fill_(9)"),
     one(
@@ -205,6 +214,13 @@ POLICIES = (
         "the same policy when loaded",
         "self._load(Path(config.checkpoint))",
         "self.head.bias.data.zero_()",
+    ),
+    one(
+        "one picture for all threads",
+        "in two threads at once the log-probabilities that each gets alone",
+        "        log_prob_BLAK, _ = self._look(observation, temperature)\n        if",
+        "        object.__setattr__(self, 'seen', observation)\n        __import__('time').sleep(0.01)\n"
+        "        log_prob_BLAK, _ = self._look(self.seen, temperature)\n        if",
     ),
     one("a policy of API 1", r"said in the class \(`api_version = 2`\); got None", "    api_version = 2\n", ""),
     one("a need of nothing", "cameras as a number from 1, .*; got 0", NEEDED, "return Needs(0)"),

@@ -106,6 +106,10 @@ class CoEvolvingWorld(WorldModel):
     def device(self) -> torch.device:  # type: ignore[override]
         return self.inner.device
 
+    @property
+    def concurrent(self) -> bool:  # type: ignore[override]
+        return self.inner.concurrent
+
     def attach(self, parts: Parts) -> None:
         self._parts = parts
         self.inner.attach(parts)
