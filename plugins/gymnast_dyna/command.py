@@ -25,8 +25,7 @@ from gymnast_dyna.config import DynaConfig, JudgeRefitConfig
 from gymnast_dyna.page import build_dyna_page
 from gymnast_dyna.refit import begun, lacks
 from gymnast_dyna.stages import Parts, collect_config, evaluate_config, imagined_of, refit_of, train_config
-from gymnast_episodes.conversion import convert
-from gymnast_episodes.progress import ProgressLine
+from gymnast_episodes.conversion import convert_visibly
 from gymnast_evaluation.command import evaluate_command
 
 FREE = ("output", "rounds", "stop", "recordings", "hooks")
@@ -168,7 +167,7 @@ class _Rounds:
         """What the policy does in the world model of this round, and what its actions do in truth."""
         self._say(f"Round {number}: imagine, and execute what was imagined")
         folder = self._place(number, "imagined")
-        converted = convert(imagined_of(self.config, self.parts, number, folder), ProgressLine())
+        converted = convert_visibly(imagined_of(self.config, self.parts, number, folder))
         self.imagined.append(folder)
         return {"episodes": str(folder), "kept": converted["episodes"]}
 

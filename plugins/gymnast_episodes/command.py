@@ -58,9 +58,7 @@ def convert(
     gymnast convert lerobot path=DIR --to worldgym --robot bridge OUT
     """
     from gymnast_core.config import parse_overrides
-    from gymnast_episodes.conversion import Conversion
-    from gymnast_episodes.conversion import convert as run
-    from gymnast_episodes.progress import ProgressLine
+    from gymnast_episodes.conversion import Conversion, convert_visibly
     from gymnast_episodes.writers import WriterOptions
 
     dataset, out, overrides = _sorted_out(arguments)
@@ -72,7 +70,7 @@ def convert(
     options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format, frames=frames)
     summary = None
     with contextlib.suppress(KeyboardInterrupt):
-        summary = run(Conversion(dataset, args, to, Path(out), options), ProgressLine())
+        summary = convert_visibly(Conversion(dataset, args, to, Path(out), options))
     if summary is None:
         click.echo("\nInterrupted. The same command continues.", err=True)
         sys.exit(130)

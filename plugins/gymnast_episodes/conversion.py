@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gymnast_core import __version__
 from gymnast_core.errors import DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.reading import read_json_lines, read_object
+from gymnast_core.runs.progress import Progress
 from gymnast_core.types import Episode
 from gymnast_episodes.checking import checks_put_off
 from gymnast_episodes.losses import at_rate, checked, tell_what_is_lost
@@ -31,7 +32,7 @@ MANIFEST = "conversion.json"
 
 RECORDS, LOCK = "records.jsonl", "lock"
 
-Progress = Callable[[int, int], None]
+Listener = Callable[[int, int], None]
 """Told (episodes done, episodes in all)."""
 
 
@@ -50,7 +51,7 @@ class Conversion:
     options: WriterOptions
 
 
-def convert(job: Conversion, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+def convert(job: Conversion, listener: Listener = lambda done, total: None) -> dict[str, Any]:
     """Run a conversion and return its summary; one episode is in memory at a time.
 
     The output appears complete, under its name, at the end. Until then it grows in a hidden folder beside it, from
@@ -78,9 +79,9 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
         writer = writer_class(work, job.options, done.written)
         writer.recording = recording_of(episodes)
         for index in range(resumed, len(episodes)):
-            progress(index, len(episodes))
+            listener(index, len(episodes))
             _one(job, writer, done, episodes, index)
-        progress(len(episodes), len(episodes))
+        listener(len(episodes), len(episodes))
         if not done.written:
             raise DataError(f"None of the {len(episodes)} episodes could be read; the first fault: {done.all[0][BAD]}")
         with _disk(work):
@@ -91,6 +92,20 @@ def convert(job: Conversion, progress: Progress = lambda done, total: None) -> d
     if skipped := len(done.all) - len(done.written):
         summary |= {"episodes": len(done.written), "skipped": skipped}
     return summary | {"resumed": resumed}
+
+
+def convert_visibly(job: Conversion) -> dict[str, Any]:
+    """`convert`, with its progress on stderr."""
+    with ExitStack() as shown:
+        bar: Progress | None = None
+
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = shown.enter_context(Progress("Converting", total, unit="episode", start=done))
+            bar.update(done, {})
+
+        return convert(job, show)
 
 
 def _one(job: Conversion, writer: EpisodeWriter, done: _Done, episodes: Sequence[Episode], index: int) -> None:
