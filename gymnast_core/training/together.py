@@ -17,6 +17,7 @@ import lightning
 import torch
 
 from gymnast_core.errors import GymnastError
+from gymnast_core.training.launcher import Watch
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent ends."""
@@ -51,7 +52,11 @@ def ending_together(trainer: lightning.Trainer, advice: str) -> Iterator[None]:
         yield
     except BaseException as error:
         others: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
-        broken = _failed(others) if others and _disconnected(error) else None
+        watch: Watch | None = getattr(trainer.strategy.launcher, "watch", None)
+        if watch is not None:
+            watch.notice()
+        told = watch is not None and watch.spoke
+        broken = _failed(others) if others and (told or _disconnected(error)) else None
         for process in others:
             process.kill()
         if broken is None:

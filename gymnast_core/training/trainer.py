@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 
 from gymnast_core.config.scalars import as_number
 from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.training.launcher import watching
 
 STRATEGIES = ("auto", "ddp")
 """Those under which every process holds whole weights."""
@@ -41,6 +42,10 @@ class WholeWeightsStrategy(DDPStrategy):
     shares is no average, and processes may have different numbers of passes.
     """
 
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        self._launcher = watching(self._launcher)
+
     def configure_ddp(self) -> None:
         """Begin with the leader's weights everywhere."""
         assert self.model is not None
@@ -54,6 +59,10 @@ class WholeWeightsStrategy(DDPStrategy):
 
 class ShardedStrategy(ModelParallelStrategy):
     """Every process holds a part of the weights, and computes its share of the batch."""
+
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        self._launcher = watching(self._launcher)
 
     def setup_environment(self) -> None:
         self._data_parallel_size, self._tensor_parallel_size = self.num_processes * self.num_nodes, 1

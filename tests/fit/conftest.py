@@ -9,6 +9,7 @@ from typing import Any
 import killing
 import pytest
 import toy
+from launching import forkserver
 
 from gymnast_core import cli
 from gymnast_core.config import load_config
@@ -26,7 +27,7 @@ def _toys() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def ranks() -> Callable[..., list[int | None]]:
     """Runs `gymnast ARGUMENTS` in so many processes as torchrun starts them; their exit codes."""
-    server = killing.forkserver()
+    server = forkserver()
 
     def start(arguments: list[str], moment: str | None = None, count: int = 2) -> list[int | None]:
         with socket.socket() as free:

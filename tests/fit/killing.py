@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,6 @@ from gymnast_core.runs import snapshot
 from gymnast_core.runs.writing import SnapshotWriter
 
 MOMENTS = ("in a step", "after a row of the log", "while a snapshot is written", "while the checkpoint is written")
-
-
-def forkserver() -> ForkServerContext:
-    """Where such processes come from: a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gymnast_fit.fit", "torch.utils.tensorboard", "gymnast_report.report"])
-    return context
 
 
 def run(

@@ -20,6 +20,7 @@ import killing
 import pytest
 import torch
 import toy
+from launching import forkserver
 from safetensors.torch import load_file
 
 from gymnast_core.errors import GymnastError
@@ -81,7 +82,7 @@ def command(tmp_path: Path) -> Iterator[Command]:
     started: list[Running] = []
 
     def start(*arguments: str) -> Running:
-        process = killing.forkserver().Process(target=killing.run_in_session, args=(arguments, tmp_path / "output"))
+        process = forkserver().Process(target=killing.run_in_session, args=(arguments, tmp_path / "output"))
         process.start()
         started.append(Running(process, tmp_path / "output"))
         return started[-1]
@@ -133,7 +134,7 @@ def test_two_processes_train_a_world_model(ranks: Ranks, tmp_path: Path) -> None
         "fit={steps: 3, batch_size: 4, microbatches: 2, warmup_steps: 0, optimizer: muon, log_every: 1}",
     ]  # fmt: skip
     assert ranks([*arguments, TWO, f"output={tmp_path / 'two'}"]) == [0, 0]
-    server = killing.forkserver()
+    server = forkserver()
     alone = server.Process(target=killing.run, args=([*arguments, f"output={tmp_path / 'one'}"],))
     alone.start()
     alone.join(120)
@@ -187,7 +188,14 @@ def test_an_episode_that_only_the_second_process_reads_is_one_error(command: Com
     first, second = list(SeededBatches(20, 8, seed=0, start=0, steps=2))
     bad = next(index for index in second[4:] if index not in first)
     running = command(
-        *TOY, f"episodes.args.bad=[{bad}]", "validation=null", TWO, LOOP, "fit.workers=1", f"output={tmp_path / 'run'}"
+        *TOY,
+        f"episodes.args.bad=[{bad}]",
+        "validation=null",
+        TWO,
+        LOOP,
+        "fit.workers=1",
+        f"output={tmp_path / 'run'}",
+        "reward_model.args.seconds=3",  # the leader is still in its step, and is not killed there
     )
     code, _, err = running.ends_with_all()
     assert code == 2 and "Traceback" not in err, err

@@ -10,6 +10,7 @@ from pathlib import Path
 import killing
 import pytest
 import toy
+from launching import forkserver
 
 Fit = Callable[..., Path]
 Run = Callable[..., int | None]
@@ -22,7 +23,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def run() -> Run:
     """Runs `gymnast ARGUMENTS` in a process forked from a server that has imported everything."""
-    context = killing.forkserver()
+    context = forkserver()
 
     def start(arguments: list[str], moment: str | None = None) -> int | None:
         process = context.Process(target=killing.run, args=(arguments, moment))

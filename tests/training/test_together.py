@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from launching import forkserver
 
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.training import together as ending
 from gymnast_core.training import trainer as building
+from gymnast_core.training.launcher import Watch
 from gymnast_core.training.signals import TERMINATED, Terminated, listen, terminating
 from gymnast_core.training.together import ending_together, follow, led, together
 from gymnast_core.training.trainer import ShardedStrategy, WholeWeightsStrategy, build_trainer, precision_of
@@ -52,6 +55,59 @@ class Child:
 def leading(*children: Child) -> Any:
     strategy = SimpleNamespace(launcher=SimpleNamespace(procs=list(children)))
     return SimpleNamespace(strategy=strategy, is_global_zero=True)
+
+
+def deaf() -> None:
+    """A leader that is told, and does not hear."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Watch([Child(2)], patience=0.1).start()  # type: ignore[list-item]
+    time.sleep(60)
+
+
+class TestTheWatch:
+    def test_a_leader_that_goes_on_is_told(self) -> None:
+        child = Child(2)
+        trainer = leading(child)
+        trainer.strategy.launcher.watch = watch = Watch([child], patience=0.1)  # type: ignore[list-item]
+        with terminating(), pytest.raises(SystemExit) as stop, ending_together(trainer, "do less"):
+            watch.start()
+            time.sleep(60)
+        assert stop.value.code == 2
+        watch.join(10)
+        assert not watch.is_alive()
+
+    def test_one_that_heard_may_take_its_time(self) -> None:
+        watch = Watch([Child(2)], patience=0.1)  # type: ignore[list-item]
+        with terminating(), pytest.raises(Terminated):
+            watch.start()
+            time.sleep(60)
+        watch.join(10)  # were it to kill, this process would be gone
+        assert not watch.is_alive()
+
+    def test_one_that_does_not_hear_is_killed(self) -> None:
+        process = forkserver().Process(target=deaf)
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+
+    def test_one_that_is_ending_is_left_alone(self) -> None:
+        child = Child(2)
+        trainer = leading(child)
+        trainer.strategy.launcher.watch = watch = Watch([child], patience=1.0)  # type: ignore[list-item]
+        with pytest.raises(ValueError, match="mine"), ending_together(trainer, "do less"):
+            watch.start()
+            raise ValueError("mine")
+        watch.join(10)
+        assert not watch.is_alive()
+        assert not watch.spoke
+
+    @pytest.mark.parametrize("codes", [(0, 0), (0,), ()])
+    def test_nobody_is_told_of_processes_that_ended_well(self, codes: tuple[int, ...]) -> None:
+        watch = Watch([Child(code) for code in codes], patience=0.0)  # type: ignore[misc]
+        watch.start()
+        watch.join(10)
+        assert not watch.is_alive()
+        assert not watch.spoke
 
 
 GONE = RuntimeError("[gloo] Connection closed by peer")
