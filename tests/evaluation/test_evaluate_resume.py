@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from evaluation_parts import SINGLE, Command, Judge, arguments, policy, summary
+from launching import Launched
 
 from gymnast_evaluation.trials import read_trials
 
@@ -20,10 +18,7 @@ def test_killed_with_signal_9_it_goes_on_as_if_never_stopped(gymnast: Command, t
     line = ("temperature=1.0", "batch_size=1")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert gymnast(*arguments(whole, *line))[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gymnast_core.cli", *arguments(killed, *line)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = Launched(arguments(killed, *line))
     rows = killed / "results.jsonl"
     while process.poll() is None and (not rows.exists() or rows.read_text().count("\n") < 3):
         time.sleep(0.002)
@@ -95,10 +90,7 @@ def test_two_evaluations_do_not_work_in_one_folder(gymnast: Command, tmp_path: P
 
 def test_sigterm_ends_an_evaluation_which_then_goes_on(gymnast: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gymnast_core.cli", *arguments(run, "batch_size=1", "trials=4")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = Launched(arguments(run, "batch_size=1", "trials=4"))
     rows = run / "results.jsonl"
     while process.poll() is None and (not rows.exists() or not rows.read_text().count("\n")):
         time.sleep(0.002)

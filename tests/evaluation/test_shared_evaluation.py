@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_parts import install
+from launching import gymnast
 
 
 def train(folder: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     """`gymnast train` of no iterations: what is left is an evaluation before, and one after."""
-    return subprocess.run(
-        [sys.executable, "-m", "gymnast_core.cli", "train", *words], env=environment, cwd=folder,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    return gymnast("train", *words, folder=folder, environment=environment)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from launching import Launched
 from line_parts import Command
 
 from gymnast_core.config import ComponentConfig
@@ -317,8 +318,7 @@ def test_a_killed_rescoring_goes_on_where_it_stopped(gymnast: Command, tmp_path:
         for i in range(3):
             part = [replace(one, group=i) for one in rollouts[i * PART : (i + 1) * PART]]
             store(run, "iteration-000001", part, [ASLEEP] * PART, judge)
-        command = [sys.executable, "-m", "gymnast_core.cli", "rescore", str(run)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        process = Launched(["rescore", run], tmp_path)
         end = time.monotonic() + 60
         while len(results(run)) < PART and time.monotonic() < end:
             time.sleep(0.05)

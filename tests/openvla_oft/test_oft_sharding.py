@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from launching import forkserver
 from oft_cases import observation, seeing, small_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -81,8 +81,7 @@ def work(rank: int, kind: str, port: int, folder: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_act_and_learn_as_one(kind: str, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gymnast_openvla_oft.policy", "peft", "torch.distributed.fsdp"])
+    context = forkserver()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

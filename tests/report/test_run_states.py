@@ -6,8 +6,6 @@ import csv
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from launching import Launched
 from small import CommandLine, Models
 
 from gymnast_core.errors import DataError, GymnastError, StorageError
@@ -76,10 +75,7 @@ def at_step() -> Iterator[Callable[[int, Callable[[], None]], None]]:
 
 def test_a_run_is_running_until_it_is_killed(models: Models, tmp_path: Path) -> None:
     arguments = ["train", "tabletop", *tiny(models)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gymnast_core.cli", *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = Launched(arguments, tmp_path)
     run, end = tmp_path / "run", time.monotonic() + 120
     try:
         while rows(run) < 2:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import Launched, gymnast
 from safetensors.torch import load_file
 from small import Models
 
@@ -19,20 +20,16 @@ from gymnast_core.runs.snapshot import load_latest_snapshot
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
-def start(models: Models, folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(models: Models, folder: Path, *overrides: str) -> Launched:
     folder.mkdir(parents=True, exist_ok=True)
     small = [item for item in models.overrides() if not item.startswith("reward_model")]
     small += ["loop.iterations=2", "loop.imagine_batch_size=2", "optimizer.args.minibatch_size=3"]
     # Coin flips make groups differ, so that every iteration learns.
     small += ["reward_model.name=random", "reward_model.args.seed=3", "optimizer.args.learning_rate=1e-3"]
-    command = [sys.executable, "-m", "gymnast_core.cli", "train", "tabletop", *small, *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return Launched(["train", "tabletop", *small, *overrides], folder)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+def finish(process: Launched) -> tuple[str, str]:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out, err
@@ -90,15 +87,7 @@ def test_two_processes_go_on_where_they_were_killed(models: Models, alone: Path,
     state = load_latest_snapshot(snapshots)
     assert state is not None
     process.communicate()
-    resumed = subprocess.run(
-        [sys.executable, "-m", "gymnast_core.cli", "train", "--resume", "run"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    resumed = gymnast("train", "--resume", "run", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert_same(weights(tmp_path), weights(alone))
 

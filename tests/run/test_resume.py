@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from launching import Launched
 from small import CommandLine
 
 SMALL = [
@@ -33,9 +34,8 @@ SMALL = [
 ]
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "gymnast_core.cli", "train", *arguments], env=environment)
+def start(*arguments: str) -> Launched:
+    return Launched(["train", *arguments])
 
 
 def final_weights(run: Path) -> bytes:
@@ -45,7 +45,8 @@ def final_weights(run: Path) -> bytes:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert start("tabletop", *SMALL, f"output={run}").wait() == 0
+    command = [sys.executable, "-m", "gymnast_core.cli", "train", "tabletop", *SMALL, f"output={run}"]
+    assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
     return run
 
 
@@ -63,7 +64,7 @@ KILL_WHEN: dict[str, Callable[[Path], bool]] = {
 """Moments in the order in which a run comes to them."""
 
 
-def killed(process: subprocess.Popen[bytes], moment: Callable[[], bool]) -> int:
+def killed(process: Launched, moment: Callable[[], bool]) -> int:
     """The exit status of a process that is killed at this moment, or that ended before it came."""
     deadline = time.monotonic() + 120
     while not moment() and process.poll() is None and time.monotonic() < deadline:
@@ -113,10 +114,7 @@ def test_resuming_what_is_no_run_is_one_clear_error(tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["train", "tabletop", *SMALL, "loop.iterations=500", "evaluation.every=0", f"output={run}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gymnast_core.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = Launched(arguments)
     deadline = time.monotonic() + 300
     while not (run / "snapshots/step-000000001").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from launching import Launched
 from small import CommandLine, Models
 
 from gymnast_core.config import RunConfig, load_config
@@ -28,15 +28,11 @@ def arguments(models: Models, *more: str) -> list[str]:
     return ["tabletop", *kept, *CHANCE, *more]
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gymnast_core.cli", "train", *options]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def start(folder: Path, *options: str) -> Launched:
+    return Launched(["train", *options], folder)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Launched) -> None:
     deadline = time.monotonic() + 200
     while not condition() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -113,8 +109,8 @@ def test_of_two_resumes_one_is_refused(gymnast: CommandLine, models: Models, tmp
 def test_runs_of_one_second_have_a_folder_each_and_say_so_when_they_start(models: Models, tmp_path: Path) -> None:
     pair = [start(tmp_path, *arguments(models, f"seed={seed}")) for seed in (1, 2)]
     for process in pair:
-        assert process.stderr is not None
-        first = next(line for line in process.stderr if "Run folder" in line)
+        wait_for(lambda process=process: "Run folder" in process.said(), process)
+        first = next(line for line in process.said().splitlines() if "Run folder" in line)
         assert process.poll() is None
         assert (tmp_path / first.partition(": ")[2].strip() / "config.yaml").exists()
     for process in pair:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launching import gymnast
 from safetensors.torch import load_file
 from small import Models
 
@@ -25,11 +23,7 @@ OPTIONS = [
 
 def train(folder: Path, *arguments: str) -> None:
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gymnast_core.cli", "train", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = gymnast("train", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
 
 

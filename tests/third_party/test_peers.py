@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import Launched
 from safetensors.torch import load_file
 
 SOURCE = Path(__file__).parent / "peers"
@@ -34,20 +34,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def start(installed: Path, *arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gymnast_core.cli", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(installed: Path, *arguments: object) -> Launched:
+    return Launched(arguments, environment={"PYTHONPATH": str(installed)})
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Launched) -> str:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "refused" not in err and "failed" not in err, err
     return out
 
 
-def kill_after(process: subprocess.Popen[str], run: Path, iteration: int) -> None:
+def kill_after(process: Launched, run: Path, iteration: int) -> None:
     deadline = time.monotonic() + 200
     while not (run / f"snapshots/step-{iteration:09d}").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
