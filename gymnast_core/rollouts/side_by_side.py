@@ -6,7 +6,7 @@ each other thousands of times a second. Batches that know nothing of each other 
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event
+from threading import Event, Semaphore
 from typing import TypeVar
 
 import torch
@@ -36,22 +36,25 @@ def side_by_side(
     threads = min(threads, len(items))
     own = torch.get_num_threads()
     # PyTorch's number is each thread's own, but the last one set is where new threads begin: judges' among them.
-    begun = Barrier(threads + 1)
+    begun, go = Semaphore(0), Event()
 
     def begin() -> None:
         torch.get_num_threads()  # without it, the first operation would take the number that is set by then
         torch.set_num_threads(max(own // threads, 1))
-        begun.wait()
+        begun.release()
+        go.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="side-by-side", initializer=begin)
     try:
         waiting = [pool.submit(work, item, stop) for item in items]
-        begun.wait()
+        for _ in range(threads):
+            begun.acquire()
         torch.set_num_threads(own)
+        go.set()
         for one in waiting:
             yield one.result()
     finally:
         stop.set()
-        begun.abort()
+        go.set()
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(own)

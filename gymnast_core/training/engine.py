@@ -13,6 +13,7 @@ from threading import Event
 
 import torch
 
+from gymnast_core.config.ranges import Count
 from gymnast_core.config.schema import ComponentConfig, LoopConfig
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.plugins.registry import Registry
@@ -70,7 +71,9 @@ class LocalEngine(Engine):
 
     @dataclass(frozen=True)
     class Config:
-        """Nothing to set."""
+        batches: Count | None = None
+        """Batches that a CPU's cores imagine side by side, each of which takes memory; null: as many as PyTorch has
+        threads. 1 lets all threads work on one batch after the other."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
@@ -81,21 +84,24 @@ class LocalEngine(Engine):
     def start(self, wanted: Wanted) -> Making:
         policy, world_model, reward_model = self._parts.policy, self._parts.world_model, self._parts.reward_model
         assert policy is not None and world_model is not None and reward_model is not None
-        return _Here(policy, world_model, reward_model, wanted)
+        return _Here(policy, world_model, reward_model, wanted, self.config.batches)
 
 
 class _Here(Making):
     """Made when they are asked for."""
 
-    def __init__(self, policy: Policy, world_model: WorldModel, reward_model: RewardModel, wanted: Wanted) -> None:
+    def __init__(
+        self, policy: Policy, world_model: WorldModel, reward_model: RewardModel, wanted: Wanted, at_once: int | None
+    ) -> None:
         self._policy, self._world_model, self._reward_model = policy, world_model, reward_model
         self._wanted = wanted
+        most = batches_at_once(policy, world_model)
+        self._at_once = most if at_once is None else min(at_once, most)
         self._imagined: list[tuple[list[Rollout], Future[list[Reward]]]] = []
 
     def rollouts(self) -> list[Rollout]:
         batches = [batch for deal in self._wanted.deals for batch in deal.batches]
-        threads = batches_at_once(self._policy, self._world_model)
-        with closing(side_by_side(self._imagine, batches, threads)) as made:
+        with closing(side_by_side(self._imagine, batches, self._at_once)) as made:
             for imagined in made:
                 # A judge that answers slowly works on this batch while the next one is imagined.
                 self._imagined.append((imagined, submit(self._reward_model, imagined)))
@@ -112,7 +118,7 @@ class _Here(Making):
 
 
 def batches_at_once(policy: Policy, world_model: WorldModel) -> int:
-    """How many batches this process imagines side by side: one for each of PyTorch's threads on a CPU, if the parts
+    """How many batches this process can imagine side by side: one for each of PyTorch's threads on a CPU, if the parts
     allow it. Several processes have the cores to share already."""
     devices = {world_model.device.type, *(weights.device.type for weights in policy.parameters())}
     allowed = policy.concurrent and world_model.concurrent and not torch.distributed.is_initialized()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,6 +101,25 @@ def test_whoever_closes_it_waits_for_no_more_than_a_step() -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("side-by-side")]
 
 
+def test_it_ends_however_the_threads_are_scheduled() -> None:
+    """Threads that are switched all the time: one that begins late must not miss the end."""
+
+    def work(number: int, stop: Event) -> int:
+        if number:
+            stop.wait(30)
+            raise Stopped
+        return number
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(100):
+            with closing(side_by_side(work, range(9), 2)) as made:
+                assert next(made) == 0
+    finally:
+        sys.setswitchinterval(before)
+
+
 @dataclass
 class Meeting:
     """Where threads are noted; each waits a moment for another one."""
@@ -133,9 +153,9 @@ class Alone(SeeingPolicy):
     """Says nothing about threads."""
 
 
-def made_by(policy: SeeingPolicy, meeting: Meeting) -> list[Rollout]:
+def made_by(policy: SeeingPolicy, meeting: Meeting, batches: int | None = None) -> list[Rollout]:
     loop = loop_config(imagine_batch_size=2).loop
-    engine = LocalEngine()
+    engine = LocalEngine(LocalEngine.Config(batches))
     engine.attach(Parts(policy, Slow(meeting), UpReward()))
     dealt = tuple(deals(TASKS, 0, 2, loop.imagine_batch_size))
     making = engine.start(Wanted(dealt, loop, 3, 0, 0, 0))
@@ -162,6 +182,13 @@ def test_one_thread_of_pytorch_is_one_batch_at_a_time() -> None:
     meeting = Meeting()
     made_by(Seeing(), meeting)
     assert meeting.names == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize(("batches", "threads"), [(1, 1), (2, 2), (9, 2)])
+def test_a_config_may_ask_for_fewer_batches_at_once(batches: int, threads: int) -> None:
+    meeting = Meeting()
+    made_by(Seeing(), meeting, batches)
+    assert len(meeting.names) == threads
 
 
 def test_imagining_ends_within_a_decision_of_being_told() -> None:
