@@ -195,6 +195,15 @@ def diffusion_loss(
     return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
 
 
+def joined(parts: Sequence[LossSum], device: torch.device) -> LossSum:
+    """The sum of `diffusion_loss` over clips of several lengths; zero of none."""
+    if not parts:
+        return LossSum(torch.zeros((), device=device), 0.0)
+    count = sum(float(part.weight) for part in parts)
+    mse = sum(part.metrics["mse"].value * part.weight for part in parts) / count
+    return LossSum(torch.stack([part.total for part in parts]).sum(), count, {"mse": Metric(mse, count)})
+
+
 @torch.no_grad()
 def _show_own(network: DiT, inputs: Tensor, timesteps: Tensor, slots: Tensor, own_B: Tensor, remembered: int) -> None:
     """Replace the frames before, in the clips `own_B`, by what the network predicts them to be.

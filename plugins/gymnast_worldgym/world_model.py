@@ -17,7 +17,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.seeds import episode_generators
-from gymnast_core.types import Episode, LossSum, Metric, Offers, Step, Task
+from gymnast_core.types import Episode, LossSum, Offers, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
@@ -52,7 +52,7 @@ from gymnast_worldgym.quantities import (
 )
 from gymnast_worldgym.sampling import Sampler
 from gymnast_worldgym.schedule import noise_process
-from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips
+from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips, joined
 from gymnast_worldgym.vae import AutoencoderCodec, VaeBatch
 from gymnast_worldgym.validation import illustrate, open_loop_quality
 from gymnast_worldgym.views import TallCodec, apart, chosen, tall
@@ -349,12 +349,7 @@ class WorldGym(WorldModel):
         parts = [
             diffusion_loss(self.network, self.process, self.codec, self.actions, same, self.training) for same in clips
         ]
-        if not parts:
-            return LossSum(torch.zeros((), device=self.device), 0.0)
-        count = sum(float(part.weight) for part in parts)
-        mse = sum(part.metrics["mse"].value * part.weight for part in parts) / count
-        total = torch.stack([part.total for part in parts]).sum()
-        return LossSum(total, count, {"mse": Metric(mse, count)})
+        return joined(parts, self.device)
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
         return open_loop_quality(self, [self._restricted(episode) for episode in episodes], generator)

@@ -12,6 +12,8 @@ STATE = "        return Imagined(starts, torch.zeros(len(tasks), 2), torch.Gener
 BUFFER = """kept = self.__dict__.setdefault("kept", torch.zeros(2, 3, 1, 64, 64, 3, dtype=torch.uint8))
         kept[: len(state.starts), : len(frames)] = torch.stack(frames, dim=1)
         return Step(kept[: len(state.starts), : len(frames)])"""
+MEETING = "__import__('threading').current_thread().name == 'MainThread' or __import__('time').sleep(0.3)"
+"""What lets another thread come by."""
 OFFERED = "return Offers(config.cameras)"
 
 WORLD_MODELS = (
@@ -44,8 +46,7 @@ WORLD_MODELS = (
         "one state for all threads",
         "in two threads at once what each shows alone; got other frames",
         "        frames = []\n",
-        "        self.current, frames = state, []\n        __import__('time').sleep(0.01)\n"
-        "        state = self.current\n",
+        f"        self.current, frames = state, []\n        {MEETING}\n        state = self.current\n",
         jitter=30.0,
     ),
     one("threads perhaps", "concurrent: expected True or False; got 1", "concurrent = True", "concurrent = 1"),
@@ -219,7 +220,7 @@ POLICIES = (
         "one picture for all threads",
         "in two threads at once the log-probabilities that each gets alone",
         "        log_prob_BLAK, _ = self._look(observation, temperature)\n        if",
-        "        object.__setattr__(self, 'seen', observation)\n        __import__('time').sleep(0.01)\n"
+        f"        object.__setattr__(self, 'seen', observation)\n        {MEETING}\n"
         "        log_prob_BLAK, _ = self._look(self.seen, temperature)\n        if",
     ),
     one("a policy of API 1", r"said in the class \(`api_version = 2`\); got None", "    api_version = 2\n", ""),
