@@ -18,6 +18,8 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
+from forked import Forked
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "run")]
 
@@ -125,7 +127,7 @@ def has(name: str) -> Callable[[Path], bool]:
     return lambda run: (run / name).exists()
 
 
-class Process:
+class Process(Forked):
     """`gymnast WORDS`, forked from a process that has imported everything: that is seconds sooner.
 
     `limit`: bytes of a file at most. `obeys`: permissions hold for it as for anybody, also where we are root.
@@ -138,22 +140,12 @@ class Process:
         assert self._said.stdin is not None
         with self._said.stdin as pipe:
             arguments = (list(words), folder, DupFd(pipe.fileno()), limit, obeys)
-            self._process = FORKS.Process(target=_command, args=arguments)
-            self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-
-    def poll(self) -> int | None:
-        """The exit status; None while it runs."""
-        return self._process.exitcode
+            super().__init__(FORKS.Process(target=_command, args=arguments))
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status. Raises `subprocess.TimeoutExpired`."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("gymnast", timeout or 0.0)
+        code = super().wait(timeout)
         self._said.wait(10)
-        return self._process.exitcode
+        return code
 
 
 FORKS = multiprocessing.get_context("forkserver")

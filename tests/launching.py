@@ -9,13 +9,19 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from forked import Forked
 
 PRELOADED = [
     "gymnast_core.training.run", "gymnast_fit.fit", "gymnast_report.report", "torch.utils.tensorboard",
@@ -30,7 +36,7 @@ def forkserver() -> ForkServerContext:
     return context
 
 
-class Launched:
+class Launched(Forked):
     """`gymnast WORDS`, as `subprocess.Popen` would have it; its output goes to files."""
 
     def __init__(
@@ -38,26 +44,11 @@ class Launched:
     ) -> None:
         """`environment` is added to this process's; PYTHONPATH in it counts, too."""
         self._output = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self._output, ignore_errors=True)
         (self._output / "err").touch()
         variables = {"OMP_NUM_THREADS": "1", **environment}
-        self._process = forkserver().Process(
-            target=_gymnast, args=([str(word) for word in words], folder or Path.cwd(), variables, self._output)
-        )
-        self._process.start()
-        self.pid = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("gymnast", timeout or 0.0)
-        return self._process.exitcode
+        arguments = ([str(word) for word in words], folder or Path.cwd(), variables, self._output)
+        super().__init__(forkserver().Process(target=_gymnast, args=arguments))
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it wrote on stdout and stderr, once it has ended."""
@@ -69,8 +60,8 @@ class Launched:
         return (self._output / "err").read_text()
 
     def send_signal(self, number: int) -> None:
-        if self._process.exitcode is None:
-            os.kill(self._process.pid, number)
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
