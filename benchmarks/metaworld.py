@@ -14,7 +14,8 @@ The world model, policy and judge are those of the preset `metaworld`, made by i
                iter-sft       imitation of the successes among as many imagined rollouts
                simulator      GRPO in Meta-World itself, as many rollouts
                random-reward  GRPO inside the world model, rewarded by coin flips
-  gains      no learning: the supervised policy's actions times G; the best G is chosen on other seeds
+  gains      no learning: the supervised policy's actions times G; the G that is best on other seeds of the families
+             that the arms are trained on
   judge      the gate's numbers for the policy that each imagination run ended with
   agreement  success in imagination against success in Meta-World, over all policies that there are by then
 
@@ -33,6 +34,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -44,8 +46,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
-from metaworld_table import write_results
+from metaworld_table import family_of, write_results
 from policy_variants import policy_with_gain, policy_with_noise
+
+from gymnast_evaluation.trials import Trial, read_trials
 
 FIRST = {"training": 300_000, "choosing": 2**30 + 100_000, "reporting": 2**30 + 2**29 + 1_000_000}
 """First seed of each kind of task. Recordings have seeds below 300,000; the gate and all decisions use "choosing"."""
@@ -168,14 +172,21 @@ def gains(bench: Bench) -> None:
     """Every gain on choosing tasks; the best one on each seed's reporting tasks."""
     supervised = Path(bench.preset()["policy"]["args"]["checkpoint"])
     policies = {
-        f"gain {gain}": str(policy_with_gain(supervised, gain, bench.output / "policies" / f"gain-{gain}"))
+        f"gain-{gain}": str(policy_with_gain(supervised, gain, bench.output / "policies" / f"gain-{gain}"))
         for gain in GAINS
     }
     chosen = evaluation(bench, "gains-choosing", policies, "choosing", 0, imagine=False)
-    results = json.loads((chosen / "summary.json").read_text())["results"]
-    best = max(policies, key=lambda name: results[name]["simulator"]["rate"])
+    best = best_policy(read_trials(chosen / "results.jsonl"), bench.trained())
     for seed in range(1, 1 + bench.options.seeds):
         evaluation(bench, f"gain-{seed}", {best: policies[best]}, "reporting", seed, imagine=False)
+
+
+def best_policy(trials: Sequence[Trial], families: Sequence[str]) -> str:
+    """The policy with the most successes on tasks of these families; the first of equals."""
+    successes: Counter[str] = Counter()
+    for trial in trials:
+        successes[trial.policy] += trial.value == 1 and family_of(trial.task) in families
+    return max(successes, key=lambda policy: successes[policy])
 
 
 def evaluation(bench: Bench, name: str, policies: dict[str, str], split: str, seed: int, *, imagine: bool) -> Path:
@@ -208,15 +219,15 @@ def agreement(bench: Bench) -> None:
     supervised = Path(bench.preset()["policy"]["args"]["checkpoint"])
     policies = {"supervised": str(supervised)}
     for gain in GAINS:
-        policies[f"gain {gain}"] = str(policy_with_gain(supervised, gain, bench.output / "policies" / f"gain-{gain}"))
+        policies[f"gain-{gain}"] = str(policy_with_gain(supervised, gain, bench.output / "policies" / f"gain-{gain}"))
     for noise in NOISES:
         target = bench.output / "policies" / f"noise-{noise}"
-        policies[f"noise {noise}"] = str(policy_with_noise(supervised, noise, target, seed=0))
+        policies[f"noise-{noise}"] = str(policy_with_noise(supervised, noise, target, seed=0))
     for name in ARMS:
         for seed in (1, 2):
             trained = bench.output / f"{name}-{seed}" / "policy"
             if (trained.parent / "summary.json").exists():
-                policies[f"{name} {seed}"] = str(trained)
+                policies[f"{name}-{seed}"] = str(trained)
     evaluation(bench, "agreement", policies, "choosing", 1, imagine=True)
 
 

@@ -24,6 +24,8 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ WORLD_MODEL = [
     "fit.validate_every=525",
     "fit.ema=0.99",
 ]
+TASKS = 30
+"""Of an iteration; each has a group of eight rollouts."""
 SEED = 900
 """Names the held-out episodes: far from those of the benchmark's seeds."""
 POLICY_IMAGINED = 40
@@ -55,10 +59,13 @@ class Short(Bench):
         """The preset `metaworld` with the world model and judge that are made here."""
         config = super().preset()
         config["world_model"]["args"] = self.world_model()["args"]
-        config["reward_model"]["args"] = {"checkpoint": str(self.output / "judge" / "checkpoint")}
-        config["loop"]["iterations"] = 9
-        for family in config["tasks"]["args"]["environments"]:
-            family["first"] = FIRST["training"]
+        judge = str(self.output / "judge" / "checkpoint")
+        config["reward_model"] = {"name": "success-classifier", "args": {"checkpoint": judge}}
+        config["loop"] |= {"iterations": 9, "tasks_per_iteration": TASKS}
+        families = deepcopy(config["evaluation"]["tasks"]["args"]["environments"])
+        config["tasks"]["args"]["environments"] = [
+            {**family, "first": FIRST["training"], "count": 200} for family in families
+        ]
         config["evaluation"]["tasks"] = self.tasks(config, "reporting", self.options.episodes, SEED)
         return config
 
@@ -115,7 +122,7 @@ class Short(Bench):
         held_out = {"name": "lerobot", "args": {"path": "data/metaworld/play/episodes", "part": "validation"}}
         self.fit(
             "judge", "metaworld-judge", "fit.steps=500", "fit.validate_every=250",
-            f"episodes={json.dumps({'name': 'several-episodes', 'args': {'of': parts}})}",
+            f"episodes={json.dumps({'name': 'several-episodes', 'args': {'of': parts, 'times': [1] * len(parts)}})}",
             f"validation={json.dumps(held_out)}",
         )  # fmt: skip
 
@@ -123,8 +130,8 @@ class Short(Bench):
         config = self.preset()
         measured = {"rollouts": 200, "most_rollouts": 200}
         self.run("gate", "gate", {**config, "kind": "gate", "gate": measured})
-        self.run("train", "ungated", config)
-        self.run("train", "gated", {**config, "hooks": {"gate": {"every": 1, "recover": "restore"}}})
+        gated = {**config, "hooks": {"gate": {"every": 1, "recover": "restore"}}}
+        self.together([partial(self.run, "train", "ungated", config), partial(self.run, "train", "gated", gated)])
 
     def found(self) -> dict[str, Any]:
         """What the stages' summaries say."""
@@ -142,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", help="interpreter that has metaworld; without it: this one")
     parser.add_argument("--episodes", type=int, default=250)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("runs/metaworld-short"))
     options = parser.parse_args()
     short = Short(options)

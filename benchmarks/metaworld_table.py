@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from gymnast_core.statistics import mcnemar, success_interval
-from gymnast_evaluation.trials import read_trials
+from gymnast_evaluation.agreement import agreement
+from gymnast_evaluation.trials import Trial, read_trials
 
 TRAINED = ("imagination", "iter-sft", "simulator", "random-reward")
+JUDGED = ("verdict", "probability")
+"""What counts as success in imagination: the judge says yes (a probability of a half or more), or its probability."""
 Outcomes = dict[str, float]
 """Success of each reporting task."""
 
@@ -44,7 +47,7 @@ def write_results(output: Path, results: Path, trained: Sequence[str], preset: s
         "trained": _compared({name: _only(seeds, trained) for name, seeds in arms.items()}),
         "all": _compared(arms),
         "gates": before["gates"] | gates,
-        "agreement": _agreement(output / "agreement") or before["agreement"],
+        "agreement": _agreements(output / "agreement" / "results.jsonl", trained) or before["agreement"],
         "outcomes": {name: {str(seed): outcomes for seed, outcomes in seeds.items()} for name, seeds in arms.items()},
     }
     text = "\n\n".join(
@@ -90,12 +93,13 @@ def _compared(arms: Mapping[str, Mapping[int, Outcomes]]) -> dict[str, Any]:
 
 def _only(seeds: Mapping[int, Outcomes], families: Sequence[str]) -> dict[int, Outcomes]:
     return {
-        seed: {task: value for task, value in outcomes.items() if _family(task) in families}
+        seed: {task: value for task, value in outcomes.items() if family_of(task) in families}
         for seed, outcomes in seeds.items()
     }
 
 
-def _family(task: str) -> str:
+def family_of(task: str) -> str:
+    """The family that a task belongs to."""
     return task.partition("/")[0]
 
 
@@ -133,7 +137,7 @@ def _gain(output: Path) -> dict[str, dict[int, Outcomes]]:
     label = "best constant gain"
     for seed, folder in _runs(output, "gain").items():
         trials = read_trials(folder / "results.jsonl")
-        label = f"best constant {trials[0].policy}"
+        label = f"best constant {trials[0].policy.replace('-', ' ')}"
         seeds[seed] = {one.task: one.value for one in trials if one.value is not None}
     return {label: seeds} if seeds else {}
 
@@ -143,7 +147,7 @@ def _arm(seeds: Mapping[int, Outcomes]) -> dict[str, Any]:
     families: dict[str, list[float]] = {}
     for outcomes in seeds.values():
         for task, value in outcomes.items():
-            families.setdefault(_family(task), []).append(value)
+            families.setdefault(family_of(task), []).append(value)
     return {
         "by seed": {str(seed): float(np.mean(list(outcomes.values()))) for seed, outcomes in seeds.items()},
         "rate": float(np.mean(values)),
@@ -177,10 +181,30 @@ def _against(arms: Mapping[str, Mapping[int, Outcomes]]) -> dict[str, Any]:
     return found
 
 
-def _agreement(folder: Path) -> dict[str, Any] | None:
-    if not (folder / "summary.json").exists():
+def _agreements(file: Path, trained: Sequence[str]) -> dict[str, Any] | None:
+    """Imagined against real success by families and by what counts as imagined success; None before it was measured."""
+    if not (file.parent / "summary.json").exists():
         return None
-    return _read(folder / "summary.json")["agreement"]["imagination"]
+    trials = read_trials(file)
+    return {
+        "trained": {way: _agreement([one for one in trials if family_of(one.task) in trained], way) for way in JUDGED},
+        "all": {way: _agreement(trials, way) for way in JUDGED},
+    }
+
+
+def _agreement(trials: Sequence[Trial], way: str) -> dict[str, Any]:
+    policies = list(dict.fromkeys(one.policy for one in trials))
+    numbers = {index: place for place, index in enumerate(sorted({one.index for one in trials}))}
+    worlds = {name: np.full((len(policies), len(numbers)), np.nan) for name in ("imagination", "simulator")}
+    for one in trials:
+        if one.value is None:
+            continue
+        value = float(one.value >= 0.5) if way == "verdict" and one.world == "imagination" else one.value
+        worlds[one.world][policies.index(one.policy), numbers[one.index]] = value
+    starts = np.arange(len(numbers))
+    found = agreement(policies, worlds["imagination"], worlds["simulator"], starts, np.zeros_like(starts))
+    assert found is not None, "no task was judged in both worlds"
+    return asdict(found)
 
 
 def _percent(value: float, sign: str = "") -> str:
@@ -265,15 +289,38 @@ def _value(one: Mapping[str, Any]) -> str:
 def _agreement_table(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
-    lines = ["| policy | imagined success, % | success in Meta-World, % |", "|---|---|---|"]
-    for row in zip(found["policies"], found["imagined"], found["reference"], strict=True):
-        lines.append(f"| {row[0]} | {_percent(row[1])} | {_percent(row[2])} |")
-    return "\n".join([*lines, "", _agreement_sentence(found)])
+    trained, everything = found["trained"], found["all"]
+    lines = [
+        "The same policies on the same tasks, imagined and in Meta-World, %: imagined success by the judge's verdict "
+        "and, in brackets, its mean probability.",
+        "",
+        "| policy | trained families: imagined | in Meta-World | all families: imagined | in Meta-World |",
+        "|---|---|---|---|---|",
+    ]
+    for place, policy in enumerate(trained["verdict"]["policies"]):
+        cells = []
+        for part in (trained, everything):
+            imagined, probability = (_percent(part[way]["imagined"][place]) for way in JUDGED)
+            cells += [f"{imagined} ({probability})", _percent(part["verdict"]["reference"][place])]
+        lines.append(f"| {policy} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| families | imagined success by | policies | Pearson r [95 %] | Spearman | imagined minus real, points "
+        "| MMRV, points |",
+        "|---" * 7 + "|",
+    ]
+    lines += [
+        f"| {families} | {way} | {_agreement_row(found[families][way])} |" for families in found for way in JUDGED
+    ]
+    return "\n".join(lines)
 
 
-def _agreement_sentence(found: Mapping[str, Any]) -> str:
-    names: Sequence[str] = found["policies"]
-    r = found["pearson"]
-    bounds = "" if r["over_policies"] is None else " [{:.2f}, {:.2f}]".format(*r["over_policies"])
-    value = "not defined" if r["value"] is None else f"{r['value']:.3f}{bounds}"
-    return f"Imagined against real success over {len(names)} policies: Pearson r = {value}."
+def _agreement_row(found: Mapping[str, Any]) -> str:
+    r, bounds = found["pearson"]["value"], found["pearson"]["over_policies"]
+    pearson = (
+        "not defined" if r is None else f"{r:.3f}" + ("" if bounds is None else " [{:.2f}, {:.2f}]".format(*bounds))
+    )
+    spearman = found["spearman"]["value"]
+    difference, violation = found["mean_difference"]["value"], found["mean_maximum_rank_violation"]["value"]
+    rank = "not defined" if spearman is None else f"{spearman:.3f}"
+    return f"{len(found['policies'])} | {pearson} | {rank} | {_percent(difference, '+')} | {_percent(violation)}"
