@@ -4,7 +4,8 @@
     python benchmarks/environment_workers.py --label LIBERO --id gymnast_libero:libero/Goal-v0 --args '{"task": 3}' \
         --python ENVIRONMENT/bin/python --variables '{"MUJOCO_GL": "egl"}' --max-environments 4
 
-64 episodes of random actions, at most `--max-environments` of them alive. Environments are made before the clock
+64 episodes of random actions, at most `--max-environments` of them alive; all of those wait for each other after every
+decision, which is of `--chunk` actions. Environments are made before the clock
 starts: that happens once. Memory is what the kernel calls proportional set size, of this process and all below it, five
 times a second, from the first environment to the last episode. The default is a stand-in that computes for 20 ms a step
 and holds 100 MB. Writes benchmarks/results/environment_workers.{json,md}, beside what is there of other labels.
@@ -84,17 +85,18 @@ class Peak:
 
 
 def play(
-    environments: Environments, starts: Sequence[EnvironmentStart], steps: int, progress: Progress
+    environments: Environments, starts: Sequence[EnvironmentStart], steps: int, chunk: int, progress: Progress
 ) -> tuple[int, int]:
     """All episodes, in rounds of as many as there may be: how many there were, and how many were lost."""
     most = environments.most_episodes(starts) or len(starts)
     random, lost = np.random.default_rng(0), 0
     for first in range(0, len(starts), most):
         lives = environments.reset(starts[first : first + most])
-        for _ in range(steps):
+        for done in range(0, steps, chunk):
             low, high = lives[0].about.low_A, lives[0].about.high_A
             assert low is not None and high is not None, "its actions are no vectors"
-            actions = random.uniform(np.maximum(low, -1), np.minimum(high, 1), (len(lives), 1, len(low)))
+            shape = (len(lives), min(chunk, steps - done), len(low))
+            actions = random.uniform(np.maximum(low, -1), np.minimum(high, 1), shape)
             environments.step(lives, list(actions.astype(np.float32)))
         lost += sum(live.error is not None for live in lives)
         for live in lives:
@@ -104,7 +106,7 @@ def play(
 
 
 def measure(
-    start: EnvironmentStart, hosting: Hosting, view: View, tasks: int, steps: int
+    start: EnvironmentStart, hosting: Hosting, view: View, tasks: int, steps: int, chunk: int
 ) -> dict[str, float | int | None]:
     """One setting, from the first environment to the last episode."""
     environments, peak = Environments(view, hosting), Peak()
@@ -114,20 +116,20 @@ def measure(
         for live in environments.reset(starts[: hosting.max_environments]):
             live.release()
         made = time.monotonic()
-        count, lost = play(environments, starts, steps, progress)
+        count, lost = play(environments, starts, steps, chunk, progress)
         seconds = time.monotonic() - made
     environments.close()
     return {
         "workers": hosting.workers, "max_environments": hosting.max_environments, "episodes": count, "lost": lost,
-        "steps": steps, "make_seconds": round(made - began, 2), "seconds": round(seconds, 2),
+        "steps": steps, "chunk": chunk, "make_seconds": round(made - began, 2), "seconds": round(seconds, 2),
         "episodes_per_second": round(count / seconds, 3), "steps_per_second": round(count * steps / seconds, 2),
         "peak_mb": round(peak.whole / MB), "workers_peak_mb": round(peak.workers / MB),
     }  # fmt: skip
 
 
 COLUMNS = (
-    "workers", "alive at most", "episodes", "lost", "making", "episodes / s", "times", "steps / s", "peak memory",
-    "of it workers",
+    "workers", "alive at most", "episodes", "of a decision", "lost", "making", "episodes / s", "times", "steps / s",
+    "peak memory", "of it workers",
 )  # fmt: skip
 
 
@@ -149,7 +151,7 @@ def _cells(row: Mapping[str, Any], slowest: float) -> list[str]:
     rate = row["episodes_per_second"]
     return [
         str(row["workers"]), str(row["max_environments"]), f"{row['episodes']} x {row['steps']} steps",
-        str(row["lost"]),
+        str(row["chunk"]), str(row["lost"]),
         f"{row['make_seconds']} s", str(rate), f"{rate / slowest:.2f}", str(row["steps_per_second"]),
         f"{row['peak_mb']} MB", f"{row['workers_peak_mb']} MB",
     ]  # fmt: skip
@@ -171,9 +173,10 @@ def _row(cells: Sequence[str]) -> str:
 @click.option("--max-environments", default=8, show_default=True)
 @click.option("--tasks", default=64, show_default=True)
 @click.option("--steps", default=10, show_default=True, help="Actions an episode.")
+@click.option("--chunk", default=1, show_default=True, help="Actions a decision.")
 def main(
     label: str, environment_id: str, args: str, options: str, view: str, variables: str, python: str | None,
-    workers: str, max_environments: int, tasks: int, steps: int,
+    workers: str, max_environments: int, tasks: int, steps: int, chunk: int,
 ) -> None:  # fmt: skip
     """Measure, and write the page."""
     load = [round(value, 1) for value in os.getloadavg()]
@@ -181,7 +184,7 @@ def main(
     rows = []
     for count in map(int, workers.split(",")):
         hosting = Hosting(python, count, max_environments, json.loads(variables))
-        rows.append(measure(start, hosting, View(**json.loads(view)), tasks, steps))
+        rows.append(measure(start, hosting, View(**json.loads(view)), tasks, steps, chunk))
         click.echo(json.dumps(rows[-1]))
     results = read_json(RESULTS) if RESULTS.exists() else {}
     results[label] = {"id": environment_id, "args": start.args, "cores": cores(), "load": load[0], "rows": rows}
