@@ -80,7 +80,7 @@ class Measure:
         return "unknown" if bounds is None else f"{self.change(bounds[0], unit='')} to {self.change(bounds[1])}"
 
     def verdict(self, value: float | None) -> str:
-        """The word for one judgement: "success", "failure", "partial", "unscored", or "reward 1.25"."""
+        """One judgement in words: "success", "failure", "partial 32.5 %", "unscored", or "reward 1.25"."""
         return wording.verdict(value) if self.is_success or value is None else f"reward {wording.number(value)}"
 
 

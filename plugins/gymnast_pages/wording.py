@@ -27,10 +27,10 @@ def interval(bounds: Sequence[float] | None) -> str:
 
 
 def verdict(value: float | None) -> str:
-    """The word for a score: "unscored", "success", "failure", or "partial" for what lies between."""
+    """A score in words: "unscored", "success", "failure", or "partial 32.5 %" for what lies between."""
     if value is None:
         return "unscored"
-    return {0.0: "failure", 1.0: "success"}.get(value, "partial")
+    return {0.0: "failure", 1.0: "success"}.get(value, f"partial {percent(value)}")
 
 
 def counted(count: int, what: str) -> str:

@@ -20,7 +20,7 @@ def test_success_is_in_per_cent_and_a_reward_is_as_it_is() -> None:
     assert (SUCCESS.changes((-0.1, 0.3)), SCORE.changes((-1.0, 2.0))) == ("−10.0 to +30.0 points", "−1 to +2")
     assert SCORE.changes(None) == "unknown"
     verdicts = [SUCCESS.verdict(value) for value in (1.0, 0.0, 0.5, None)]
-    assert verdicts == ["success", "failure", "partial", "unscored"]
+    assert verdicts == ["success", "failure", "partial 50.0 %", "unscored"]
     assert [SCORE.verdict(value) for value in (1.0, None)] == ["reward 1", "unscored"]
 
 
