@@ -7,6 +7,7 @@ all come to the same conclusions.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -135,6 +136,9 @@ class Watch:
         labels = sorted({label for theirs in processes.gather([r.group for r in rollouts]) for label in theirs})
         count = self._options.rollouts if self._file.rows else self._options.first_rollouts
         chosen = _chosen(labels, count)
+        if processes.leads:
+            # Minutes may pass, at the first audit above all.
+            print(self._announcement(event.config, iteration, sum(chosen.values())), file=sys.stderr, flush=True)
         told = self._told(event, [(rollout, reward) for rollout, reward in zip(rollouts, rewards, strict=True)], chosen)
         every = [one for theirs in processes.gather(told) for one in theirs]
         seconds = max(processes.gather(time.monotonic() - began))
@@ -152,6 +156,12 @@ class Watch:
         name = self._options.auditor.name if self._options.auditor else event.config.evaluation.world.name
         cost = sum(one.cost_usd for one in every)
         return Audit(iteration, seen, len(every) - len(seen), seconds, cost, name)
+
+    def _announcement(self, config: RunConfig, iteration: int, count: int) -> str:
+        """What an audit is about to do."""
+        auditor = self._options.auditor
+        how = f"executed in {config.evaluation.world.name}" if auditor is None else f"shown to {auditor.name}"
+        return f"Auditing the judge in iteration {iteration}: {count} imagined rollouts, {how}"
 
     def _told(
         self, event: SteeringWanted, made: Sequence[tuple[Rollout, Reward]], chosen: dict[int, int]

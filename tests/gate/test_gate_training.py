@@ -73,8 +73,11 @@ def really(policy: Walker) -> float:
 
 
 class TestRuns:
-    def test_a_sound_judge_stops_nothing(self, tmp_path: Path) -> None:
+    def test_a_sound_judge_stops_nothing(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         summary = train(config(tmp_path / "run"))
+        said = capfd.readouterr().err
+        assert "Auditing the judge in iteration 1: 192 imagined rollouts, executed in street\n" in said
+        assert "Auditing the judge in iteration 4: 48 imagined rollouts, executed in street\n" in said
         assert summary["iterations"] == 4 and not {"stopped", "left_out"} & summary.keys()
         rows = audits(tmp_path / "run")
         assert [row.iteration for row in rows] == [1, 2, 3, 4]
