@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,12 +134,13 @@ class Watch:
     ) -> Audit:
         """One audit by all processes."""
         began, processes = time.monotonic(), event.parts.processes
-        labels = sorted({label for theirs in processes.gather([r.group for r in rollouts]) for label in theirs})
+        made = Counter(label for theirs in processes.gather([r.group for r in rollouts]) for label in theirs)
         count = self._options.rollouts if self._file.rows else self._options.first_rollouts
-        chosen = _chosen(labels, count)
+        chosen = _chosen(sorted(made), count)
         if processes.leads:
             # Minutes may pass, at the first audit above all.
-            print(self._announcement(event.config, iteration, sum(chosen.values())), file=sys.stderr, flush=True)
+            replayed = sum(min(made[label], most) for label, most in chosen.items())
+            print(self._announcement(event.config, iteration, replayed), file=sys.stderr, flush=True)
         told = self._told(event, [(rollout, reward) for rollout, reward in zip(rollouts, rewards, strict=True)], chosen)
         every = [one for theirs in processes.gather(told) for one in theirs]
         seconds = max(processes.gather(time.monotonic() - began))
@@ -232,7 +234,7 @@ class Watch:
 
 
 def _chosen(labels: Sequence[int], count: int) -> dict[int, int]:
-    """How many rollouts of which task draws are replayed: as many of each, or one of draws that are spread evenly."""
+    """At most how many rollouts of which task draws are replayed: as many of each, or one of draws that are spread evenly."""
     if count >= len(labels):
         return dict.fromkeys(labels, count // max(len(labels), 1))
     return {labels[i * len(labels) // count]: 1 for i in range(count)}
