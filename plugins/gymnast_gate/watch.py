@@ -234,7 +234,7 @@ class Watch:
 
 
 def _chosen(labels: Sequence[int], count: int) -> dict[int, int]:
-    """At most how many rollouts of which task draws are replayed: as many of each, or one of draws that are spread evenly."""
+    """At most how many rollouts of which task draws are replayed: as many of each, or one of some, spread evenly."""
     if count >= len(labels):
         return dict.fromkeys(labels, count // max(len(labels), 1))
     return {labels[i * len(labels) // count]: 1 for i in range(count)}
