@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -94,15 +95,19 @@ class Environments:
         self._threads: ThreadPoolExecutor | None = None
 
     def most_episodes(self, starts: Sequence[EnvironmentStart]) -> int | None:
-        """How many of these episodes can be under way at once; None: all of them.
+        """How many of these episodes, in this order, should be under way at once; None: all of them.
 
-        Of several kinds of environments, about half as many as may be alive: the others stay for the episodes after
-        these, whose kinds are others. Making one takes longer than most episodes do.
+        Of several kinds of environments, as many as leave all that were made alive until the last episode: making one
+        takes longer than most episodes do. At least half as many as can step at once, all the same.
         """
         if all(self._placement.here(environment_id) for environment_id in {start.id for start in starts}):
             return None
-        limit, kinds = self.hosting.max_environments, len(set(self._kinds(starts)))
-        return limit if kinds == 1 else min(limit, kinds * max(1, limit // (2 * kinds)))
+        limit, kinds = self.hosting.max_environments, self._kinds(starts)
+        if len(set(kinds)) in (0, 1):
+            return limit
+        fitting = (together for together in range(limit, 0, -1) if _made(kinds, together) <= limit)
+        # Where there are more kinds than may be alive, some are made again and again in any case.
+        return max(next(fitting, limit), -(-min(self.hosting.parallel, limit) // 2))
 
     def alternating(self, starts: Sequence[EnvironmentStart]) -> list[int]:
         """Places of all of them, kinds of environments in turn: so consecutive ones need few of each."""
@@ -281,3 +286,11 @@ def _lenient(work: Callable[..., Any]) -> Callable[..., Any]:
             return None
 
     return done
+
+
+def _made(kinds: Sequence[str], together: int) -> int:
+    """Environments that are made for episodes of these kinds, if so many are under way at once and none is closed."""
+    most: Counter[str] = Counter()
+    for first in range(0, len(kinds), together):
+        most |= Counter(kinds[first : first + together])
+    return most.total()

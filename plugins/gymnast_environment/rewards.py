@@ -71,11 +71,11 @@ class EnvironmentReward(RewardModel):
                 rewards[place] = Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
             else:
                 replayed.append(place)
-        starts = [_start(rollouts[place]) for place in replayed]
-        most = self._environments.most_episodes(starts) or TOGETHER
-        order = [replayed[place] for place in self._environments.alternating(starts)]
-        for first in range(0, len(order), most):
-            places = order[first : first + most]
+        order = self._environments.alternating([_start(rollouts[place]) for place in replayed])
+        replayed = [replayed[place] for place in order]
+        most = self._environments.most_episodes([_start(rollouts[place]) for place in replayed]) or TOGETHER
+        for first in range(0, len(replayed), most):
+            places = replayed[first : first + most]
             rewards.update(zip(places, self._replay([rollouts[place] for place in places]), strict=True))
         return [rewards[place] for place in range(len(rollouts))]
 

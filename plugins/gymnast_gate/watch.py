@@ -175,6 +175,8 @@ class Watch:
             place = places[rollout.group] = places.get(rollout.group, -1) + 1
             if place < chosen.get(rollout.group, 0):
                 mine.append((place, rollout, reward))
+        # Draws in turn: those of one are of the same environment, and not all of a simulator's can be alive.
+        mine.sort(key=lambda one: one[0])
         truths = self._truths(event, [rollout for _, rollout, _ in mine])
         return [
             _Told(

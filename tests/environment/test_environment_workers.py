@@ -19,6 +19,8 @@ import gymnasium
 import numpy as np
 import pytest
 import typing_extensions
+from hypothesis import given
+from hypothesis import strategies as st
 from plain_environment import ID, SIZE
 
 from gymnast_core.errors import DataError
@@ -113,24 +115,53 @@ def test_the_longest_idle_make_room() -> None:
         assert not is_alive(pids["b"][0]) and is_alive(pids["c"][0])
 
 
-@pytest.mark.parametrize(("limit", "names", "most"), [(8, "abab", 4), (8, "abcde", 5), (9, "abc", 3), (2, "abc", 2)])
+@pytest.mark.parametrize(
+    ("limit", "names", "most"),
+    [
+        (8, "abab", 8),
+        (8, "abcde", 8),
+        (12, "aaaaaaaabbbbbbbbcccccccc", 4),  # groups of eight
+        (12, "abcde" * 10, 10),
+        (12, "ab" * 4 + "a" * 16, 8),
+        (2, "abc", 2),  # more kinds than may be alive
+        (3, "aaaabbbbcccc", 2),  # one at a time would leave all alive, and three of four workers idle
+    ],
+)
 def test_several_kinds_leave_each_other_alive(limit: int, names: str, most: int) -> None:
-    with environments(max_environments=limit) as made:
+    with environments(max_environments=limit, workers=4) as made:
         assert made.most_episodes([start(seed, name=name) for seed, name in enumerate(names)]) == most
+
+
+@given(st.text("abc", min_size=2, max_size=30), st.integers(1, 12))
+def test_as_many_episodes_at_once_as_leave_all_environments_alive(names: str, limit: int) -> None:
+    """By hand: the most of a kind in any batch is what must be alive of it."""
+
+    def alive(together: int) -> int:
+        batches = [names[first : first + together] for first in range(0, len(names), together)]
+        return sum(max(batch.count(kind) for batch in batches) for kind in set(names))
+
+    with environments(max_environments=limit, workers=1) as made:
+        most = made.most_episodes([start(seed, name=name) for seed, name in enumerate(names)])
+    assert 1 <= most <= limit
+    if len(set(names)) <= limit and len(set(names)) > 1:
+        assert alive(most) <= limit
+        assert all(alive(more) > limit for more in range(most + 1, limit + 1))
 
 
 def test_episodes_of_several_kinds_in_turn_make_few_environments() -> None:
     with environments(max_environments=4) as made:
         starts = [start(seed, name=name) for seed, name in enumerate("aaaabababbb")]
-        order, most = made.alternating(starts), made.most_episodes(starts)
-        assert sorted(order) == list(range(len(starts))) and most == 2
+        order = made.alternating(starts)
+        assert sorted(order) == list(range(len(starts)))
         assert "".join(starts[place].args["name"] for place in order) == "ababababab" + "a"
+        most = made.most_episodes([starts[place] for place in order])
+        assert most == 4
         pids = set()
         for first in range(0, len(order), most):
             lives = made.reset([starts[place] for place in order[first : first + most]])
             pids |= {made.call(live, "pid") for live in lives}
             release(lives)
-        assert len(pids) == 2
+        assert len(pids) == 4
 
 
 def test_no_more_environments_than_there_may_be() -> None:
