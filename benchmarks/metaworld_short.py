@@ -14,12 +14,13 @@ episodes of five families:
 
 The working folder holds `data/metaworld/play` and `data/metaworld/demonstrations`, as EXPERIMENT.md's first commands
 record them. Every stage is a `gymnast` run in a folder of its own, skipped if it has ended and resumed if it was
-interrupted. At the end, benchmarks/results/metaworld_short.json.
+interrupted. At the end, benchmarks/results/metaworld_short.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -142,7 +143,74 @@ class Short(Bench):
         }}  # fmt: skip
         for name in ("ungated", "gated"):
             found[name] = json.loads((self.output / name / "summary.json").read_text())
+            found[name]["judged"] = [float(row["imagined_success"]) for row in metrics(self.output / name)]
+        audits = map(json.loads, (self.output / "gated" / "gate" / "audits.jsonl").read_text().splitlines())
+        found["audits"] = [
+            {
+                "iteration": audit["iteration"],
+                "rollouts": len(audit["seen"]),
+                "judged": sum(one["judged"] for one in audit["seen"]),
+                "of them true": sum(one["judged"] and one["true"] for one in audit["seen"]),
+            }
+            for audit in audits
+        ]
         return found
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of a training's metrics.csv."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def page(found: dict[str, Any]) -> str:
+    """What was found, in words and tables."""
+    gate = found["gate"]
+    lines = [
+        "# A world model and a judge that were trained too little",
+        "",
+        f"`python benchmarks/metaworld_short.py --episodes {found['episodes']}`",
+        "",
+        f"`gymnast gate` before any training: **{gate['verdict']}** "
+        f"({', '.join(f'{name} {verdict}' for name, verdict in gate['verdicts'].items())}).",
+        "",
+        "| gate | criterion | value [95 %] | wanted | n | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {key} | {one['name']} | {value_of(one)} | {one['bound']:g} | {one['n']} | {one['verdict']} |"
+        for key, criteria in gate["criteria"].items()
+        for one in criteria
+    ]
+    lines += [
+        "",
+        "Success in Meta-World on the same held-out episodes, and successes that the judge saw in imagination:",
+        "",
+        "| training | iterations | before | after | difference, points [95 %] | n | judged in each iteration, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("ungated", "gated"):
+        run = found[name]
+        low, high = (100 * bound for bound in run["difference"]["interval"])
+        judged = ", ".join(f"{100 * value:.1f}" for value in run["judged"])
+        before, after = (100 * run[when]["rate"] for when in ("before", "after"))
+        lines.append(
+            f"| {name} | {run['iterations']} | {before:.1f} | {after:.1f} | {100 * run['difference']['mean']:+.1f} "
+            f"[{low:+.1f}, {high:+.1f}] | {run['difference']['n']} | {judged} |"
+        )
+    lines += ["", "| audit in iteration | rollouts executed | judged successes | of them true |", "|---|---|---|---|"]
+    lines += [
+        f"| {audit['iteration']} | {audit['rollouts']} | {audit['judged']} | {audit['of them true']} |"
+        for audit in found["audits"]
+    ]
+    stopped = found["gated"].get("stopped")
+    return "\n".join(lines) + ("" if stopped is None else f"\n\nWhy it stopped: {stopped}") + "\n"
+
+
+def value_of(criterion: dict[str, Any]) -> str:
+    """A measured value with its interval."""
+    low, high = criterion["interval"]
+    return f"{criterion['value']:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def main() -> None:
@@ -156,7 +224,10 @@ def main() -> None:
     short.models()
     short.experiment()
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "metaworld_short.json").write_text(json.dumps(short.found(), indent=1) + "\n")
+    found = short.found()
+    (RESULTS / "metaworld_short.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "metaworld_short.md").write_text(page(found))
+    print(page(found))
 
 
 if __name__ == "__main__":
