@@ -16,7 +16,8 @@ The world model, policy and judge are those of the preset `metaworld`, made by i
                random-reward  GRPO inside the world model, rewarded by coin flips
   gains      no learning: the supervised policy's actions times G; the G that is best on other seeds of the families
              that the arms are trained on
-  judge      the gate's numbers for the policy that each imagination run ended with
+  judge      the gate's numbers for the policy that each imagination run ended with, and for two that Meta-World
+             itself has trained
   agreement  success in imagination against success in Meta-World, over all policies that there are by then
 
 Tasks are trained on, chosen by and reported on from seeds that do not overlap (`FIRST`). Everything is a `gymnast` run
@@ -258,8 +259,11 @@ def run_part(bench: Bench, part: str) -> None:
     elif part == "gains":
         gains(bench)
     elif part == "judge":
-        trained = {seed: str(bench.output / f"imagination-{seed}" / "policy") for seed in seeds}
-        bench.together([partial(gate, bench, f"gate-{seed}", policy) for seed, policy in trained.items()])
+        trained = {f"gate-{seed}": bench.output / f"imagination-{seed}" / "policy" for seed in seeds}
+        trained |= {
+            f"gate-simulator-{seed}": bench.output / f"simulator-{seed}" / "policy" for seed in seeds if seed <= 2
+        }
+        bench.together([partial(gate, bench, name, str(policy)) for name, policy in trained.items()])
     else:
         agreement(bench)
 
