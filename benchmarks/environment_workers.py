@@ -5,10 +5,10 @@
         --python ENVIRONMENT/bin/python --variables '{"MUJOCO_GL": "egl"}' --max-environments 4
 
 64 episodes of random actions, at most `--max-environments` of them alive; all of those wait for each other after every
-decision, which is of `--chunk` actions. Environments are made before the clock
-starts: that happens once. Memory is what the kernel calls proportional set size, of this process and all below it, five
-times a second, from the first environment to the last episode. The default is a stand-in that computes for 20 ms a step
-and holds 100 MB. Writes benchmarks/results/environment_workers.{json,md}, beside what is there of other labels.
+decision, which is of `--chunk` actions. Environments are made before the clock starts: that happens once. Memory is
+what the kernel calls proportional set size, of this process and all below it, five times a second, from the first
+environment to the last episode. The default is a stand-in that computes for 20 ms a step and holds 100 MB. Writes
+benchmarks/results/environment_workers.{json,md}, beside what is there of other labels.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ interrupted. At the end, benchmarks/results/metaworld_short.{json,md}.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -33,6 +32,10 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from metaworld import FIRST, Bench
+from metaworld_table import value_of
+
+from gymnast import load_run
+from gymnast_gate.audits import AuditFile
 
 RESULTS = Path(__file__).parent / "results"
 WORLD_MODEL = [
@@ -143,24 +146,18 @@ class Short(Bench):
         }}  # fmt: skip
         for name in ("ungated", "gated"):
             found[name] = json.loads((self.output / name / "summary.json").read_text())
-            found[name]["judged"] = [float(row["imagined_success"]) for row in metrics(self.output / name)]
-        audits = map(json.loads, (self.output / "gated" / "gate" / "audits.jsonl").read_text().splitlines())
+            found[name]["judged"] = load_run(self.output / name).metrics.column("imagined_success")
+        audits = AuditFile(self.output / "gated" / "gate" / "audits.jsonl", found["gated"]["iterations"])
         found["audits"] = [
             {
-                "iteration": audit["iteration"],
-                "rollouts": len(audit["seen"]),
-                "judged": sum(one["judged"] for one in audit["seen"]),
-                "of them true": sum(one["judged"] and one["true"] for one in audit["seen"]),
+                "iteration": audit.iteration,
+                "rollouts": len(audit.seen),
+                "judged": sum(one.judged for one in audit.seen),
+                "of them true": sum(one.judged and one.true for one in audit.seen),
             }
-            for audit in audits
+            for audit in audits.rows
         ]
         return found
-
-
-def metrics(run: Path) -> list[dict[str, str]]:
-    """The rows of a training's metrics.csv."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def page(found: dict[str, Any]) -> str:
@@ -205,12 +202,6 @@ def page(found: dict[str, Any]) -> str:
     ]
     stopped = found["gated"].get("stopped")
     return "\n".join(lines) + ("" if stopped is None else f"\n\nWhy it stopped: {stopped}") + "\n"
-
-
-def value_of(criterion: dict[str, Any]) -> str:
-    """A measured value with its interval."""
-    low, high = criterion["interval"]
-    return f"{criterion['value']:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def main() -> None:

@@ -274,18 +274,19 @@ def _gates_table(gates: Mapping[str, Mapping[str, Any]]) -> str:
         for gate in summary["gates"]:
             for one in gate["criteria"]:
                 lines.append(
-                    f"| {name} | {gate['title']} | {one['name']} | {_value(one)} | {one['bound']:g} | {one['n']} "
+                    f"| {name} | {gate['title']} | {one['name']} | {value_of(one)} | {one['bound']:g} | {one['n']} "
                     f"| {one['verdict']} |"
                 )
             lines += [
-                f"| {name} | {gate['title']} | {group['group']} | {_value(group)} | | {group['n']} "
+                f"| {name} | {gate['title']} | {group['group']} | {value_of(group)} | | {group['n']} "
                 f"| {group.get('verdict', '')} |"
                 for group in gate["groups"]
             ]
     return "\n".join(lines)
 
 
-def _value(one: Mapping[str, Any]) -> str:
+def value_of(one: Mapping[str, Any]) -> str:
+    """What a criterion or a group of a gate was measured to be, with its interval."""
     if one["value"] is None:
         return "not measured"
     interval = one.get("interval")

@@ -104,25 +104,13 @@ REAL = {"supervised": (0, 0, 1, 1), "gain-2.0": (1, 1, 0, 1), "noise-0.1": (0, 0
 def trials(worlds: dict[str, dict[str, tuple[float, ...]]]) -> list[Trial]:
     return [
         Trial(
-            policy,
-            world,
-            index,
-            f"{FAMILIES[index % 2]}/{index}",
-            "close the door",
-            0,
-            0,
-            0,
-            value,
-            None,
-            None,
-            None,
-            "",
-            0,
+            policy=policy, world=world, index=index, task=f"{FAMILIES[index % 2]}/{index}", instruction="",
+            trial=0, seed=0, batch=0, value=value, partial=None, outcome=None, error=None, rationale="", cost_usd=0.0,
         )
         for world, policies in worlds.items()
         for policy, values in policies.items()
         for index, value in enumerate(values)
-    ]
+    ]  # fmt: skip
 
 
 def store(folder: Path, rows: list[Trial]) -> None:

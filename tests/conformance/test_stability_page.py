@@ -22,9 +22,10 @@ NAMES = sorted(set(re.findall(r"`(gymnast_core(?:\.\w+)+)`", PAGE)))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_that_is_promised_exists(name: str) -> None:
     try:
-        pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         pytest.fail(f"{name} is promised, but {error}")
+    assert found is not None
 
 
 def test_the_contracts_types_errors_checks_and_hooks_are_all_promised() -> None:

@@ -93,8 +93,10 @@ def test_a_step_that_is_wrong(spoil: Callable[[Step, Sealed], Step], message: st
 
 
 def test_outcomes_may_be_unknown() -> None:
-    check(Broken(lambda step, state: replace(step, outcome_BL=step.outcome_BL * NAN)))
-    check(Broken(lambda step, state: replace(step, outcome_BL=None)))
+    sound = check(Broken(lambda step, state: step))
+    assert check(Broken(lambda step, state: replace(step, outcome_BL=step.outcome_BL * NAN))) == sound
+    without = check(Broken(lambda step, state: replace(step, outcome_BL=None)))
+    assert set(sound) - set(without) == {"outcomes are numbers in [0, 1], or NaN, after every action"}
 
 
 @pytest.mark.parametrize(

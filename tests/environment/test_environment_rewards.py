@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from slider_environment import make_rollout, make_task
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.registry import registries
+from gymnast_core.types import Reward, Rollout
 from gymnast_environment.rewards import EnvironmentReward, RandomReward
 from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
@@ -50,6 +52,27 @@ def test_replay_agrees_with_the_world_it_came_from() -> None:
     expected = [rollout.outcome for rollout in rollouts]
     assert [reward.value for reward in replaying.score(rollouts)] == expected
     assert len(set(expected)) == 2
+
+
+def test_environments_are_replayed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several kinds not all can be alive; every reward is its own rollout's all the same."""
+    kinds = "aaaabbbcc"
+    rollouts = []
+    for place, kind in enumerate(kinds):
+        task = make_task(place)
+        assert task.start is not None
+        rollouts.append(make_rollout(replace(task, start=replace(task.start, args={"kind": kind})), [4.0, 4.0]))
+    played = []
+
+    def replay(_self: EnvironmentReward, some: Sequence[Rollout]) -> list[Reward]:
+        seeds = [rollout.task.start.seed for rollout in some if rollout.task.start is not None]
+        played.extend(seeds)
+        return [Reward(seed / 10) for seed in seeds]
+
+    monkeypatch.setattr(EnvironmentReward, "_replay", replay)
+    rewards = EnvironmentReward().score(rollouts)
+    assert "".join(kinds[seed] for seed in played) == "abcabcaba"
+    assert [reward.value for reward in rewards] == [seed / 10 for seed in range(9)]
 
 
 def test_what_cannot_be_replayed_is_an_error_and_costs_no_other_rollout() -> None:

@@ -63,16 +63,20 @@ def registered() -> Iterator[None]:
     gymnasium.registry.pop(ID)
 
 
-def use(how: str, options: dict[str, Any] | None = None, **settings: Any) -> None:
+def use(how: str, options: dict[str, Any] | None = None, **settings: Any) -> list[str | None]:
+    """Start two episodes: the error of each."""
     environments = Environments(hosting=Hosting(workers=0), **settings)
-    for live in environments.reset([EnvironmentStart(ID, 3, options or {}, {"how": how})] * 2):
+    lives = environments.reset([EnvironmentStart(ID, 3, options or {}, {"how": how})] * 2)
+    assert all(live.shown for live in lives)
+    for live in lives:
         live.release()
     environments.close()
+    return [live.error for live in lives]
 
 
 @pytest.mark.parametrize("how", ["sound", "grainy", "few seeds", "short"])
 def test_what_can_be_relied_on(how: str) -> None:
-    use(how)
+    assert use(how) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -90,17 +94,17 @@ def test_what_cannot(how: str, message: str) -> None:
 
 
 def test_one_start_only_may_be_said() -> None:
-    use("ignores", constant_start=True)
+    assert use("ignores", constant_start=True) == [None, None]
     with pytest.raises(DataError, match="different things"):
         use("unseeded", constant_start=True)
 
 
 def test_options_may_say_what_to_show() -> None:
-    use("given", {"place": [3, 4]})
+    assert use("given", {"place": [3, 4]}) == [None, None]
 
 
 def test_nothing_is_tried_where_nobody_wants_it() -> None:
-    use("unseeded", check_resets=False)
+    assert use("unseeded", check_resets=False) == [None, None]
 
 
 def test_an_environment_is_tried_once() -> None:

@@ -85,6 +85,21 @@ class TestRuns:
         assert all(one.judged == one.true for row in rows for one in row.seen)
         assert {row.truth for row in rows} == {"street"}
 
+    def test_draws_are_replayed_in_turn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The rollouts of one draw need the same environment: eight in a row would close those of other draws."""
+        replayed: list[list[int]] = []
+        asked = Watch._truths
+
+        def truths(self: Watch, event: Any, rollouts: Sequence[Rollout]) -> list[Any]:
+            replayed.append([rollout.group for rollout in rollouts])
+            return asked(self, event, rollouts)
+
+        monkeypatch.setattr(Watch, "_truths", truths)
+        train(config(tmp_path / "run", iterations=2))
+        first, second = replayed
+        assert first == 8 * list(range(24))
+        assert second == 2 * list(range(24, 48))
+
     @pytest.mark.parametrize("rule", ["always", "inverted"])
     def test_a_broken_judge_stops_the_run_before_it_learns(self, tmp_path: Path, rule: str) -> None:
         summary = train(config(tmp_path / "run", rule, drop=False))

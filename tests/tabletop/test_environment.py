@@ -36,8 +36,12 @@ def test_registering_twice_is_harmless_and_importing_is_light():
 
 
 def test_gymnasium_finds_it_without_an_import_of_ours():
-    code = "import gymnasium; gymnasium.make('gymnast_tabletop:gymnast/Tabletop-v0').reset(seed=0)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "import gymnasium; environment = gymnasium.make('gymnast_tabletop:gymnast/Tabletop-v0');"
+        "print(environment.observation_space.contains(environment.reset(seed=0)[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True"]
 
 
 def test_same_seed_same_episode():
