@@ -3,14 +3,16 @@
     python benchmarks/algorithms.py [--seeds 5] [--episodes 400] [--jobs 2] [--output runs/algorithms]
 
 The arms are those of the preset `bench-tabletop-algorithms`, where each one's settings stand; every one starts from the
-shipped supervised policy. A budget is 12 iterations of 384 imagined rollouts; rewards that imagine rollouts again
-(verified, twice, uncertain) draw fewer tasks for it. For each arm and seed: success in the simulator before, on the way
+shipped supervised policy. A budget is 12 iterations of 384 imagined rollouts of 16 actions; rewards that imagine
+rollouts again (verified, twice, uncertain) draw fewer tasks for it, branched rollouts are half as long and twice as
+many. For each arm and seed: success in the simulator before, on the way
 and after, on tasks of the split "reporting" that no other benchmark reports on; how much of what the arm's judge calls
 a success is one when the same actions are done in the simulator (precision on replay, of sampled rollouts of the
 trained policy, split "choosing"); frames imagined; wall-clock.
 
-`gymnast bench` trains (OUTPUT/bench); replays are OUTPUT/replay/ARM-SEED.json; demonstrations for iter-sft are recorded
-into OUTPUT/slow-demos. Killed, the same command goes on where it was. Writes RESULTS/NAME.json and NAME.md.
+`gymnast bench` trains (OUTPUT/bench); replays are OUTPUT/replay/ARM-SEED.json; demonstrations for iter-sft and play for
+branched rollouts are recorded into OUTPUT. Killed, the same command goes on where it was. Writes RESULTS/NAME.json and
+NAME.md.
 """
 
 from __future__ import annotations
@@ -43,13 +45,22 @@ from gymnast_core.training.judge import judge as ask
 
 PRESET = "bench-tabletop-algorithms"
 ARMS = (
-    "grpo", "dapo", "dr-grpo", "rloo", "reinforce++", "ppo", "iter-sft", "verified", "twice", "uncertain", "progress",
-    "partial credit",
+    "grpo", "dapo", "dr-grpo", "rloo", "reinforce++", "ppo", "iter-sft", "branched", "verified", "twice", "uncertain",
+    "progress", "partial credit",
 )  # fmt: skip
 MANY = 4096
 """Starts of a seed's training tasks."""
 FIRST_REPORTED, FIRST_REPLAYED = 500_000, 300_000
 """Index of the first task in the splits "reporting" and "choosing": none that another benchmark looks at."""
+RECORDED = {"iter-sft": ("slow-demos", "slow-demonstrations", "2"), "branched": ("play", "play", "0")}
+"""Arms that need recorded episodes: folder, behaviour and seed."""
+STATED = {"twice": "judge_came_back", "uncertain": "judge_unsure"}
+"""Metric by which a reward says what it did."""
+MEANING = {
+    "twice": "At 1 every success came back: checking changed no reward, and cost the frames that it took.",
+    "uncertain": "At 0 no rollout was masked: the world model shows nearly the same from any noise, and looking for "
+    "differences changed no reward, and cost the frames that it took.",
+}
 AGAIN = {"verified": 1 + 1 / 8, "uncertain": 2.0}
 """Rollouts that a reward imagines for each of the policy's; of `twice`, the run's metrics say it."""
 BASELINE = "grpo"
@@ -59,14 +70,17 @@ def matrix(options: argparse.Namespace) -> dict[str, Any]:
     """What `gymnast bench` is told: the preset's arms, each seed on tasks of its own."""
     axis = load_config(BenchConfig, PRESET).axes["algorithm"]
     # A preset's references are to its own folder; here they stand for what they mean.
-    arms = {arm: [text.replace("data/slow-demos", str(demonstrations(options))) for text in axis[arm]] for arm in
+    arms = {arm: [text.replace("path: data/", f"path: {options.output.resolve()}/") for text in axis[arm]] for arm in
             options.arms}  # fmt: skip
     adjust = []
     for seed in range(1, options.seeds + 1):
         reported = {"split": "reporting", "first": FIRST_REPORTED + seed * options.episodes, "count": options.episodes}
         part = {"name": "tabletop", "args": {**reported, "image_size": 32}}
-        own = [f"evaluation.tasks={json.dumps(part)}", f"tasks.args.first={seed * MANY}"]
-        adjust.append({"when": {"seed": seed}, "overrides": own})
+        for arm in options.arms:
+            # Branched rollouts start in the recorded episodes, at other places for each seed.
+            starts = f"tasks.args.seed={seed}" if arm == "branched" else f"tasks.args.first={seed * MANY}"
+            own = [f"evaluation.tasks={json.dumps(part)}", starts]
+            adjust.append({"when": {"algorithm": arm, "seed": seed}, "overrides": own})
     for arm in options.arms:
         # After the arm's own settings, of which the share is taken.
         adjust.append({"when": {"algorithm": arm}, "overrides": [*smaller(arms[arm], options.share), *options.train]})
@@ -96,18 +110,15 @@ def smaller(overrides: Sequence[str], share: float) -> list[str]:
     ]
 
 
-def demonstrations(options: argparse.Namespace) -> Path:
-    return (options.output / "slow-demos").resolve()
-
-
 def record(options: argparse.Namespace) -> None:
-    """The demonstrations of iter-sft, as the shipped policy was supervised with."""
-    folder = demonstrations(options)
-    if "iter-sft" not in options.arms or (folder / "meta.json").exists():
-        return
-    wanted = ["--behaviour", "slow-demonstrations", "--episodes", str(options.demonstrations), "--split", "training"]
-    command = [sys.executable, "-m", "gymnast_tabletop.record", "--image-size", "32", "--actions", "20", *wanted]
-    subprocess.run([*command, "--seed", "2", "--workers", str(options.jobs), "--out", str(folder)], check=True)
+    """The demonstrations that the shipped policy was supervised with, and play as its world model was fitted to."""
+    for arm, (name, behaviour, seed) in RECORDED.items():
+        folder = options.output / name
+        if arm not in options.arms or (folder / "meta.json").exists():
+            continue
+        wanted = ["--behaviour", behaviour, "--episodes", str(options.demonstrations), "--split", "training"]
+        command = [sys.executable, "-m", "gymnast_tabletop.record", "--image-size", "32", "--actions", "20", *wanted]
+        subprocess.run([*command, "--seed", seed, "--workers", str(options.jobs), "--out", str(folder)], check=True)
 
 
 def train(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]]:
@@ -127,8 +138,8 @@ def train(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]]:
 def replayed(arm: str, seed: int, row: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The arm's judge against the simulator, on sampled rollouts of the trained policy; what a file holds is kept."""
     path = options.output / "replay" / f"{arm.replace(' ', '-')}-{seed}.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    if path.exists() and (kept := json.loads(path.read_text()))["rollouts"] == options.replayed:
+        return kept
     torch.set_num_threads(1)
     run = options.output / "bench" / "cells" / row["cell"] / "run"
     config = preset(f"policy.args.checkpoint={run / 'policy'}", *options.train)
@@ -176,7 +187,16 @@ def measured(arm: str, row: Mapping[str, Any], options: argparse.Namespace) -> d
     return {
         "before": before, "after": after, "gain": after - before, "curve": curve, "mean_on_the_way": area(curve),
         "frames": round(row["frames"] * (1 + again)), "seconds": row["seconds"],
+        "steps": json.loads((run / "summary.json").read_text())["updates"], "stated": stated(arm, run),
     }  # fmt: skip
+
+
+def stated(arm: str, run: Path) -> float | None:
+    """What the arm's reward says of itself (`STATED`), mean over the iterations."""
+    if arm not in STATED:
+        return None
+    values = [float(value) for line in read_metrics(run / "metrics.csv") if (value := line.get(STATED[arm]))]
+    return math.fsum(values) / len(values) if values else None
 
 
 def area(curve: Sequence[tuple[float, float]]) -> float:
@@ -237,7 +257,7 @@ def page(data: Mapping[str, Any]) -> str:
         f"Success in the simulator, %, greedy, on {n} held-out tasks a seed; mean ± standard error over {len(seeds)} "
         f"seeds ({', '.join(map(str, seeds))}). Budgets are of imagined frames, those included that a reward imagines "
         "again. Precision on replay: of the sampled rollouts that the arm's judge calls a success, those that the "
-        "simulator confirms.",
+        "simulator confirms (how many it calls one). Intervals are Student's t over seeds, each arm's alone.",
         "",
     ]
     if settings["train"] or settings["share"] < 1 or len(seeds) < 5:
@@ -248,8 +268,8 @@ def page(data: Mapping[str, Any]) -> str:
         lines += [f"**A smoke run{how}: it shows that every arm works, and ranks none of them.**", ""]
     lines += [
         f"| arm | before | after | against {BASELINE}, points [95 %] | mean on the way | precision on replay | frames, "
-        "thousands | minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        "thousands | gradient steps | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, found in cells.items():
         columns = [
@@ -257,9 +277,14 @@ def page(data: Mapping[str, Any]) -> str:
             _difference(data["against"].get(arm)) if arm != BASELINE else "",
             _pm([cell["mean_on_the_way"] for cell in found]), _precision([cell["replay"] for cell in found]),
             f"{math.fsum(cell['frames'] for cell in found) / len(found) / 1000:.1f}",
+            f"{math.fsum(cell['steps'] for cell in found) / len(found):.0f}",
             f"{math.fsum(cell['seconds'] for cell in found) / len(found) / 60:.1f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(columns) + " |")
+    for arm, metric in STATED.items():
+        values = [cell["stated"] for cell in cells.get(arm, ()) if cell["stated"] is not None]
+        if values:
+            lines += ["", f"`{arm}`: `{metric}` is {math.fsum(values) / len(values):.3f} on average. {MEANING[arm]}"]
     return "\n".join(lines) + "\n"
 
 

@@ -10,9 +10,9 @@ gradient steps as the preset `tabletop` does:
   iter-sft               imitation of successful imagined rollouts, 1:1 with demonstrations (data/slow-demos)
   simulator with a gap   GRPO in a simulator whose camera, colours and friction are off (SIMPLER's role)
   world model            GRPO in imagination, judged by the success classifier, from TASKS starts
-  + third block          the same, also from TASKS / 2 starts with a distractor: a third block on the table
+  + third block          the same, but a third of the starts have a distractor: a third block on the table
   + pasted distractors   the same, something pasted into half of the first frames
-  + new instruction      the same, also from TASKS / 4 starts that name one of the two colour-direction pairs that no
+  + new instruction      the same, but a fifth of the starts name one of the two colour-direction pairs that no
                          demonstration names: blue-left in odd seeds, yellow-top in even ones
   + held-out pairs       the same, instructions drawn from all pairs, both of those included
   + more tasks           the same from 4,096 starts instead of TASKS
@@ -41,7 +41,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
 from commands import gymnast
-from paper_statistics import ALPHA, SMALLEST, plan, plan_table, points, settle
+from paper_statistics import ALPHA, SMALLEST, plan, plan_table, points, same_settings, settle
+from tabletop_parts import check_demonstrations
+
+from gymnast_core.config import ComponentConfig, load_config
+from gymnast_core.config.load import to_yaml
+from gymnast_evaluation.config import EvaluateConfig
 
 GAP = {"camera_shift": [0.01, -0.01], "camera_zoom": 1.1, "hue": 15.0, "brightness": 0.85, "friction": 0.3}
 """Chosen before any training: a centimetre and 10 % of camera, a visible change of light, a third of the friction."""
@@ -65,7 +70,7 @@ SETS = ("as they are", "third block", "new instruction", "held-out pairs")
 WORLDS = ("simulator", "imagination")
 PILOT_SEEDS = (101, 102)
 ITER_SFT = {
-    "group_size": 8, "learning_rate": 1.5e-4, "warmup_updates": 10, "learning_rate_decay_updates": 110,
+    "group_size": 8, "learning_rate": 1.5e-4, "warmup_updates": 10, "learning_rate_decay_updates": 134,
     "minibatch_size": 96, "epochs": 3,
 }  # fmt: skip
 
@@ -103,10 +108,11 @@ def arms(seed: int, tasks: int) -> dict[str, list[str]]:
     def on(component: Mapping[str, Any]) -> str:
         return f"tasks={json.dumps(component)}"
 
-    def also(share: int, **changes: Any) -> str:
-        """The same starts, and as many others as a share of them."""
-        others = starts(count=max(tasks // share, 1), **changes)
-        return on({"name": "several-episodes", "args": {"of": [starts(), others]}})
+    def partly(share: int, **changes: Any) -> str:
+        """As many starts, of which one in `share` is another."""
+        others = max(tasks // share, 1)
+        return on({"name": "several-episodes", "args": {"of": [starts(count=tasks - others), starts(
+            first=first + tasks - others, count=others, **changes)]}})  # fmt: skip
 
     distracted = {"dataset": starts(), "edits": {"distractor": {}}, "share": 0.5, "seed": seed}
     return {
@@ -117,9 +123,9 @@ def arms(seed: int, tasks: int) -> dict[str, list[str]]:
         ],
         "simulator with a gap": [on(starts(gap=GAP)), "world_model=gymnasium", "reward_model=environment"],
         "world model": [on(starts())],
-        "+ third block": [also(2, n_blocks=3)],
+        "+ third block": [partly(3, n_blocks=3)],
         "+ pasted distractors": [on({"name": "edited-tasks", "args": distracted})],
-        "+ new instruction": [also(4, pairs=new_pairs(seed)[0])],
+        "+ new instruction": [partly(5, pairs=new_pairs(seed)[0])],
         "+ held-out pairs": [on(starts(pairs="all"))],
         "+ more tasks": [on(starts(count=MANY))],
     }  # fmt: skip
@@ -186,24 +192,29 @@ def train(names: Sequence[str], seeds: Sequence[int], options: argparse.Namespac
 def measure(policies: Mapping[str, Path], seed: int, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """summary.json of `gymnast evaluate` of all arms of a seed on one set of tasks, in both worlds."""
     folder = options.output / f"evaluation-{seed}-{name.replace(' ', '-')}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     parts = {label(arm): {"name": "openvla-oft", "args": {"checkpoint": str(path)}} for arm, path in policies.items()}
     tasks = {
         "split": split_of(options), "first": FIRST_REPORTED + seed * options.episodes, "count": options.episodes,
         "image_size": 32, **changes_of(name, seed),
     }  # fmt: skip
-    new = [
-        "evaluate-tabletop", f"tasks={json.dumps({'name': 'tabletop', 'args': tasks})}", f"seed={seed}", "videos=0",
-        "batch_size=100", *options.evaluate, f"output={folder}",
+    changes = [
+        f"tasks={json.dumps({'name': 'tabletop', 'args': tasks})}", f"seed={seed}", "videos=0", "batch_size=100",
+        *options.evaluate, f"output={folder}",
     ]  # fmt: skip
-    start = ["--resume", str(folder)] if (folder / "config.yaml").exists() else new
-    gymnast("evaluate", *start, f"policies={json.dumps(parts)}", log=folder.with_suffix(".log"))
+    preset = load_config(EvaluateConfig, "evaluate-tabletop", changes)
+    # Exactly these policies: those of the preset would be added to.
+    config = replace(preset, policies={key: ComponentConfig(**part) for key, part in parts.items()})
+    file = folder.with_suffix(".yaml")
+    file.write_text(to_yaml(config))
+    again = (folder / "config.yaml").exists()
+    start = ["--resume", str(folder), f"policies={json.dumps(parts)}"] if again else [str(file)]
+    gymnast("evaluate", *start, log=folder.with_suffix(".log"))
     return json.loads((folder / "summary.json").read_text())
 
 
 def label(arm: str) -> str:
     """The arm's name as `gymnast evaluate` takes it: "+ more tasks" -> "plus-more-tasks"."""
-    if arm == "sft":
-        return "shipped"  # the preset's own label
     return arm.replace("+", "plus").replace(" ", "-")
 
 
@@ -259,8 +270,7 @@ def _run_lines(data: Mapping[str, Any]) -> list[str]:
     found, seeds, settings = data["rates"], data["seeds"], data["settings"]
     sets = list(next(iter(found.values())))
     n, tasks = settings["episodes"], settings["tasks"]
-    others = {"+ more tasks": MANY, "+ third block": tasks + tasks // 2, "+ new instruction": tasks + tasks // 4}
-    starts = "".join(f", {arm} from {count}" for arm, count in others.items() if arm in found)
+    starts = f", + more tasks from {MANY}" if "+ more tasks" in found else ""
     lines = [
         f"Success, %: mean ± standard error over {len(seeds)} seeds ({', '.join(map(str, seeds))}), each on {n} tasks "
         f"a column (n = {len(seeds) * n}), greedy. Arms train from {tasks} starts{starts}. "
@@ -304,6 +314,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, measure, summarise; of a pilot, what it says about the size of the run."""
     options.output = (options.output / "pilot" if options.pilot else options.output).resolve()
     options.output.mkdir(parents=True, exist_ok=True)
+    settings = {"episodes": options.episodes, "tasks": options.tasks, "gap": GAP}
+    same_settings(options.output / "settings.json", {**settings, "train": options.train, "evaluate": options.evaluate})
+    if "iter-sft" in options.arms:
+        check_demonstrations()
     seeds = list(PILOT_SEEDS) if options.pilot else list(range(1, 1 + options.seeds))
     rows = train(options.arms, seeds, options)
     summaries = {}
@@ -319,7 +333,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return {"pilot": plan({name: values for name, (_, values) in claims_in(found).items()}, options.seeds)}
     cells = list(rows.values())
     return {
-        "settings": {"episodes": options.episodes, "tasks": options.tasks, "gap": GAP},
+        "settings": settings,
         "seeds": seeds,
         "rates": found,
         "claims": settled(found),
@@ -349,7 +363,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pilot", action="store_true", help=f"seeds {PILOT_SEEDS} on the split choosing, and power")
     parser.add_argument("--name", default="paper", help="of the files with the results")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    whole = options.arms == names and options.sets == list(SETS)
+    if not whole and options.name == parser.get_default("name") and options.results == parser.get_default("results"):
+        parser.error("With some of the arms or sets, give the results a --name of their own.")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,11 +13,13 @@ from first frames of the robot:
                      on play of the standard table -> both halves there
   two rounds         the same first half; then recorded, refitted on everything and practised once more
 
-So arms differ in their world, not in how long they learn: the optimizer begins anew after the first half in all of
-them. `gymnast dyna` does the rounds (OUTPUT/seed-S/dyna, a folder a stage), `gymnast train` the other halves from the
-configs of those rounds, `gymnast evaluate` measures everything on the robot, greedily, on the same tasks of the split
-"reporting". What was killed goes on where it was; what ended is not repeated. Also listed: every arm after its first
-half. Writes benchmarks/results/paper_dyna.{json,md}.
+So arms differ in their world, and have as many iterations and rollouts; the optimizer begins anew after the first half
+in all of them. They do not have as many gradient steps: where nearly all of a group's rollouts are judged alike, as in
+a world that nobody succeeds in, there is little to learn from. That is a part of what a world teaches, and the page
+lists the steps. `gymnast dyna` does the rounds (OUTPUT/seed-S/dyna, a folder a stage), `gymnast train` the other halves
+from the configs of those rounds, `gymnast evaluate` measures everything on the robot, greedily, on the same tasks of
+the split "reporting". What was killed goes on where it was; what ended is not repeated. Also listed: every arm after
+its first half. Writes benchmarks/results/paper_dyna.{json,md}.
 
 Cost, estimated: 5 trainings of 8 iterations (2 core minutes each), 2 refits of the world model (3 each) and of the
 judge (under 1), 2 recordings and the evaluation (1.5 together) are 19 core minutes a seed: 95 for 5 seeds, 38 for the
@@ -29,7 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +213,32 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     seeds = seeds_of(options)
     work(seeds, options)
     trials = measured(seeds, options)
-    return outcome(CLAIMS, trials, settings, options)
+    return {**outcome(CLAIMS, trials, settings, options), **({} if options.pilot else {"steps": steps(seeds, options)})}
 
 
-def about(options: argparse.Namespace) -> str:
+def steps(seeds: Sequence[int], options: argparse.Namespace) -> dict[str, list[list[int]]]:
+    """Gradient steps of both halves of each arm: arm -> for each seed (first half, second half)."""
+    halves_of = {
+        "old world model": ("old-1", "old-2"), "one round": ("dyna/round-1/train", "one-2"),
+        "two rounds": ("dyna/round-1/train", "dyna/round-2/train"),
+    }  # fmt: skip
+
+    def taken(seed: int, folder: str) -> int:
+        return int(json.loads((place(seed, options) / folder / "summary.json").read_text())["updates"])
+
+    return {arm: [[taken(seed, half) for half in halves] for seed in seeds] for arm, halves in halves_of.items()}
+
+
+def about(options: argparse.Namespace, found: Mapping[str, Any]) -> str:
+    taken = "; ".join(
+        f"{arm} {' + '.join(f'{sum(half) / len(half):.0f}' for half in zip(*rows, strict=True))}"
+        for arm, rows in found.get("steps", {}).items()
+    )
+    listed = f" Gradient steps, first + second half, means over seeds: {taken}." if taken else ""
     return (
         f"`python benchmarks/paper_dyna.py`. The robot is the simulator with the gap {json.dumps(GAP)}. Every arm but "
         f"sft takes twice {options.iterations} iterations of GRPO; a round records {options.recorded} episodes."
+        f"{listed}"
     )
 
 
@@ -234,7 +255,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    print(save("paper_dyna", options.results, "Dyna under a gap", about(options), run(options)))
+    found = run(options)
+    print(save("paper_dyna", options.results, "Dyna under a gap", about(options, found), found))
 
 
 if __name__ == "__main__":

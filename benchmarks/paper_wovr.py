@@ -5,13 +5,16 @@
     python benchmarks/paper_wovr.py [--seeds 5] [--episodes 400] [--jobs 2] [--output runs/paper-wovr]
 
 Every arm trains the shipped supervised policy in the shipped world model, with as many imagined frames (iterations x
-tasks x group x horizon of the preset `tabletop`) and gradient steps:
+tasks x group x horizon of the preset `tabletop`). The learning rate does not fall, since arms take other numbers of
+gradient steps (the page lists them): groups whose rollouts are all judged alike teach nothing. The judge compares ends
+with the first frame of the episode, also where the policy begins in its midst:
 
   sft             no training
   plain           GRPO from first frames, judged at the end
   + keyframes     half of the starts lie 4 actions before the end of a failed episode of the supervised policy, with the
                   first frame and the last 4 as context (`keyframe-tasks`)
-  + masking       clips are judged, and what follows the first success is not learned from (`first-hit`, `masked-grpo`)
+  + masking       clips of 4, 8, 12 and 16 actions are judged, the first success counts, and what follows it is not
+                  learned from (`first-hit`, `masked-grpo`): reward and mask are one idea, and are tried as one
   + co-evolution  halfway, the policy acts in the simulator, and world model and judge are refitted on what happened
                   (`co-evolving`; as many steps as in a round of the preset `dyna-tabletop`)
   all three
@@ -66,13 +69,11 @@ FIRST_START, STARTS = 640_000_000, 4096
 """First frames that arms train from: index in the split "training" for seed 0, and how many each seed has."""
 FIRST_EPISODE, EPISODES_APART = 820_000_000, 1_000_000
 """Environment seeds of the recorded episodes."""
-UPDATES_AN_ITERATION = 9
-"""At most: 3 epochs of 48 x 8 rollouts in minibatches of 96, without groups that teach nothing."""
 GRPO = {
     "group_size": 8, "accuracy_bounds": [0.01, 0.99], "learning_rate": 1.5e-4, "warmup_updates": 10,
     "minibatch_size": 96, "epochs": 3,
 }  # fmt: skip
-"""As in the preset `tabletop`, but for the decay, which the number of iterations sets."""
+"""As in the preset `tabletop`, without its decay."""
 KEYFRAMES = {"share": 0.5, "context": 4, "lead": 4, "still_action": [0.0, 0.0], "count": 256}
 EVERY = 4
 """Actions from clip to clip of `first-hit`."""
@@ -84,7 +85,7 @@ NEEDED = (
 CLAIMS = (
     Claim("plain", "sft", "reinforcement learning in imagination improves on supervision"),
     Claim("+ keyframes", "plain", "starts shortly before a failure help"),
-    Claim("+ masking", "plain", "not to learn from what follows a success helps"),
+    Claim("+ masking", "plain", "to judge clips, and not to learn from what follows a success, helps"),
     Claim("+ co-evolution", "plain", "a world model that is refitted on the way helps"),
     Claim("all three", "plain", "the three together help"),
 )
@@ -110,20 +111,22 @@ def arms(seed: int, recording: Path, options: argparse.Namespace) -> dict[str, l
     failures = {"name": "lerobot", "args": {"path": str(recording)}}
     mixed = {"first": starts, "episodes": failures, "seed": seed, **KEYFRAMES}
     base = load_config(DynaConfig, "dyna-tabletop")
-    grpo = {**GRPO, "learning_rate_decay_updates": UPDATES_AN_ITERATION * options.iterations}
-    clips = {"reward_model": asdict(base.reward_model), "every": EVERY}
+    judge = asdict(base.reward_model)
+    judge["args"] = {**judge["args"], "compared_with": "context"}
+    clips = {"reward_model": judge, "every": EVERY}
     first, keyframes = _set("tasks", starts), _set("tasks", {"name": "keyframe-tasks", "args": mixed})
-    plain = _set("optimizer", {"name": "grpo", "args": grpo})
+    plain = _set("optimizer", {"name": "grpo", "args": GRPO})
+    once = _set("reward_model", judge)
     masked = [
-        _set("optimizer", {"name": "masked-grpo", "args": grpo}),
+        _set("optimizer", {"name": "masked-grpo", "args": GRPO}),
         _set("reward_model", {"name": "first-hit", "args": clips}),
     ]
     evolving = _set("world_model", {"name": "co-evolving", "args": co_evolution(base, options)})
     return {
-        "plain": [first, plain],
-        "+ keyframes": [keyframes, plain],
+        "plain": [first, plain, once],
+        "+ keyframes": [keyframes, plain, once],
         "+ masking": [first, *masked],
-        "+ co-evolution": [first, plain, evolving],
+        "+ co-evolution": [first, plain, once, evolving],
         "all three": [keyframes, *masked, evolving],
     }
 
@@ -244,16 +247,27 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     options.output = begin(options.output, settings)
     seeds = seeds_of(options)
-    trials = measured(train(seeds, options), seeds, options)
-    return outcome(CLAIMS, trials, settings, options)
+    trained = train(seeds, options)
+    found = outcome(CLAIMS, measured(trained, seeds, options), settings, options)
+    return found if options.pilot else {**found, "steps": steps(trained)}
 
 
-def about(options: argparse.Namespace) -> str:
+def steps(trained: Mapping[tuple[str, int], Path]) -> dict[str, list[int]]:
+    """Gradient steps of each arm, by seed; `trained` has each one's policy."""
+    found: dict[str, list[int]] = {}
+    for (arm, _), policy in trained.items():
+        found.setdefault(arm, []).append(int(json.loads((policy.parent / "summary.json").read_text())["updates"]))
+    return found
+
+
+def about(options: argparse.Namespace, found: Mapping[str, Any]) -> str:
+    taken = "; ".join(f"{arm} {sum(row) / len(row):.0f}" for arm, row in found.get("steps", {}).items())
+    listed = f" Gradient steps, means over seeds: {taken}." if taken else ""
     return (
         f"`python benchmarks/paper_wovr.py`. Every arm but sft takes {options.iterations} iterations of 48 x 8 "
         f"imagined rollouts of 16 actions. Keyframes lie in failures among {options.recorded} recorded episodes of the "
         f"supervised policy; co-evolution refits world model and judge once, on {options.rollouts} rollouts in the "
-        "simulator."
+        f"simulator.{listed}"
     )
 
 
@@ -272,7 +286,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     title = "Keyframes, masking, co-evolution"
-    print(save("paper_wovr", options.results, title, about(options), run(options)))
+    found = run(options)
+    print(save("paper_wovr", options.results, title, about(options, found), found))
 
 
 if __name__ == "__main__":

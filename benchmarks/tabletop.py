@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 from policy_variants import policy_with_gain
-from tabletop_parts import breakdown, build, preset, tasks_of
+from tabletop_parts import breakdown, build, check_demonstrations, preset, tasks_of
 
 from gymnast_core.statistics import success_interval
 from gymnast_evaluation.agreement import agreement
@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
+    if "iter-sft" in options.arms:
+        check_demonstrations()
     seeds = {arm: range(1, 1 + (options.bound_seeds if arm in BOUNDS else options.seeds)) for arm in options.arms}
     shorter = supervise_shorter(options.output) if "shorter-sft" in options.arms else None
     work = [(arm, seed) for seed in range(1, options.seeds + 1) for arm in options.arms if seed in seeds[arm]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -91,6 +92,16 @@ def breakdown(rollouts: Sequence[Rollout]) -> dict[str, float]:
             named_first += int(distance.argmax() == named)
     shares = {name: count / len(rollouts) for name, count in sorted(names.items())}
     return shares | {"any_moved": touched / len(rollouts), "named_moved_most": named_first / max(touched, 1)}
+
+
+def check_demonstrations(folder: Path = Path("data/slow-demos")) -> None:
+    """Raises `SystemExit` unless the demonstrations of iter-sft were recorded, with the command that does it."""
+    if not (folder / "meta.json").exists():
+        raise SystemExit(
+            f"iter-sft needs demonstrations in {folder}. Record them:\n  python -m gymnast_tabletop.record "
+            "--image-size 32 --actions 20 --behaviour slow-demonstrations --episodes 6000 --split training --seed 2 "
+            f"--out {folder}"
+        )
 
 
 def with_output(config: RunConfig, path: str) -> RunConfig:

@@ -1,11 +1,12 @@
 """From names to the parts of a run: the one place that knows both what a config asks for and where plugins are."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from gymnast_core.config.schema import ComponentConfig, RunConfig
 from gymnast_core.errors import DataError
-from gymnast_core.interfaces import Parts
+from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.early import needs_demonstrations
 from gymnast_core.plugins.hooks import check_sections
 from gymnast_core.plugins.registry import Registry, registries
@@ -15,6 +16,7 @@ from gymnast_core.short_episodes import long_enough
 from gymnast_core.types import Episode, Needs, Offers, Task
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 def build_parts(config: RunConfig, *, left: int | None, processes: Processes) -> Parts:
@@ -40,6 +42,11 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
     if left is not None:
         groups = left * config.loop.tasks_per_iteration
         reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)
+        if config.loop.max_draws > 1 and type(reward_model).preflight is not RewardModel.preflight:
+            logger.info(
+                "That is one draw an iteration. Where groups teach nothing, others are drawn in their place: up to "
+                "loop.max_draws=%d times as many rollouts are judged.", config.loop.max_draws,
+            )  # fmt: skip
     demonstrations: Sequence[Episode] = ()
     if optimizer.demonstrations_per_rollout:
         if config.demonstrations is None:

@@ -96,7 +96,8 @@ class EvaluationWanted(RunEvent):
     """The policy is to be measured after `step` iterations."""
 
     label: str = ""
-    """"before", "after", or "iteration-000005"."""
+    """"before", "after", or "iteration-000005". A resumed run asks for "before", too, with the iterations behind it as
+    `step`: what was measured can be told then, and it is too late to measure it."""
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,20 @@ def reward_from_state(state: Mapping[str, Any]) -> Reward:
 
 
 def _task(state: Mapping[str, Any]) -> Task:
-    start, expert = state["start"], state["expert"]
+    expert = state["expert"]
     return Task(
         **{
             **state,
             "cameras": tuple(state["cameras"]),
-            "start": None if start is None else EnvironmentStart(**start),
-            "expert": None if expert is None else Episode(**{**expert, "cameras": tuple(expert["cameras"])}),
+            "start": _start(state["start"]),
+            "expert": None if expert is None else _episode(expert),
         }
     )
+
+
+def _episode(state: Mapping[str, Any]) -> Episode:
+    return Episode(**{**state, "cameras": tuple(state["cameras"]), "start": _start(state["start"])})
+
+
+def _start(state: Mapping[str, Any] | None) -> EnvironmentStart | None:
+    return None if state is None else EnvironmentStart(**state)

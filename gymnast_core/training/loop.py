@@ -95,7 +95,7 @@ class ReinforcementLoop(lightning.LightningModule):
         self.updater.torch_optimizer = found if isinstance(found, torch.optim.Optimizer) else None
         self._restore_the_rest()
         if self._config.evaluation.before:
-            self.record.evaluate("before", 0)
+            self.record.evaluate("before", self.iteration)
 
     def on_train_start(self) -> None:
         # Only now has Lightning put its own handler before ours: it broadcasts in the midst of whatever goes on.
@@ -135,6 +135,11 @@ class ReinforcementLoop(lightning.LightningModule):
             tally.add({name: Metric(value) for name, value in steering.metrics.items()})
         self.record.stopped = steering.stop
         return self.collector.without_left_out(groups)
+
+    def on_train_end(self) -> None:
+        # Options of the trainer (max_time, limit_train_batches, fast_dev_run) can end it after any iteration.
+        if not self.record.finished:
+            self.record.keep(self)
 
     def state_dict_of_run(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, apart from the groups that wait in each process, and from

@@ -111,11 +111,13 @@ class MasterWeights:
             put(live, master)
 
     @contextmanager
-    def computing_in(self, dtype: torch.dtype) -> Iterator[None]:
-        """Let fine matrices hold their values rounded to `dtype` meanwhile, for autocast, which would round to the
-        nearest: a loss would not see that they moved. Takes a second copy of them as long."""
+    def computing_in(self, dtype: torch.dtype, *, of: nn.Module) -> Iterator[None]:
+        """Let fine matrices of a module hold their values rounded to `dtype` meanwhile, for autocast, which would round
+        to the nearest: a loss would not see that they moved. Takes a second copy of them as long. What is trained
+        beside the module (a critic) decides for itself what it computes in."""
+        its = set(of.parameters())
         # In place: FSDP2 knows where a parameter's numbers are.
-        shown = [_local(p.detach()) for p in self._live if p.ndim >= 2 and not is_coarse(p.dtype)]
+        shown = [_local(p.detach()) for p in self._live if p in its and p.ndim >= 2 and not is_coarse(p.dtype)]
         fine = [values.clone() for values in shown]
         try:
             for values in shown:

@@ -60,6 +60,10 @@ class RunRecord:
         self._totals: dict[str, float] = {}
         self._measured: dict[str, dict[str, Any]] = {}
         self._saved: SavedDifference | None = None
+        self._snapshot_of = done
+        """Iterations behind the newest snapshot."""
+        self.finished = False
+        """Whether `finish` was called."""
         self.stopped: str | None = None
         """Why the run ends before its last iteration; None as long as it does not."""
         self.learned: Learned | None = None
@@ -159,6 +163,24 @@ class RunRecord:
         state = {**loop.state_dict_of_run(), "record": self.state_dict()} if asked else {}
         state = state if self._parts.processes.leads else {}
         self._writer.write(self.folder / "snapshots", self._done, state, own=loop.collector.state_dict())
+        self._snapshot_of = self._done
+
+    def keep(self, loop: Running) -> None:
+        """The trainer ends before the last iteration: a snapshot of what was done."""
+        if self._snapshot_of != self._done:
+            self.snapshot(loop)
+        self._writer.wait()
+
+    def check_finished(self) -> None:
+        """The trainer has ended. Raises `GymnastError` if that was before the last iteration."""
+        if self.finished:
+            return
+        raise GymnastError(
+            f"The trainer ended after {self._done} of {self._config.loop.iterations} iterations, which an option under "
+            "trainer does (max_time, limit_train_batches, fast_dev_run): the policy is neither saved nor measured. "
+            f"Set loop.iterations lower for a shorter run; or go on, without that option or with the same one: gymnast "
+            f"train --resume {self.folder}"
+        )
 
     def close(self) -> None:
         """However the run ends: wait for the snapshot that is being written."""
@@ -166,6 +188,7 @@ class RunRecord:
 
     def finish(self, loop: Running) -> None:
         """The last iteration is done: save the policy, measure it, sum up."""
+        self.finished = True
         self._writer.wait()
         if self.stopped is not None and self._parts.processes.leads:
             logger.warning("Stopped in iteration %d. %s", loop.iteration, self.stopped)

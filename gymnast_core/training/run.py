@@ -30,8 +30,8 @@ _ADVICE = "set loop.micro_batch_size lower. Go on from the last snapshot with gy
 
 FIXED = (
     "world_model", "policy", "reward_model.name", "optimizer.name", "optimizer.args.group_size", "tasks",
-    "demonstrations", "loop.horizon", "evaluation.world", "evaluation.reward_model", "evaluation.tasks",
-    "evaluation.horizon", "evaluation.temperature", "seed",
+    "demonstrations", "loop.horizon", "evaluation.before", "evaluation.world", "evaluation.reward_model",
+    "evaluation.tasks", "evaluation.horizon", "evaluation.temperature", "seed",
 )  # fmt: skip
 """Keys that say what a run is; a resumed run keeps them."""
 MOST_ITERATIONS = 10**9
@@ -151,6 +151,7 @@ def _run(
     if folder is None:
         try:
             trainer.fit(loop, loop.steps)
+            loop.record.check_finished()
         finally:
             loop.record.close()
         return loop.record
@@ -161,6 +162,7 @@ def _run(
     ended_by: BaseException | None = None
     try:
         trainer.fit(loop, loop.steps)
+        loop.record.check_finished()
     except BaseException as error:
         ended_by = error
         raise

@@ -24,6 +24,7 @@ from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.training.masters import MasterWeights, gathered_state, restore_state
 from gymnast_core.training.movement import Movement, MovementWatch
+from gymnast_core.training.settings import apply_changes, settings_of
 from gymnast_core.training.sharding import clip_gradients
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, LossSum, Metric, Rollout
@@ -88,6 +89,7 @@ class Updater:
         self.reference: Policy | None = None
         """The frozen initial policy, if the optimizer needs it."""
         self._torch_optimizer: torch.optim.Optimizer | None = None
+        self._settings: list[dict[str, Any]] = []
         self.masters = MasterWeights([])
         """Float32 copies of what is trained in a coarser dtype."""
         self._watch = MovementWatch(_REMEDY)
@@ -115,6 +117,7 @@ class Updater:
         self._torch_optimizer = optimizer
         self.masters = MasterWeights(self.parameters)
         if optimizer is not None:
+            self._settings = settings_of(optimizer)
             self.masters.adopt(optimizer)
             if self._processes.leads:
                 self.masters.announce()
@@ -155,7 +158,8 @@ class Updater:
         metrics = Tally()
         mine = [batch.row[key] for key in chosen if key in batch.row]
         terms = list(self._terms(batch, mine, len(chosen), place))
-        with self.masters.computing_in(torch.bfloat16) if self._precision == "bf16-mixed" else nullcontext():
+        mixed = self._precision == "bf16-mixed"
+        with self.masters.computing_in(torch.bfloat16, of=self._policy) if mixed else nullcontext():
             self._accumulate(terms, metrics)
         combined = metrics.combined(self._processes)
         # From here on the numbers are of all processes, and are counted once.
@@ -319,6 +323,7 @@ class Updater:
         return {
             "updates": self.updates,
             "torch_optimizer": None if optimizer is None else self._optimizer_state(optimizer),
+            "settings": self._settings,
             "weights": self.masters.state_dict(),
         }
 
@@ -333,5 +338,7 @@ class Updater:
                 restore_state(self.torch_optimizer, state["torch_optimizer"])
             else:
                 self.torch_optimizer.load_state_dict(state["torch_optimizer"])
+            if "settings" in state:  # an earlier edition kept none
+                apply_changes(self.torch_optimizer, self._settings, state["settings"])
             if "weights" in state:  # an earlier edition kept no copies
                 self.masters.load_state_dict(state["weights"])

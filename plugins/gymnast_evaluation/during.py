@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gymnast_core.config import EvaluationConfig, RunConfig
 from gymnast_core.errors import DataError
@@ -19,6 +20,7 @@ from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
 from gymnast_pages.measure import Measure, judge_name
 
+logger = logging.getLogger(__name__)
 _WHEN = {"before": "before training", "after": "after training"}
 """What evaluations are called that do not stand between iterations."""
 
@@ -36,13 +38,27 @@ def check(config: RunConfig) -> None:
 def measure(event: EvaluationWanted) -> dict[str, Any]:
     """The summary of the evaluation `event.label`, the same in every process.
 
-    The leader decides whether it is there already (a resumed run does not repeat it), and writes it.
+    The leader decides whether it is there already (a resumed run does not repeat it), and writes it. {} for what was to
+    be measured before a training that has begun: it is too late for that.
     """
     processes, folder = event.parts.processes, event.folder / "evaluations"
-    known, leads_below = processes.broadcast(_plan(event, folder) if processes.leads else (False, 0))
-    if not known:
+    plan, leads_below = processes.broadcast(_plan(event, folder) if processes.leads else ("", 0))
+    if plan == "too late":
+        return {}
+    if plan == "wanted":
         _measure_together(event, folder, leads_below)
     return processes.broadcast(_summary(folder, event.label) if processes.leads else {})
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """A run goes on after `step` iterations: what was measured later was of policies that it has given up."""
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        try:
+            found = _read(path)
+        except DataError:
+            continue  # told when it is needed
+        if found is not None and found.iteration > step:
+            path.unlink()
 
 
 def sentence(folder: Path) -> str | None:
@@ -58,15 +74,24 @@ def sentence(folder: Path) -> str | None:
     )
 
 
-def _plan(event: EvaluationWanted, folder: Path) -> tuple[bool, int]:
+def _plan(event: EvaluationWanted, folder: Path) -> tuple[Literal["known", "wanted", "too late"], int]:
     """Whether the result is there, and below which trial all are the leader's, who alone films.
 
     Videos show the same tasks before and after, so that stays as it was, whatever batches and processes there are now.
     """
     found, before = _read(folder / f"{event.label}.json"), _read(folder / "before.json")
-    known = found is not None and found.iteration == event.step
     earlier = None if before is None else before.batch_size
-    return known, earlier or event.config.loop.imagine_batch_size
+    leads_below = earlier or event.config.loop.imagine_batch_size
+    # "before" is of iteration 0, whenever it is asked for.
+    if found is not None and (found.iteration == event.step or event.label == "before"):
+        return "known", leads_below
+    if event.label == "before" and event.step > 0:
+        logger.warning(
+            "The policy was not measured before this training, or the result (%s) is gone. After %d iterations it is "
+            "too late: the run goes on without it.", folder / "before.json", event.step,
+        )  # fmt: skip
+        return "too late", leads_below
+    return "wanted", leads_below
 
 
 def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -> None:
@@ -123,4 +148,7 @@ def _read(path: Path) -> Evaluation | None:
     try:
         return evaluation_from_json(read_object(path, allow_nan=True).values)
     except (DataError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not an evaluation ({error}). Delete it to evaluate again.") from error
+        remedy = "to evaluate again"
+        if path.stem == "before":
+            remedy = "to go on without: what a policy was before its training cannot be measured later"
+        raise DataError(f"{path} is not an evaluation ({error}). Delete it {remedy}.") from error

@@ -19,6 +19,14 @@ def gymnast_callbacks(event: events.CallbacksWanted) -> None:
         check(event.config)
 
 
+def gymnast_run_started(event: events.RunStarted) -> None:
+    """Forget what an interrupted run measured after the iteration from which it goes on."""
+    if event.config.kind == "train":
+        from gymnast_evaluation.during import forget_after
+
+        forget_after(event.folder, event.step)
+
+
 def gymnast_evaluate(event: events.EvaluationWanted) -> Mapping[str, Any] | None:
     """Success on the held-out tasks of `config.evaluation`, and its difference from the evaluation "before".
 

@@ -29,6 +29,7 @@ from gymnast_core.training.masters import (
     restore_state,
 )
 from gymnast_core.training.movement import Movement, MovementWatch
+from gymnast_core.training.settings import apply_changes, settings_of
 from gymnast_core.training.sharding import Shards
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.unchanging import Unchanging
@@ -96,6 +97,10 @@ class FitModule(lightning.LightningModule):
         self._quality: tuple[int, dict[str, float]] | None = None
         """The last validation and its step."""
         self._optimizer_states: list[dict[str, Any]] | None = None
+        self._settings: list[list[dict[str, Any]]] = []
+        """What each gradient optimizer was told."""
+        self._earlier_settings: list[list[dict[str, Any]]] | None = None
+        """What it was told by the process that wrote the snapshot."""
         self._began = time.monotonic()
         self._earlier_seconds = 0.0
         """Training time of the processes that this one continues."""
@@ -117,6 +122,7 @@ class FitModule(lightning.LightningModule):
         self._processes = Processes() if self.trainer.world_size > 1 else Alone()
         self.network.train()
         self.masters = MasterWeights([p for p in self.network.parameters() if p.requires_grad])
+        self._settings = [settings_of(optimizer) for optimizer in self._optimizers()]
         for optimizer in self._optimizers():
             self.masters.adopt(optimizer)
         if self.trainer.is_global_zero:
@@ -127,6 +133,11 @@ class FitModule(lightning.LightningModule):
         with _fitting_snapshot(self._folder):
             for optimizer, state in zip(self._optimizers(), states, strict=True):
                 restore_state(optimizer, state)
+            if self._earlier_settings is not None:
+                for optimizer, told, before in zip(
+                    self._optimizers(), self._settings, self._earlier_settings, strict=True
+                ):
+                    apply_changes(optimizer, told, before)
             if self._saved_masters is not None:
                 self.masters.load_state_dict(self._saved_masters)
                 self._saved_masters = None
@@ -224,7 +235,8 @@ class FitModule(lightning.LightningModule):
 
     def _coarse_weights(self) -> AbstractContextManager[Any]:
         """What autocast is to see of the weights."""
-        return self.masters.computing_in(torch.bfloat16) if self._precision == "bf16-mixed" else nullcontext()
+        mixed = self._precision == "bf16-mixed"
+        return self.masters.computing_in(torch.bfloat16, of=self.network) if mixed else nullcontext()
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
         # The leader decides for all after its step; a second SIGTERM does not wait for that.
@@ -315,6 +327,7 @@ class FitModule(lightning.LightningModule):
             "unchanging": unchanging,
             "average": None if self.average is None else dict(self.average.state_dict()),
             "optimizers": optimizers,
+            "settings": self._settings,
             "weights": self.masters.state_dict(),
             "component": self._component.state_dict() if keeps_state(self._component) else {},
             "tally": self._tally.state_dict(),
@@ -331,6 +344,7 @@ class FitModule(lightning.LightningModule):
                 self._component.load_state_dict(state["component"])
             self.step = self._saved_step = int(state["step"])
             self._optimizer_states, self._saved_masters = state["optimizers"], state.get("weights")
+            self._earlier_settings = state.get("settings")  # an earlier edition kept none
             self._tally = Tally()
             if leader:  # the tally holds what all processes had measured
                 self._tally.load_state_dict(state["tally"])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gymnast_core.config.ranges import Choices, NotNegative
+from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.learning import Advantages, Judged
 from gymnast_optimizers.aggregation import AVERAGES
@@ -47,6 +48,12 @@ class ReinforcePlusPlus(ClippedSurrogate):
         config = config if config is not None else self.Config()
         super().__init__(config)
         self.config: ReinforcePlusPlus.Config = config
+        if config.baseline == "group" and config.group_size < 2:
+            raise ConfigError(
+                "optimizer.args.baseline=group compares a reward with the others of its group, and "
+                f"optimizer.args.group_size is {config.group_size}: nothing would be learned. Set group_size to 2 or "
+                "more, or baseline=batch."
+            )
         self._parts = Parts()
         self._initial: Policy | None = None
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gymnast_core.config.presets import fitted_by
-from gymnast_core.config.ranges import Count, NotNegative, Range, Seed, check_values
+from gymnast_core.config.ranges import Choices, Count, NotNegative, Range, Seed, check_values
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.seeds import episode_generators
@@ -25,6 +25,7 @@ from gymnast_success_classifier.model import ChangeClassifier, frame_pair
 
 SIZES = {"image_size": 32, "width": 32, "hidden": 128}
 """Of a fresh network."""
+COMPARED_WITH = ("start", "context")
 Share = Annotated[float, Range(above=0, below=1)]
 
 
@@ -64,6 +65,10 @@ class SuccessClassifier(RewardModel):
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
         """Distortions of training frames."""
+        compared_with: Annotated[str, Choices(*COMPARED_WITH)] = "start"
+        """What the end of a rollout is compared with: the frame at its "start", where the policy begins, or the first
+        frame of its task's "context". Where policies begin in an episode's midst, with its first frame as context, the
+        latter asks whether the episode fulfils the instruction, and the former whether what is left does by itself."""
         batch_size: Count = 256
         """Rollouts scored at once."""
         init_seed: Seed = 0
@@ -108,12 +113,19 @@ class SuccessClassifier(RewardModel):
                 known.append(position)
         for start in range(0, len(known), self.config.batch_size):
             chosen = known[start : start + self.config.batch_size]
-            ends = [rollouts[position].view(self.config.camera, (0, -1)) for position in chosen]
-            probability_BI = self._probabilities(ends)
+            probability_BI = self._probabilities([self._ends(rollouts[position]) for position in chosen])
             for row, position in enumerate(chosen):
                 index = self._index[normalised(rollouts[position].task.instruction)]
                 rewards[position] = self._reward(probability_BI[row, index], self._threshold_I[index])
         return rewards
+
+    def _ends(self, rollout: Rollout) -> Tensor:
+        """uint8 (2, H, W, C): what the end is compared with, and the end."""
+        ends_2HWC = rollout.view(self.config.camera, (0, -1))
+        if self.config.compared_with == "start":
+            return ends_2HWC
+        camera = self.config.camera if self.config.camera is not None else rollout.cameras[0]
+        return torch.stack([rollout.task.view(camera)[0].to(ends_2HWC.device), ends_2HWC[-1]])
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """Cross-entropy of the known outcomes, balanced within each episode by `positive_share`, summed over episodes.

@@ -51,12 +51,14 @@ class Imagining:
     def __init__(self, config: ImaginedConfig, name: str) -> None:
         self._config, self._name = config, name
         self._own: WorldModel | None = None
-        self._runs: WorldModel | None = None
+        self._parts = Parts()
 
     def attach(self, parts: Parts) -> None:
-        self._runs = parts.world_model
-        if self._own is not None:
-            self._own.attach(replace(parts, world_model=self._own))
+        """Keeps the parts, also for a world of its own, which is built when it is first needed. Raises `ConfigError` if
+        that has no such arguments."""
+        self._parts = parts
+        if (part := self._config.world_model) is not None:
+            registries().world_models.configure(part.name, part.args, key=f"{KEY}.world_model")
 
     def close(self) -> None:
         if self._own is not None:
@@ -68,7 +70,8 @@ class Imagining:
         part = self._config.world_model
         if part is not None and self._own is None:
             self._own = registries().world_models.build(part.name, part.args, key=f"{KEY}.world_model")
-        world = self._own or self._runs
+            self._own.attach(replace(self._parts, world_model=self._own))
+        world = self._own or self._parts.world_model
         if world is None:
             raise ConfigError(
                 f"The reward model {self._name!r} imagines rollouts, and this command has no world model. Name one: "

@@ -52,11 +52,14 @@ class Progress(AroundJudge):
 
     def attach(self, parts: Parts) -> None:
         super().attach(parts)
-        theirs = getattr(getattr(parts.optimizer, "config", None), "discount", None)
-        if theirs is not None and theirs != self.config.discount:
+        if parts.optimizer is None:
+            return
+        # One that knows no discount adds rewards up as they are.
+        theirs = getattr(parts.optimizer.config, "discount", 1.0)
+        if theirs != self.config.discount:
             raise ConfigError(
-                f"{KEY}.discount is {self.config.discount:g} and optimizer.args.discount is {theirs:g}: with two "
-                "discounts, rewards on the way change what is best. Give both the same."
+                f"{KEY}.discount is {self.config.discount:g} and that of the optimizer {theirs:g}: with two discounts, "
+                "rewards on the way change what is best. Give both the same."
             )
 
     @classmethod

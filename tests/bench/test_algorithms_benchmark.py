@@ -34,8 +34,10 @@ def test_every_arm_is_a_training_that_can_be_built(configs) -> None:
         registries().optimizers.build(config.optimizer.name, config.optimizer.args)
         registries().reward_models.build(config.reward_model.name, config.reward_model.args)
         assert config.evaluation.tasks.args["first"] == 500_000 + seed * 400 and config.evaluation.every == 3
-        assert config.tasks.args["first"] == seed * 4096
+        assert config.tasks.args["seed" if config.tasks.name == "episode-starts" else "first"] in (seed, seed * 4096)
     assert str(Path("runs/algorithms/slow-demos").resolve()) in str(configs["iter-sft", 1].demonstrations)
+    assert str(Path("runs/algorithms/play").resolve()) in str(configs["branched", 1].tasks)
+    assert configs["branched", 1].evaluation_horizon == configs["grpo", 1].evaluation_horizon == 16
 
 
 def test_budgets_of_imagined_frames_are_equal(configs) -> None:
@@ -45,7 +47,7 @@ def test_budgets_of_imagined_frames_are_equal(configs) -> None:
         again = {**algorithms.AGAIN, "twice": 0.55}.get(arm, 0.0)
         rollouts = config.loop.iterations * config.loop.tasks_per_iteration * config.optimizer.args["group_size"]
         draws = 3 if arm == "dapo" else 1
-        budgets[arm] = rollouts * (1 + again) * draws
+        budgets[arm] = rollouts * config.loop.horizon * (1 + again) * draws
         assert (config.loop.max_draws == 1) == (arm != "dapo")
     assert all(budget == pytest.approx(budgets["grpo"], rel=0.05) for budget in budgets.values())
 
@@ -68,7 +70,7 @@ def test_the_page_says_what_was_measured() -> None:
         replay = {"rollouts": 8, "scored": 8, "called_success": called, "confirmed": confirmed, "real": 4}
         return {
             "before": 0.3, "after": after, "gain": after - 0.3, "curve": [], "mean_on_the_way": 0.4, "frames": 73_728,
-            "seconds": 600.0, "replay": replay,
+            "seconds": 600.0, "replay": replay, "steps": 108, "stated": None,
         }  # fmt: skip
 
     found = {"grpo": [cell(0.6, 4, 3), cell(0.7, 4, 4)], "ppo": [cell(0.7, 0, 0), cell(0.8, 0, 0)]}
@@ -76,5 +78,8 @@ def test_the_page_says_what_was_measured() -> None:
     settings = {"episodes": 400, "replayed": 8, "train": [], "share": 1.0, "demonstrations": 10}
     text = algorithms.page({"seeds": [1, 2], "settings": settings, "cells": found, "against": against})
     assert "smoke run" in text
-    assert "| grpo | 30.0 ± 0.0 | 65.0 ± 5.0 |  | 40.0 ± 0.0 | 87.5 (8) | 73.7 | 10.0 |" in text
-    assert "| ppo | 30.0 ± 0.0 | 75.0 ± 5.0 | +10.0 [+10.0, +10.0] | 40.0 ± 0.0 | none called | 73.7 | 10.0 |" in text
+    assert "| grpo | 30.0 ± 0.0 | 65.0 ± 5.0 |  | 40.0 ± 0.0 | 87.5 (8) | 73.7 | 108 | 10.0 |" in text
+    assert (
+        "| ppo | 30.0 ± 0.0 | 75.0 ± 5.0 | +10.0 [+10.0, +10.0] | 40.0 ± 0.0 | none called | 73.7 | 108 | 10.0 |"
+        in text
+    )

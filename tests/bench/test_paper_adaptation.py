@@ -109,7 +109,7 @@ def rows(changes: Sequence[tuple[float, float, float, float]]) -> list[dict[str,
     """Units of which the target rises by so much, plain and protected, and other tasks change by so much."""
     return [
         {
-            "seed": 1 + i % 2, "scene": i, "instruction": "",
+            "seed": 1 + i % 2, "scene": i, "instruction": "", "updates": {"plain": 9 * (i > 0), "protected": 6},
             **{
                 what: {"before": 0.4, "plain": 0.4 + plain, "protected": 0.4 + protected}
                 for what, plain, protected in (("target", a, b), ("imagined", a, b), ("greedy", a, b), ("others", c, d))
@@ -152,6 +152,7 @@ def test_the_page_says_what_was_found() -> None:
     page = pa.page(data)
     assert "| the target, sampled, in the simulator | 40.0" in page and "| 73.8 ± 2.4 |" in page
     assert f"{pa.RISES} +32.5, +35.0" in page
+    assert "plain 6.8 (1 scenes without any), protected 6.0 (0 scenes without any)" in page
     assert "the smallest effect of interest with a power of 0.9 at 0.01 / 4" in page
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_parts import install
 from launching import gymnast
+
+from gymnast_evaluation.during import forget_after
+from gymnast_evaluation.results import Evaluation
 
 
 def train(folder: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +48,39 @@ def test_the_numbers_are_those_of_one_process(runs: tuple[Path, dict[str, str]])
     assert before["episodes"] == after["episodes"] and len(before["episodes"]) == 4
     summaries = [json.loads((folder / run / "summary.json").read_text()) for run in ("run-1", "run-2")]
     assert summaries[0]["after"] == summaries[1]["after"] and summaries[0]["difference"] == summaries[1]["difference"]
+
+
+def test_too_late_for_what_was_before_a_training(runs: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """A measurement that is gone is not replaced by one of the policy that has learned since."""
+    folder, environment = runs
+    run, options = tmp_path / "run", ("trainer.strategy=ddp", "evaluation.videos=0")
+    done = train(folder, environment, "line.yaml", *options, "loop.iterations=1", f"output={run}")
+    assert done.returncode == 0, done.stderr
+    before, after = evaluation(run, "before"), evaluation(run, "after")
+    (run / "evaluations/before.json").unlink()
+    done = train(folder, environment, "--resume", str(run), "loop.iterations=2")
+    assert done.returncode == 0, done.stderr
+    assert "After 1 iterations it is too late" in done.stderr and not (run / "evaluations/before.json").exists()
+    summary = json.loads((run / "summary.json").read_text())
+    assert "before" not in summary and "difference" not in summary["after"]
+    assert evaluation(run, "after")["iteration"] == 2 and (before["iteration"], after["iteration"]) == (0, 1)
+
+
+def test_what_was_measured_of_policies_that_a_run_has_given_up_is_measured_again(tmp_path: Path) -> None:
+    """The run went on to iteration 4, was cut off, and goes on from the snapshot of iteration 2."""
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    of = {"before": 0, "iteration-000002": 2, "iteration-000003": 3, "iteration-000004": 4, "after": 4}
+    for label, iteration in of.items():
+        numbers = {"temperature": 0.0, "horizon": 4, "seed": 0, "n": 0, "unscored": 0, "rate": 0.0, "interval": None}
+        names = {"label": label, "iteration": iteration, "world": "w", "reward_model": "r"}
+        found = Evaluation(**names, **numbers, seconds=1.0, episodes=())
+        (folder / f"{label}.json").write_text(json.dumps(asdict(found)))
+    (folder / "iteration-000001.json").write_text("{")
+    forget_after(tmp_path, 2)
+    # What cannot be read is told when it is needed.
+    left = {"before.json", "iteration-000002.json", "iteration-000001.json"}
+    assert {path.name for path in folder.iterdir()} == left
 
 
 def test_the_leader_films_the_same_tasks_before_and_after(runs: tuple[Path, dict[str, str]]) -> None:

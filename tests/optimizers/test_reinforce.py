@@ -13,6 +13,7 @@ from made import judged
 from several import in_threads
 from torch import Tensor
 
+from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.learning import Judged
 from gymnast_core.testing import check_optimizer
@@ -92,6 +93,12 @@ def test_the_batch_is_that_of_all_processes(values: list[list[float]], cut: int)
 
 def test_equal_rewards_teach_nothing() -> None:
     assert not ReinforcePlusPlus().advantages(judged([[0.3, 0.3], [0.3, 0.3]])).advantages_BS.any()
+
+
+def test_a_group_of_one_has_nobody_to_be_compared_with() -> None:
+    with pytest.raises(ConfigError, match="group_size is 1: nothing would be learned"):
+        ReinforcePlusPlus(ReinforcePlusPlus.Config(baseline="group", group_size=1))
+    assert ReinforcePlusPlus(ReinforcePlusPlus.Config(group_size=1)).group_size == 1
 
 
 def test_every_group_that_was_judged_is_kept() -> None:

@@ -103,6 +103,23 @@ def test_an_instruction_may_have_a_threshold_of_its_own(fitted: SuccessClassifie
     assert judged == pytest.approx(sum(reward.value for reward in own) / len(own))
 
 
+def test_a_rollout_from_an_episodes_midst_is_judged_from_where_it_was_told(fitted: SuccessClassifier) -> None:
+    """A push that is half done when the policy begins: what is left, or all of it."""
+    whole = make_rollout(next(e for e in map(make_episode, range(2000, 2100)) if e.outcomes[RIGHT]), RIGHT)
+    later = replace(whole, frames_TVHWC=whole.frames_TVHWC[len(whole.frames_TVHWC) // 2 :])
+    task = replace(later.task, frames_TVHWC=torch.cat([whole.frames_TVHWC[:1], later.frames_TVHWC[:1]]))
+    later = replace(later, task=replace(task, actions_TA=torch.zeros(1, 2)))
+    config = replace(fitted.config, compared_with="context")
+    from_context = SuccessClassifier(config)
+    from_context.module().load_state_dict(fitted.module().state_dict())
+    (all_of_it,), (left,), (wanted,) = from_context.score([later]), fitted.score([later]), fitted.score([whole])
+    assert all_of_it.partial == pytest.approx(wanted.partial) and left.partial != pytest.approx(
+        wanted.partial, abs=1e-3
+    )
+    # Where it begins at the start, both are one.
+    assert from_context.score([whole])[0].partial == pytest.approx(wanted.partial)
+
+
 def test_frames_of_another_size_are_resized(fitted: SuccessClassifier) -> None:
     small, large = (fitted.score([make_rollout(make_episode(1, size))])[0] for size in (SIZE, 4 * SIZE))
     assert large.partial == pytest.approx(small.partial, abs=0.1)

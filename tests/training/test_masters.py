@@ -253,7 +253,7 @@ def test_a_loss_under_autocast_sees_what_no_bfloat16_number_shows() -> None:
     matrix, vector = nn.Parameter(torch.full((50, 40), 1.001)), nn.Parameter(torch.full((7,), 1.001))
     masters = MasterWeights([matrix, vector])
     before = matrix.detach().clone()
-    with masters.computing_in(torch.bfloat16):
+    with masters.computing_in(torch.bfloat16, of=nn.ParameterList([matrix, vector])):
         shown = matrix.detach().clone()
         (matrix * 2.0).sum().backward()
         assert torch.equal(vector.detach(), torch.full((7,), 1.001))
@@ -263,9 +263,17 @@ def test_a_loss_under_autocast_sees_what_no_bfloat16_number_shows() -> None:
     assert matrix.grad is not None and torch.equal(matrix.grad, torch.full((50, 40), 2.0))
 
 
+def test_what_is_trained_beside_a_module_computes_with_its_own_values() -> None:
+    """A critic is float32 throughout, also while the policy's loss is autocast."""
+    policy, critic = nn.Parameter(torch.full((5, 4), 1.001)), nn.Parameter(torch.full((5, 4), 1.001))
+    with MasterWeights([policy, critic]).computing_in(torch.bfloat16, of=nn.ParameterList([policy])):
+        assert torch.equal(critic.detach(), torch.full((5, 4), 1.001)) and not torch.equal(policy, critic)
+
+
 def test_an_error_in_a_loss_leaves_the_weights_as_they_were() -> None:
     matrix = nn.Parameter(torch.full((5, 4), 1.001))
-    with pytest.raises(ValueError, match="no loss"), MasterWeights([matrix]).computing_in(torch.bfloat16):
+    masters, own = MasterWeights([matrix]), nn.ParameterList([matrix])
+    with pytest.raises(ValueError, match="no loss"), masters.computing_in(torch.bfloat16, of=own):
         raise ValueError("no loss")
     assert torch.equal(matrix.detach(), torch.full((5, 4), 1.001))
 

@@ -19,7 +19,7 @@ from seeing import CountingWorld, SeeingPolicy, UpReward, task
 from torch import nn
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, load_config
-from gymnast_core.errors import CheckpointError, ConfigError, DataError, PluginError
+from gymnast_core.errors import CheckpointError, ConfigError, DataError, GymnastError, PluginError
 from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.learning import Minibatch
 from gymnast_core.plugins.hooks import plugin_manager
@@ -286,6 +286,26 @@ def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_pat
     ]
 
 
+@pytest.mark.parametrize("option", [{"limit_train_batches": 1}, {"fast_dev_run": True}, {"max_time": "00:00:00:00"}])
+def test_a_trainer_that_ends_early_is_no_success(option: dict[str, Any], listener: Listener) -> None:
+    done = 0 if "max_time" in option else 1
+    said = rf"The trainer ended after {done} of 2 iterations.*max_time.*gymnast train --resume run"
+    with pytest.raises(GymnastError, match=said):
+        train(config(trainer={"accelerator": "cpu", **option}))
+    assert not Path("run/policy").exists() and not Path("run/summary.json").exists()
+    assert "run_done" not in listener.names() and listener.names()[-1] == "run_stopped"
+    if done:
+        assert train(config(), resume=Path("run"))["iterations"] == 2
+
+
+def test_what_was_before_a_training_is_asked_for_with_what_is_behind_it(listener: Listener) -> None:
+    train(config())
+    listener.events.clear()
+    train(None, resume=Path("run"))
+    asked = [(event.label, event.step) for name, event in listener.events if name == "evaluate"]
+    assert asked == [("before", 2), ("after", 2)]
+
+
 def test_a_finished_run_is_only_measured_again(listener: Listener) -> None:
     train(config())
     listener.events.clear()
@@ -440,6 +460,8 @@ def test_the_most_and_the_least_that_a_snapshot_may_have_done(done: int) -> None
         ({"loop": {"horizon": 6}}, "loop.horizon was 4 and would become 6"),
         ({"tasks": ComponentConfig("noting", {"count": 3})}, "tasks.args.count was None and would become 3"),
         ({"evaluation": EvaluationConfig(temperature=0.5)}, "evaluation.temperature"),
+        # Measured now, it would be the trained policy's.
+        ({"evaluation": EvaluationConfig(before=False)}, "evaluation.before was True and would become False"),
     ],
 )
 def test_what_a_run_is_cannot_change_on_resume(change: Any, key: str) -> None:

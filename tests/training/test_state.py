@@ -37,6 +37,7 @@ def test_a_rollout_with_everything_that_a_task_can_say(tmp_path: Path) -> None:
     shown = torch.stack([frames(step, 3) for step in range(3)])
     expert = Episode("expert", "go", shown, torch.zeros(2, 1), CAMERAS, torch.ones(3, 2), 5.0, True, {"go": True})
     start = EnvironmentStart("a/World-v0", 7, {"light": 0.5, "names": ["a", "b"]}, {"size": 32})
+    expert = replace(expert, start=start)
     full = replace(task("a", 3), start=start, expert=expert, partial_credit_criteria="half way")
     policy, generator = SeeingPolicy(), seeded_generator(1)
     (rollout,) = imagine(policy, CountingWorld(), [full], horizon=4, temperature=0.5, generator=generator)

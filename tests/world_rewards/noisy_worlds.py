@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gymnast_core.interfaces import RewardModel, WorldModel
+from gymnast_core.interfaces import Parts, RewardModel, WorldModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Episode, Reward, Rollout, Step, Task, one_camera
 
@@ -37,6 +37,10 @@ class NoisyWorld(WorldModel):
     def __init__(self, config: Nothing | None = None, *, invents: float = 0.0, noise: float = 0.0) -> None:
         self.config, self.invents, self.noise = config or Nothing(), invents, noise
         self.batches: list[int] = []
+        self.parts: Parts | None = None
+
+    def attach(self, parts: Parts) -> None:
+        self.parts = parts
 
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         self.batches.append(len(tasks))

@@ -13,6 +13,7 @@ from noisy_worlds import rollout, task
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_optimizers.ppo import PPO
+from gymnast_optimizers.reinforce import ReinforcePlusPlus
 from gymnast_world_rewards.progress import prefix, shaping
 
 
@@ -79,6 +80,10 @@ def test_the_optimizers_discount_must_be_the_same(build) -> None:
     model.attach(Parts(optimizer=PPO()))
     with pytest.raises(ConfigError, match="two discounts"):
         model.attach(Parts(optimizer=PPO(PPO.Config(discount=0.9))))
+    # One that knows no discount takes rewards as they are.
+    model.attach(Parts(optimizer=ReinforcePlusPlus()))
+    with pytest.raises(ConfigError, match=r"discount is 0\.9 and that of the optimizer 1:"):
+        build("progress", discount=0.9).attach(Parts(optimizer=ReinforcePlusPlus()))
 
 
 def test_a_prefix_is_the_rollout_up_to_there() -> None:

@@ -83,7 +83,13 @@ def test_what_could_not_be_judged_at_all_stays_an_error(build) -> None:
 def test_it_may_have_a_world_of_its_own(build) -> None:
     lying, honest = NoisyWorld(invents=1.0), {"name": "noisy"}
     assert build("twice", lying).score([invented(0)])[0].value == 1.0
-    assert build("twice", lying, world_model=honest).score([invented(0)])[0].value == 0.0
+    model = build("twice", lying, world_model=honest)
+    assert model.score([invented(0)])[0].value == 0.0
+    # It is introduced to the parts of the run, as every part is, and what it is told is looked at before it is needed.
+    own = model._imagining.world
+    assert own.parts.world_model is own and own.parts.reward_model is model
+    with pytest.raises(ConfigError, match="gold"):
+        build("twice", lying, world_model={"name": "noisy", "args": {"gold": 1}})
 
 
 def test_without_a_world_it_says_what_to_do(build) -> None:

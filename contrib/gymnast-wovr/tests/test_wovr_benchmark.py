@@ -57,7 +57,7 @@ def test_arms_differ_in_what_they_are_called_after_and_in_nothing_else(configs: 
     for arm, changes in others.items():
         config = configs[arm, 1]
         assert {key: getattr(config, key).name for key in parts} == {**usual, **changes}
-        # One budget of imagined frames and of gradient steps, from one policy.
+        # One budget of imagined frames, from one policy.
         assert config.loop == plain.loop and config.policy == plain.policy
         assert config.optimizer.args == plain.optimizer.args
         # What is wrapped is what the plain arm uses; first-frame tasks are the same.
@@ -105,6 +105,10 @@ def test_from_commands_to_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             for arm in matrix["axes"]["arm"] for seed in matrix["seeds"]
         ]  # fmt: skip
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for number, row in enumerate(rows):
+            run = folder / "cells" / row["cell"] / "run"
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "summary.json").write_text(json.dumps({"updates": number}))
 
     def measure(policies: dict[str, Path], tasks: dict[str, Any], seed: int, folder: Path, overrides: list[str]):
         assert tasks["split"] == "reporting" and policies["plain"].name == "policy"
@@ -121,6 +125,8 @@ def test_from_commands_to_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert data["rates"]["sft"] == [0.25, 0.25] and data["rates"]["all three"] == [0.75, 0.75]
     assert list(data["rates"]) == ["sft", "plain", "+ keyframes", "+ masking", "+ co-evolution", "all three"]
     assert len(data["claims"]) == len(paper_wovr.CLAIMS) and len(recorded) == 2
+    assert data["steps"]["plain"] == [0, 1] and data["steps"]["all three"] == [8, 9]
+    assert "plain 0; + keyframes 2;" in (tmp_path / "results/paper_wovr.md").read_text()
     paper_wovr.main(arguments)
     assert "--resume" not in asked[0] and "--resume" in asked[1]
     with pytest.raises(SystemExit, match="iterations"):
