@@ -52,6 +52,9 @@ class EnvironmentStart:
     """`options` of that `reset`."""
     args: Mapping[str, object] = field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`."""
+    view: Mapping[str, object] | None = None
+    """How whoever made the task looks at it (the section `view` of a config): what counts as success, for how many
+    steps an action is held, and more. None where nobody said."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def find_sight(needs: Needs, offers: Offers, task: Task, names: Names = Names())
     Raises `ConfigError` that names both sides where something is lacking, or where only the user can say which camera
     is meant.
     """
-    shown = _shown(offers, task.cameras, names)
+    shown = shown_cameras(offers, task.cameras, names)
     chosen = _chosen(needs, shown, names)
     if needs.proprio is not None:
         offered = (f"{names.world} offers {_readings(offers.proprio)}", offers.proprio)
@@ -86,8 +86,9 @@ def find_sight(needs: Needs, offers: Offers, task: Task, names: Names = Names())
     return Sight(shown, chosen, needs.history, needs.proprio)
 
 
-def _shown(offers: Offers, cameras: tuple[str, ...], names: Names) -> tuple[str, ...]:
-    """The world's cameras by name."""
+def shown_cameras(offers: Offers, cameras: tuple[str, ...], names: Names = Names()) -> tuple[str, ...]:
+    """The cameras that a world shows, by name and in its order, when it starts from pictures of `cameras`. Raises
+    `ConfigError` if it cannot start from those."""
     world = names.world[:1].upper() + names.world[1:]
     if isinstance(offers.cameras, int):
         if offers.cameras != len(cameras):

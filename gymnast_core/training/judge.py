@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from gymnast_core.errors import ContractError, GymnastError
+from gymnast_core.futures import when_all
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Reward, Rollout
 
@@ -33,26 +34,21 @@ def checked(reward_model: RewardModel, rollouts: Sequence[Rollout], rewards: Seq
 
 
 def submit(reward_model: RewardModel, rollouts: Sequence[Rollout]) -> "Future[list[Reward]]":
-    """Start to judge and return at once. Episodes that the world lost are never shown to a reward model: their rewards
-    are errors."""
+    """Start to judge and return at once; cancelling the future stops it. Episodes that the world lost are never shown
+    to a reward model: their rewards are errors."""
     sound = [rollout for rollout in rollouts if rollout.error is None]
     if len(sound) == len(rollouts):
         return reward_model.submit(rollouts)
-    merged: Future[list[Reward]] = Future()
 
-    def finish(given: "Future[list[Reward]]") -> None:
-        try:
-            rewards = iter(checked(reward_model, sound, given.result()))
-        except BaseException as error:  # whoever waits for the rewards hears of it
-            merged.set_exception(error)
-        else:
-            merged.set_result([_lost(rollout) or next(rewards) for rollout in rollouts])
+    def merged(given: Sequence[Sequence[Reward]]) -> list[Reward]:
+        rewards = iter(checked(reward_model, sound, given[0])) if sound else iter(())
+        return [_lost(rollout) or next(rewards) for rollout in rollouts]
 
     if sound:
-        reward_model.submit(sound).add_done_callback(finish)
-    else:
-        merged.set_result([reward for rollout in rollouts if (reward := _lost(rollout))])
-    return merged
+        return when_all([reward_model.submit(sound)], merged)
+    nothing: Future[list[Reward]] = Future()
+    nothing.set_result(merged([]))
+    return nothing
 
 
 def judge(

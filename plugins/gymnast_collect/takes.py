@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def task_of(family: Family, live: Live, view: View) -> Task:
         torch.from_numpy(sensed.frames_VHWC)[None],
         cameras=view.camera_names or ONE_CAMERA,
         proprio_TP=None if sensed.proprio_P is None else torch.from_numpy(sensed.proprio_P)[None],
-        start=live.start,
+        start=replace(live.start, view=view.told()),
     )
 
 

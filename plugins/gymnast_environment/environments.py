@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -91,7 +92,10 @@ class Environments:
         self._check_resets, self._constant = check_resets, constant_start
         self._placement = Placement(self.hosting)
         self._here, self._workers = pool_here(), pool_of_workers(self.hosting)
-        self._relied_on: set[str] = set()
+        self._verdicts: dict[str, str | None] = {}
+        """By kind of environment: why its resets cannot be relied on; None where they can."""
+        self._rehearsals: dict[str, threading.Lock] = {}
+        self._looking = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     def most_episodes(self, starts: Sequence[EnvironmentStart]) -> int | None:
@@ -204,16 +208,17 @@ class Environments:
             raise
 
     def _rely_on(self, kind: Kind, host: Host, start: EnvironmentStart) -> None:
-        if not self._check_resets or kind.key in self._relied_on:
+        if not self._check_resets:
             return
-        self._relied_on.add(kind.key)  # at once: one of several episodes that start together is enough
-        try:
-            verdict = host.rehearse(start.seed, dict(start.options), self._constant)
-            if verdict is not None:
-                raise DataError(f"Environment {start.id} with {dict(start.args)} cannot be used: {verdict}")
-        except BaseException:
-            self._relied_on.discard(kind.key)
-            raise
+        with self._looking:
+            lock = self._rehearsals.setdefault(kind.key, threading.Lock())
+        # Of several episodes that start together, one tries for all; the others wait for what it finds.
+        with lock:
+            if kind.key not in self._verdicts:
+                self._verdicts[kind.key] = host.rehearse(start.seed, dict(start.options), self._constant)
+            verdict = self._verdicts[kind.key]
+        if verdict is not None:
+            raise DataError(f"Environment {start.id} with {dict(start.args)} cannot be used: {verdict}")
 
     def _act(self, live: Live, actions_LA: np.ndarray) -> list[Sensed]:
         if live._released:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gymnast_core.config.ranges import Fraction, Seed
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.types import EnvironmentStart, Reward, Rollout
@@ -33,7 +35,8 @@ class EnvironmentReward(RewardModel):
     @dataclass(frozen=True)
     class Config:
         view: View | None = None
-        """How environments are looked at; null: as the run's world model `gymnasium` does, if it has one."""
+        """How environments are looked at; null: as the run's world model `gymnasium` does, if it has one, else as
+        whoever made the task does (what counts as success, for how many steps an action is held)."""
         hosting: Hosting | None = None
         """Where environments live; null: with those of the run's world model `gymnasium`, if it has one."""
         check_first_frame: bool = True
@@ -55,7 +58,8 @@ class EnvironmentReward(RewardModel):
     def __init__(self, config: EnvironmentReward.Config | None = None):
         self.config = config if config is not None else self.Config()
         self._world: GymnasiumWorld | None = None
-        self._own: Environments | None = None
+        self._own: dict[str, Environments] = {}
+        """By how they are looked at."""
 
     def attach(self, parts: Parts) -> None:
         if isinstance(parts.world_model, GymnasiumWorld):
@@ -71,36 +75,49 @@ class EnvironmentReward(RewardModel):
                 rewards[place] = Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
             else:
                 replayed.append(place)
-        order = self._environments.alternating([_start(rollouts[place]) for place in replayed])
-        replayed = [replayed[place] for place in order]
-        most = self._environments.most_episodes([_start(rollouts[place]) for place in replayed]) or TOGETHER
-        for first in range(0, len(replayed), most):
-            places = replayed[first : first + most]
-            rewards.update(zip(places, self._replay([rollouts[place] for place in places]), strict=True))
+        alike: dict[str, list[int]] = {}
+        for place in replayed:
+            alike.setdefault(_name(self._view(_start(rollouts[place]))), []).append(place)
+        for some in alike.values():
+            environments = self._environments(self._view(_start(rollouts[some[0]])))
+            order = environments.alternating([_start(rollouts[place]) for place in some])
+            some = [some[place] for place in order]
+            most = environments.most_episodes([_start(rollouts[place]) for place in some]) or TOGETHER
+            for first in range(0, len(some), most):
+                places = some[first : first + most]
+                found = self._replay(environments, [rollouts[place] for place in places])
+                rewards.update(zip(places, found, strict=True))
         return [rewards[place] for place in range(len(rollouts))]
 
     def close(self) -> None:
-        if self._own is not None:
-            self._own.close()
+        for environments in self._own.values():
+            environments.close()
 
-    @property
-    def _environments(self) -> Environments:
+    def _view(self, start: EnvironmentStart) -> View:
+        """How a rollout from there is looked at: as we were told, as the run's world does, or as the task says."""
+        if self.config.view is not None:
+            return self.config.view
+        if self._world is not None:
+            return self._world.config.view
+        return View() if start.view is None else typed(View, start.view, "view")
+
+    def _environments(self, view: View) -> Environments:
         """Those of the run's world, if they are what we would have; else our own."""
-        view, hosting = self.config.view, self.config.hosting
+        hosting = self.config.hosting
         if self._world is not None:
             theirs = self._world.config
-            if view in (None, theirs.view) and hosting in (None, theirs.hosting):
+            if view == theirs.view and hosting in (None, theirs.hosting):
                 return self._world.environments
-            view, hosting = view or theirs.view, hosting or theirs.hosting
-        if self._own is None:
-            self._own = Environments(
+            hosting = hosting or theirs.hosting
+        name = _name(view)
+        if name not in self._own:
+            self._own[name] = Environments(
                 view, hosting, check_resets=self.config.check_resets, constant_start=self.config.constant_start
             )
-        return self._own
+        return self._own[name]
 
-    def _replay(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+    def _replay(self, environments: Environments, rollouts: Sequence[Rollout]) -> list[Reward]:
         """One reward each; what cannot be replayed costs no other rollout its reward."""
-        environments = self._environments
         try:
             lives = environments.reset([_start(rollout) for rollout in rollouts], lenient=True)
         except DataError as error:  # no room for them
@@ -122,6 +139,10 @@ class EnvironmentReward(RewardModel):
                 check_start(rollout.task, live.sensed, view, self.config.first_frame_tolerance)
             except DataError as error:
                 live.error = str(error)
+
+
+def _name(view: View) -> str:
+    return json.dumps(view.told(), sort_keys=True)
 
 
 def _start(rollout: Rollout) -> EnvironmentStart:

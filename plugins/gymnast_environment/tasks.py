@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -25,8 +25,8 @@ class EnvironmentTasks(Dataset):
     """A task for each seed of each environment: what it shows after its reset, and what to do from there.
 
     Which seeds are for training, choosing and reporting is the user's to keep apart: spans that do not overlap.
-    Ids name family and seed: "door-open/100017". The world model `gymnasium` and the reward model `environment` start
-    from the same seeds; give them the same `view`.
+    Ids name family and seed: "door-open/100017". The world model `gymnasium` starts from the same seeds; give it the
+    same `view`. The reward model `environment` takes that of the tasks.
     """
 
     api_version = 2
@@ -130,7 +130,7 @@ class _Tasks(Lazy[Task]):
             torch.from_numpy(sensed.frames_VHWC)[None],
             cameras=self._config.view.camera_names or ONE_CAMERA,
             proprio_TP=None if sensed.proprio_P is None else torch.from_numpy(sensed.proprio_P)[None],
-            start=start,
+            start=replace(start, view=self._config.view.told()),
             partial_credit_criteria=self._config.partial_credit_criteria,
         )
 

@@ -65,6 +65,7 @@ def convert(job: Conversion, listener: Listener = lambda done, total: None) -> d
     about = {
         "gymnast": __version__,
         "source": {"name": job.dataset, "args": dict(job.args), "episodes": len(episodes)},
+        "inputs": _inputs(job.args),
         "to": job.to,
         "options": asdict(job.options),
     }
@@ -155,7 +156,9 @@ def _disk(folder: Path) -> Iterator[None]:
 def _is_complete(out: Path, about: dict[str, Any]) -> bool:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if _same(_read_manifest(out / MANIFEST), about):
+    made = _read_manifest(out / MANIFEST)
+    if _same(made, about):
+        _refuse_changed(made, about, out)
         return True
     raise DataError(f"{out} exists and is not the result of this conversion. Give another folder, or remove it.")
 
@@ -183,6 +186,8 @@ def _claimed(work: Path, about: dict[str, Any]) -> Iterator[None]:
                 f"{work} holds the beginning of another conversion ({begun.get('source')} to {begun.get('to')}). "
                 "Repeat that one, or remove the folder."
             )
+        else:
+            _refuse_changed(begun, about, work)
         yield
 
 
@@ -206,8 +211,39 @@ def _records(path: Path) -> list[Record]:
 
 
 def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
-    """Whether two manifests are of one conversion, whatever version began it."""
-    return one is not None and one | {"gymnast": None} == other | {"gymnast": None}
+    """Whether two manifests are of one conversion, whatever version began it and whatever its inputs hold now."""
+    aside = {"gymnast": None, "inputs": None}
+    return one is not None and one | aside == other | aside
+
+
+def _refuse_changed(made: Mapping[str, Any] | None, about: Mapping[str, Any], folder: Path) -> None:
+    """Raises `DataError` if what was read is not what it was; an earlier edition did not note it."""
+    before, now = (made or {}).get("inputs") or {}, about["inputs"]
+    changed = [path for path, state in now.items() if path in before and before[path] != state]
+    if changed:
+        raise DataError(
+            f"{folder} was made from {', '.join(changed)} as that was then; it has changed since. Remove {folder} to "
+            "convert again, or give another folder."
+        )
+
+
+def _inputs(args: Any) -> dict[str, list[int]]:
+    """Files and folders that arguments name -> how many files, bytes in all, time of the last change (ns)."""
+    if isinstance(args, Mapping):
+        args = [value for key, value in args.items() if key != "name"]  # of a plugin
+    if isinstance(args, list | tuple):
+        return {path: state for item in args for path, state in _inputs(item).items()}
+    if not isinstance(args, str) or not args.strip("./"):
+        return {}
+    try:
+        place = Path(args).expanduser()
+        found = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+        states = [file.stat() for file in found]
+    except (OSError, ValueError, RuntimeError):
+        return {}  # no path, or none that can be looked at: whoever reads it says so
+    if not states:
+        return {}
+    return {args: [len(states), sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)]}
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

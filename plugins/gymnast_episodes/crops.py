@@ -110,6 +110,8 @@ class Lazy(Sequence[Item], Generic[Item]):
 
     frames: int | Sequence[int] | None = None
     """Frames of the items, known without making them: one number if all have as many, or one each."""
+    unchecked: bool = False
+    """Whether some may turn out to be bad, and are to be left out then (`gymnast convert`)."""
 
     def __init__(self, length: int, make: Callable[[int], Item]) -> None:
         self._length, self._make = length, make

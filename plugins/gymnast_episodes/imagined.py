@@ -14,7 +14,7 @@ from gymnast_core.rollouts.imagine import check_horizon, imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Episode, Reward, Rollout, Task
-from gymnast_episodes.crops import by_batches
+from gymnast_episodes.crops import Lazy, by_batches
 
 SUCCESS = 0.5
 """A reward above it is a success."""
@@ -58,6 +58,10 @@ class ImaginedEpisodes(Dataset):
         """Actions a second, where somebody knows."""
         seed: Seed = 0
         """Of actions and imagination, drawn anew for each batch."""
+        skip_bad: bool = True
+        """Whether `gymnast convert` leaves out, with a warning each, what could not be imagined or labelled: an
+        environment crashed, a judge failed twice. false: the first one ends it. Whoever indexes such an episode gets an
+        error."""
 
     def __init__(self, config: Config) -> None:
         self.config, known = config, registries()
@@ -70,25 +74,34 @@ class ImaginedEpisodes(Dataset):
         Parts(policy=self._policy, world_model=self._world, reward_model=self._truth, tasks=self._tasks).attach()
 
     def episodes(self) -> Sequence[Episode]:
-        return by_batches(
+        made = by_batches(
             len(self._tasks), self.config.batch_size, lambda number, part: self._made(self._tasks[part], number)
         )
 
-    def _made(self, tasks: Sequence[Task], number: int) -> list[Episode]:
-        """The batch of that number."""
+        def good(index: int) -> Episode:
+            found = made[index]
+            if isinstance(found, Episode):
+                return found
+            raise DataError(found)
+
+        episodes = Lazy(len(self._tasks), good)
+        episodes.unchecked = self.config.skip_bad
+        return episodes
+
+    def _made(self, tasks: Sequence[Task], number: int) -> list[Episode | str]:
+        """The batch of that number; in the place of an episode that there is not, why."""
         rollouts = imagine(
             self._policy, self._world, tasks, horizon=self.config.horizon, temperature=self.config.temperature,
             generator=seeded_generator(self.config.seed, "imagined episodes", number), batch_size=len(tasks),
         )  # fmt: skip
-        rewards = judge(self._truth, rollouts)
+        rewards = judge(self._truth, rollouts, again=1)
         return [self._episode(rollout, reward) for rollout, reward in zip(rollouts, rewards, strict=True)]
 
-    def _episode(self, rollout: Rollout, reward: Reward) -> Episode:
-        """Raises `DataError` for what could not be imagined or labelled."""
+    def _episode(self, rollout: Rollout, reward: Reward) -> Episode | str:
         task = rollout.task
         if reward.value is None:
-            raise DataError(f"Nobody knows whether {task.id!r} is a success: {reward.error}")
+            return f"Nobody knows whether {task.id!r} is a success: {reward.error}"
         return Episode(
-            task.id, task.instruction, rollout.frames_TVHWC, rollout.actions_NLA.flatten(0, 1), task.cameras,
+            task.id, task.instruction, rollout.frames_TVHWC, rollout.actions_NLA.flatten(0, 1), rollout.cameras,
             fps=self.config.fps, success=reward.value > SUCCESS,
         )  # fmt: skip

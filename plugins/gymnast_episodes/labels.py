@@ -1,7 +1,8 @@
 """What is known of a whole episode beside its frames: success, hindsight, and the simulator behind it.
 
 LeRobot's tables of episodes may have columns of others; these are `gymnast/success` (true, false or nothing),
-`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args}). Formats whose tables
+`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args, and
+view where it is known}). Formats whose tables
 hold plain values alone have the last two as JSON text.
 """
 
@@ -35,7 +36,10 @@ class Labels:
 
     def to_record(self) -> dict[str, Any]:
         """As JSON, without what is not known."""
-        found = {"success": self.success, "outcomes": dict(self.outcomes), "start": self.start and asdict(self.start)}
+        start = None if self.start is None else asdict(self.start)
+        if start is not None and start["view"] is None:
+            del start["view"]  # as it was before anybody said
+        found = {"success": self.success, "outcomes": dict(self.outcomes), "start": start}
         return {name: value for name, value in found.items() if value not in (None, {})}
 
 
@@ -71,6 +75,7 @@ def _start(found: JsonObject) -> EnvironmentStart:
         found.integer("seed", _SEED),
         found.object("options").values,
         found.object("args").values,
+        None if found.values.get("view") is None else found.object("view").values,
     )
 
 

@@ -12,7 +12,8 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Count, Seed
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset
-from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.compose import offers_of, registries
+from gymnast_core.rollouts.sight import Names, shown_cameras
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode, Task
 from gymnast_episodes.crops import by_batches
@@ -37,7 +38,7 @@ class ReplayedEpisodes(Dataset):
         episodes: ComponentConfig
         """What is replayed, a dataset of episodes: {name, args}."""
         world_model: ComponentConfig
-        """Where: {name, args}. It shows the cameras that the episodes have."""
+        """Where: {name, args}. It shows cameras that the episodes have: all or some of them, in its own order."""
         chunk: Count = 4
         """Actions a step: the chunk length of the policy that is to be judged."""
         batch_size: Count = 64
@@ -49,6 +50,7 @@ class ReplayedEpisodes(Dataset):
         self.config = config
         self._dataset = registries().datasets.build(config.episodes.name, config.episodes.args, key="episodes")
         part = config.world_model
+        self._offers = offers_of(part)
         self._world = registries().world_models.build(part.name, part.args, key="world_model")
 
     def episodes(self) -> Sequence[Episode]:
@@ -69,13 +71,20 @@ class ReplayedEpisodes(Dataset):
         actions_BTA = torch.stack(
             [F.pad(e.actions_TA, (0, 0, 0, most - n)) for e, n in zip(episodes, lengths, strict=True)]
         )
+        cameras = shown_cameras(self._offers, episodes[0].cameras, Names(tasks="the episodes"))
+        first = [torch.stack([e.view(camera)[:1] for camera in cameras], dim=1) for e in episodes]
         starts = [Task(e.id, e.instruction, e.frames_TVHWC[:1], cameras=e.cameras) for e in episodes]
         state = self._world.reset(starts, generator=seeded_generator(self.config.seed, "replay", number))
         steps = [
             self._world.step(state, part).frames_BLVHWC.cpu() for part in actions_BTA.split(self.config.chunk, dim=1)
         ]
-        frames_BTVHWC = torch.cat([torch.stack([e.frames_TVHWC[:1] for e in episodes]), *steps], dim=1)
+        frames_BTVHWC = torch.cat([torch.stack(first), *steps], dim=1)
         return [
-            replace(episode, frames_TVHWC=frames_BTVHWC[row, : lengths[row] + 1].clone(), proprio_TP=None)
+            replace(
+                episode,
+                frames_TVHWC=frames_BTVHWC[row, : lengths[row] + 1].clone(),
+                cameras=cameras,
+                proprio_TP=None,
+            )
             for row, episode in enumerate(episodes)
         ]

@@ -164,16 +164,23 @@ def drift(before: Sequence[bool | None], now: Sequence[bool | None], significanc
 def forgetful(judge: ComponentConfig, label: str) -> dict[str, Any]:
     """The judge's arguments, changed so that one with a memory answers anew: what it remembers cannot drift.
 
-    A `namespace` is what the caches of judges are told apart by; members of an ensemble have their own.
+    A `namespace` is what the caches of judges are told apart by; judges inside of this one, members of an ensemble or
+    whom a reward is built around, have their own.
     """
     known = {item.name for item in fields(registries().reward_models.load(judge.name).Config)}  # type: ignore[attr-defined]
     args = dict(judge.args)
     if "namespace" in known:
         args["namespace"] = f"{args.get('namespace') or ''}{label}"
-    if "judges" in known and isinstance(args.get("judges"), Sequence):
-        args["judges"] = [_forgetful_member(member, label) for member in args["judges"]]
-    return args
+    return {key: _forgetful_inside(value, label) for key, value in args.items()}
 
 
-def _forgetful_member(member: Mapping[str, Any], label: str) -> dict[str, Any]:
-    return {**member, "args": forgetful(ComponentConfig(member["name"], dict(member.get("args") or {})), label)}
+def _forgetful_inside(value: Any, label: str) -> Any:
+    """An argument, with the judges in it changed."""
+    if isinstance(value, Mapping):
+        name = value.get("name")
+        if set(value) <= {"name", "args"} and name in registries().reward_models.names():
+            return {**value, "args": forgetful(ComponentConfig(name, dict(value.get("args") or {})), label)}
+        return {key: _forgetful_inside(item, label) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_forgetful_inside(item, label) for item in value]
+    return value

@@ -1,7 +1,8 @@
 """The votes behind a judgement, and how far they agree.
 
 VLM judges list their votes in the rationale ("… [votes 1 1 0; gpt-4o, binary-v1]") or, where votes decide nothing, in
-the error ("tie: votes 1 0"). Their own note stands last in a rationale, whatever the model's reasoning says before it.
+the error ("tie: votes 1 0"). Their own note follows the model's reasoning, whatever that says; rewards that are built
+around a judge (`twice`, `progress`) put their own words after it, or before an error.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 from gymnast_core.types import Reward
 
-_RATIONALE = re.compile(r"\[votes (\d[\d.]*(?: \d[\d.]*)*)[,;][^\[\]]*\]$")
-_ERROR = re.compile(r"^(?:\S+: )?(tie|disagreement|undecided): votes (\d[\d.]*(?: \d[\d.]*)*)")
+_RATIONALE = re.compile(r"\[votes (\d[\d.]*(?: \d[\d.]*)*)[,;][^\[\]]*\]")
+_ERROR = re.compile(r"(?:^|: )(tie|disagreement|undecided): votes (\d[\d.]*(?: \d[\d.]*)*)")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,11 @@ class VoteAgreement:
 
 def votes_of(reward: Reward) -> tuple[float, ...]:
     """The votes that a judgement tells of; empty where it tells of none."""
-    found = _RATIONALE.search(reward.rationale) if reward.error is None else _ERROR.search(reward.error)
-    return tuple(float(vote) for vote in found[found.re.groups].split()) if found else ()
+    text = reward.rationale if reward.error is None else reward.error
+    notes = list(_RATIONALE.finditer(text))
+    if not notes and reward.error is not None:
+        notes = list(_ERROR.finditer(text))
+    return tuple(float(vote) for vote in notes[-1][notes[-1].re.groups].split()) if notes else ()
 
 
 def abstained(error: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 from gymnast_core.config.ranges import Choices, check_values
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
+from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Reward, Rollout
@@ -101,7 +101,7 @@ class Ensemble(RewardModel):
     def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
         """Begin to score with all judges at once; `cancel()` of the future stops them."""
         scored = [self._start(position, rollouts) for position in range(len(self.judges))]
-        return _when_all(scored, self._combined)
+        return when_all(scored, self._combined)
 
     def _start(self, position: int, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
         judge = self.judges[position]
@@ -143,32 +143,3 @@ class Ensemble(RewardModel):
         votes = " ".join(f"{value:g}" for value in values)
         rationale = f"{agreeing} of {len(rewards)} judges agree. {' | '.join(said)} [votes {votes}; ensemble]"
         return Reward(decision.value, partial=sum(values) / len(values), rationale=rationale, cost_usd=cost)
-
-
-def _when_all(
-    parts: Sequence[Future[list[Reward]]], combine: Callable[[Sequence[list[Reward]]], list[Reward]]
-) -> Future[list[Reward]]:
-    """The future of what `combine` makes of all results; cancelling it cancels the parts."""
-    whole: Future[list[Reward]] = Future()
-    lock, ended = threading.Lock(), 0
-
-    def count(_: Future[list[Reward]]) -> None:
-        nonlocal ended
-        with lock:
-            ended += 1
-            is_last = ended == len(parts)
-        if is_last and whole.set_running_or_notify_cancel():
-            try:
-                whole.set_result(combine([part.result() for part in parts]))
-            except BaseException as error:
-                whole.set_exception(error)
-
-    def stop(future: Future[list[Reward]]) -> None:
-        if future.cancelled():
-            for part in parts:
-                part.cancel()
-
-    whole.add_done_callback(stop)
-    for part in parts:
-        part.add_done_callback(count)
-    return whole

@@ -128,8 +128,12 @@ class LocalProvider(Provider):
         return Reply(tuple(answers), usage)
 
     async def _work(self) -> None:
-        while batch := [item for item in self._waiting[: self._config.batch_size] if not item.future.done()]:
-            del self._waiting[: self._config.batch_size]
+        while True:
+            # Whoever asked may have gone away meanwhile.
+            self._waiting = [item for item in self._waiting if not item.future.done()]
+            batch, self._waiting = self._waiting[: self._config.batch_size], self._waiting[self._config.batch_size :]
+            if not batch:
+                return
             try:
                 results = await asyncio.to_thread(self._generate, batch)
             except Exception as error:  # out of memory, above all: the other batches may still fit

@@ -138,7 +138,14 @@ class AroundJudge(RewardModel):
 
     def asked(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         """What the judge says; an episode that the world lost is an error, and never shown to it."""
-        return submit(self.judge, rollouts).result() if rollouts else []
+        if not rollouts:
+            return []
+        future = submit(self.judge, rollouts)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C, above all: nothing more may be sent, or paid
+            future.cancel()
+            raise
 
 
 def no_start(rollout: Rollout) -> str | None:

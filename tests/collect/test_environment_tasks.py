@@ -14,6 +14,7 @@ from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.testing import check_dataset
 from gymnast_core.types import EnvironmentStart
 from gymnast_environment.families import place_of
+from gymnast_environment.view import View
 
 TABLETOP = {
     "id": "gymnast/Tabletop-v0",
@@ -41,7 +42,8 @@ def test_a_task_is_what_the_environment_shows():
         observation, _ = table.reset(seed=seed)
         np.testing.assert_array_equal(task.frames_TVHWC[0, 0].numpy(), observation["image"])
         assert task.instruction == observation["instruction"]
-        assert task.start == EnvironmentStart("gymnast/Tabletop-v0", seed, {}, {"image_size": 16})
+        told = View(instruction_key="instruction").told()
+        assert task.start == EnvironmentStart("gymnast/Tabletop-v0", seed, {}, {"image_size": 16}, told)
 
 
 def test_several_families_cameras_and_readings():

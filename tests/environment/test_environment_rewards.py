@@ -12,6 +12,7 @@ from slider_environment import make_rollout, make_task
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Reward, Rollout
+from gymnast_environment.environments import Environments
 from gymnast_environment.rewards import EnvironmentReward, RandomReward
 from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
@@ -54,6 +55,29 @@ def test_replay_agrees_with_the_world_it_came_from() -> None:
     assert len(set(expected)) == 2
 
 
+def test_replay_asks_what_the_task_asks() -> None:
+    """The tasks' view says what counts: success at any step, and each action held for two of the environment's."""
+    actions = [4.0, 4.0, -8.0, -8.0]  # there and away again
+    rollout = make_rollout(make_task(3), actions)
+    assert rollout.task.start is not None
+
+    def under(view: View | None) -> Rollout:
+        start = replace(rollout.task.start, view=None if view is None else view.told())
+        return replace(rollout, task=replace(rollout.task, start=start))
+
+    for view in (View(success="any"), View(action_repeat=2, success="any"), View()):
+        world = GymnasiumWorld(GymnasiumWorld.Config(view=view))
+        expected = world.step(world.reset([rollout.task]), rollout.actions_NLA.flatten(0, 1)[None]).outcome_BL
+        assert expected is not None
+        judge = EnvironmentReward()
+        mixed = judge.score([under(view), under(None), under(View(success="any"))])
+        assert mixed[0].value == float(expected[0, -1])
+        assert [reward.value for reward in mixed[1:]] == [0.0, 1.0]
+        # What the judge itself is told goes first.
+        assert EnvironmentReward(EnvironmentReward.Config(view=View())).score([under(view)])[0].value == 0.0
+        judge.close()
+
+
 def test_environments_are_replayed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several kinds not all can be alive; every reward is its own rollout's all the same."""
     kinds = "aaaabbbcc"
@@ -64,7 +88,7 @@ def test_environments_are_replayed_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
         rollouts.append(make_rollout(replace(task, start=replace(task.start, args={"kind": kind})), [4.0, 4.0]))
     played = []
 
-    def replay(_self: EnvironmentReward, some: Sequence[Rollout]) -> list[Reward]:
+    def replay(_self: EnvironmentReward, _where: Environments, some: Sequence[Rollout]) -> list[Reward]:
         seeds = [rollout.task.start.seed for rollout in some if rollout.task.start is not None]
         played.extend(seeds)
         return [Reward(seed / 10) for seed in seeds]

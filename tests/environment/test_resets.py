@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -105,6 +108,26 @@ def test_options_may_say_what_to_show() -> None:
 
 def test_nothing_is_tried_where_nobody_wants_it() -> None:
     assert use("unseeded", check_resets=False) == [None, None]
+
+
+def test_of_several_that_start_together_none_goes_ahead_of_the_trial() -> None:
+    """One tries for all: what it finds is the error of each of them, and of whoever comes later."""
+    environments, tried = Environments(hosting=Hosting(workers=0)), []
+
+    def rehearse(*_: Any) -> str:
+        tried.append(1)
+        time.sleep(0.1)
+        return "two resets show different things"
+
+    host, start = SimpleNamespace(rehearse=rehearse), EnvironmentStart(ID, 3)
+    kind = SimpleNamespace(key="k")
+    with ThreadPoolExecutor(8) as pool:
+        together = [pool.submit(environments._rely_on, kind, host, start) for _ in range(8)]
+        found = [future.exception() for future in together]
+    with pytest.raises(DataError, match="different things"):
+        environments._rely_on(kind, host, start)
+    assert all(isinstance(error, DataError) and "different things" in str(error) for error in found)
+    assert len(tried) == 1
 
 
 def test_an_environment_is_tried_once() -> None:

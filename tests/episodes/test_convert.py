@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,25 @@ def same_outcome(to, out, undisturbed):
 
 def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_was_made_of_other_contents_is_not_taken_for_the_same(tmp_path):
+    """The arguments are the same; what lies behind them is not."""
+    source = tmp_path / "source"
+    run("lerobot-v3", source)
+    args = {"path": str(source)}
+    for _ in range(2):
+        run("lerobot-v3", tmp_path / "out", "lerobot", args)
+    file = next(source.rglob("*.parquet"))
+    os.utime(file, ns=(0, time.time_ns()))
+    with pytest.raises(DataError, match=rf"out was made from {source} as that was then.*Remove"):
+        run("lerobot-v3", tmp_path / "out", "lerobot", args)
+    # One that was made before anybody noted it is taken as it is.
+    manifest = tmp_path / "out/conversion.json"
+    earlier = json.loads(manifest.read_text())
+    assert list(earlier.pop("inputs")) == [str(source)]
+    manifest.write_text(json.dumps(earlier))
+    assert run("lerobot-v3", tmp_path / "out", "lerobot", args)["resumed"] == 5
 
 
 @pytest.mark.parametrize("to", FORMATS)

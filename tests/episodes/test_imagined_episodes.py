@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward
+from gymnast_episodes.conversion import Conversion, convert
+from gymnast_episodes.writers import WriterOptions
 
 TASKS = {"name": "tabletop", "args": {"split": "choosing", "count": 6, "image_size": 32}}
 WORLD = {"name": "gymnasium", "args": {}}
@@ -75,6 +80,29 @@ def test_what_nobody_can_label_is_an_error(monkeypatch) -> None:
     )
     with pytest.raises(DataError, match="the arm is stuck"):
         built().episodes()[0]
+
+
+def test_one_that_nobody_can_label_costs_no_other(monkeypatch, tmp_path: Path) -> None:
+    """Its environment crashes: asked again in vain, it is left out, with a warning."""
+    known = registries().reward_models.load("environment")
+    score, asked = known.score, []
+
+    def failing(self, rollouts):
+        asked.append([rollout.task.id for rollout in rollouts])
+        rewards = score(self, rollouts)
+        return [
+            Reward(None, error="the arm is stuck") if rollout.task.id == lost else reward
+            for rollout, reward in zip(rollouts, rewards, strict=True)
+        ]
+
+    lost = registries().datasets.build(**TASKS).tasks()[1].id
+    monkeypatch.setattr(known, "score", failing)
+    job = Conversion("imagined-episodes", GIVEN, "lerobot-v3", tmp_path / "out", WriterOptions(fps=10, frames="png"))
+    summary = convert(job)
+    assert (summary["episodes"], summary["skipped"]) == (5, 1)
+    assert asked[1] == [lost]
+    with pytest.raises(DataError, match="the arm is stuck"):
+        convert(replace(job, args=GIVEN | {"skip_bad": False}, out=tmp_path / "strict"))
 
 
 def test_a_horizon_that_is_no_whole_number_of_chunks_is_refused() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins import compose
-from gymnast_core.types import Episode, Step, Task, one_camera
+from gymnast_core.types import Episode, Offers, Step, Task, one_camera
 from gymnast_episodes.replayed import ReplayedEpisodes
 
 
@@ -44,10 +45,45 @@ class Counting:
         return Step(grown.to(torch.uint8))
 
 
+class TwoCameras(Dataset):
+    """One episode: the front camera shows 10, the wide one 200."""
+
+    def episodes(self) -> list[Episode]:
+        pictures = torch.tensor([10, 200], dtype=torch.uint8)[None, :, None, None, None].expand(3, 2, 2, 2, 3)
+        return [Episode("e", "go", pictures.clone(), torch.ones(2, 1), cameras=("front", "wide"))]
+
+
+class Reversed(Counting):
+    """Shows cameras in an order of its own, each as it is at the start."""
+
+    def __init__(self, cameras: tuple[str, ...]) -> None:
+        super().__init__([])
+        self.cameras = cameras
+
+    def reset(self, tasks: Sequence[Task], *, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"seen": torch.stack([torch.stack([t.view(c)[-1] for c in self.cameras]) for t in tasks]).float()}
+
+
+def given(monkeypatch, world: Counting, recorded: Dataset, offers: Offers) -> None:
+    parts = {"recorded": recorded, "counting": world}
+    monkeypatch.setattr(type(compose.registries().datasets), "build", lambda self, name, args=None, **how: parts[name])
+    monkeypatch.setattr("gymnast_episodes.replayed.offers_of", lambda part: offers)
+
+
+@pytest.mark.parametrize("cameras", [("wide", "front"), ("front", "wide"), ("wide",)])
+def test_each_frame_is_of_the_camera_that_it_is_called_after(cameras: tuple[str, ...], monkeypatch) -> None:
+    given(monkeypatch, Reversed(cameras), TwoCameras(), Offers(cameras=cameras))
+    config = ReplayedEpisodes.Config(ComponentConfig("recorded"), ComponentConfig("counting"), chunk=2)
+    (episode,) = ReplayedEpisodes(config).episodes()
+    assert episode.cameras == cameras
+    for camera in cameras:
+        start = {"front": 10, "wide": 200}[camera]
+        assert episode.view(camera)[:, 0, 0, 0].tolist() == [start, start + 1, start + 2]
+
+
 def test_frames_are_imagined_and_the_rest_is_as_recorded(monkeypatch) -> None:
     world = Counting([])
-    parts = {"recorded": Recorded(), "counting": world}
-    monkeypatch.setattr(type(compose.registries().datasets), "build", lambda self, name, args=None, **how: parts[name])
+    given(monkeypatch, world, Recorded(), Offers())
     config = ReplayedEpisodes.Config(ComponentConfig("recorded"), ComponentConfig("counting"), chunk=2, batch_size=3)
     episodes = ReplayedEpisodes(config).episodes()
     for _ in range(2):

@@ -138,6 +138,11 @@ def test_a_judge_with_a_memory_is_asked_anew() -> None:
     service = ComponentConfig("gpt-4o", {"votes": 3, "namespace": "mine/"})
     assert forgetful(service, "canary/5") == {"votes": 3, "namespace": "mine/canary/5"}
     members = [{"name": "gpt-4o"}, {"name": "success-classifier", "args": {"checkpoint": "x"}}]
+    # Whatever is built around a judge: it is the judge inside that remembers.
+    for name, key in (("twice", "judge"), ("uncertain", "judge"), ("progress", "judge"), ("partial-credit", "judge")):
+        inside = {"name": "gpt-4o", "args": {"votes": 3}}
+        (found,) = [forgetful(ComponentConfig(name, {key: inside, "seed": 3}), "canary/5")]
+        assert found == {key: {"name": "gpt-4o", "args": {"votes": 3, "namespace": "canary/5"}}, "seed": 3}
     found = forgetful(ComponentConfig("ensemble", {"judges": members}), "canary/5")["judges"]
     assert found == [{"name": "gpt-4o", "args": {"namespace": "canary/5"}}, members[1]]
     assert members[0] == {"name": "gpt-4o"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -107,6 +108,28 @@ def test_samples_depend_on_seed_and_question_and_not_on_the_batch(model: Path, t
         judge.close()
     assert found["together"] == found["one by one"] != found["other seed"]
     assert len({text for texts in found["together"] for text in texts}) > 2  # so hot, it says anything
+
+
+def test_whoever_goes_away_leaves_no_other_waiting(model: Path, tmp_path: Path) -> None:
+    """Cancelled while a batch was generated, more questions than a batch holds must not block the later ones."""
+    rollouts, truth = make_rollouts(6)
+    judge = _local(model, tmp_path, batch_size=1)
+    provider = judge.engine.provider
+    generate, begun, go_on = provider._generate, threading.Event(), threading.Event()
+
+    def slow(batch: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return generate(batch)
+
+    provider._generate = slow
+    gone = judge.submit(rollouts[:4])
+    assert begun.wait(30)
+    gone.cancel()
+    later = judge.submit(rollouts[4:])
+    go_on.set()
+    assert [reward.value for reward in later.result(timeout=60)] == truth[4:]
+    judge.close()
 
 
 def test_gumbel_noise_samples_the_softmax() -> None:

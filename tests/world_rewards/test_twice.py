@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 from noisy_worlds import NoisyWorld, RowWorld, rollout, task
 
@@ -78,6 +80,21 @@ def test_what_could_not_be_judged_at_all_stays_an_error(build) -> None:
     world = NoisyWorld()
     reward = build("twice", world, judge={"fails_below": 100}).score([rollout(task(0), FAILED)])[0]
     assert reward.error == "too dark" and world.batches == []
+
+
+def test_ctrl_c_stops_what_the_judge_was_asked(build) -> None:
+    """Nothing more may be sent to a paid judge, or paid."""
+
+    class Interrupted(Future):
+        def result(self, timeout: float | None = None) -> object:
+            raise KeyboardInterrupt
+
+    asked = Interrupted()
+    model = build("twice", NoisyWorld())
+    model.judge.submit = lambda rollouts: asked
+    with pytest.raises(KeyboardInterrupt):
+        model.score([invented(0)])
+    assert asked.cancelled()
 
 
 def test_it_may_have_a_world_of_its_own(build) -> None:

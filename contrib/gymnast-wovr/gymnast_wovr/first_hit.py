@@ -12,6 +12,7 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import AnyNumber, Count, Range, check_values
 from gymnast_core.errors import ConfigError
+from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
@@ -71,16 +72,8 @@ class FirstHit(RewardModel):
         return self._merge(rollouts, self._judge.score(self._clips(rollouts)))
 
     def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Reward]]:
-        merged: Future[list[Reward]] = Future()
-
-        def finish(judged: Future[list[Reward]]) -> None:
-            try:
-                merged.set_result(self._merge(rollouts, judged.result()))
-            except BaseException as error:
-                merged.set_exception(error)
-
-        self._judge.submit(self._clips(rollouts)).add_done_callback(finish)
-        return merged
+        judged = self._judge.submit(self._clips(rollouts))
+        return when_all([judged], lambda rewards: self._merge(rollouts, rewards[0]))
 
     def close(self) -> None:
         self._judge.close()
