@@ -267,22 +267,29 @@ def _gates_table(gates: Mapping[str, Mapping[str, Any]]) -> str:
         "Gates (`gymnast gate`): `gate` of the supervised policy, `gate-N` of the policy that RL in imagination with "
         "seed N ended with, `gate-simulator-N` of the one that RL in Meta-World ended with.",
         "",
-        "| measured of | gate | criterion | value [95 %] | wanted | n | verdict |",
-        "|---" * 7 + "|",
+        "| measured of | gate | criterion | value [95 %] | wanted | n | verdict | recall [95 %], of true successes |",
+        "|---" * 8 + "|",
     ]
     for name, summary in gates.items():
         for gate in summary["gates"]:
             for one in gate["criteria"]:
                 lines.append(
                     f"| {name} | {gate['title']} | {one['name']} | {value_of(one)} | {one['bound']:g} | {one['n']} "
-                    f"| {one['verdict']} |"
+                    f"| {one['verdict']} | |"
                 )
             lines += [
                 f"| {name} | {gate['title']} | {group['group']} | {value_of(group)} | | {group['n']} "
-                f"| {group.get('verdict', '')} |"
+                f"| {group.get('verdict', '')} | {_recall(group)} |"
                 for group in gate["groups"]
             ]
     return "\n".join(lines)
+
+
+def _recall(group: Mapping[str, Any]) -> str:
+    """Which part of the true successes the judge found, and how many there were; nothing of what is no judge's."""
+    if group.get("recall") is None:
+        return ""
+    return f"{value_of({'value': group['recall'], 'interval': group['recall_interval']})}, {group['true']}"
 
 
 def value_of(one: Mapping[str, Any]) -> str:
