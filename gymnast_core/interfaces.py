@@ -49,6 +49,9 @@ class Component:
     (`gymnast_core.config.ranges`)."""
     config: Any
     """The instance of `Config` that the component was built from."""
+    free_on_resume: ClassVar[tuple[str, ...]] = ("device",)
+    """Arguments that change nothing of what it computes, but where, how fast or for how much money: a command that goes
+    on may be told others."""
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:

@@ -52,7 +52,7 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
 def config_changes(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (before, after) of what differs between two configs of one kind, `output` left out."""
     old, new = _flat(before), _flat(after)
-    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and not _same(old.get(key), new.get(key))]
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
@@ -155,6 +155,8 @@ def _flat(config: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
+        if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
+            value = dict(enumerate(value))  # parts: each argument of theirs is a key
         if isinstance(value, Mapping) and value:
             for name, item in value.items():
                 walk(item, f"{key}.{name}".lstrip("."))
@@ -163,6 +165,15 @@ def _flat(config: Any) -> dict[str, Any]:
 
     walk(values, "")
     return flat
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one, or two spellings of one path."""
+    if one == other:
+        return True
+    if not (isinstance(one, str) and isinstance(other, str) and "/" in one and "/" in other):
+        return False
+    return Path(one).exists() and Path(one).resolve() == Path(other).resolve()
 
 
 def _under(key: str, places: Sequence[str]) -> bool:

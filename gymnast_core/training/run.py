@@ -12,6 +12,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
 from gymnast_core.plugins.hooks import tell
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import check_deal
 from gymnast_core.rollouts.imagine import check_horizon
@@ -51,7 +52,8 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     if resume is not None:
         stored = load_config(RunConfig, f"{resume}/config.yaml")
         config = config or stored
-        refuse_changes(stored, config, FIXED, FREE)
+        judge = free_keys("evaluation.reward_model", stored.evaluation.reward_model)
+        refuse_changes(stored, config, FIXED, [*FREE, *judge])
         snapshot = load_snapshot(resume / "snapshots")
     assert config is not None
     precision = precision_of(config.trainer)

@@ -1,5 +1,6 @@
 """Which tasks come next: every pass over the dataset in an order of its own, without those that were left out."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from gymnast_core.errors import ConfigError, GymnastError, unknown_name
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Task
 
+logger = logging.getLogger(__name__)
 FAMILIES = ("instruction", "family")
 """What tasks can be grouped by."""
 
@@ -36,6 +38,8 @@ class TaskOrder:
         self._drawn = self._position = 0
         self._pass: tuple[int, list[int]] = (-1, [])
         self._left_out: dict[str, set[str]] = {}
+        self._unmet: dict[tuple[str, str], int] = {}
+        """Families (by, name) that are left out and of which no task was met since: the pass in which that was said."""
 
     @property
     def drawn(self) -> int:
@@ -52,12 +56,19 @@ class TaskOrder:
         for by, names in families.items():
             if by not in FAMILIES:
                 raise ConfigError(unknown_name("grouping of tasks", by, FAMILIES))
-            if names:
-                self._left_out.setdefault(by, set()).update(names)
+            new = set(names) - self._left_out.get(by, set())
+            if new:
+                self._left_out.setdefault(by, set()).update(new)
+                self._unmet |= {(by, name): self._pass[0] for name in new}
 
     def leaves_out(self, task: Task) -> bool:
         """Whether a task is of a family that is drawn no more."""
-        return any(family_of(task, by) in names for by, names in self._left_out.items())
+        found = False
+        for by, names in self._left_out.items():
+            family = family_of(task, by)
+            found |= family in names
+            self._unmet.pop((by, family), None)
+        return found
 
     def draw(self, count: int) -> list[Task]:
         """The next tasks. Raises `NothingLeft` if all were left out."""
@@ -77,9 +88,17 @@ class TaskOrder:
     def _index(self, number: int) -> int:
         turn, position = divmod(number, len(self._tasks))
         if self._pass[0] != turn:
+            self._tell_of_unmet(self._pass[0])
             generator = seeded_generator(self._seed, "tasks", turn)
             self._pass = (turn, torch.randperm(len(self._tasks), generator=generator).tolist())
         return self._pass[1][position]
+
+    def _tell_of_unmet(self, turn: int) -> None:
+        """At the end of a pass: families to be left out to which no task of all of it belonged may be misspelt."""
+        for (by, name), since in list(self._unmet.items()):
+            if since < turn:
+                logger.warning("%r is to be left out by %s, but no task has that %s.", name, by, by)
+                del self._unmet[by, name]
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self._drawn, "position": self._position, "left_out": self.left_out}

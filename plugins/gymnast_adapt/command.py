@@ -17,6 +17,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import load_tasks, needs_of, offers_of, registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
@@ -47,10 +48,12 @@ def adapt_command(config: AdaptConfig, *, resume: Path | None = None) -> dict[st
     if resume is not None:
         stored = load_config(AdaptConfig, str(resume / "config.yaml"))
         fixed = [item.name for item in fields(AdaptConfig) if item.name not in FREE]
-        refuse_changes(stored, config, fixed)
+        parts = ("policy", "world_model", "reward_model", "environment", "environment_reward")
+        refuse_changes(stored, config, fixed, [key for name in parts for key in free_keys(name, getattr(stored, name))])
     targets = load_tasks(config.starts(), "target")
     others = load_tasks(config.retention, "retention") if config.retention is not None else None
     with terminating(), run_folder(config, "adapt", resume) as (config, folder):
+        folder = folder.resolve()  # parts are found by it, however it is spelt the next time
         write_text(folder / "versions.json", json.dumps(versions(), indent=1))
         _part(folder / TRAINING, _training(config, folder))
         measured = {TARGET: _measure(config, folder, config.starts(), targets, config.targets, config.trials, TARGET)}
@@ -97,8 +100,8 @@ def _part(folder: Path, config: RunConfig) -> None:
     """Train, unless that was done; go on if it was begun."""
     if (folder / "summary.json").exists():
         return
-    begun = any(folder.glob("snapshots/step-*"))
-    train(config, resume=folder) if begun else train(config)
+    # Begun without a snapshot, it begins anew in its folder.
+    train(config, resume=folder if (folder / "config.yaml").exists() else None)
 
 
 def _measure(

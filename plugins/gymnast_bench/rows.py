@@ -126,7 +126,7 @@ def read_row(cell: Cell, folder: Path, horizon: int, command: str) -> Row:
         peak_memory_bytes=int(result.get("peak_memory_bytes", 0)),
         rollouts=rollouts,
         frames=rollouts * horizon,
-        dollars=spent_dollars(folder / "run" / "metrics.csv"),
+        dollars=spent_dollars(folder / "run"),
         command=command,
     )
 

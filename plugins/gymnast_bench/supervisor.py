@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymnast_core.config.ranges import Range
-from gymnast_core.errors import StorageError
+from gymnast_core.errors import DataError, StorageError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
 from gymnast_core.runs.metrics import read_metrics
@@ -103,9 +103,18 @@ class Clock:
         write_text(self._path, json.dumps({"seconds": self.seconds, "attempts": self.attempts}))
 
 
-def spent_dollars(metrics: Path) -> float:
-    """What judging has cost by the metrics.csv of a run; 0 without one."""
-    return sum(float(row.get("cost_usd", 0.0)) for row in read_metrics(metrics))
+def spent_dollars(run: Path) -> float:
+    """What judging has cost so far, in training, in audits of gates (metrics.csv) and in evaluations; 0 without any."""
+    rows = read_metrics(run / "metrics.csv")
+    training = sum(float(row.get(name) or 0.0) for row in rows for name in ("cost_usd", "gate_cost_usd"))
+    return training + sum(_cost(path) for path in (run / "evaluations").glob("*.json"))
+
+
+def _cost(path: Path) -> float:
+    try:
+        return read_object(path, allow_nan=True).number("cost_usd", Range(least=0), default=0.0)
+    except DataError:
+        return 0.0  # whoever needs the evaluation says what is wrong with it
 
 
 def _watch(
@@ -120,13 +129,13 @@ def _watch(
         if time.monotonic() >= next_check:
             next_check = time.monotonic() + CHECK_SECONDS
             clock.save()
-            spent = spent_dollars(run / "metrics.csv")
+            spent = spent_dollars(run)
             if dollars is not None and spent > dollars:
                 return _stop(process, f"${spent:.2f} were spent of budget.dollars={dollars:g}.")
         if minutes is not None and clock.seconds > 60 * minutes:
             return _stop(process, f"It ran for {clock.seconds / 60:.3g} minutes of budget.minutes={minutes:g}.")
         time.sleep(POLL_SECONDS)
-    spent = spent_dollars(run / "metrics.csv")
+    spent = spent_dollars(run)
     if dollars is not None and spent > dollars and not (run / "summary.json").exists():
         return f"${spent:.2f} were spent of budget.dollars={dollars:g}."
     return None

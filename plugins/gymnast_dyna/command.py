@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -15,6 +16,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
@@ -48,9 +50,12 @@ def dyna_command(config: DynaConfig, *, resume: Path | None = None) -> dict[str,
     _check(config)
     if resume is not None:
         stored = load_config(DynaConfig, str(resume / "config.yaml"))
-        refuse_changes(stored, config, [item.name for item in fields(DynaConfig) if item.name not in FREE])
+        parts = ("policy", "world_model", "reward_model")
+        free = [key for name in parts for key in free_keys(name, getattr(stored, name))]
+        refuse_changes(stored, config, [item.name for item in fields(DynaConfig) if item.name not in FREE], free)
         _check_recordings(stored, config)
     with terminating(), run_folder(config, "dyna", resume) as (config, folder):
+        folder = folder.resolve()  # stages are found by it, however it is spelt the next time
         write_text(folder / "versions.json", json.dumps(versions(), indent=1))
         rounds = _Rounds(config, folder)
         state = rounds.work()
@@ -150,7 +155,8 @@ class _Rounds:
             if len(given) < number:
                 raise Waiting(
                     f"Round {number} waits for a recording of the policy {self.parts.policy.args.get('checkpoint')}. "
-                    f"Then: gymnast dyna --resume {self.folder} 'recordings=[{', '.join([*given, 'FOLDER'])}]'"
+                    f"Then: gymnast dyna --resume {shlex.quote(str(self.folder))} "
+                    + shlex.quote(f"recordings=[{', '.join([*given, 'FOLDER'])}]")
                 )
             self.recordings.append(Path(given[number - 1]))
             return {"episodes": given[number - 1]}

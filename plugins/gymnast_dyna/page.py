@@ -60,10 +60,15 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "policy": summary["policy"],
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "commands": [
-            ("Go on after a stop, or add a round", f"gymnast dyna --resume {quoted} rounds={len(rows)}"),
+            ("Go on after a stop, or add a round", f"gymnast dyna --resume {quoted} rounds={_rounds(rows) + 1}"),
             ("Repeat it", f"gymnast dyna {quoted}/config.yaml output={quoted}-again"),
         ],
     }
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rounds there were: rows are also of the start, and of practice before the first round."""
+    return sum(row["label"].startswith("round-") and row["label"] != "round-0" for row in rows)
 
 
 def _headline(folder: Path, rows: Sequence[Mapping[str, Any]], world: str, measure: Measure) -> str:

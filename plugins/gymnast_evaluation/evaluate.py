@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -119,6 +120,7 @@ def evaluate(
         episodes=episodes,
         reward_kind=reward_model.kind,
         batch_size=batch_size,
+        cost_usd=sum(processes.gather(math.fsum(reward.cost_usd for reward in rewards))),
     )
     return result, rollouts, rewards
 

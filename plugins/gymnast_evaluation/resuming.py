@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_core.config import load_config
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.runs.folder import refuse_changes
 from gymnast_evaluation.config import EvaluateConfig
 
@@ -27,18 +28,19 @@ def check_resumable(config: EvaluateConfig, folder: Path) -> None:
         return
     stored = _plural(load_config(EvaluateConfig, str(folder / "config.yaml")))
     known = {key: getattr(stored, key) for key in ("policies", "worlds", "rewards")}
-    refuse_changes(stored, _plural(config), [*FIXED, *parts_of(known)], devices_of(known))
+    free = [
+        key
+        for kind, parts in known.items()
+        for label, part in parts.items()
+        for key in free_keys(f"{kind}.{label}", part)
+    ]
+    refuse_changes(stored, _plural(config), [*FIXED, *parts_of(known)], free)
 
 
 def parts_of(known: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
     """The keys of the parts that were there, each by its label."""
     # A label may begin like another one ("pi0", "pi0.5"), so the part alone is no prefix to go by.
     return [f"{key}.{label}.{field}" for key, parts in known.items() for label in parts for field in ("name", "args")]
-
-
-def devices_of(known: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:
-    """Keys below those that only say where a part runs."""
-    return [f"{key}.{label}.args.device" for key, parts in known.items() for label in parts]
 
 
 def _plural(config: EvaluateConfig) -> EvaluateConfig:

@@ -18,6 +18,7 @@ from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import build_parts, check_needs
 from gymnast_core.plugins.registry import registries
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.processes import Alone
 from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json, write_text
@@ -41,7 +42,6 @@ FIXED = (
     "hooks.gate.by", "hooks.gate.auditor",
 )  # fmt: skip
 """Keys that say what was measured; a resumed measurement keeps them."""
-FREE = ("world_model.args.device", "policy.args.device", "evaluation.world.args.device")
 EXIT = {PASS: 0, FAIL: 1}
 """Exit statuses; what is neither is `OPEN`."""
 OPEN = 3
@@ -56,7 +56,8 @@ class TruthFailing(GymnastError):
 def gate_command(config: GateConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or resume a measurement; writes the folder and returns what the command prints."""
     if resume is not None:
-        refuse_changes(load_config(GateConfig, str(resume / "config.yaml")), config, FIXED, FREE)
+        stored = load_config(GateConfig, str(resume / "config.yaml"))
+        refuse_changes(stored, config, FIXED, _free(stored))
     options: Config = typed(Config, config.hooks.get("gate", {}), "hooks.gate")
     with terminating(), _parts(config, options) as parts, run_folder(config, "gate", resume) as (config, folder):
         write_text(folder / "versions.json", json.dumps(versions(), indent=1))
@@ -67,6 +68,17 @@ def gate_command(config: GateConfig, *, resume: Path | None = None) -> dict[str,
 
         build_gate_page(folder)
     return {"output": str(folder), **brief(summary)}
+
+
+def _free(config: GateConfig) -> list[str]:
+    """What a resumed measurement may change below `FIXED`."""
+    evaluation = config.evaluation
+    parts = {
+        "world_model": config.world_model, "policy": config.policy, "reward_model": config.reward_model,
+        "evaluation.world": evaluation.world, "evaluation.reward_model": evaluation.reward_model,
+        "hooks.gate.auditor": typed(Config, config.hooks.get("gate", {}), "hooks.gate").auditor,
+    }  # fmt: skip
+    return [key for place, part in parts.items() for key in free_keys(place, part)]
 
 
 def exit_status(summary: Mapping[str, Any]) -> int:

@@ -88,8 +88,8 @@ def build_gate_page(folder: Path) -> Path:
 
 def _training(summary: Mapping[str, Any]) -> str:
     """The command that a reader types next."""
-    left_out = ", ".join(summary["leave_out"])
-    out = shlex.quote(f"hooks.gate.leave_out=[{left_out}]") if left_out else ""
+    left_out = summary["leave_out"]
+    out = shlex.quote(f"hooks.gate.leave_out={json.dumps(left_out, ensure_ascii=False)}") if left_out else ""
     return f"gymnast train CONFIG hooks.gate.every=1 {out}".strip()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
@@ -35,7 +37,8 @@ _FIXED = ("reward_model", "clips", "camera", "threshold")
 def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """Run or resume a measurement; writes the folder and returns what the command prints."""
     if resume is not None:
-        refuse_changes(load_config(JudgeConfig, str(resume / "config.yaml")), config, _FIXED)
+        stored = load_config(JudgeConfig, str(resume / "config.yaml"))
+        refuse_changes(stored, config, _FIXED, free_keys("reward_model", stored.reward_model))
     clips = _clips(config)
     with run_folder(config, "judge", resume) as (config, folder):
         return _judge(config, folder, clips)
@@ -55,6 +58,7 @@ def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[
         bins=config.bins, unlabelled=len(clips) - len(rows),
         cost_usd=sum(row.cost_usd for row in file.rows),
     )  # fmt: skip
+    summary["asked"] = len(clips)
     write_json(folder / "summary.json", summary)
     build_confusion_page(folder)
     return {"output": str(folder), **brief(summary)}
@@ -104,7 +108,8 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
     with built(part, "reward_model", Parts(config=config)) as judge:
         _check_threshold(config, judge)
         judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
-        limit = ErrorLimit(config.max_error_rate, part.name, f"gymnast judge --resume {folder}")
+        again = f"gymnast judge --resume {shlex.quote(str(folder))}"
+        limit = ErrorLimit(config.max_error_rate, part.name, again, judged=done)
         with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
             for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):
                 rows = [

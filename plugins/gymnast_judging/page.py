@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ def build_confusion_page(folder: Path) -> Path:
         config = (folder / "config.yaml").read_text(encoding="utf-8")
     except (OSError, ValueError, DataError) as error:
         raise DataError(f"{folder} is not a finished measurement ({error}). gymnast judge --resume {folder}") from error
-    rows = {row.index: row for row in RowFile(folder / "results.jsonl", Verdict).rows}
+    # Fewer clips may have been asked for since; a folder of an earlier edition does not say how many.
+    clips = summary.get("asked", math.inf)
+    rows = {row.index: row for row in RowFile(folder / "results.jsonl", Verdict).rows if row.index < clips}
     films = _films(folder, list(rows.values()), summary["threshold"])
     text = shlex.quote(str(folder))
     measure = Measure(summary["reward_kind"], summary["reward_model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -66,16 +67,19 @@ def rescore_command(
     for place in places:
         judge = _changed(place.judge, change)
         by_judge.setdefault(judge_label(judge), (judge, []))[1].append(place)
-    again = " ".join(["gymnast rescore", str(run), *(["--all"] if all_rollouts else []), *overrides])
+    again = shlex.join(["gymnast", "rescore", str(run), *(["--all"] if all_rollouts else []), *overrides])
     return [
-        _rescore(run / "rescored" / label, judge, mine, ErrorLimit(max_error_rate, judge.name, again))
+        _rescore(run / "rescored" / label, judge, mine, max_error_rate, again)
         for label, (judge, mine) in by_judge.items()
     ]
 
 
-def _rescore(folder: Path, part: ComponentConfig, places: Sequence[Place], limit: ErrorLimit) -> dict[str, Any]:
+def _rescore(
+    folder: Path, part: ComponentConfig, places: Sequence[Place], max_error_rate: float, again: str
+) -> dict[str, Any]:
     file = RowFile(folder / "results.jsonl", Rescored)
     done = {row.id for row in file.rows if row.error is None}
+    limit = ErrorLimit(max_error_rate, part.name, again, judged=len(done))
     total = sum(len(place.ids) for place in places)
     missing = sum(id not in done for place in places for id in place.ids)
     if missing:

@@ -71,11 +71,12 @@ def _finished(
 
 
 class ErrorLimit:
-    """Stops when more than a share of the judgements so far are errors."""
+    """Stops when more than a share of the judgements so far are errors, those of earlier processes included."""
 
-    def __init__(self, limit: float, name: str, command: str) -> None:
+    def __init__(self, limit: float, name: str, command: str, judged: int = 0) -> None:
+        """`judged` have a verdict already; only the others are asked for now."""
         self._limit, self._name, self._command = limit, name, command
-        self._n, self._errors = 0, 0
+        self._n, self._errors = judged, 0
 
     def add(self, rewards: Sequence[Reward]) -> None:
         """Raises `JudgeFailing`."""

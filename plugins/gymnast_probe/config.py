@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.config.ranges import Count, NotNegative, Seed, ZeroOrMore
+from gymnast_core.config.ranges import Count, Fraction, NotNegative, Seed, ZeroOrMore
 from gymnast_core.errors import ConfigError
 
 ORIGINAL = "original"
@@ -43,6 +43,9 @@ class ProbeConfig:
     """Rollouts at once; what a killed probe repeats when it is resumed."""
     rescore: ZeroOrMore = 1
     """How often rollouts that could not be judged are put to the reward model again."""
+    max_error_rate: Fraction = 0.5
+    """Stop when more than this share of a policy's trials under an edit could not be edited or judged; edits that do
+    not apply to a task are none of them. 1 keeps such trials, unscored."""
     videos: ZeroOrMore = 2
     """Trials filmed of every policy under every edit, the same ones."""
     device: str = "auto"

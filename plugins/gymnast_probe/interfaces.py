@@ -29,6 +29,14 @@ class EditorFailed(GymnastError):
     """A provider gave no picture or instruction; the trial is unscored, and says why."""
 
 
+class EditorSpent(GymnastError):
+    """A provider may spend no more. The probe stops, and goes on from there with more."""
+
+
+class ProbeFailing(GymnastError):
+    """Too many trials could not be edited or judged; the probe stops and can be resumed."""
+
+
 @dataclass(frozen=True)
 class Edited:
     """A probe's task."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gymnast_core.errors import ConfigError
-from gymnast_probe.interfaces import EditorFailed, Generated, ImageEditor
+from gymnast_probe.interfaces import EditorFailed, EditorSpent, Generated, ImageEditor
 
 
 class OpenAIEditor(ImageEditor):
@@ -57,7 +57,10 @@ class OpenAIEditor(ImageEditor):
 
         price, limit = self.config.usd_per_image, self.config.max_usd
         if limit is not None and self.spent_usd + price > limit:
-            raise EditorFailed(f"The image editor has spent ${self.spent_usd:.2f} of max_usd={limit:g}. Raise it.")
+            raise EditorSpent(
+                f"The image editor has spent ${self.spent_usd:.2f} of max_usd={limit:g}. Go on with gymnast probe "
+                "--resume RUN, and with max_usd of that edit's args higher: what was paid for is kept."
+            )
         picture = io.BytesIO()
         Image.fromarray(image_HWC).resize((self._side, self._side), Image.Resampling.LANCZOS).save(picture, "PNG")
         request: dict[str, Any] = {"size": self.config.size, "n": 1}

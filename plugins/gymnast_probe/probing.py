@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, World
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
@@ -29,7 +31,7 @@ from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
 from gymnast_pages.measure import judge_name
 from gymnast_probe.config import ORIGINAL, ProbeConfig
-from gymnast_probe.interfaces import Edit, Edited, EditorFailed, NotApplicable
+from gymnast_probe.interfaces import Edit, Edited, EditorFailed, NotApplicable, ProbeFailing
 from gymnast_probe.kept import keep, read_kept
 from gymnast_probe.library import build_edit, edit_task
 from gymnast_probe.page import build_probe_page
@@ -203,7 +205,19 @@ class _Run:
                     rationale=reward.rationale, cost_usd=reward.cost_usd + paid, kind=reward_model.kind,
                 )
             )  # fmt: skip
+        self._check_judged(rows, name, label)
         self.file.append(rows)
+
+    def _check_judged(self, rows: Sequence[Trial], name: str, label: str) -> None:
+        """Before they are kept as done: raises `ProbeFailing` if too many of a policy's trials under an edit failed."""
+        known = [row for row in (*self.file.of(name, label), *rows) if not (row.error or "").startswith(DOES_NOT_APPLY)]
+        errors = [row.error for row in known if row.error is not None]
+        if len(errors) > self.config.max_error_rate * len(known):
+            raise ProbeFailing(
+                f"{len(errors)} of {len(known)} trials of {name!r} under {label!r} could not be edited or judged "
+                f"(limit max_error_rate={self.config.max_error_rate:g}). Last error: {errors[-1]} When it works again: "
+                f"gymnast probe --resume {shlex.quote(str(self.folder))} (max_error_rate=1 keeps such trials)"
+            )
 
 
 def _check_resumable(config: ProbeConfig, folder: Path) -> None:
@@ -218,8 +232,11 @@ def _check_resumable(config: ProbeConfig, folder: Path) -> None:
     # An edit may be left out, and taken up again as it was.
     kept = [label for label in stored.edits if label in config.edits]
     fixed += [f"edits.{label}.{name}" for label in kept for name in {**stored.edits[label], **config.edits[label]}]
-    devices = ("world_model.args.device", "reward_model.args.device", *(f"{policy}.args.device" for policy in policies))
-    refuse_changes(stored, config, [*_FIXED, *fixed], devices)
+    parts = {"world_model": stored.world_model, "reward_model": stored.reward_model}
+    parts |= {f"policies.{label}": part for label, part in stored.policies.items()}
+    free = [key for place, part in parts.items() for key in free_keys(place, part)]
+    free += [f"edits.{label}.args.max_usd" for label in kept]
+    refuse_changes(stored, config, [*_FIXED, *fixed], free)
 
 
 def _plural(config: ProbeConfig) -> ProbeConfig:

@@ -159,11 +159,13 @@ def _sparkline(run: Run) -> Markup:
     circles = Markup("").join(
         Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.4"/>').format(x(point.x), y(point.y)) for point in dots
     )
-    label = f"{learned.name if run.kind != 'fit' else 'loss'}, {everything[0].y:.3g} at first, {line[-1].y:.3g} at last"
+    label = learned.name
+    if line:
+        label = f"{learned.name if run.kind != 'fit' else 'loss'}, {line[0].y:.3g} at first, {line[-1].y:.3g} at last"
     return Markup(
         '<svg class="spark" viewBox="0 0 {} {}" role="img" aria-label="{}"><path class="line s0" d="{}"/>'
         '<g class="s1">{}</g></svg>'
-    ).format(WIDTH, HEIGHT, label if line else learned.name, path, circles)
+    ).format(WIDTH, HEIGHT, label, path, circles)
 
 
 def _scales(found: Sequence[Point], bounds: tuple[float, float] | None):  # type: ignore[no-untyped-def]

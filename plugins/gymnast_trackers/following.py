@@ -30,7 +30,10 @@ logger = logging.getLogger("gymnast_core.trackers")
 PAUSE_SECONDS = 30.0
 """After the first failure; each further one in a row doubles it."""
 LONGEST_PAUSE_SECONDS = 1800.0
-PAGES = {"train": "report.html", "fit": "report.html", "evaluate": "evaluation.html"}
+PAGES = {
+    "train": "report.html", "fit": "report.html", "evaluate": "evaluation.html", "adapt": "adapt.html",
+    "dyna": "dyna.html", "probe": "probe.html",
+}  # fmt: skip
 
 
 class Options(Protocol):

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 WITHHELD = "(withheld)"
-_SECRET = re.compile(r"(^|_)(key|token|secret|password|passwd|credentials?|authorization)$", re.IGNORECASE)
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
-"""`user:password@` of an address."""
+_SECRET = re.compile(
+    r"(^|[-_.\s]|(?<=[a-z0-9])(?=[A-Z]))(?i:(api|access|auth|secret|private)[-_]?(key|token)s?"
+    r"|key|token|secret|password|passwd|credentials?|authorization|bearer)$"
+)
+"""Names that end in a word for a secret, however words are joined: api_key, x-api-key, apiKey, API_KEYS."""
+_LOGIN = re.compile(r"(?<=://)[^\s?#]*@")
+"""`user:password@` of an address: up to the last @ before a query, since a password may hold a slash."""
 
 
 def without_secrets(values: Any, name: str = "") -> Any:

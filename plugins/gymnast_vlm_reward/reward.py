@@ -64,6 +64,11 @@ class VLMReward(RewardModel):
     (refused, unreadable, unreachable, tied, not affordable) has `error` set.
     """
 
+    free_on_resume = (
+        "device", "batch_size", "cache", "api_key_env", "max_usd", "account", "prices", "answer_tokens", "concurrency",
+        "requests_per_minute", "tokens_per_minute", "retry", "progress_s", "probe",
+    )  # fmt: skip
+
     def __init__(self, config: JudgeConfig) -> None:
         self.base_config = config
         config.check()

@@ -87,6 +87,18 @@ def test_what_is_missing_is_done_when_it_is_resumed(gymnast: CommandLine, models
     assert trained.read_bytes() == content
 
 
+def test_killed_before_the_first_snapshot_it_goes_on(gymnast: CommandLine, models: Models) -> None:
+    """metrics.csv is written first, and a snapshot in the background."""
+    assert gymnast("adapt", *small(models)).code == 0
+    content = Path("out/training/policy/model.safetensors").read_bytes()
+    for name in ("snapshots", "policy"):
+        shutil.rmtree(f"out/training/{name}")
+    for name in ("out/summary.json", "out/training/summary.json"):
+        Path(name).unlink()
+    assert gymnast("adapt", "--resume", str(Path("out").resolve())).code == 0
+    assert Path("out/training/policy/model.safetensors").read_bytes() == content
+
+
 def test_a_resumed_adaptation_keeps_what_it_is(gymnast: CommandLine, models: Models) -> None:
     assert gymnast("adapt", *small(models)).code == 0
     message = gymnast.error("adapt", "--resume", "out", "trials=5")

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import Measured, Row, combine, write_rows
+from gymnast_bench.supervisor import spent_dollars
 from gymnast_core.config import to_yaml
 from gymnast_report.runs import run_row
 
@@ -57,3 +58,13 @@ def test_rows_say_what_was_measured(tmp_path: Path) -> None:
     (row,) = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
     assert (row["after_rate"], row["after_kind"], row["after_judge"]) == (pytest.approx(-3.5), "score", "progress")
     assert row["imagined_reward"] == [{"iteration": 1, "reward": 0.5}] and row["imagined_success"] == []
+
+
+def test_dollars_are_those_of_training_audits_and_evaluations(tmp_path: Path) -> None:
+    """A budget that did not see a paid judge of evaluations would never stop a cell."""
+    assert spent_dollars(tmp_path) == 0.0
+    (tmp_path / "metrics.csv").write_text("step,cost_usd,gate_cost_usd\n1,0.5,\n2,0.25,1.0\n")
+    (tmp_path / "evaluations").mkdir()
+    for name, text in {"before": '{"cost_usd": 2.0}', "after": '{"rate": 0.5}', "iteration-000001": "{"}.items():
+        (tmp_path / f"evaluations/{name}.json").write_text(text)
+    assert spent_dollars(tmp_path) == 3.75

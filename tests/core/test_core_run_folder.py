@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError, StorageError
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.runs import atomic, folder
 from gymnast_core.runs.atomic import append, atomic_directory, remove_leftovers, storing, write_json, write_text
 from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
@@ -148,6 +149,38 @@ def test_what_a_resume_may_not_change_is_named() -> None:
     refuse_changes(CONFIG, after, ("world_model", "loop.temperature"))
     # What begins alike is another key.
     refuse_changes(CONFIG, replace(CONFIG, checkpoint_every=2), ("checkpoint",))
+
+
+def test_one_place_in_two_spellings_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/policy").mkdir(parents=True)
+
+    def at(path: str) -> RunConfig:
+        return replace(CONFIG, policy=ComponentConfig("a", {"checkpoint": path}))
+
+    for path in (str(tmp_path / "runs/policy"), "./runs/policy", "runs/../runs/policy/"):
+        refuse_changes(at("runs/policy"), at(path), ("policy",))
+        refuse_changes(at(path), at("runs/policy"), ("policy",))
+    for path in ("runs/other", "policy", str(tmp_path / "runs")):
+        with pytest.raises(ConfigError, match=r"policy\.args\.checkpoint"):
+            refuse_changes(at("runs/policy"), at(path), ("policy",))
+
+
+def test_money_and_speed_of_a_judge_may_change_wherever_it_stands() -> None:
+    """None of them changes a verdict; what does is still refused, also in a judge inside of another."""
+
+    def run(**changes: Any) -> RunConfig:
+        gpt = {"name": "gpt-4o", "args": {"votes": 3, "max_usd": 5.0, **changes}}
+        members = {"name": "ensemble", "args": {"judges": [{"name": "environment", "args": {}}, gpt]}}
+        return replace(CONFIG, reward_model=ComponentConfig("twice", {"judge": members, "rounds": 1}))
+
+    free = free_keys("reward_model", run().reward_model)
+    refuse_changes(run(), run(max_usd=20.0, concurrency=4, account="mine"), ("reward_model",), free)
+    for change in ({"votes": 5}, {"model": "gpt-5"}, {"base_url": "http://localhost:1/v1"}):
+        with pytest.raises(ConfigError, match=rf"reward_model.args.judge.args.judges.1.args.{next(iter(change))}"):
+            refuse_changes(run(), run(**change), ("reward_model",), free)
+    assert "policy.args.device" in free_keys("policy", ComponentConfig("openvla-oft"))
+    assert free_keys("judge", None) == []
 
 
 def test_a_resume_is_recorded_and_taken_over(tmp_path: Path) -> None:

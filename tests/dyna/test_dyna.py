@@ -48,20 +48,28 @@ def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Model
     assert summary["state"] == "done"
     assert [row["label"] for row in summary["rounds"]] == ["start", "round-1", "round-2"]
     assert all(row["measured"]["gymnasium"]["n"] == 4 for row in summary["rounds"])
-    assert summary["policy"] == "out/round-2/train/policy"
+    assert summary["policy"] == str(Path("out/round-2/train/policy").resolve())
 
     def config(place: str) -> dict[str, Any]:
         return yaml.safe_load(Path(f"out/{place}/config.yaml").read_text())
 
     # The policy of the round before acts, the world of the round before learns, and practice is in the new ones.
     assert config("round-1/collect")["actor"]["policy"]["args"]["checkpoint"] == str(models.policy)
-    assert config("round-2/collect")["actor"]["policy"]["args"]["checkpoint"] == "out/round-1/train/policy"
-    assert config("round-2/world_model")["world_model"]["args"]["checkpoint"] == "out/round-1/world_model/checkpoint"
-    assert config("round-2/train")["world_model"]["args"]["checkpoint"] == "out/round-2/world_model/checkpoint"
-    assert config("round-2/train")["reward_model"]["args"]["checkpoint"] == "out/round-2/reward_model/checkpoint"
+    assert config("round-2/collect")["actor"]["policy"]["args"]["checkpoint"] == str(
+        Path("out/round-1/train/policy").resolve()
+    )
+    assert config("round-2/world_model")["world_model"]["args"]["checkpoint"] == str(
+        Path("out/round-1/world_model/checkpoint").resolve()
+    )
+    assert config("round-2/train")["world_model"]["args"]["checkpoint"] == str(
+        Path("out/round-2/world_model/checkpoint").resolve()
+    )
+    assert config("round-2/train")["reward_model"]["args"]["checkpoint"] == str(
+        Path("out/round-2/reward_model/checkpoint").resolve()
+    )
     # Every round learns from the recordings of all.
     paths = [part["args"]["path"] for part in config("round-2/world_model")["episodes"]["args"]["of"]]
-    assert paths == ["out/round-1/collect/episodes", "out/round-2/collect/episodes"]
+    assert paths == [str(Path(f"out/round-{number}/collect/episodes").resolve()) for number in (1, 2)]
     # The judge also sees them as the round's world model shows them.
     names = [part["name"] for part in config("round-2/reward_model")["episodes"]["args"]["of"]]
     assert names == ["lerobot", "replayed-episodes"] * 2
@@ -134,7 +142,7 @@ def test_practice_may_come_first(gymnast: CommandLine, models: Models) -> None:
     labels = [row["label"] for row in json.loads(Path("out/summary.json").read_text())["rounds"]]
     assert labels == ["start", "round-0", "round-1"]
     collected = yaml.safe_load(Path("out/round-1/collect/config.yaml").read_text())
-    assert collected["actor"]["policy"]["args"]["checkpoint"] == "out/round-0/train/policy"
+    assert collected["actor"]["policy"]["args"]["checkpoint"] == str(Path("out/round-0/train/policy").resolve())
 
 
 @pytest.mark.parametrize(
@@ -181,12 +189,12 @@ def test_a_judge_learns_from_what_the_policy_imagines(gymnast: CommandLine, mode
     def made_of(number: int) -> dict[str, Any]:
         return json.loads(Path(f"out/round-{number}/imagined/conversion.json").read_text())["source"]["args"]
 
-    assert made_of(2)["policy"]["args"]["checkpoint"] == "out/round-1/train/policy"
-    assert made_of(2)["world_model"]["args"]["checkpoint"] == "out/round-2/world_model/checkpoint"
+    assert made_of(2)["policy"]["args"]["checkpoint"] == str(Path("out/round-1/train/policy").resolve())
+    assert made_of(2)["world_model"]["args"]["checkpoint"] == str(Path("out/round-2/world_model/checkpoint").resolve())
     assert made_of(1)["seed"] != made_of(2)["seed"]
     learned = yaml.safe_load(Path("out/round-2/reward_model/config.yaml").read_text())["episodes"]["args"]["of"]
     assert [part["args"]["path"] for part in learned if "imagined" in str(part["args"].get("path"))] == [
-        "out/round-1/imagined", "out/round-2/imagined",
+        str(Path(f"out/round-{number}/imagined").resolve()) for number in (1, 2)
     ]  # fmt: skip
     world = yaml.safe_load(Path("out/round-2/world_model/config.yaml").read_text())["episodes"]["args"]["of"]
     assert "imagined" not in str(world), "a world model learns from what was seen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def test_a_judge_is_measured_in_every_group(gymnast: CommandLine) -> None:
     better = groups["walk-10"]["would_do"]
     assert (better["threshold"], better["precision"], better["recall"]) == (0.6, 1.0, 1.0)
     assert 0 < better["judged"] < groups["walk-10"]["n"]
-    assert "hooks.gate.leave_out=[walk-10]" in Path("out/gate.html").read_text()
+    # As JSON, in which commas and colons of an instruction part nothing.
+    told = html.unescape(Path("out/gate.html").read_text())
+    assert """'hooks.gate.leave_out=["walk-10"]'""" in told
 
 
 def test_groups_that_are_seldom_judged_a_success_get_more_rollouts(gymnast: CommandLine) -> None:

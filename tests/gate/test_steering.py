@@ -88,6 +88,21 @@ class TestOrder:
         with pytest.raises(NothingLeft, match=r"All of the 6 tasks were left out: .*kind-0"):
             order.draw(1)
 
+    def test_a_name_that_no_task_has_is_told_after_a_whole_pass(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A comma may have parted it: nothing is left out then, which nobody would notice."""
+        order = TaskOrder(TASKS, 1)
+        order.leave_out({"instruction": ["go to 3", "pick the cup", "place it"]})
+        order.draw(5)
+        assert not caplog.messages
+        order.draw(7)
+        told = sorted(caplog.messages)
+        assert [line.split("'")[1] for line in told] == ["pick the cup", "place it"] and "no task has" in told[0]
+        # In the midst of a pass, the tasks may have come before.
+        order.draw(1)
+        order.leave_out({"family": [family_of(task, "family") for task in order.draw(1)]})
+        order.draw(6)
+        assert len(caplog.messages) == 2
+
     def test_families(self) -> None:
         assert family_of(TASKS[3], "family") == "kind-1"
         assert family_of(TASKS[3], "instruction") == "go to 3"

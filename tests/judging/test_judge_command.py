@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from chromium import BINARY, Browser
 from line_parts import Command
 
 from gymnast_core.plugins.events import PageWanted
-from gymnast_judging import hooks
+from gymnast_judging import hooks, page
 from gymnast_judging.clips import clip_rollout
 from gymnast_judging.page import build_confusion_page, chosen_films
 from gymnast_judging.rows import RowFile
@@ -100,6 +101,36 @@ def test_resuming_asks_only_about_what_has_no_verdict(gymnast: Command, tmp_path
     before, parts.Judge.calls = (run / "results.jsonl").read_bytes(), []
     code, _, err = gymnast("judge", "--resume", str(run))
     assert code == 0 and parts.Judge.calls == [] and (run / "results.jsonl").read_bytes() == before
+
+
+def test_what_is_left_without_a_verdict_is_a_small_part_of_all(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """Two clips of twenty that the judge never decides: asked again alone, they are still two of twenty."""
+    run = tmp_path / "run"
+    parts.Judge.fail = lambda rollout: rollout.group in (3, 4)
+    assert gymnast(*line(run))[0] == 0
+    code, _, err = gymnast("judge", "--resume", str(run))
+    assert code == 0 and summary(run)["unscored"]["n"] == 2, err
+
+
+def test_the_page_is_of_the_clips_that_were_asked_for(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """All twenty were judged, then the measurement went on with fewer."""
+    run = tmp_path / "run"
+    assert gymnast(*line(run, "reward_model.args.rule=any"))[0] == 0
+    assert gymnast("judge", "--resume", str(run), "episodes=8")[0] == 0
+    found = summary(run)
+    assert found["asked"] == 8 and found["n"] == 8
+    shown: dict[str, Any] = {}
+
+    def render(context: dict[str, Any]) -> str:
+        shown.update(context)
+        return ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        template = SimpleNamespace(render=render)
+        patch.setattr(page, "_environment", lambda: SimpleNamespace(get_template=lambda name: template))
+        page.build_confusion_page(run)
+    assert sum(shown["counts"].values()) == 8
+    assert shown["counts"]["true positive"] == found["confusion"]["true_positive"]
 
 
 def test_users_mistakes_are_one_clear_message(gymnast: Command, tmp_path: Path, parts: Any) -> None:

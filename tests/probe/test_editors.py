@@ -20,7 +20,7 @@ from PIL import Image
 
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.types import Task
-from gymnast_probe.interfaces import EditorFailed
+from gymnast_probe.interfaces import EditorFailed, EditorSpent
 from gymnast_probe.library import build_edit, edit_task
 from gymnast_probe.openai_editor import OpenAIEditor
 from gymnast_probe.proposed_instructions import read_instructions
@@ -139,7 +139,7 @@ def test_edits_stop_before_they_cost_too_much(server: Server) -> None:
     editor = image_editor(server, usd_per_image=0.4, max_usd=1.0)
     for _ in range(2):
         assert editor.edit(IMAGE, "x", seed=0).cost_usd == 0.4
-    with pytest.raises(EditorFailed, match=r"spent \$0.80 of max_usd=1"):
+    with pytest.raises(EditorSpent, match=r"spent \$0.80 of max_usd=1.*--resume RUN"):
         editor.edit(IMAGE, "x", seed=0)
     assert len(server.requests) == 2
 

@@ -11,6 +11,8 @@ import pytest
 from chromium import BINARY, Browser
 from evaluation_parts import WORLD, Command, policy
 
+from gymnast_core.types import Reward
+from gymnast_environment.rewards import RandomReward
 from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.page import build_probe_page
@@ -77,6 +79,26 @@ def test_a_stopped_probe_goes_on_and_takes_another_edit(probed: Path, gymnast: C
     assert set(json.loads((probed / "summary.json").read_text())["policies"]["first"]) >= {"dim", "crop"}
     code, _, err = gymnast("probe", "--resume", str(probed), "edits.dim.factor=0.9")
     assert code == 2 and "cannot change edits.dim.factor" in err
+
+
+def test_an_outage_stops_a_probe_before_it_keeps_what_failed(
+    gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials that are kept are done for good: those of an outage must not be."""
+    score, calls = RandomReward.score, []
+
+    def failing(self: RandomReward, rollouts: list) -> list[Reward]:
+        calls.append(len(rollouts))
+        return score(self, rollouts) if len(calls) <= 2 else [Reward(None, error="503") for _ in rollouts]
+
+    with monkeypatch.context() as outage:
+        outage.setattr(RandomReward, "score", failing)
+        code, _, err = gymnast(*arguments(tmp_path / "run"))
+    assert code == 2 and "of 'first' under" in err and "gymnast probe --resume" in err and "503" in err
+    kept = len(rows(tmp_path / "run"))
+    assert 0 < kept < 50 and not any(row["error"] == "503" for row in rows(tmp_path / "run"))
+    code, _, err = gymnast("probe", "--resume", str(tmp_path / "run"))
+    assert code == 0 and len(rows(tmp_path / "run")) == 50, err
 
 
 def test_the_page_shows_the_edits_and_needs_nothing_else(probed: Path, tmp_path: Path) -> None:

@@ -143,6 +143,11 @@ def test_secrets_and_the_environment_stay_here(
         {"args": {"api_key": "sk-in-config", "url": "https://me:sk-login@host/x", "tokens": "kept", "list": [1]}}
     )
     assert config == {"args": {"api_key": "(withheld)", "url": "https://host/x", "tokens": "kept", "list": [1]}}
+    for name in ("x-api-key", "X-Auth-Token", "apiKey", "API_KEYS", "api_keys", "hf_token", "password", "accessToken"):
+        assert without_secrets({name: ["sk-1"]}) == {name: ["(withheld)"]}, name
+    for name in ("monkey", "keys", "tokenizer", "turnkey", "secretary"):
+        assert without_secrets({name: "kept"}) == {name: "kept"}, name
+    assert without_secrets("http://user:p/w@host/x?to=a@b") == "http://host/x?to=a@b"
     sink = WandbSink(Config(mode="offline"), Opening(tmp_path, "train", config))
     sink.send(Point(1, {"loss": 0.5, "odd": math.nan}))
     sink.finish(True)
