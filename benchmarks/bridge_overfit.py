@@ -124,7 +124,8 @@ def main() -> None:
     began = time.monotonic()
     replayed = replay(world, episodes, steps, seeded_generator(0, "quality"))
     seconds = time.monotonic() - began
-    shuffled = replay(world, episodes, steps, seeded_generator(0, "quality"), shuffled=True).quality()["psnr"]
+    others = [episodes[-1], *episodes[:-1]]
+    shuffled = replay(world, episodes, steps, seeded_generator(0, "quality"), actions_of=others).quality()["psnr"]
     model, copy = replayed.quality(), replayed.copy()
     curves = replayed.curves()
     gain_B = (model["psnr"] - copy["psnr"])[:, :FRAMES].mean(1)

@@ -76,7 +76,9 @@ def _fit(config: FitConfig, resume: Path | None, trainer: lightning.Trainer) -> 
     held_out: Sequence[Episode] = []
     if config.validation is not None and (trainer.is_global_zero or sharded):
         source = long_enough(_episodes(config.validation, "validation"), component, "validation", refuse=refuse)
-        held_out = [source[i] for i in range(min(len(source), config.fit.validation_episodes))]
+        # Spread evenly: crops of one episode follow each other.
+        count = min(len(source), config.fit.validation_episodes)
+        held_out = [source[place * len(source) // count] for place in range(count)]
     state = None if resume is None else load_latest_snapshot(resume / "snapshots")
     try:
         _parts(config, component).attach()

@@ -65,7 +65,8 @@ class FeatureStore:
         for first in range(0, len(fresh), size):
             places = fresh[first : first + size]
             padded = places + places[:1] * (size - len(places))
-            with torch.no_grad():
+            # As `act` computes them, whatever a loss around this is computed in: they are kept for both.
+            with torch.no_grad(), torch.autocast(images_BVHWC.device.type, enabled=False):
                 made = compute(images_NHWC[padded][:, None]).to("cpu", self.dtype)
             for place, row_PE in zip(places, made, strict=False):
                 # A row that is a view would hold the memory of its whole batch.

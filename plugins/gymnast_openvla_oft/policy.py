@@ -62,11 +62,23 @@ class OpenVLAOFT(CheckpointPolicy):
             )
         self.auxiliary: PointHeads | None = None
         if config.imitation.auxiliary_points:
+            self._check_points()
             generator = torch.Generator().manual_seed(config.architecture.seed)
             points, shape = config.imitation.auxiliary_points, self.model.shape
             heads = PointHeads(shape.llama.hidden_size, points, shape.dino.patches, generator)
             self.auxiliary = heads.to(self.model.dtype)
         self.check_golden_actions()
+
+    def _check_points(self) -> None:
+        """Points are labelled in the frame as it was recorded. Raises `ConfigError` where the network sees another."""
+        facts = self.facts
+        moved = [f"center_crop={str(facts.center_crop).lower()}"] if facts.center_crop else []
+        moved += [f"preparation={facts.preparation}"] if facts.preparation == "libero" else []
+        if moved:
+            raise ConfigError(
+                f"imitation.auxiliary_points labels points in the frame as it was recorded, and {' and '.join(moved)} "
+                "shows the network another part or side of it. Set auxiliary_points to 0, or leave the frame as it is."
+            )
 
     def _act(self, observation: Observation, temperature: float, generator: torch.Generator | None) -> ActionChunk:
         if self.regression and temperature != 0:

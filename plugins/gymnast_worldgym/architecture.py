@@ -103,13 +103,18 @@ class Architecture:
                 f"memory is {self.memory}, but a window of {self.window} frames holds at most {self.window - 2} "
                 "remembered ones beside one of context and a new one."
             )
-        width = self.robot_action_dim if self.robot is None else robot(self.robot).width
-        width = width or self.action_dim
+        width = self.action_width
         if not dims or len(set(dims)) < len(dims) or max(dims) >= width:
             raise ConfigError(
                 f"memory_pose is {dims}: give the action dimensions (0 to {width - 1}, each once) that move the robot, "
                 "whose sums say where it is: for most arms [0, 1, 2]."
             )
+
+    @property
+    def action_width(self) -> int:
+        """Numbers of a robot's action, `action_dim` of them where nobody says."""
+        width = self.robot_action_dim if self.robot is None else robot(self.robot).width
+        return width or self.action_dim
 
     def check_codec(self, codec: Codec) -> None:
         """Raises `ConfigError` if the codec's latents are not what the network takes."""

@@ -56,12 +56,25 @@ def check_effects(
             "pure_noise_fraction is a share of the frames that are not nearly clean; with clean_fraction: 1 there are "
             "none. Leave it out, or lower clean_fraction."
         )
+    if not pretrained:
+        _check_null_action(config, architecture, sampling, training)
     if not pretrained and sampling.guidance != 1.0 and training.action_dropout == 0.0:
         log.warning(
             "guidance=%g compares with the null action, which a model trained with action_dropout=0 never sees. Set "
             "action_dropout (published: 0.1), or guidance to 1.",
             sampling.guidance,
         )
+
+
+def _check_null_action(config: Any, architecture: Architecture, sampling: Sampling, training: TrainingConfig) -> None:
+    """Zeros with a last component of 1 stand for "no action". Warns where an action of the robot may look the same."""
+    width = architecture.action_width
+    if width == architecture.action_dim and (training.action_dropout or sampling.guidance != 1.0):
+        log.warning(
+            "Actions of the robot fill all of action_dim=%d, so that \"no action\" (zeros and a last 1), which "
+            "action_dropout and guidance use, is also an action of its own. Set action_dim=%d, or leave those out.",
+            width, width + 1,
+        )  # fmt: skip
 
 
 def _beside(architecture: Architecture) -> str:

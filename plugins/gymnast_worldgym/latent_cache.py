@@ -81,7 +81,9 @@ class LatentCache:
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:
+    """What a file holds; None if there is none, or none of ours (an earlier edition kept some in bfloat16)."""
     try:
-        return load_file(file)
+        found = load_file(file)
     except (OSError, SafetensorError):
         return None
+    return found if all(part.dtype == torch.float32 for part in found.values()) else None

@@ -88,7 +88,8 @@ class AutoencoderCodec:
         """float32 (..., H, W, 3); 0 is black, 1 white; not clamped."""
         vae = self._vae.to(latents.device)
         images = (latents.flatten(0, -4) / self._scaling).movedim(-1, -3)
-        decoded = torch.cat([vae.decode(batch).sample for batch in images.split(self._batch)])
+        with torch.autocast(latents.device.type, enabled=False):
+            decoded = torch.cat([vae.decode(batch.float()).sample for batch in images.split(self._batch)])
         return ((decoded + 1) / 2).movedim(-3, -1).reshape(*latents.shape[:-3], *self._frame_shape(latents))
 
     @cached_property
@@ -124,10 +125,12 @@ class AutoencoderCodec:
     @torch.no_grad()
     def _moments(self, images_NHWC: Tensor) -> Moments:
         vae = self._vae.to(images_NHWC.device)
-        posteriors = [
-            vae.encode(2 * (batch.float() / 255).movedim(-1, -3) - 1).latent_dist
-            for batch in images_NHWC.split(self._batch)
-        ]
+        # In float32, whatever the loss around it is computed in: what is kept serves other trainings, too.
+        with torch.autocast(images_NHWC.device.type, enabled=False):
+            posteriors = [
+                vae.encode(2 * (batch.float() / 255).movedim(-1, -3) - 1).latent_dist
+                for batch in images_NHWC.split(self._batch)
+            ]
         return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
     def _latent_shape(self, frames: Tensor) -> tuple[int, int, int]:

@@ -66,8 +66,8 @@ def open_loop_quality(
     """MSE (8-bit grey levels squared), PSNR (dB) and SSIM by frame and on average, with controls.
 
     `psnr_copy` repeats the first frame: the score of a world where nothing moves. `psnr_copy_previous`
-    shows the recorded frame before. `psnr_shuffled` replays another episode's actions: close to `psnr`
-    would mean that the actions are ignored. The same for `mse_` (lower is better) and `ssim_`.
+    shows the recorded frame before. `psnr_shuffled` replays the actions of another episode, half of all away: close to
+    `psnr` would mean that the actions are ignored. The same for `mse_` (lower is better) and `ssim_`.
     """
     steps = common_steps(episodes)
     longest = min(MAX_STEPS, max(len(episode.frames_TVHWC) for episode in episodes) - 1)
@@ -78,8 +78,12 @@ def open_loop_quality(
         )  # fmt: skip
     totals: dict[str, Tensor] = {}
     size = _batch_size(episodes)
+    # Neighbours may be crops of one recording.
+    half = len(episodes) // 2
+    others = [*episodes[half:], *episodes[:half]] if half else []
     for start in range(0, len(episodes), size):
-        for name, values_L in _batch(world_model, episodes[start : start + size], steps, generator).items():
+        part = slice(start, start + size)
+        for name, values_L in _batch(world_model, episodes[part], others[part], steps, generator).items():
             totals[name] = totals.get(name, torch.zeros(steps)) + values_L / len(episodes)
     quality: dict[str, float] = {}
     for measure in MEASURES:
@@ -89,13 +93,17 @@ def open_loop_quality(
 
 
 def _batch(
-    world_model: WorldModel, episodes: Sequence[Episode], steps: int, generator: torch.Generator
+    world_model: WorldModel,
+    episodes: Sequence[Episode],
+    others: Sequence[Episode],
+    steps: int,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Sum over the batch of each measure, per step (L,)."""
+    """Sum over the batch of each measure, per step (L,); with the actions of as many others, unless there are none."""
     replayed = replay(world_model, episodes, steps, generator)
     found = {"": replayed.quality(), "_copy": replayed.copy(), "_copy_previous": replayed.copy_previous()}
-    if len(episodes) > 1:
-        found["_shuffled"] = replay(world_model, episodes, steps, generator, shuffled=True).quality()
+    if others:
+        found["_shuffled"] = replay(world_model, episodes, steps, generator, actions_of=others).quality()
     return {
         f"{measure}{control}": values_BL.sum(0)
         for control, values in found.items()
@@ -121,15 +129,13 @@ def replay(
     steps: int,
     generator: torch.Generator,
     *,
-    shuffled: bool = False,
+    actions_of: Sequence[Episode] | None = None,
 ) -> OpenLoop:
-    """Imagine `steps` frames of each episode from its first frame and its own (or its neighbour's) actions.
+    """Imagine `steps` frames of each episode from its first frame and its own actions, or those of as many others.
 
     Episodes hold the cameras that the world model imagines, in its order.
     """
-    actions_BLA = torch.stack([e.actions_TA[:steps] for e in episodes])
-    if shuffled:
-        actions_BLA = actions_BLA.roll(1, dims=0)
+    actions_BLA = torch.stack([e.actions_TA[:steps] for e in (episodes if actions_of is None else actions_of)])
     tasks = [Task(e.id, e.instruction, e.frames_TVHWC[:1], e.cameras) for e in episodes]
     state = world_model.reset(tasks, generator=generator)
     frames = [tall(world_model.step(state, chunk).frames_BLVHWC).cpu() for chunk in actions_BLA.split(4, dim=1)]

@@ -202,6 +202,16 @@ def test_a_trainer_that_stops_early_leaves_a_snapshot_too(fit: Fit) -> None:
     assert toy.same(run, whole)
 
 
+def test_held_out_episodes_are_spread_over_all(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops of one recording follow each other: the first so many would be of one alone."""
+    read: list[int] = []
+
+    reader = toy._Readable.__getitem__
+    monkeypatch.setattr(toy._Readable, "__getitem__", lambda self, i: (read.append(i), reader(self, i))[1])
+    fit("validation={name: toy-episodes, args: {count: 41}}", steps=1, batch_size=2, validation_episodes=4)
+    assert set(read) >= {0, 10, 20, 30}
+
+
 def test_episodes_are_read_when_they_are_needed(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 

@@ -60,6 +60,19 @@ def test_reuse_changes_neither_probabilities_nor_gradients() -> None:
     assert store(ours).computed == 8
 
 
+def test_what_is_learned_from_is_what_was_acted_on_also_under_autocast() -> None:
+    """After a resume the store is empty: what it is filled with must not depend on who looks first."""
+    warm, cold = policy(), policy()
+    seen = observation(batch=3)
+    chunk = acted(warm, seen)
+    found = []
+    for one in (warm, cold):
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+            found.append(one.evaluate(seen, chunk, temperature=1.3).log_prob_BLD)
+    assert torch.equal(*found) and store(cold).computed == 3
+    assert torch.equal(acted(cold, seen).log_prob_BLD, chunk.log_prob_BLD)
+
+
 def test_what_was_seen_alone_or_twice_is_computed_once() -> None:
     ours = policy()
     seen = observation(batch=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,14 @@ def test_auxiliary_heads_are_trained_but_not_saved(tmp_path: Path) -> None:
     policy.save(tmp_path)
     prefixes = ("vision_backbone.", "projector.", "language_model.")
     assert all(name.startswith(prefixes) for name in safe_open(tmp_path / "model.safetensors", "pt").keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize("shown", [{"center_crop": True}, {"preparation": "libero"}])
+def test_points_are_of_the_frame_as_it_was_recorded(shown: dict[str, Any]) -> None:
+    """A crop or a turn that labels do not follow would teach the wrong place."""
+    with pytest.raises(ConfigError, match=rf"auxiliary_points labels points .*{next(iter(shown))}="):
+        OpenVLAOFT(replace(small_config(auxiliary_points=2), **shown))
+    OpenVLAOFT(replace(small_config(), **shown))
 
 
 def test_bfloat16_weights_give_float32_log_probabilities() -> None:

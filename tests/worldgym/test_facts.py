@@ -262,6 +262,16 @@ def test_guidance_of_a_model_that_never_sees_the_null_action_is_told(caplog: pyt
     assert "guidance=3" in caplog.text and "action_dropout" in caplog.text
 
 
+def test_an_action_that_looks_like_none_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Zeros and a last 1 stand for no action: they need a place that no action of the robot fills."""
+    with caplog.at_level(logging.WARNING):
+        worlds.world(robot_action_dim=2, action_dim=3, action_dropout=0.1)
+        worlds.world(robot_action_dim=2, action_dim=2)
+        assert not caplog.records
+        worlds.world(robot_action_dim=2, action_dim=2, action_dropout=0.1)
+    assert "fill all of action_dim=2" in caplog.text and "Set action_dim=3" in caplog.text
+
+
 def test_ones_own_scaling_replaces_the_presets_robot() -> None:
     small = dict(image_size=[64, 64], dim=32, layers=1, heads=2, window=4, device="cpu", vae=autoencoders.FOLDER)
     own = WorldGym(WorldGym.Config(preset="bridge-v2", **small, robot_action_dim=2, action_scale=[3.0]))

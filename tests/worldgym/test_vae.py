@@ -98,6 +98,26 @@ def test_a_damaged_cache_file_is_written_again(tmp_path: Path) -> None:
     assert set(load_file(file)) == {"mean", "std"}
 
 
+def test_latents_are_float32_also_in_a_training_in_mixed_precision(tmp_path: Path) -> None:
+    """What one training keeps, every later one reads."""
+    frames, expected = autoencoders.images(2), autoencoders.codec().encode(autoencoders.images(2), noise())
+    codec = autoencoders.codec(str(tmp_path))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = codec.encode(frames, noise())
+        pixels = codec.pixels(mixed)
+    # Rounding apart, which depends on where numbers lie: bfloat16 is off by a hundredth.
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pixels, autoencoders.codec().pixels(expected), atol=1e-5, rtol=1e-5)
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert {part.dtype for file in files for part in load_file(file).values()} == {torch.float32}
+    # What an earlier edition kept in bfloat16 is computed again.
+    for file in files:
+        save_file({name: part.bfloat16() for name, part in load_file(file).items()}, file)
+    again = autoencoders.codec(str(tmp_path)).encode(frames, noise())
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
+
+
 def fill(directory: str, results: Any) -> None:
     torch.set_num_threads(1)
 

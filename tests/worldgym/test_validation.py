@@ -103,6 +103,50 @@ def test_measures_of_grey_frames_can_be_worked_out_by_hand() -> None:
     assert ssim(x[..., :8, :8, :], y[..., :8, :8, :])[0, 0].item() == pytest.approx(luminance, abs=1e-4)
 
 
+class Obedient(Remembering):
+    """A world that shows how far the first action moves, and nothing else; or, deaf, always the same."""
+
+    def __init__(self, deaf: bool) -> None:
+        super().__init__([])
+        self.deaf, self.seen = deaf, list[float]()
+
+    def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, object]:
+        return {"like": torch.stack([task.frames_TVHWC[-1] for task in tasks])}
+
+    def step(self, state: dict, actions_BLA: Tensor) -> Step:
+        self.seen += actions_BLA[:, 0, 0].tolist()
+        grey_BL = torch.zeros(actions_BLA.shape[:2]) if self.deaf else actions_BLA[..., 0]
+        like = state["like"][:, None].expand(-1, actions_BLA.shape[1], *state["like"].shape[1:])
+        return Step(grey_BL[..., None, None, None, None].to(torch.uint8).expand_as(like).clone())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_others_actions_are_a_control_whatever_the_batches(
+    count: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings of one grey each, which is also the action that makes it: a world that heeds actions is perfect with
+    its own and wrong with all others; one that does not is as good with any. Every episode counts, in any batch."""
+    monkeypatch.setattr(validation, "_batch_size", lambda episodes: size)
+    episodes = [
+        Episode(f"e{i}", "go", torch.full((3, 1, 16, 16, 3), 20 * i, dtype=torch.uint8), torch.full((2, 1), 20.0 * i))
+        for i in range(count)
+    ]
+    heeding = open_loop_quality(Obedient(deaf=False), episodes, worlds.generator())
+    half = count // 2
+    wrong = [(20.0 * (i - (i + half) % count)) ** 2 for i in range(count)]
+    assert heeding["mse"] == 0 and heeding["mse_shuffled"] == pytest.approx(sum(wrong) / count)
+    deaf = open_loop_quality(Obedient(deaf=True), episodes, worlds.generator())
+    assert deaf["mse_shuffled"] == pytest.approx(deaf["mse"]) and deaf["psnr_shuffled"] == pytest.approx(deaf["psnr"])
+
+
+def test_one_episode_has_nobody_elses_actions() -> None:
+    episodes = worlds.moving_dot(1, length=10)
+    assert not any(
+        "shuffled" in name for name in open_loop_quality(Remembering(episodes), episodes, worlds.generator())
+    )
+
+
 def test_quality_by_frame_and_on_average() -> None:
     episodes = worlds.moving_dot(6, length=10)
     quality = open_loop_quality(Remembering(episodes, error=5), episodes, worlds.generator())

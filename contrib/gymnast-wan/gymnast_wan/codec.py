@@ -30,10 +30,11 @@ class Codec:
     def encode(self, frames_BTHWC: Tensor) -> Tensor:
         """uint8 frames to latents float32 (B, C, F, h, w): the mode of the posterior, so nothing is drawn."""
         pixels = frames_BTHWC.permute(0, 4, 1, 2, 3).to(self.vae.device)
-        found = [
-            self.vae.encode((part.float() / 127.5 - 1).to(self.vae.dtype)).latent_dist.mode().float()
-            for part in pixels.split(self.batch)
-        ]
+        with torch.autocast(pixels.device.type, enabled=False):  # in its own dtype, whatever the loss is computed in
+            found = [
+                self.vae.encode((part.float() / 127.5 - 1).to(self.vae.dtype)).latent_dist.mode().float()
+                for part in pixels.split(self.batch)
+            ]
         latents = torch.cat(found)
         return (latents - self.mean.to(latents.device)) / self.std.to(latents.device)
 
@@ -42,7 +43,8 @@ class Codec:
         """Latents to uint8 frames (B, T, H, W, 3)."""
         latents = latents_BCFhw * self.std.to(latents_BCFhw.device) + self.mean.to(latents_BCFhw.device)
         parts = latents.to(self.vae.dtype).split(self.batch)
-        pixels = torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts])
+        with torch.autocast(latents.device.type, enabled=False):
+            pixels = torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts])
         frames = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return frames.permute(0, 2, 3, 4, 1).contiguous()
 
