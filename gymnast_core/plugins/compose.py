@@ -44,8 +44,9 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
         reward_model.preflight(groups * optimizer.group_size, 1 + config.loop.horizon)
         if config.loop.max_draws > 1 and type(reward_model).preflight is not RewardModel.preflight:
             logger.info(
-                "That is one draw an iteration. Where groups teach nothing, others are drawn in their place: up to "
-                "loop.max_draws=%d times as many rollouts are judged.", config.loop.max_draws,
+                "Estimates of what judging costs are of one draw an iteration. Where groups teach nothing, others are "
+                "drawn in their place: up to loop.max_draws=%d times as many rollouts are judged.",
+                config.loop.max_draws,
             )  # fmt: skip
     demonstrations: Sequence[Episode] = ()
     if optimizer.demonstrations_per_rollout:

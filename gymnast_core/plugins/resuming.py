@@ -1,9 +1,11 @@
 """What of a component a resumed command may change: where it runs, how fast, and what it may cost."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from gymnast_core.config.schema import ComponentConfig
+from gymnast_core.errors import PluginError
 from gymnast_core.plugins.registry import registries
 
 KINDS = ("world_models", "policies", "reward_models", "optimizers", "datasets")
@@ -25,10 +27,23 @@ def free_keys(key: str, part: ComponentConfig | Mapping[str, Any] | None) -> lis
     return found
 
 
+def free_within(key: str, value: Any) -> list[str]:
+    """The same of all parts inside of nested values, e.g. of a section that holds another command's config."""
+    if _is_part(value):
+        return free_keys(key, value)
+    if isinstance(value, Mapping):
+        return [found for name, item in value.items() for found in free_within(f"{key}.{name}", item)]
+    return []
+
+
 def _free(name: str) -> set[str]:
-    """Of whatever is installed under that name."""
-    kinds = [getattr(registries(), kind) for kind in KINDS]
-    return {argument for kind in kinds if name in kind.names() for argument in kind.load(name).free_on_resume}
+    """Of whatever is installed under that name, as far as it can be loaded."""
+    found: set[str] = set()
+    for registry in (getattr(registries(), kind) for kind in KINDS):
+        if name in registry.names():
+            with suppress(PluginError):  # whoever builds it says what is wrong
+                found |= set(registry.load(name).free_on_resume)
+    return found
 
 
 def _is_part(value: Any) -> bool:

@@ -52,8 +52,8 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
 def config_changes(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (before, after) of what differs between two configs of one kind, `output` left out."""
     old, new = _flat(before), _flat(after)
-    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and not _same(old.get(key), new.get(key))]
-    return {key: (old.get(key), new.get(key)) for key in keys}
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output"]
+    return {key: (old.get(key), new.get(key)) for key in keys if not same_value(old.get(key), new.get(key))}
 
 
 def refuse_changes(before: Any, after: Any, fixed: Sequence[str], free: Sequence[str] = ()) -> None:
@@ -167,13 +167,20 @@ def _flat(config: Any) -> dict[str, Any]:
     return flat
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are one, or two spellings of one path."""
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a config are one, paths in two spellings included; part by part of what they hold."""
     if one == other:
         return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
     if not (isinstance(one, str) and isinstance(other, str) and "/" in one and "/" in other):
         return False
-    return Path(one).exists() and Path(one).resolve() == Path(other).resolve()
+    try:
+        return Path(one).exists() and Path(one).resolve() == Path(other).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return False  # text that can be no path
 
 
 def _under(key: str, places: Sequence[str]) -> bool:

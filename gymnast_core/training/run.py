@@ -37,8 +37,6 @@ FIXED = (
 """Keys that say what a run is; a resumed run keeps them."""
 MOST_ITERATIONS = 10**9
 """What no run reaches; a snapshot that claims more is damaged."""
-FREE = ("world_model.args.device", "policy.args.device", "evaluation.world.args.device")
-"""Keys under those that only say where it runs."""
 
 
 def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, Any]:
@@ -52,8 +50,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     if resume is not None:
         stored = load_config(RunConfig, f"{resume}/config.yaml")
         config = config or stored
-        judge = free_keys("evaluation.reward_model", stored.evaluation.reward_model)
-        refuse_changes(stored, config, FIXED, [*FREE, *judge])
+        refuse_changes(stored, config, FIXED, _free(stored))
         snapshot = load_snapshot(resume / "snapshots")
     assert config is not None
     precision = precision_of(config.trainer)
@@ -79,6 +76,15 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
         finally:
             for component in (engine, *parts.components().values()):
                 component.close()
+
+
+def _free(config: RunConfig) -> list[str]:
+    """Keys below `FIXED` that say where it runs, how fast, or for how much money."""
+    parts = {
+        "world_model": config.world_model, "policy": config.policy, "tasks": config.tasks,
+        "evaluation.world": config.evaluation.world, "evaluation.reward_model": config.evaluation.reward_model,
+    }  # fmt: skip
+    return [key for place, part in parts.items() for key in free_keys(place, part)]
 
 
 def _done(snapshot: Snapshot | None) -> int:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.resuming import free_within
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
@@ -42,7 +44,8 @@ def collect_command(config: CollectConfig, *, resume: Path | None = None) -> dic
     load_format(config)
     if resume is not None:
         stored = load_config(CollectConfig, str(resume / "config.yaml"))
-        refuse_changes(stored, config, [key for key in vars(config) if key != "output"], FREE)
+        free = [*FREE, *(key for name, value in asdict(stored).items() for key in free_within(name, value))]
+        refuse_changes(stored, config, [key for key in vars(config) if key != "output"], free)
     elif config.output is not None and has_begun(Path(config.output)):
         raise ConfigError(
             f"{config.output} holds a recording. Continue it with --resume {config.output}, or choose another folder "

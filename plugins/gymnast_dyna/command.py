@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_within
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
@@ -50,8 +50,7 @@ def dyna_command(config: DynaConfig, *, resume: Path | None = None) -> dict[str,
     _check(config)
     if resume is not None:
         stored = load_config(DynaConfig, str(resume / "config.yaml"))
-        parts = ("policy", "world_model", "reward_model")
-        free = [key for name in parts for key in free_keys(name, getattr(stored, name))]
+        free = [key for name, value in asdict(stored).items() for key in free_within(name, value)]
         refuse_changes(stored, config, [item.name for item in fields(DynaConfig) if item.name not in FREE], free)
         _check_recordings(stored, config)
     with terminating(), run_folder(config, "dyna", resume) as (config, folder):

@@ -66,6 +66,18 @@ class Live:
             self._pool.give_back(self._host, self.error is None and not self._spoilt)
 
 
+class _Rehearsal:
+    """Whether the resets of one kind of environment can be relied on, tried once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lost = 0
+        """Times that trying it ended with an error."""
+        self.done = False
+        self.verdict: str | None = None
+        """Why they cannot; None where they can."""
+
+
 class Environments:
     """Lends environments.
 
@@ -92,9 +104,8 @@ class Environments:
         self._check_resets, self._constant = check_resets, constant_start
         self._placement = Placement(self.hosting)
         self._here, self._workers = pool_here(), pool_of_workers(self.hosting)
-        self._verdicts: dict[str, str | None] = {}
-        """By kind of environment: why its resets cannot be relied on; None where they can."""
-        self._rehearsals: dict[str, threading.Lock] = {}
+        self._rehearsals: dict[str, _Rehearsal] = {}
+        """By kind of environment."""
         self._looking = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -211,14 +222,21 @@ class Environments:
         if not self._check_resets:
             return
         with self._looking:
-            lock = self._rehearsals.setdefault(kind.key, threading.Lock())
+            rehearsal = self._rehearsals.setdefault(kind.key, _Rehearsal())
+        lost = rehearsal.lost
         # Of several episodes that start together, one tries for all; the others wait for what it finds.
-        with lock:
-            if kind.key not in self._verdicts:
-                self._verdicts[kind.key] = host.rehearse(start.seed, dict(start.options), self._constant)
-            verdict = self._verdicts[kind.key]
-        if verdict is not None:
-            raise DataError(f"Environment {start.id} with {dict(start.args)} cannot be used: {verdict}")
+        with rehearsal.lock:
+            if not rehearsal.done:
+                if rehearsal.lost > lost:
+                    return  # by a crash or a hang: what is wrong shows in this episode's own reset
+                try:
+                    rehearsal.verdict = host.rehearse(start.seed, dict(start.options), self._constant)
+                except BaseException:
+                    rehearsal.lost += 1
+                    raise
+                rehearsal.done = True
+        if rehearsal.verdict is not None:
+            raise DataError(f"Environment {start.id} with {dict(start.args)} cannot be used: {rehearsal.verdict}")
 
     def _act(self, live: Live, actions_LA: np.ndarray) -> list[Sensed]:
         if live._released:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.config.typed import typed
-from gymnast_core.errors import DataError
+from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
-from gymnast_core.types import EnvironmentStart, Reward, Rollout
+from gymnast_core.types import EnvironmentStart, Reward, Rollout, Task
 from gymnast_environment.environments import Environments, Live
 from gymnast_environment.guard import check_start
 from gymnast_environment.hosting import Hosting
@@ -75,11 +75,16 @@ class EnvironmentReward(RewardModel):
                 rewards[place] = Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
             else:
                 replayed.append(place)
-        alike: dict[str, list[int]] = {}
+        alike: dict[str, tuple[View, list[int]]] = {}
         for place in replayed:
-            alike.setdefault(_name(self._view(_start(rollouts[place]))), []).append(place)
-        for some in alike.values():
-            environments = self._environments(self._view(_start(rollouts[some[0]])))
+            try:
+                view = self._view(rollouts[place].task)
+            except ConfigError as error:
+                rewards[place] = Reward(None, error=f"Task {rollouts[place].task.id!r}: {error}")
+            else:
+                alike.setdefault(_name(view), (view, []))[1].append(place)
+        for view, some in alike.values():
+            environments = self._environments(view)
             order = environments.alternating([_start(rollouts[place]) for place in some])
             some = [some[place] for place in order]
             most = environments.most_episodes([_start(rollouts[place]) for place in some]) or TOGETHER
@@ -93,13 +98,20 @@ class EnvironmentReward(RewardModel):
         for environments in self._own.values():
             environments.close()
 
-    def _view(self, start: EnvironmentStart) -> View:
-        """How a rollout from there is looked at: as we were told, as the run's world does, or as the task says."""
+    def _view(self, task: Task) -> View:
+        """How a rollout of it is looked at: as we were told, as the run's world does, or as the task says. Raises
+        `ConfigError` for a task that says what no view can be."""
         if self.config.view is not None:
             return self.config.view
         if self._world is not None:
             return self._world.config.view
-        return View() if start.view is None else typed(View, start.view, "view")
+        assert task.start is not None
+        if task.start.view is None:
+            return View()
+        view = typed(View, task.start.view, "start.view")
+        # Only some of the cameras that were recorded may have been read.
+        shown = {name: key for name, key in view.cameras.items() if name in task.cameras}
+        return replace(view, cameras=shown or view.cameras)
 
     def _environments(self, view: View) -> Environments:
         """Those of the run's world, if they are what we would have; else our own."""

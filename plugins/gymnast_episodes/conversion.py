@@ -16,6 +16,7 @@ from gymnast_core import __version__
 from gymnast_core.errors import DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.reading import read_json_lines, read_object
+from gymnast_core.runs.folder import same_value
 from gymnast_core.runs.progress import Progress
 from gymnast_core.types import Episode
 from gymnast_episodes.checking import checks_put_off
@@ -30,6 +31,8 @@ BAD = "left_out"
 MANIFEST = "conversion.json"
 """What a converted folder was made from; names it as ours when a conversion is repeated."""
 
+INPUTS = ("path", "checkpoint")
+"""Arguments that name what a conversion reads."""
 RECORDS, LOCK = "records.jsonl", "lock"
 
 Listener = Callable[[int, int], None]
@@ -213,7 +216,7 @@ def _records(path: Path) -> list[Record]:
 def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
     """Whether two manifests are of one conversion, whatever version began it and whatever its inputs hold now."""
     aside = {"gymnast": None, "inputs": None}
-    return one is not None and one | aside == other | aside
+    return one is not None and same_value(one | aside, other | aside)
 
 
 def _refuse_changed(made: Mapping[str, Any] | None, about: Mapping[str, Any], folder: Path) -> None:
@@ -227,13 +230,14 @@ def _refuse_changed(made: Mapping[str, Any] | None, about: Mapping[str, Any], fo
         )
 
 
-def _inputs(args: Any) -> dict[str, list[int]]:
-    """Files and folders that arguments name -> how many files, bytes in all, time of the last change (ns)."""
+def _inputs(args: Any, key: str = "") -> dict[str, list[int]]:
+    """What is read: files and folders that arguments name as `path` or `checkpoint` (a cache is written, too) -> how
+    many files, bytes in all, time of the last change (ns)."""
     if isinstance(args, Mapping):
-        args = [value for key, value in args.items() if key != "name"]  # of a plugin
+        return {path: state for name, value in args.items() for path, state in _inputs(value, str(name)).items()}
     if isinstance(args, list | tuple):
-        return {path: state for item in args for path, state in _inputs(item).items()}
-    if not isinstance(args, str) or not args.strip("./"):
+        return {path: state for item in args for path, state in _inputs(item, key).items()}
+    if not isinstance(args, str) or key not in INPUTS:
         return {}
     try:
         place = Path(args).expanduser()

@@ -21,6 +21,7 @@ from gymnast_core.interfaces import Parts, Trainable
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.plugins.registry import Registry, registries
+from gymnast_core.plugins.resuming import free_keys
 from gymnast_core.runs.atomic import storing, write_json
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
@@ -42,8 +43,6 @@ FIXED = (
     "fit.short_episodes", "seed",
 )  # fmt: skip
 """Keys that say what a training is; a resumed one keeps them."""
-FREE = ("world_model.args.device", "policy.args.device", "reward_model.args.device")
-"""Keys under those that only say where it runs."""
 
 
 def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
@@ -55,7 +54,9 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     """
     check_sections(config.hooks)
     if resume is not None:
-        refuse_changes(load_config(FitConfig, f"{resume}/config.yaml"), config, FIXED, FREE)
+        stored = load_config(FitConfig, f"{resume}/config.yaml")
+        key, part = stored.component
+        refuse_changes(stored, config, FIXED, free_keys(key, part))
     trainer = fit_trainer(config)
     with terminating():
         if not trainer.is_global_zero:

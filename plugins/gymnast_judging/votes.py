@@ -40,17 +40,26 @@ class VoteAgreement:
 
 def votes_of(reward: Reward) -> tuple[float, ...]:
     """The votes that a judgement tells of; empty where it tells of none."""
-    text = reward.rationale if reward.error is None else reward.error
-    notes = list(_RATIONALE.finditer(text))
-    if not notes and reward.error is not None:
-        notes = list(_ERROR.finditer(text))
-    return tuple(float(vote) for vote in notes[-1][notes[-1].re.groups].split()) if notes else ()
+    if reward.error is None:
+        notes = list(_RATIONALE.finditer(reward.rationale))
+        found = notes[-1] if notes else None
+    else:
+        found = _decided(reward.error)
+        if found is None and reward.error.startswith("Not believed: "):  # `twice`, of a verdict that it was given
+            found = _RATIONALE.search(reward.error)
+    return tuple(float(vote) for vote in found[found.re.groups].split()) if found else ()
 
 
 def abstained(error: str) -> bool:
     """Whether the judge was heard and gave no verdict (a tie, disagreement, refusal), rather than not heard in full."""
-    found = _ERROR.search(error)
+    found = _decided(error)
     return "the model refused" in error or (found is not None and found[1] != "undecided")
+
+
+def _decided(error: str) -> re.Match[str] | None:
+    """What votes came to: the first that the error speaks of. An ensemble says in brackets what its members said."""
+    found = _ERROR.search(error)
+    return None if found is None or "(" in error[: found.start()] else found
 
 
 def pair_agreement(votes: Sequence[float]) -> float:

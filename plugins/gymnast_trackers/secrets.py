@@ -12,8 +12,8 @@ _SECRET = re.compile(
     r"|key|token|secret|password|passwd|credentials?|authorization|bearer)$"
 )
 """Names that end in a word for a secret, however words are joined: api_key, x-api-key, apiKey, API_KEYS."""
-_LOGIN = re.compile(r"(?<=://)[^\s?#]*@")
-"""`user:password@` of an address: up to the last @ before a query, since a password may hold a slash."""
+_LOGIN = re.compile(r"(?<=://)(?:[^/@\s?#:]+:(?!\d+/)[^\s?#]*@|[^/@\s]+@)")
+"""`user:password@` or `user@` of an address. A password may hold a slash; what follows a host (and port) is a path."""
 
 
 def without_secrets(values: Any, name: str = "") -> Any:

@@ -55,7 +55,7 @@ class Progress(AroundJudge):
         if parts.optimizer is None:
             return
         # One that knows no discount adds rewards up as they are.
-        theirs = getattr(parts.optimizer.config, "discount", 1.0)
+        theirs = getattr(getattr(parts.optimizer, "config", None), "discount", 1.0)
         if theirs != self.config.discount:
             raise ConfigError(
                 f"{KEY}.discount is {self.config.discount:g} and that of the optimizer {theirs:g}: with two discounts, "

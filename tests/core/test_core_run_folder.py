@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError, StorageError
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_keys, free_within
 from gymnast_core.runs import atomic, folder
 from gymnast_core.runs.atomic import append, atomic_directory, remove_leftovers, storing, write_json, write_text
 from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
@@ -161,7 +161,7 @@ def test_one_place_in_two_spellings_is_no_change(tmp_path: Path, monkeypatch: py
     for path in (str(tmp_path / "runs/policy"), "./runs/policy", "runs/../runs/policy/"):
         refuse_changes(at("runs/policy"), at(path), ("policy",))
         refuse_changes(at(path), at("runs/policy"), ("policy",))
-    for path in ("runs/other", "policy", str(tmp_path / "runs")):
+    for path in ("runs/other", "policy", str(tmp_path / "runs"), "a/b " * 2000, "a/\0b"):
         with pytest.raises(ConfigError, match=r"policy\.args\.checkpoint"):
             refuse_changes(at("runs/policy"), at(path), ("policy",))
 
@@ -181,6 +181,9 @@ def test_money_and_speed_of_a_judge_may_change_wherever_it_stands() -> None:
             refuse_changes(run(), run(**change), ("reward_model",), free)
     assert "policy.args.device" in free_keys("policy", ComponentConfig("openvla-oft"))
     assert free_keys("judge", None) == []
+    inside = {"reward_model": {"name": "gpt-4o", "args": {}}, "episodes": 5, "loop": {"iterations": 2}}
+    assert "evaluate.reward_model.args.max_usd" in free_within("evaluate", inside)
+    assert all(key.startswith("evaluate.reward_model.args.") for key in free_within("evaluate", inside))
 
 
 def test_a_resume_is_recorded_and_taken_over(tmp_path: Path) -> None:

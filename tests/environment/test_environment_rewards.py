@@ -78,6 +78,22 @@ def test_replay_asks_what_the_task_asks() -> None:
         judge.close()
 
 
+def test_a_view_that_says_more_than_can_be_had_costs_no_other_rollout() -> None:
+    """Of two cameras that were recorded one was read; another task's view is of a later edition."""
+    rollout = make_rollout(make_task(3), [4.0, 4.0])
+    assert rollout.task.start is not None
+
+    def told(view: dict[str, object], cameras: tuple[str, ...]) -> Rollout:
+        start = replace(rollout.task.start, view=view)
+        return replace(rollout, task=replace(rollout.task, start=start, cameras=cameras), cameras=cameras)
+
+    both = View(cameras={"front": "image", "wrist": "image_wrist"}).told()
+    partly, later = told(both, ("front",)), told({**both, "exposure": 3}, ("front",))
+    rewards = EnvironmentReward().score([partly, later, rollout])
+    assert [reward.value for reward in rewards] == [1.0, None, 1.0], rewards
+    assert "Task 'slide-3'" in rewards[1].error and "exposure" in rewards[1].error
+
+
 def test_environments_are_replayed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several kinds not all can be alive; every reward is its own rollout's all the same."""
     kinds = "aaaabbbcc"

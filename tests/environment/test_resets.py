@@ -16,6 +16,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.types import EnvironmentStart
 from gymnast_environment.environments import Environments
 from gymnast_environment.hosting import Hosting
+from gymnast_environment.hosts import Lost
 
 ID = "gymnast-test/Odd-v0"
 
@@ -128,6 +129,25 @@ def test_of_several_that_start_together_none_goes_ahead_of_the_trial() -> None:
         environments._rely_on(kind, host, start)
     assert all(isinstance(error, DataError) and "different things" in str(error) for error in found)
     assert len(tried) == 1
+
+
+def test_a_trial_that_is_lost_is_not_repeated_by_those_who_waited() -> None:
+    """A hang may take an hour to be noticed: one of those who start together pays for it, the others go on."""
+    environments, tried = Environments(hosting=Hosting(workers=0)), []
+
+    def rehearse(*_: Any) -> None:
+        tried.append(1)
+        time.sleep(0.1)
+        raise Lost("it hangs")
+
+    host, start = SimpleNamespace(rehearse=rehearse), EnvironmentStart(ID, 3)
+    with ThreadPoolExecutor(8) as pool:
+        together = [pool.submit(environments._rely_on, SimpleNamespace(key="k"), host, start) for _ in range(8)]
+    errors = [future.exception() for future in together]
+    assert len(tried) == 1 and sorted(map(type, errors), key=str) == sorted([Lost, *[type(None)] * 7], key=str)
+    # Nothing is known yet, so the next one tries.
+    with pytest.raises(Lost):
+        environments._rely_on(SimpleNamespace(key="k"), host, start)
 
 
 def test_an_environment_is_tried_once() -> None:

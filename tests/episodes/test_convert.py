@@ -19,7 +19,7 @@ from gymnast_core.errors import ConfigError, DataError, PluginError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, one_camera
-from gymnast_episodes import encode, write_lerobot
+from gymnast_episodes import conversion, encode, write_lerobot
 from gymnast_episodes.conversion import Conversion, convert
 from gymnast_episodes.writers import WriterOptions, load_writer, writer_names
 
@@ -94,7 +94,7 @@ def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_what_was_made_of_other_contents_is_not_taken_for_the_same(tmp_path):
+def test_what_was_made_of_other_contents_is_not_taken_for_the_same(tmp_path, monkeypatch):
     """The arguments are the same; what lies behind them is not."""
     source = tmp_path / "source"
     run("lerobot-v3", source)
@@ -105,12 +105,28 @@ def test_what_was_made_of_other_contents_is_not_taken_for_the_same(tmp_path):
     os.utime(file, ns=(0, time.time_ns()))
     with pytest.raises(DataError, match=rf"out was made from {source} as that was then.*Remove"):
         run("lerobot-v3", tmp_path / "out", "lerobot", args)
+    os.utime(file, ns=(0, json.loads((tmp_path / "out/conversion.json").read_text())["inputs"][str(source)][2]))
+    # The same place in another spelling is no other source.
+    monkeypatch.chdir(tmp_path)
+    assert run("lerobot-v3", tmp_path / "out", "lerobot", {"path": "./source"})["resumed"] == 5
     # One that was made before anybody noted it is taken as it is.
     manifest = tmp_path / "out/conversion.json"
     earlier = json.loads(manifest.read_text())
     assert list(earlier.pop("inputs")) == [str(source)]
     manifest.write_text(json.dumps(earlier))
     assert run("lerobot-v3", tmp_path / "out", "lerobot", args)["resumed"] == 5
+
+
+def test_what_is_written_meanwhile_is_no_input(tmp_path):
+    """A judge's answers are kept in a file that grows, and a name may be that of a folder nearby."""
+    cache = tmp_path / "answers.sqlite"
+    cache.write_text("1")
+    checkpoint = tmp_path / "policy"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_text("1")
+    truth = {"name": "gpt-4o", "args": {"cache": str(cache)}}
+    args = {"truth": truth, "policy": {"name": "tests", "args": {"checkpoint": str(checkpoint)}}, "part": "tests"}
+    assert list(conversion._inputs(args)) == [str(checkpoint)]
 
 
 @pytest.mark.parametrize("to", FORMATS)

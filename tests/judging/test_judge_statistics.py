@@ -115,6 +115,13 @@ def test_calibration_of_scores_that_are_probabilities() -> None:
         (Reward(None, error="Not believed: It did. [votes 1 0 1; m, v]; the success came back in 0 of 1."), (1, 0, 1)),
         (Reward(None, error="The clip up to action 4: gpt-4o: tie: votes 1 0"), (1.0, 0.0)),
         (Reward(None, error="not judged on the way: tie: votes 0 1"), (0.0, 1.0)),
+        # An ensemble says in brackets what its members said: its own votes count.
+        (
+            Reward(None, error="tie: votes 1 0 (a #1: 1 Yes. [votes 1 1 1; m, v]; b #2: 0 No. [votes 0 0 0; n, v])"),
+            (1, 0),
+        ),
+        (Reward(None, error="tie: votes 1 0 (a #1: 1 Yes; b #2: 0 No; c #3: tie: votes 0 1)"), (1, 0)),
+        (Reward(None, error="no vote could be had (a #1: tie: votes 1 0; b #2: HTTP 503)"), ()),
         (Reward(1.0, rationale="success probability 0.93"), ()),
         (Reward(1.0, rationale="no votes 1 0 here"), ()),
         (Reward(None, error="gpt-4o: tie: votes 1 0"), (1.0, 0.0)),
@@ -130,4 +137,5 @@ def test_to_abstain_is_not_to_fail() -> None:
     assert abstained("gpt-4o: tie: votes 1 0") and abstained("The clip up to action 4: gpt-4o: tie: votes 1 0")
     assert abstained("disagreement: votes 1 0 (a #1: 1 | b #2: 0)")
     assert abstained("gpt-4o: no vote could be had; the model refused: no")
+    assert not abstained("no vote could be had (a #1: tie: votes 1 0; b #2: HTTP 503)")
     assert not abstained("gpt-4o: undecided: votes 1 0, 1 missing; 503") and not abstained("No answer within 120 s.")

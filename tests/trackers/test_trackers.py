@@ -148,6 +148,8 @@ def test_secrets_and_the_environment_stay_here(
     for name in ("monkey", "keys", "tokenizer", "turnkey", "secretary"):
         assert without_secrets({name: "kept"}) == {name: "kept"}, name
     assert without_secrets("http://user:p/w@host/x?to=a@b") == "http://host/x?to=a@b"
+    for address in ("https://x.org/data@v1", "hf://datasets/o/n@main/x.parquet", "http://localhost:8000/v1@2"):
+        assert without_secrets(address) == address
     sink = WandbSink(Config(mode="offline"), Opening(tmp_path, "train", config))
     sink.send(Point(1, {"loss": 0.5, "odd": math.nan}))
     sink.finish(True)
