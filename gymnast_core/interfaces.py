@@ -51,7 +51,8 @@ class Component:
     """The instance of `Config` that the component was built from."""
     free_on_resume: ClassVar[tuple[str, ...]] = ("device",)
     """Arguments that change nothing of what it computes, but where, how fast or for how much money: a command that goes
-    on may be told others."""
+    on may be told others. (`gymnast train` lets all arguments of its reward model change, and notes it.) It replaces
+    what is inherited: name "device" again, if there is one."""
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:

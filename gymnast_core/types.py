@@ -14,9 +14,11 @@ a judge of one camera looks at unless told otherwise.
 """
 
 import math
+import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -324,6 +326,20 @@ class Reward:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
             raise ValueError("A Reward has either a value or an error, never both or neither.")
+        # Numbers of NumPy, torch or `decimal` become Python's: what is stored and sent knows no others.
+        for name in ("value", "partial", "cost_usd"):
+            object.__setattr__(self, name, _plain_number(f"Reward.{name}", getattr(self, name), name != "cost_usd"))
+        numbers = {name: _plain_number(f"Reward.numbers[{name!r}]", x, False) for name, x in self.numbers.items()}
+        object.__setattr__(self, "numbers", numbers)
+        if self.error is not None and not (isinstance(self.error, str) and self.error.strip()):
+            raise ValueError(f"Reward.error is {self.error!r}; it must be text that says why there is no value.")
+        if not isinstance(self.rationale, str):
+            raise ValueError(f"Reward.rationale is {self.rationale!r}; it must be text.")
+        if self.finish_step is not None:
+            try:
+                object.__setattr__(self, "finish_step", operator.index(self.finish_step))
+            except TypeError:
+                raise ValueError(f"Reward.finish_step is {self.finish_step!r}; it must be a whole number.") from None
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"Reward.value is {self.value}; it must be a finite number, or None with an error.")
         if self.partial is not None and not 0.0 <= self.partial <= 1.0:
@@ -332,9 +348,21 @@ class Reward:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
         if self.step_values_S is not None and not bool(torch.isfinite(self.step_values_S).all()):
             raise ValueError("Reward.step_values_S holds infinite or NaN rewards.")
+        if not (math.isfinite(self.cost_usd) and self.cost_usd >= 0.0):
+            raise ValueError(f"Reward.cost_usd is {self.cost_usd}; it must be a cost in USD, 0 or more.")
         for name, number in self.numbers.items():
+            if not re.fullmatch(r"\w+", name, re.ASCII):
+                raise ValueError(f"Reward.numbers has the name {name!r}; use letters, digits and underscores.")
             if not math.isfinite(number):
                 raise ValueError(f"Reward.numbers[{name!r}] is {number}; leave out what is not known.")
+
+
+def _plain_number(name: str, value: Any, may_be_none: bool) -> float | None:
+    if value is None and may_be_none:
+        return None
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name} is {value!r}; it must be a number.")
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,10 @@ class Steering:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers to log with this iteration's."""
 
+    def __post_init__(self) -> None:
+        if self.stop is not None and not isinstance(self.stop, str):
+            raise ValueError(f"Steering.stop is {self.stop!r}; it must say why the run is to end, or be None.")
+
     @classmethod
     def joined(cls, answers: Sequence[Steering]) -> Steering:
         """What several hooks want, as one."""

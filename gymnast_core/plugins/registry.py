@@ -130,7 +130,14 @@ class Registry(Generic[T]):
         if not is_component:
             raise PluginError(f"{label} is not a subclass of {self.module}.{self.interface}.")
         # A plugin that says nothing was written when nothing had to be said.
-        ours, theirs, who = interfaces.API_VERSION, getattr(cls, "api_version", 1), source.distribution
+        ours, theirs, who = interfaces.API_VERSION, getattr(cls, "api_version", None), source.distribution
+        if theirs is None:
+            raise PluginError(
+                f"{label} says no `api_version`, as plugins of API 1 did; this gymnast has {ours}. If it was written "
+                f"for that, its author says `api_version = {ours}` in the class {cls.__name__}. Else try `pip install "
+                f"--upgrade {who}`, or an earlier release: `pip install 'gymnast<{__version__}'`; docs/api-2.md says "
+                "what to change."
+            )
         if theirs != ours:
             is_old = isinstance(theirs, int) and theirs < ours
             update, pin = (who, f"gymnast<{__version__}") if is_old else ("gymnast", f"{who}<{source.version or 'X'}")

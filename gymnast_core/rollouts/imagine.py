@@ -13,6 +13,7 @@ from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
+from gymnast_core.rollouts.steps import checked_step
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
@@ -65,7 +66,8 @@ def _played(
         if stop is not None and stop.is_set():
             raise Stopped
         chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
-        episodes.add(chunk, world_model.step(state, chunk.actions_BLA))
+        step = world_model.step(state, chunk.actions_BLA)
+        episodes.add(chunk, checked_step(world_model, step, chunk.actions_BLA, *episodes.picture))
     return episodes
 
 
@@ -109,6 +111,12 @@ class _Episodes:
         self._start_BVHWC = self._frames_BTVHWC[:, -1]
         self._start_BP = None if self._proprio_BTP is None else self._proprio_BTP[:, -1]
         self._instructions = tuple(task.instruction for task in self.tasks)
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Views, height and width of the frames that they begin with."""
+        views, height, width = self._start_BVHWC.shape[1:4]
+        return views, height, width
 
     def observe(self) -> Observation:
         """What the policy is shown now."""

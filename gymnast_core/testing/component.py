@@ -38,6 +38,7 @@ def check_component(contract: Contract, component: Any, *, with_state: bool = Tr
     wanted = f"{API_VERSION}, said in the class (`api_version = {API_VERSION}`)"
     contract.expect(declared == API_VERSION, "api_version", wanted, declared)
     check_config(contract, cls)
+    _check_free(contract, cls)
     kept = getattr(component, "config", None)
     contract.expect(isinstance(kept, cls.Config), "config", "the config that it was built from, `self.config`", kept)
     try:
@@ -56,6 +57,17 @@ def check_component(contract: Contract, component: Any, *, with_state: bool = Tr
         component.close()
         component.close()
     contract.verified.append("it takes parts that may be None, and may be closed twice")
+
+
+def _check_free(contract: Contract, cls: Any) -> None:
+    """That `free_on_resume` names arguments."""
+    free, known = cls.free_on_resume, {item.name for item in dataclasses.fields(cls.Config)}
+    wanted = 'a tuple of arguments of Config (or "device"), e.g. ("device", "max_usd")'
+    fits = isinstance(free, tuple) and all(isinstance(name, str) for name in free)
+    contract.expect(fits, "free_on_resume", wanted, repr(free))
+    # What is inherited may name more than one class has.
+    unknown = [name for name in vars(cls).get("free_on_resume", ()) if name not in known | {"device"}]
+    contract.expect(not unknown, "free_on_resume", wanted, f"no argument {', '.join(unknown)}")
 
 
 def _alone(component: Any) -> Parts:

@@ -55,7 +55,8 @@ def check_reward_model(
     still = StillWorld(Nothing())
     judge.attach(replace(parts or Parts(world_model=still, tasks=tasks), reward_model=judge))
     rollouts = [rollout for index, task in enumerate(tasks) for rollout in make_group(task, index, action_dim)]
-    with contract.untouched("score", rollouts=rollouts):
+    wanted = "rewards that can be: each a value, or an error with the reason (what it cannot judge must not raise)"
+    with contract.untouched("score", rollouts=rollouts), contract.working("score", wanted):
         rewards = judge.score(rollouts)
     contract.verified.append("rollouts are not modified")
     _expect_rewards(contract, rewards, len(rollouts))
@@ -126,7 +127,8 @@ def _check_saved(
 
 def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "score") -> None:
     is_list = isinstance(found, list) and all(isinstance(reward, Reward) for reward in found)
-    contract.expect(is_list and len(found) == count, method, f"a list of {count} Rewards", found)
+    said = f"{len(found)} of them" if is_list else found
+    contract.expect(is_list and len(found) == count, method, f"a list of {count} Rewards", said)
     for reward in found:
         exclusive = (reward.value is None) != (reward.error is None)
         contract.expect(exclusive, method, "either a value or an error", reward)
@@ -158,14 +160,22 @@ def _expect_values(contract: Contract, kind: str, rollouts: Sequence[Rollout], r
 def _expect_same(
     contract: Contract, rewards: Sequence[Reward], found: Sequence[Reward], tolerance: float, method: str, what: str
 ) -> None:
-    same = all(close(a.value, b.value, tolerance) for a, b in zip(rewards, found, strict=True))
-    contract.expect(same, method, what, (rewards, found))
+    for place, (a, b) in enumerate(zip(rewards, found, strict=True)):
+        said = (
+            f"rollout {place}: {_said(a)} before, {_said(b)} now (if its answers are samples: --sampled, or "
+            "deterministic=False)"
+        )
+        contract.expect(close(a.value, b.value, tolerance), method, what, said)
     for a, b in zip(rewards, found, strict=True):
         if a.step_values_S is None or b.step_values_S is None:
             same = a.step_values_S is b.step_values_S
         else:
             same = torch.allclose(a.step_values_S, b.step_values_S, rtol=0.0, atol=tolerance)
         contract.expect(same, method, f"{what}, step_values_S included", (a, b))
+
+
+def _said(reward: Reward) -> str:
+    return f"the error {reward.error!r}" if reward.value is None else f"{reward.value:g}"
 
 
 def _check_neighbours(

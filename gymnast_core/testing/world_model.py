@@ -216,6 +216,12 @@ def _check_randomness(trial: _Trial) -> _Seen:
     same = first.equals(trial.run(tasks, actions_BLA))
     contract.expect(same, "reset", "the same frames from the same seed", "different frames")
     contract.verified.append("the same generator seed gives the same frames")
+    if first.equals(trial.run(tasks, -3.0 * actions_BLA - 0.05)):
+        contract.verified.append("not shown: that actions matter, since other actions showed the very same")
+    else:
+        contract.verified.append("other actions show something else")
+    if bool((first.frames_BSVHWC == first.frames_BSVHWC.flatten()[0]).all()):
+        contract.verified.append("not shown: any picture, since all frames are of one colour")
     if (world.most_episodes(tasks) or 2 * len(tasks)) >= 2 * len(tasks):
         _check_two_states(trial, first)
         _check_threads(trial)

@@ -1,5 +1,6 @@
 """Asking a reward model: once, again about what it could not judge, and never believing what breaks its contract."""
 
+import reprlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -17,6 +18,13 @@ class RewardsFailing(GymnastError):
 def checked(reward_model: RewardModel, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> list[Reward]:
     """The rewards. Raises `ContractError` unless there is one for each rollout, of the reward model's kind."""
     name = type(reward_model).__name__
+    if reward_model.kind not in ("success", "score"):
+        raise ContractError(f'{name}.kind is {reward_model.kind!r}; it must be "success" or "score".')
+    if not isinstance(rewards, Sequence) or not all(isinstance(reward, Reward) for reward in rewards):
+        raise ContractError(
+            f"{name}.score returned {reprlib.repr(rewards)}; it returns a list of gymnast_core.types.Reward, one a "
+            "rollout."
+        )
     if len(rewards) != len(rollouts):
         raise ContractError(f"{name}.score returned {len(rewards)} rewards for {len(rollouts)} rollouts.")
     for rollout, reward in zip(rollouts, rewards, strict=True):
@@ -38,17 +46,26 @@ def submit(reward_model: RewardModel, rollouts: Sequence[Rollout]) -> "Future[li
     to a reward model: their rewards are errors."""
     sound = [rollout for rollout in rollouts if rollout.error is None]
     if len(sound) == len(rollouts):
-        return reward_model.submit(rollouts)
+        return _submitted(reward_model, rollouts)
 
     def merged(given: Sequence[Sequence[Reward]]) -> list[Reward]:
         rewards = iter(checked(reward_model, sound, given[0])) if sound else iter(())
         return [_lost(rollout) or next(rewards) for rollout in rollouts]
 
     if sound:
-        return when_all([reward_model.submit(sound)], merged)
+        return when_all([_submitted(reward_model, sound)], merged)
     nothing: Future[list[Reward]] = Future()
     nothing.set_result(merged([]))
     return nothing
+
+
+def _submitted(reward_model: RewardModel, rollouts: Sequence[Rollout]) -> "Future[list[Reward]]":
+    future = reward_model.submit(rollouts)
+    if not isinstance(future, Future):
+        raise ContractError(
+            f"{type(reward_model).__name__}.submit returned {reprlib.repr(future)}; it returns a Future of the rewards."
+        )
+    return future
 
 
 def judge(
@@ -81,6 +98,6 @@ def refuse_failures(errors: Sequence[str], judged: int, limit: float, key: str) 
     """Raises `RewardsFailing` if more than the share `limit` of `judged` rollouts came back with an error."""
     if len(errors) > limit * judged:
         raise RewardsFailing(
-            f"{len(errors)} of {judged} rollouts could not be judged (limit {key}={limit}). First error: {errors[0]} "
-            "Nothing was learned from them."
+            f"{len(errors)} of {judged} rollouts could not be judged (limit {key}={limit}). Nothing was learned "
+            f"from them. First error: {errors[0]}"
         )

@@ -33,7 +33,7 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
     budget: {minutes: 30, dollars: 1.0}  # of each cell
 
     A crash, memory that runs out, or a budget that is used up is that cell's result; the others go on. Judging dollars
-    are seen after each iteration; a judge's own limit (its argument budget_usd) is exact.
+    are seen after each iteration; a judge's own limit (its argument max_usd) is exact.
 
     --resume goes on after a stop of any kind: cells that have ended keep their result, begun ones continue from their
     last snapshot. It also runs what was added to the matrix (axes.AXIS.LABEL=[...], seeds=[...]), and with retry=true

@@ -16,6 +16,7 @@ from typing import Any
 from gymnast_bench.config import BenchConfig
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.plugins.registry import Registry, registries
 
 SEED = "seed"
 _RESERVED = (SEED, "output")
@@ -99,9 +100,22 @@ def _check(cell: Cell) -> None:
         if override.partition("=")[0].strip() in _RESERVED:
             raise ConfigError(f"{override!r}: the bench sets that for each cell. Use seeds=[...] and output=FOLDER.")
     try:
-        run_config(cell)
+        config = run_config(cell)
+        for key, registry in _parts_of(config).items():
+            part = getattr(config, key)
+            if part.name not in registry.names():
+                raise ConfigError(f"{key}: {unknown_name(registry.kind, part.name, registry.names())}")
     except ConfigError as error:
         raise ConfigError(f"The cell {cell.title} has no usable config: {error}") from error
+
+
+def _parts_of(config: RunConfig) -> dict[str, Registry[Any]]:
+    """Where the parts of a run are looked up, by their key in its config."""
+    known = registries()
+    return {
+        "world_model": known.world_models, "policy": known.policies, "reward_model": known.reward_models,
+        "optimizer": known.optimizers, "tasks": known.datasets,
+    }  # fmt: skip
 
 
 def _values(axis: str, values: Any) -> dict[str, list[str]]:

@@ -27,16 +27,20 @@ HOOKS_GROUP = "gymnast.hooks"
 @click.option("--image-size", type=int, metavar="PIXELS", help="Side of the images made where there are no tasks.")
 @click.option("--action-dim", type=int, metavar="A", help="Width of the actions for world and reward models.")
 @click.option("--device", metavar="DEVICE", help="Where a policy is put first, e.g. cuda; world models have arguments.")
+@click.option(
+    "--sampled", is_flag=True, help="A judge's answers are samples: do not compare calls, and ask less often."
+)
 def check(
     arguments: tuple[str, ...], dataset: str | None, world: str | None, image_size: int | None,
-    action_dim: int | None, device: str | None,
+    action_dim: int | None, device: str | None, sampled: bool,
 ) -> None:  # fmt: skip
     """Build a plugin with the given arguments and run the contract checks of its kind.
 
     KIND is world-model, policy, reward-model, optimizer, dataset or hooks; without it everything of that NAME is
     checked. With --tasks, `tasks.KEY=VALUE` is an argument of that dataset, and with --world `world.KEY=VALUE` one of
-    that world model; without it, a reward model that asks the world is given one in which nothing moves. The first
-    clause that is broken ends the check: what was expected, what came, where it is written.
+    that world model; without it, a reward model that asks the world is given one in which nothing moves. A reward
+    model judges some 60 made-up rollouts (with --sampled, half as many), which a paid one bills. The first clause that
+    is broken ends the check: what was expected, what came, where it is written.
 
     \b
         gymnast check grpo group_size=4
@@ -57,6 +61,7 @@ def check(
         raise ConfigError(f"{overrides[0]!r} is an argument of one component; {hint}.")
     chosen: dict[str, Any] = {"image_size": image_size, "action_dim": action_dim, "device": device}
     options = {key: value for key, value in chosen.items() if value is not None} | _tasks(dataset, of_tasks)
+    options |= {"deterministic": False} if sampled else {}
     if world is not None and not any(registry.kind == "reward model" for registry in components):
         raise ConfigError("--world is for reward models, which may ask a world model; leave it out.")
     for registry in found:

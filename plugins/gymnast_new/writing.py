@@ -71,7 +71,7 @@ def write_package(kind: Kind, names: Names, folder: Path) -> list[Path]:
     for target, template in _files(kind, names).items():
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = environment.get_template(template).render(kind=kind, names=names, gymnast_version=__version__)
+        text = environment.get_template(template).render(kind=kind, names=names, gymnast_range=_range(__version__))
         path.write_text(text, encoding="utf-8")
         written.append(path)
     return written
@@ -102,3 +102,9 @@ def _refuse_taken(kind: Kind, names: Names) -> None:
     except importlib.metadata.PackageNotFoundError:
         return
     raise ConfigError(f"{names.distribution} {version} is installed already. {advice}")
+
+
+def _range(version: str) -> str:
+    """The releases that a plugin is tried with: "0.2.1" -> ">=0.2.1,<0.3"."""
+    major, minor = version.split(".")[:2]
+    return f">={version},<{f'0.{int(minor) + 1}' if major == '0' else int(major) + 1}"

@@ -178,7 +178,7 @@ HOOKS = (
     ),
     one(
         "a component of API 1",
-        "the optimizer 'mine' to be usable; got .*written for plugin API 1",
+        "the optimizer 'mine' to be usable; got .*as plugins of API 1 did",
         SCORED,
         REGISTERING.format("pass", "mine") + SCORED,
     ),

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from gymnast_conformance.command import check
-from gymnast_core.errors import ConfigError, GymnastError, PluginError
+from gymnast_core.errors import ConfigError, ContractError, GymnastError, PluginError
 from gymnast_core.plugins import compose, discovery, hooks, hookspecs
 
 PLUGINS = '''
@@ -95,7 +95,7 @@ def test_hooks_are_checked_too(plugins: None, name: str) -> None:
         (["hooks", "watching", "a=1"], ConfigError, "hooks take none"),
         (["both", "a=1"], ConfigError, "say for which: gymnast check reward-model or dataset both"),
         (["hooks", "typing"], PluginError, "unknown hook 'gymnast_metric'"),
-        (["buggy"], PluginError, r"failed while it was checked: AttributeError: .*tsak.*check_command_plugins.py:"),
+        (["buggy"], ContractError, r"score: expected .* got AttributeError: .*tsak.*check_command_plugins.py:"),
     ],
 )
 def test_a_mistake_is_one_message(plugins: None, arguments: list[str], error: type[Exception], words: str) -> None:

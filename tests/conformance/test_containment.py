@@ -100,7 +100,7 @@ def test_what_shows_when_everything_is_imported(broken: None) -> None:
     assert reasons["policy needy"].rstrip().endswith("Try: pip install 'no-such-dependency>=3'")
     assert "is not a click command" in reasons["command no-click"]
     old = reasons["policy grpo-like"]
-    assert "is written for plugin API 1; this gymnast has 2" in old
+    assert "says no `api_version`, as plugins of API 1 did; this gymnast has 2" in old
     assert "docs/api-2.md" in old
     assert "`api_version = 2`" in old
     assert "`pip install --upgrade containment`" in old

@@ -6,7 +6,7 @@ from gymnast_core.errors import ConfigError, DataError, PluginError
 from gymnast_core.plugins.registry import Registry, registries
 
 GROUP = "gymnast.reward_models"
-PAGE = ["what to change in docs/api-2.md", "`api_version = 2` in the class", "pip install 'gymnast<"]
+PAGE = ["docs/api-2.md says what to change", "`api_version = 2` in the class", "pip install 'gymnast<"]
 JUDGE = """
 from dataclasses import dataclass, field
 from gymnast_core.errors import DataError
@@ -126,7 +126,7 @@ def test_a_folder_in_the_place_of_a_name_is_an_argument(registry, tmp_path, monk
     [
         ("juge", ["No reward model 'juge'", "Did you mean 'judge'", "gymnast plugins"]),
         ("future", ["plugin API 99", "has 2", "pip install --upgrade gymnast", "pip install 'judges<1.2'"]),
-        ("past", ["plugin API 1; this gymnast has 2", "pip install --upgrade judges", *PAGE]),
+        ("past", ["as plugins of API 1 did; this gymnast has 2", "pip install --upgrade judges", *PAGE]),
         ("lacking", ["lacks score()"]),
         ("noconfig", ["no `Config` dataclass"]),
         ("stranger", ["not a subclass of gymnast_core.interfaces.RewardModel"]),

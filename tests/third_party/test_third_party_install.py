@@ -60,6 +60,6 @@ def test_a_policy_of_api_1_is_refused_with_the_page_to_read(installed):
     done = gymnast(installed, "check", "policy", "old")
     assert done.returncode == 2
     assert "The policy 'old' of gymnast-null 0.3.0 (gymnast_null.old:OldPolicy)" in done.stderr
-    assert "is written for plugin API 1; this gymnast has 2" in done.stderr
+    assert "as plugins of API 1 did; this gymnast has 2" in done.stderr
     assert "docs/api-2.md" in done.stderr
     assert "`api_version = 2`" in done.stderr

@@ -1,0 +1,41 @@
+"""What a world must return from a step: asked of every step of every run, since one that is wrong is noticed late."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gymnast_core.errors import ContractError
+from gymnast_core.types import Step
+
+
+def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, height: int, width: int) -> Step:
+    """The step. Raises `ContractError` that names the world's class if it is none, or of another shape than that of
+    `actions_BLA` and of the frames that the episodes begin with."""
+    batch, length = actions_BLA.shape[:2]
+    name = type(world).__name__
+    if not isinstance(step, Step):
+        raise _broken(name, f"returned a {type(step).__name__}, not a Step of gymnast_core.types")
+    if step.undecoded is None:
+        _expect(name, "frames_BLVHWC", step.frames_BLVHWC, (batch, length, views, height, width, 3), torch.uint8)
+    if step.proprio_BLP is not None:
+        readings = step.proprio_BLP.shape[-1] if isinstance(step.proprio_BLP, Tensor) and step.proprio_BLP.ndim else 0
+        _expect(name, "proprio_BLP", step.proprio_BLP, (batch, length, readings), torch.float32)
+    if step.outcome_BL is not None:
+        _expect(name, "outcome_BL", step.outcome_BL, (batch, length), torch.float32)
+    if step.errors is not None and len(step.errors) != batch:
+        raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
+    return step
+
+
+def _expect(name: str, what: str, found: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not isinstance(found, Tensor):
+        raise _broken(name, f"gave {what} as {type(found).__name__}, not as a tensor")
+    if tuple(found.shape) != shape or found.dtype != dtype:
+        raise _broken(
+            name, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}, one frame an action"
+        )
+
+
+def _broken(name: str, what: str) -> ContractError:
+    return ContractError(f"{name}.step {what}. See gymnast_core.interfaces.WorldModel.step; `gymnast check` tries it.")
