@@ -35,7 +35,7 @@ class Judged:
 
     @property
     def mask_BS(self) -> Tensor:
-        """bool: whether an action counts, which those after the first success do not."""
+        """bool: whether an action counts, which those after the first success, or after the episode's end, do not."""
         return finished_mask(self.rollouts, self.rewards)
 
     @property
@@ -55,10 +55,17 @@ class Judged:
 
 
 def finished_mask(rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> Tensor:
-    """bool (B, S): True for actions up to the first success that the judge saw (all of them when it saw none)."""
+    """bool (B, S): True for the actions that count (`actions_that_count`)."""
     horizon = rollouts[0].horizon if rollouts else 0
-    finish = torch.tensor([horizon if reward.finish_step is None else reward.finish_step for reward in rewards])
+    finish = torch.tensor([actions_that_count(*pair) for pair in zip(rollouts, rewards, strict=True)])
     return torch.arange(horizon)[None] < finish[:, None]
+
+
+def actions_that_count(rollout: Rollout, reward: Reward) -> int:
+    """Those up to the first success that the judge saw, and up to where the world ended the episode; all of them where
+    there was neither."""
+    ends = [end for end in (reward.finish_step, rollout.ended_after) if end is not None]
+    return min([rollout.horizon, *ends])
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,9 @@ class Step:
     errors: tuple[str | None, ...] | None = None
     """B texts, each saying why the world lost that episode (a simulator crashed), or None; None: it lost none. A lost
     episode goes on being stepped, shows anything, and is never judged."""
+    ended_BL: Tensor | None = None
+    """bool: whether the episode is over after that action (a simulator terminated or truncated it), so that those after
+    it do nothing: what is shown stays, and nothing is learned from them. None: no episode ends before its horizon."""
 
     @property
     def undecoded(self) -> Undecoded | None:
@@ -239,9 +242,10 @@ class Step:
         proprio_BLP: Tensor | None = None,
         outcome_BL: Tensor | None = None,
         errors: tuple[str | None, ...] | None = None,
+        ended_BL: Tensor | None = None,
     ) -> Self:
         """A step of pictures, or of frames of which pictures are made when somebody looks."""
-        return cls(cast(Tensor, frames), proprio_BLP, outcome_BL, errors)
+        return cls(cast(Tensor, frames), proprio_BLP, outcome_BL, errors, ended_BL)
 
 
 @made_when_looked_at("frames_TVHWC")
@@ -273,6 +277,9 @@ class Rollout:
     error: str | None = None
     """Why the world lost this episode; None while all was well. Such a rollout is never judged: its reward is an
     error."""
+    ended_after: int | None = None
+    """Actions after which the world ended the episode: later ones did nothing, and are not learned from. None: it went
+    on to the horizon."""
 
     @property
     def horizon(self) -> int:

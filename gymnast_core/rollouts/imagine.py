@@ -134,7 +134,9 @@ class _Episodes:
             shown_BLVHWC = later.at(latest).cpu()
             self.looked_at |= {end + place: shown_BLVHWC[:, place] for place in latest}
         frames = shown_BLVHWC if later is None else later
-        step = Step.showing(frames, _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors)
+        step = Step.showing(
+            frames, _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors, _cpu(step.ended_BL)
+        )  # fmt: skip
         self.chunks.append(chunk)
         self.steps.append(step)
         self._frames_BTVHWC = torch.cat([self._frames_BTVHWC, shown_BLVHWC], dim=1)[:, -history:]
@@ -164,9 +166,19 @@ class _Episodes:
                 outcome_S=_joined([None if s.outcome_BL is None else s.outcome_BL[row] for s in self.steps]),
                 version=version,
                 error=next((s.errors[row] for s in self.steps if s.errors is not None and s.errors[row]), None),
+                ended_after=self._ended_after(row),
             )
             for row, task in enumerate(self.tasks)
         ]
+
+    def _ended_after(self, row: int) -> int | None:
+        """Actions of an episode until the world ended it."""
+        done = 0
+        for chunk, step in zip(self.chunks, self.steps, strict=True):
+            if step.ended_BL is not None and bool(step.ended_BL[row].any()):
+                return done + 1 + int(step.ended_BL[row].int().argmax())
+            done += chunk.actions_BLA.shape[1]
+        return None
 
     def _undecoded(self) -> Undecoded | None:
         """All frames after the first, in main memory, where there are no pictures of them."""

@@ -65,7 +65,13 @@ def shown_again(rollout: Rollout, step: Step) -> Rollout:
         proprio_TP=proprio_TP,
         outcome_S=None if step.outcome_BL is None else step.outcome_BL[0],
         error=None if step.errors is None else step.errors[0],
+        ended_after=_first(step.ended_BL),
     )
+
+
+def _first(ended_1L: Tensor | None) -> int | None:
+    """Actions until the episode was over."""
+    return None if ended_1L is None or not bool(ended_1L.any()) else 1 + int(ended_1L[0].int().argmax())
 
 
 def _batches(world_model: WorldModel, courses: Sequence[Course], together: int) -> Iterator[list[int]]:
@@ -97,4 +103,5 @@ def _joined(steps: Sequence[Step], place: int) -> Step:
     assert frames is not None
     error = next((step.errors[place] for step in steps if step.errors is not None and step.errors[place]), None)
     proprio, outcome = own([step.proprio_BLP for step in steps]), own([step.outcome_BL for step in steps])
-    return Step(frames, proprio, outcome, None if error is None else (error,))
+    ended = own([step.ended_BL for step in steps])
+    return Step(frames, proprio, outcome, None if error is None else (error,), ended)

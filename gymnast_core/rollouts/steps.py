@@ -23,6 +23,8 @@ def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, heig
         _expect(name, "proprio_BLP", step.proprio_BLP, (batch, length, readings), torch.float32)
     if step.outcome_BL is not None:
         _expect(name, "outcome_BL", step.outcome_BL, (batch, length), torch.float32)
+    if step.ended_BL is not None:
+        _expect(name, "ended_BL", step.ended_BL, (batch, length), torch.bool)
     if step.errors is not None and len(step.errors) != batch:
         raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
     return step

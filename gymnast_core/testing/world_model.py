@@ -190,6 +190,11 @@ class _Trial:
             contract.expect(fits, "step", f"errors of {batch} texts or None, or no errors at all", repr(step.errors))
             lost = next((error for error in step.errors if error), None)
             contract.expect(lost is None, "step", "to lose none of the episodes", lost)
+        if step.ended_BL is not None:
+            ended_BL = step.ended_BL
+            contract.tensor(ended_BL, "step", f"ended_BL {after}", (batch, length), torch.bool)
+            stays = bool((ended_BL[:, 1:] >= ended_BL[:, :-1]).all())
+            contract.expect(stays, "step", "an episode that has ended to stay so", ended_BL.tolist())
         if step.outcome_BL is not None:
             known_BL = torch.nan_to_num(step.outcome_BL, nan=0.0)
             contract.tensor(known_BL, "step", f"outcome_BL {after}", (batch, length), torch.float32)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.executors import run_cells
-from gymnast_bench.matrix import Cell, cells_of, command_line, run_config
+from gymnast_bench.matrix import Cell, cells_of, check_names, command_line, run_config
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
@@ -30,6 +30,7 @@ def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[st
     if Path(config.base).is_file():
         config = replace(config, base=str(Path(config.base).resolve()))
     cells, retry = cells_of(config), config.retry
+    check_names(cells)
     if resume is None and config.output is not None and (Path(config.output) / "config.yaml").exists():
         folder = Path(config.output).resolve()
         raise ConfigError(f"{folder} already holds a bench. Continue it with --resume {folder}, or set output=FOLDER.")

@@ -100,13 +100,20 @@ def _check(cell: Cell) -> None:
         if override.partition("=")[0].strip() in _RESERVED:
             raise ConfigError(f"{override!r}: the bench sets that for each cell. Use seeds=[...] and output=FOLDER.")
     try:
+        run_config(cell)
+    except ConfigError as error:
+        raise ConfigError(f"The cell {cell.title} has no usable config: {error}") from error
+
+
+def check_names(cells: Sequence[Cell]) -> None:
+    """Nor must a plugin that is not there. Raises `ConfigError`."""
+    for cell in cells:
         config = run_config(cell)
         for key, registry in _parts_of(config).items():
             part = getattr(config, key)
             if part.name not in registry.names():
-                raise ConfigError(f"{key}: {unknown_name(registry.kind, part.name, registry.names())}")
-    except ConfigError as error:
-        raise ConfigError(f"The cell {cell.title} has no usable config: {error}") from error
+                unknown = unknown_name(registry.kind, part.name, registry.names())
+                raise ConfigError(f"The cell {cell.title} has no usable config: {key}: {unknown}")
 
 
 def _parts_of(config: RunConfig) -> dict[str, Registry[Any]]:

@@ -96,8 +96,9 @@ def finished_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a folder holds a recording, finished or not."""
-    return any((folder / name).exists() for name in (EPISODES, WORK))
+    """Whether a folder holds a recording, finished or not; one that failed before its first attempt is none."""
+    work = folder / WORK
+    return (folder / EPISODES).exists() or any(path.is_file() for path in work.rglob("*"))
 
 
 def keeper(config: CollectConfig) -> Callable[[Take], bool]:

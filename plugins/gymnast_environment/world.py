@@ -138,11 +138,13 @@ def _step(shown: Sequence[Sequence[Sensed]], errors: Sequence[str | None]) -> St
     readings = [[sensed.proprio_P for sensed in row if sensed.proprio_P is not None] for row in shown]
     known = [np.stack(row) for row in readings if row]
     outcomes = [[float("nan") if sensed.outcome is None else sensed.outcome for sensed in row] for row in shown]
+    ended = torch.tensor([[sensed.ended for sensed in row] for row in shown])
     return Step(
         torch.from_numpy(frames_BLVHWC),
         torch.from_numpy(np.stack(known)) if known else None,
         torch.tensor(outcomes, dtype=torch.float32),
         tuple(errors) if any(errors) else None,
+        ended if bool(ended.any()) else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,9 @@ class FitModule(lightning.LightningModule):
         self.gathered: dict[str, torch.Tensor] = {}
         """Of sharded weights: the whole ones of the last snapshot (leader only)."""
         self.terminated = False
-        """Whether SIGTERM ended the training before its last step."""
+        """Whether a signal ended the training before its last step."""
+        self.interrupted = False
+        """Whether that was Ctrl-C."""
         self._tally = Tally()
         self._quality: tuple[int, dict[str, float]] | None = None
         """The last validation and its step."""
@@ -146,6 +149,8 @@ class FitModule(lightning.LightningModule):
         # Lightning's own handler talks to the other processes wherever it interrupts, even inside a collective.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
+            if self.trainer.world_size == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self._on_sigint)
 
     def training_step(self, batch: list[Episode | Unreadable], batch_idx: int) -> None:
         loop, step, optimizers = self._config.fit, self.step, self._optimizers()
@@ -242,6 +247,17 @@ class FitModule(lightning.LightningModule):
         # The leader decides for all after its step; a second SIGTERM does not wait for that.
         self.terminated = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL if self.trainer.is_global_zero else signal.SIG_IGN)
+
+    def _on_sigint(self, number: int, frame: Any) -> None:
+        # Of one process: Ctrl-C reaches all of several at once, and they end together.
+        self.terminated = self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("Ending after this step, with a snapshot. Once more: at once.", file=sys.stderr, flush=True)
+
+    def let_go_of_ctrl_c(self) -> None:
+        """After the training, however it ended: Ctrl-C is Python's own again."""
+        if signal.getsignal(signal.SIGINT) == self._on_sigint:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _stopping(self) -> str:
         """Why the training ends before its last step, as the leader sees it; empty if it goes on."""

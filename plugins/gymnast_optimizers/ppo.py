@@ -186,6 +186,8 @@ class PPO(ClippedSurrogate):
         found = self.critic(features_BNF.to(self.critic.device)).cpu()
         values_BN[rows] = found[:, :decisions]
         if bootstrap:
-            goes_on = torch.tensor([judged.rewards[row].finish_step is None for row in rows])
+            goes_on = torch.tensor(
+                [judged.rewards[row].finish_step is None and judged.rollouts[row].ended_after is None for row in rows]
+            )
             last_B[rows] = torch.where(goes_on, found[:, -1], 0.0)
         return values_BN, last_B

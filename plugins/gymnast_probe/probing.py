@@ -195,7 +195,7 @@ class _Run:
         rows = []
         for index, item in enumerate(edited, start=first):
             shown = item.task.instruction if isinstance(item, Edited) else self.tasks[index].instruction
-            rollout, reward = done.get(index, (None, Reward(None, error=item if isinstance(item, str) else "")))
+            rollout, reward = (None, Reward(None, error=item)) if isinstance(item, str) else done[index]
             paid = item.cost_usd if isinstance(item, Edited) else 0.0
             rows.append(
                 Trial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from gymnast_success_classifier.model import ChangeClassifier, frame_pair
 
 SIZES = {"image_size": 32, "width": 32, "hidden": 128}
 """Of a fresh network."""
+log = logging.getLogger(__name__)
 COMPARED_WITH = ("start", "context")
 Share = Annotated[float, Range(above=0, below=1)]
 
@@ -79,6 +81,7 @@ class SuccessClassifier(RewardModel):
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
         directory = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
+        self._is_trained = directory is not None
         config = _fresh(config) if directory is None else _with_checkpoint(config, directory)
         _check(config)
         self.config: SuccessClassifier.Config = config
@@ -100,6 +103,12 @@ class SuccessClassifier(RewardModel):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        if not self._is_trained:
+            log.warning(
+                "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
+                "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
+            )
+            self._is_trained = True  # told once
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
@@ -132,6 +141,7 @@ class SuccessClassifier(RewardModel):
 
         An episode of which nothing is known weighs nothing.
         """
+        self._is_trained = True
         generators = episode_generators(generator, len(episodes))
         pairs_B2CHW = self._pairs([episode.view(self.config.camera) for episode in episodes])
         distorted = [

@@ -17,6 +17,7 @@ from torch import Tensor
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.learning import actions_that_count
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig
 
@@ -85,10 +86,10 @@ class Progress(AroundJudge):
 
     def _looks(self, rollout: Rollout, reward: Reward) -> range:
         """After how many decisions the judge looks: never at the start, nor at the end."""
-        decisions, length = rollout.actions_NLA.shape[:2]
+        length = rollout.actions_NLA.shape[1]
         if self.config.weight == 0:
             return range(0)
-        last = decisions if reward.finish_step is None else -(-reward.finish_step // length)
+        last = -(-actions_that_count(rollout, reward) // length)
         return range(self.config.every, last, self.config.every)
 
     def _shaped(self, rollout: Rollout, reward: Reward, looks: Sequence[tuple[int, Reward]]) -> Reward:
@@ -107,7 +108,7 @@ class Progress(AroundJudge):
         phi_N = torch.zeros(decisions + 1, dtype=torch.float64)
         for n, look in looks:
             phi_N[n:] = _credit(look)  # until the next look
-        end = rollout.horizon if reward.finish_step is None else reward.finish_step
+        end = actions_that_count(rollout, reward)
         steps_S = shaping(self.config.weight * phi_N, length, end, self.config.discount)
         if reward.step_values_S is not None and self.config.end == "value":
             steps_S += reward.step_values_S.double()

@@ -16,6 +16,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.learning import actions_that_count
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
 
@@ -97,7 +98,7 @@ class Uncertain(AroundJudge):
                     None, error=f"imagined again, it was lost: {lost}", cost_usd=rewards[row].cost_usd
                 )
             else:
-                rewards[row] = self._weighed(rewards[row], self._spread(chosen[place], shown))
+                rewards[row] = self._weighed(chosen[place], rewards[row], self._spread(chosen[place], shown))
         return rewards
 
     def _spread(self, rollout: Rollout, again: Sequence[Rollout]) -> float:
@@ -106,7 +107,7 @@ class Uncertain(AroundJudge):
         spread_S = frame_spread([one.frames_at(places) for one in (rollout, *again)])
         return float(spread_S.max() if self.config.frames == "worst" else spread_S.mean())
 
-    def _weighed(self, reward: Reward, spread: float) -> Reward:
+    def _weighed(self, rollout: Rollout, reward: Reward, spread: float) -> Reward:
         assert reward.value is not None
         config, over = self.config, spread - self.config.threshold
         numbers = {**reward.numbers, "spread": spread, "unsure": float(over > 0)}
@@ -122,7 +123,7 @@ class Uncertain(AroundJudge):
         if steps_S is not None:
             # Taken off at the end, so that the steps still add up to the value.
             steps_S = steps_S.clone()
-            steps_S[(reward.finish_step or len(steps_S)) - 1] += value - reward.value
+            steps_S[actions_that_count(rollout, reward) - 1] += value - reward.value
         return replace(reward, value=value, step_values_S=steps_S, rationale=rationale, numbers=numbers)
 
 

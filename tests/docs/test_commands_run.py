@@ -68,7 +68,8 @@ REASONS = {
     "tests/docs/test_world_reward_page.py",
     r"train tabletop optimizer=iter-sft": "needs demonstrations: tests/optimizers/test_in_the_loop.py",
     r"serve ": "needs the package gymnast-remote: contrib/gymnast-remote/tests/test_serve_clients.py",
-    r"check (policy my-policy|reward-model my-judge)": "needs the new plugin installed: "
+    r"(gate|train) tabletop world_model=my-world": "needs the new plugin: tests/third_party/test_first_hour.py",
+    r"check (policy my-policy|reward-model my-judge|world-model my-world)": "needs the new plugin installed: "
     "tests/third_party/test_first_hour.py",
     r"bench ": "processes of their own, for hours: in small in tests/bench/test_bench_matrix.py",
     r"gate tabletop": "hundreds of episodes before it decides: in small in tests/gate/test_gate_command.py",

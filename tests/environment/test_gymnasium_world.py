@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 import pytest
 import torch
 from omegaconf import OmegaConf
-from slider_environment import ID, SIZE, Slider, make_task
+from slider_environment import ID, SIZE, Slider, make_rollout, make_task
 
 from gymnast_core.errors import DataError
-from gymnast_core.types import Offers, Step
+from gymnast_core.learning import Judged
+from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.types import ActionChunk, Needs, Observation, Offers, Reward, Step
 from gymnast_environment.view import View
 from gymnast_environment.world import GymnasiumWorld
 
@@ -83,6 +86,46 @@ def test_an_ended_episode_holds_its_last_frame_and_outcome() -> None:
     later = ours.step(state, torch.full((2, 1, 1), -4.0))
     assert torch.equal(frames(later)[0, 0], frames_BLHWC[0, 3])
     assert later.outcome_BL.tolist() == [[1.0], [0.0]]
+
+
+def test_actions_after_the_end_are_known_and_teach_nothing() -> None:
+    """At the right wall the slider terminates; what a policy does afterwards has no effect, and earns nothing."""
+    ours, tasks = world(), [make_task(seed) for seed in range(2)]
+    state = ours.reset(tasks)
+    first = ours.step(state, torch.tensor([[[4.0]] * 4, [[0.5]] * 4]))
+    second = ours.step(state, torch.zeros(2, 4, 1))
+    assert first.ended_BL is not None and second.ended_BL is not None
+    ended_BL = torch.cat([first.ended_BL, second.ended_BL], dim=1)
+    assert not ended_BL[1].any() and ended_BL[0, -1]
+    actions = int(ended_BL[0].int().argmax()) + 1
+    assert ended_BL[0].tolist() == [False] * (actions - 1) + [True] * (9 - actions)
+    rollouts = [
+        replace(make_rollout(task, [4.0] * 8), ended_after=after)
+        for task, after in zip(tasks, (actions, None), strict=True)
+    ]
+    rewards = (Reward(1.0), Reward(0.0))
+    judged = Judged(tuple(rollouts), rewards, 2)
+    assert judged.mask_BS.sum(1).tolist() == [actions, 8]
+    # The whole reward belongs to the last action that counts, and a judge may still see the success before.
+    assert judged.step_rewards_BS[0, actions - 1] == 1.0
+    sooner = Judged(tuple(rollouts), (Reward(1.0, finish_step=1), Reward(0.0, finish_step=8)), 2)
+    assert sooner.mask_BS.sum(1).tolist() == [1, 8]
+
+
+def test_a_rollout_says_when_its_world_ended_it() -> None:
+    def push_on(observation: Observation, **_: Any) -> ActionChunk:
+        batch = len(observation.instructions)
+        return ActionChunk(torch.full((batch, 2, 1), 4.0), torch.zeros(batch, 2, 1), None)
+
+    pushing: Any = SimpleNamespace(chunk_length=2, needed=Needs(), act=push_on)
+    rollouts = imagine(
+        pushing, world(), [make_task(0), make_task(1)], horizon=8, temperature=1.0, generator=torch.Generator(),
+    )  # fmt: skip
+    for rollout in rollouts:
+        assert rollout.ended_after is not None and 2 <= rollout.ended_after < 8
+        shown = rollout.frames_TVHWC
+        assert torch.equal(shown[rollout.ended_after], shown[-1])
+        assert not torch.equal(shown[rollout.ended_after - 1], shown[-1])
 
 
 def test_a_time_limit_ends_episodes_too() -> None:

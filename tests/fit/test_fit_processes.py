@@ -182,6 +182,10 @@ def test_ctrl_c_ends_processes_and_workers(devices: int, command: Command, tmp_p
     code, out, err = running.ends_with_all()
     assert code == 130 and "Traceback" not in err, err
     assert err.count("Interrupted") == 1 and out == ""
+    if devices == 1:  # whatever was done is kept, however long ago the last snapshot was
+        assert "Stopped after step" in err and "with a snapshot" in err
+        done = json.loads((folder / "state.json").read_text())["step"]
+        assert (folder / f"snapshots/step-{done:09d}").exists()
 
 
 def test_an_episode_that_only_the_second_process_reads_is_one_error(command: Command, tmp_path: Path) -> None:
