@@ -1,14 +1,16 @@
 """Two cameras predicted together, against two models of one camera each: do their pictures agree?
 
-    python benchmarks/cameras.py [--steps 2000] [--episodes 200] [--data data/tabletop-cameras] [--output runs/cameras]
+    python benchmarks/cameras.py [--steps 2000] [--joint-steps 4000] [--episodes 200] [--data data/tabletop-cameras]
+                                 [--output runs/cameras]
 
 On the tabletop with its second camera, which moves with the end-effector, three world models are fitted to the same
-recordings with the same settings and steps: `both` imagines front and wrist together, `front` and `wrist` one each (the
-pair has twice the parameters and steps). All imagine the same held-out episodes from their first frames and recorded
-actions. Measured are PSNR by camera, and how well the cameras agree: where a block is relative to the end-effector, by
-the front picture and by the wrist picture (centres of their pixels, through the cameras' known geometry). The recorded
-pictures say what this measure shows at best. Runs that ended are not repeated, killed ones go on. Writes
-benchmarks/results/cameras.{json,md}; needs `gymnast collect collect-tabletop-cameras` (it says so).
+recordings with the same settings: `both` imagines front and wrist together, `front` and `wrist` one each. The pair has
+twice the parameters and, at equal `--steps`, twice the steps; `--joint-steps` gives the one model as many. All imagine
+the same held-out episodes from their first frames and recorded actions. Measured are PSNR by camera, and how well the
+cameras agree: where a block is relative to the end-effector, by the front picture and by the wrist picture (centres of
+their pixels, through the cameras' known geometry). The recorded pictures say what this measure shows at best. Runs that
+ended are not repeated, killed ones go on. Writes benchmarks/results/cameras.{json,md}; needs `gymnast collect
+collect-tabletop-cameras` (it says so).
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ FEWEST = 12
 
 def fitted(name: str, arguments: argparse.Namespace) -> Path:
     """The checkpoint of one of the three models, fitted if it is not there."""
-    folder = arguments.output / name
+    steps = arguments.joint_steps if name == "both" else arguments.steps
+    folder = arguments.output / (name if steps == arguments.steps else f"{name}-{steps}")
     if not (folder / "summary.json").exists():
         arguments.output.mkdir(parents=True, exist_ok=True)
         recorded = arguments.data / "play" / "episodes"
         start = [
             "fit-tabletop-cameras-world-model", f"world_model.args.cameras=[{','.join(MODELS[name])}]",
-            f"episodes.args.path={recorded}", f"validation.args.path={recorded}", f"fit.steps={arguments.steps}",
+            f"episodes.args.path={recorded}", f"validation.args.path={recorded}", f"fit.steps={steps}",
             f"output={folder}",
         ]  # fmt: skip
         more = ["--resume", str(folder)] if (folder / "snapshots").exists() else start
@@ -156,7 +159,8 @@ def write(found: Mapping[str, object], arguments: argparse.Namespace) -> None:
     lines = [
         "# Two cameras imagined together, and two models of one camera each",
         "",
-        f"`python benchmarks/cameras.py --steps {arguments.steps} --episodes {arguments.episodes}`: {found['what']}",
+        f"`python benchmarks/cameras.py --steps {arguments.steps} --joint-steps {arguments.joint_steps} --episodes "
+        f"{arguments.episodes}`: {found['what']}",
         "",
         "| Pictures | cameras apart, cm, mean over frames 1 to 16 [95 %] | "
         + " | ".join(f"frame {step}" for step in STEPS)
@@ -192,10 +196,12 @@ def _bounds(interval: tuple[float, float] | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--joint-steps", type=int, help="of the model of both cameras; as the others, unless given")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--data", type=Path, default=Path("data/tabletop-cameras"))
     parser.add_argument("--output", type=Path, default=Path("runs/cameras"))
     arguments = parser.parse_args()
+    arguments.joint_steps = arguments.joint_steps or arguments.steps
     held_out = arguments.data / "held-out" / "episodes"
     if not held_out.exists():
         raise SystemExit(
@@ -223,7 +229,9 @@ def main() -> None:
         "cm": float(difference.mean()), "interval": score_interval(difference), "episodes": len(difference),
     }  # fmt: skip
     found["what"] = (
-        f"{len(episodes)} held-out episodes, {arguments.steps} steps of 24 clips of 8 frames each, one seed; how far "
+        f"{len(episodes)} held-out episodes, {arguments.steps} steps of 24 clips of 8 frames each"
+        + (f" ({arguments.joint_steps} of the model of both)" if arguments.joint_steps != arguments.steps else "")
+        + ", one seed; how far "
         "apart the two cameras show a block, relative to the end-effector, at the frames at which all three rows show "
         "it whole in both cameras."
     )

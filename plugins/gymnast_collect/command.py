@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from gymnast_core.training.signals import terminating
 from gymnast_environment.environments import Environments
 from gymnast_evaluation.evaluate import choose_device
 
+log = logging.getLogger(__name__)
 FREE = ("hosting", "parallel", "attempts", "device", "max_error_rate")
 """Keys that change no episode; a resumed recording may be given others."""
 _FEW = 5
@@ -59,6 +61,11 @@ def collect_command(config: CollectConfig, *, resume: Path | None = None) -> dic
             write_text(folder / "versions.json", json.dumps(versions(), indent=1))
             _record(config, folder)
         summary = summarise(config, folder)
+        if summary["success_of_attempts"] is None and config.keep == "all":
+            log.warning(
+                "No attempt says whether it succeeded: environments say nothing in info under view.success_key=%s. "
+                "The episodes have no labels for a judge.", config.view.success_key,
+            )  # fmt: skip
         write_json(folder / "summary.json", summary)
     return {"output": str(folder), "seconds": round(time.monotonic() - began, 1), **summary}
 

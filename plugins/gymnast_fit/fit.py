@@ -139,7 +139,9 @@ def _lead(
         ended_by = ended_by or (signal_sent if module.terminated else None)
         tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, ended_by))
     if module.terminated and module.interrupted:
-        logger.warning("Stopped after step %d, with a snapshot. Go on with: gymnast fit --resume %s", module.step, folder)
+        logger.warning(
+            "Stopped after step %d, with a snapshot. Go on with: gymnast fit --resume %s", module.step, folder
+        )
         raise KeyboardInterrupt
     if module.terminated:
         logger.warning("SIGTERM after step %d: go on with gymnast fit --resume %s", module.step, folder)

@@ -41,7 +41,7 @@ class Facts:
 def facts_of(config: str, *, evaluated: bool = True) -> Facts:
     """What a folder's config.yaml says, whichever command wrote it; what it does not say is empty.
 
-    `evaluated`: the numbers are those of the config's section `evaluation`, if it has one.
+    `evaluated`: the numbers are those of the config's section `evaluation`, if it has one with tasks.
     """
     try:
         found = yaml.safe_load(config)
@@ -54,7 +54,8 @@ def facts_of(config: str, *, evaluated: bool = True) -> Facts:
     facts = Facts(judge, world, part(values, "policy", "policies"), part(values, "optimizer"))
     if learned is None and values.get("kind") not in (None, "train", "fit"):
         facts = facts.but(algorithm=NOTHING_TRAINED)
-    if evaluated and isinstance(measured, Mapping):
+    # Without tasks of its own, an evaluation never runs.
+    if evaluated and isinstance(measured, Mapping) and measured.get("tasks") is not None:
         place = facts.but(judge=part(measured, "reward_model"), world=part(measured, "world"))
         facts = replace(place, practised=f"{world}, judged by {judge}") if place != facts else facts
     return facts

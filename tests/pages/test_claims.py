@@ -113,12 +113,15 @@ world_model: {name: worldgym}
 policy: {name: openvla-oft}
 reward_model: {name: success-classifier}
 optimizer: {name: grpo}
-evaluation: {world: {name: gymnasium}, reward_model: {name: environment}}
+evaluation: {world: {name: gymnasium}, reward_model: {name: environment}, tasks: {name: tabletop}}
 """
     assert dict(facts_of(config).but(n="400 trials").items) == {
         "judge": "environment", "world": "gymnasium", "policy": "openvla-oft", "algorithm": "grpo", "n": "400 trials",
         "learned in": "worldgym, judged by success-classifier",
     }  # fmt: skip
+    # Without tasks an evaluation never runs: its parts measured nothing.
+    alone = dict(facts_of(config.replace("tasks: {name: tabletop}", "tasks: null")).items)
+    assert (alone["judge"], alone["world"]) == ("success-classifier", "worldgym") and "learned in" not in alone
     several = "kind: evaluate\npolicies: {old: {name: openvla}, new: openvla-oft}\nworld_model: gymnasium\n"
     facts = dict(facts_of(several).items)
     assert facts["policy"] == "old (openvla), new (openvla-oft)" and facts["algorithm"].startswith("none")
