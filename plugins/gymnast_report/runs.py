@@ -24,6 +24,11 @@ from gymnast_report.view import SOURCES, runs_in
 
 COMPARED = ("train", "fit")
 """Commands whose runs can be compared."""
+BUILT = {
+    "train": "report.html", "fit": "report.html", "evaluate": "evaluation.html", "probe": "probe.html",
+    "gate": "gate.html", "adapt": "adapt.html", "dyna": "dyna.html", "judge": "confusion.html",
+}  # fmt: skip
+"""The page of what a command left, for those whose page can be built from it."""
 WIDTH, HEIGHT, MARGIN = 120, 32, 3
 
 
@@ -34,7 +39,7 @@ class RunRow:
     name: str
     """Its folder, relative to the one that is shown."""
     page: str
-    """Address of its page; it is built when it is asked for."""
+    """Address of its page, which is built when it is asked for; "" for a folder that has none."""
     kind: str
     state: State
     steps: int
@@ -72,11 +77,9 @@ def run_row(path: Path, folder: Path) -> RunRow:
 
 
 def page_of(path: Path, kind: str) -> str:
-    """The name of the page of a run folder, also before it is there."""
+    """The name of the page of a run folder, also before it is there; "" if it has none and none can be built."""
     there = next((name for name in PAGES if (path / name).exists()), None)
-    names = {"evaluate": "evaluation.html", "probe": "probe.html", "gate": "gate.html", "adapt": "adapt.html",
-             "dyna": "dyna.html", "judge": "confusion.html", "imagine": "index.html"}  # fmt: skip
-    return there or names.get(kind, "report.html")
+    return there or BUILT.get(kind, "")
 
 
 def latest(run: Run) -> Evaluation | None:
@@ -102,21 +105,21 @@ def _row(path: Path, folder: Path, state: State, signature: tuple[tuple[str, int
         when = "before training" if found.label == "before" else f"after {counted(found.iteration, 'iteration')}"
         note = f"n = {found.n}, {when}" + ("" if measure.is_success else f", {measure.name}")
     return RunRow(
-        name, f"{name}/{page_of(path, kind)}" if name else page_of(path, kind), kind, state, steps, facts, measure,
+        name, _address(name, page_of(path, kind)), kind, state, steps, facts, measure,
         None if found is None else found.rate, result, interval, note, _sparkline(run),
     )  # fmt: skip
 
 
 def _claimed_row(path: Path, folder: Path, kind: str, state: State) -> RunRow:
     """The row of a folder whose page another command writes: what that page claims."""
-    name, page = _name(path, folder), path / page_of(path, kind)
-    claimed = read_claim(page) if page.is_file() else Claimed()
+    name, page = _name(path, folder), page_of(path, kind)
+    claimed = read_claim(path / page) if page and (path / page).is_file() else Claimed()
     facts = facts_of((path / "config.yaml").read_text(encoding="utf-8")).but(
         **{key: value for key, value in claimed.facts.items() if key in ("judge", "world", "policy", "algorithm")}
     )
     n = claimed.facts.get("n", "")
     return RunRow(
-        name, f"{name}/{page.name}" if name else page.name, kind, state, 0, facts, Measure(), claimed.value,
+        name, _address(name, page), kind, state, 0, facts, Measure(), claimed.value,
         claimed.headline or "–", "", f"n = {n}" if n and claimed.headline else "", Markup(""),
     )  # fmt: skip
 
@@ -125,9 +128,13 @@ def _problem(path: Path, folder: Path, problem: str) -> RunRow:
     name = _name(path, folder)
     kind = read_kind(path) or ""
     return RunRow(
-        name, f"{name}/{page_of(path, kind)}", kind, State("lost"), 0, Facts(), Measure(), None, "–", "", "",
+        name, _address(name, page_of(path, kind)), kind, State("lost"), 0, Facts(), Measure(), None, "–", "", "",
         Markup(""), problem,
     )  # fmt: skip
+
+
+def _address(name: str, page: str) -> str:
+    return f"{name}/{page}" if name and page else page
 
 
 def _name(path: Path, folder: Path) -> str:

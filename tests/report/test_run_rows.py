@@ -9,6 +9,7 @@ from pathlib import Path
 from gymnast_core.config import RunConfig, load_config, to_yaml
 from gymnast_evaluation.results import Evaluation
 from gymnast_report.runs import run_row, run_rows
+from gymnast_report.viewing import start_page
 
 
 def test_a_training_in_its_first_iteration_is_a_row_like_any_other(tmp_path: Path) -> None:
@@ -24,3 +25,14 @@ def test_a_training_in_its_first_iteration_is_a_row_like_any_other(tmp_path: Pat
     assert len(run_rows(tmp_path)) == 2
     row = run_row(tmp_path / "first", tmp_path)
     assert "<circle" in str(row) and "at last" not in str(row)
+
+
+def test_a_folder_without_a_page_is_listed_without_a_link(tmp_path: Path) -> None:
+    for kind in ("collect", "evaluate"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "config.yaml").write_text(f"kind: {kind}\n")
+    assert {row.name: row.page for row in run_rows(tmp_path)} == {
+        "collect": "", "evaluate": "evaluate/evaluation.html",
+    }  # fmt: skip
+    page = start_page(tmp_path)
+    assert 'href="evaluate/evaluation.html"' in page and 'href=""' not in page and "collect <span" in page
