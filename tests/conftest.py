@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import gc
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +18,10 @@ FIRST = (
 )  # fmt: skip
 """Files that take longest, most of them because they start whole trainings. A file is one process's work: begun last,
 one of these would keep a core while the other has nothing left to do."""
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So a shell starts what it puts into the background; what the tests start, and stop by Ctrl-C, inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # until everything is imported and collected: little of it is garbage
 

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+STARTED: list[subprocess.Popen[str]] = []
 
 PRELUDE = """
 import sys, time
@@ -27,6 +30,16 @@ step = lambda: environments.step(lives, [np.ones((3, 2), np.float32)] * 2)
 """
 
 
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    """Not even by a test that fails: they step for ever."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def run(ending: str, fault: str = "") -> tuple[subprocess.Popen[str], list[int]]:
     """The process, and its workers' ids."""
     folder = str(Path(__file__).parent)
@@ -38,6 +51,7 @@ def run(ending: str, fault: str = "") -> tuple[subprocess.Popen[str], list[int]]
         text=True,
         start_new_session=True,
     )
+    STARTED.append(process)
     assert process.stdout is not None
     return process, [int(word) for word in process.stdout.readline().split()]
 
