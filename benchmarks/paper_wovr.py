@@ -71,9 +71,9 @@ FIRST_EPISODE, EPISODES_APART = 820_000_000, 1_000_000
 """Environment seeds of the recorded episodes."""
 GRPO = {
     "group_size": 8, "accuracy_bounds": [0.01, 0.99], "learning_rate": 1.5e-4, "warmup_updates": 10,
-    "minibatch_size": 96, "epochs": 3,
+    "learning_rate_decay_updates": None, "minibatch_size": 96, "epochs": 3,
 }  # fmt: skip
-"""As in the preset `tabletop`, without its decay."""
+"""As in the preset `tabletop`, without its decay. Said outright, since the arms with `grpo` would inherit it."""
 KEYFRAMES = {"share": 0.5, "context": 4, "lead": 4, "still_action": [0.0, 0.0], "count": 256}
 EVERY = 4
 """Actions from clip to clip of `first-hit`."""
