@@ -9,8 +9,7 @@ Shape legend, used as suffix of tensor names throughout the project:
     D  factors of an action's probability: A for one token a dimension, 1 for a joint density
 
 Frames are uint8 RGB. Actions and proprioception are in the robot's own units (metres, radians, gripper 0–1), float32.
-The cameras of one episode have one size and a name each; the first one is the main camera: what pages show, and what
-a judge of one camera looks at unless told otherwise.
+An episode's cameras have one size and a name each; the first is the main one, for pages and for judges of one camera.
 """
 
 import math

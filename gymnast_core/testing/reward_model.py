@@ -77,8 +77,7 @@ def check_reward_model(
     _check_errors(contract, judge, rollouts, rewards, unjudgeable)
     check_state(contract, judge)
     if deterministic:
-        wanted = "the same rewards as before"
-        _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", wanted)
+        _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", "the rewards of before")
     _check_saved(contract, judge, rollouts, rewards, tolerance, reload)
     check_component(contract, judge, with_state=False)
     if still.was_asked:

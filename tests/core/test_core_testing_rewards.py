@@ -153,7 +153,7 @@ def test_a_state_that_changes_rewards_is_caught_when_it_comes_back_changed() -> 
         found = Brighter.judge(self, rollout)
         return found if found.value is None else Reward(found.value / 2 + getattr(self, "bonus", 0.0))
 
-    with pytest.raises(ContractError, match="load_state_dict: expected the same rewards as before"):
+    with pytest.raises(ContractError, match="load_state_dict: expected the rewards of before"):
         check_reward_model(broken(load_state_dict=load, judge=judge), tasks=tasks())
 
 

@@ -217,7 +217,7 @@ def test_what_a_third_party_measures_does_not_change_what_a_training_says(
 class Share(Processes):
     """One of several processes of a kind that never meet: who gathers is told what all have said before."""
 
-    def __init__(self, rank: int, count: int, said: dict[int, list[list[Any]]]) -> None:
+    def __init__(self, rank: int, count: int, said: dict[int, list[Any]]) -> None:
         super().__init__()
         self._rank, self._count, self._said, self._turn = rank, count, said, 0
 
@@ -230,7 +230,7 @@ class Share(Processes):
         return self._count
 
     def gather(self, value: Any) -> list[Any]:
-        every = self._said.setdefault(self._turn, [[] for _ in range(self._count)])
+        every = self._said.setdefault(self._turn, [type(value)() for _ in range(self._count)])
         every[self._rank] = value
         self._turn += 1
         return list(every)
@@ -240,7 +240,7 @@ class Share(Processes):
 def test_shared_by_processes_the_trials_are_those_of_one(count: int) -> None:
     options = {"count": 5, "temperature": 1.0, "batch_size": 2}
     whole, rollouts, _ = measure(EnvironmentReward(), **options)
-    said: dict[int, list[list[Any]]] = {}
+    said: dict[int, list[Any]] = {}
     # The last to gather hears everyone; so each is asked twice.
     for _ in range(2):
         shares = [measure(EnvironmentReward(), processes=Share(rank, count, said), **options) for rank in range(count)]

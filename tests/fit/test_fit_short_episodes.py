@@ -53,7 +53,7 @@ def test_held_out_episodes_are_chosen_alike(fit: Fit, caplog: pytest.LogCaptureF
     model.network.load_state_dict(toy.checkpoint(run))
     model.network.eval()
     source = toy.ToyEpisodes(toy.ToyEpisodes.Config(count=5, length=4)).episodes()
-    error = model.validate([source[1], source[2]], generator=None)["error"]  # type: ignore[arg-type]
+    error = model.validate([source[1], source[3]], generator=None)["error"]  # type: ignore[arg-type]
     assert json.loads((run / "summary.json").read_text())["validation"]["error"] == error
 
 
