@@ -1,6 +1,7 @@
-"""Which kind of component stands at a place in a config: told by the name of its key."""
+"""Where components stand in a config, and of which kind they are: told by the name of the key."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from gymnast_core.plugins.registry import Registry, registries
@@ -16,6 +17,11 @@ _KEYS = {
     ),
 }  # fmt: skip
 _LABELLED = ("policies", "worlds", "rewards")
+
+
+def is_component(value: Any) -> bool:
+    """Whether plain values name a component: {name: …, args: …}, or the name alone."""
+    return isinstance(value, Mapping) and isinstance(value.get("name"), str) and set(value) <= {"name", "args"}
 
 
 def registry_at(path: str) -> Registry[Any] | None:

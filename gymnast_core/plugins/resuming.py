@@ -1,50 +1,45 @@
 """What of a component a resumed command may change: where it runs, how fast, and what it may cost."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, fields
 from typing import Any
 
-from gymnast_core.config.schema import ComponentConfig
 from gymnast_core.errors import PluginError
-from gymnast_core.plugins.registry import registries
+from gymnast_core.plugins.places import is_component, registry_at
+from gymnast_core.plugins.registry import Registry, registries
 
-KINDS = ("world_models", "policies", "reward_models", "optimizers", "datasets")
+
+def free_arguments(config: Any) -> list[str]:
+    """The keys of a command's config that change nothing of what its components compute (`Component.free_on_resume`),
+    those of the parts that they are built around, and of sections that hold another command's config, too."""
+    return list(dict.fromkeys(_free_within("", asdict(config))))
 
 
-def free_keys(key: str, part: ComponentConfig | Mapping[str, Any] | None) -> list[str]:
-    """The keys below `key`, where `part` stands in a config, that change nothing of what it computes
-    (`Component.free_on_resume`); those of the parts that it is built around, too."""
-    if part is None:
-        return []
-    name, args = (part.name, part.args) if isinstance(part, ComponentConfig) else (part["name"], part.get("args"))
-    found = [f"{key}.args.{argument}" for argument in _free(str(name))]
-    for argument, value in (args or {}).items():
-        inside = value if isinstance(value, list | tuple) else [value]
-        for place, item in enumerate(inside):
-            if _is_part(item):
-                where = f"{key}.args.{argument}" + (f".{place}" if isinstance(value, list | tuple) else "")
-                found += free_keys(where, item)
+def _free_within(key: str, value: Any) -> list[str]:
+    found = [f"{key}.args.{name}" for name in _free(key, value["name"])] if is_component(value) else []
+    parts: Any = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    for name, part in parts:
+        found += _free_within(f"{key}.{name}".lstrip("."), part)
     return found
 
 
-def free_within(key: str, value: Any) -> list[str]:
-    """The same of all parts inside of nested values, e.g. of a section that holds another command's config."""
-    if _is_part(value):
-        return free_keys(key, value)
-    if isinstance(value, Mapping):
-        return [found for name, item in value.items() for found in free_within(f"{key}.{name}", item)]
-    return []
-
-
-def _free(name: str) -> set[str]:
-    """Of whatever is installed under that name, as far as it can be loaded."""
-    found: set[str] = set()
-    for registry in (getattr(registries(), kind) for kind in KINDS):
+def _free(key: str, name: str) -> set[str]:
+    """Arguments of the component of that name at that key. Where the key does not tell of which kind it is, those of
+    whatever is installed under the name, without what one of them computes with."""
+    told = registry_at(key)
+    asked: Iterable[Registry[Any]] = registries() if told is None else [told]
+    free: set[str] = set()
+    fixed: set[str] = set()
+    for registry in asked:
         if name in registry.names():
             with suppress(PluginError):  # whoever builds it says what is wrong
-                found |= set(registry.load(name).free_on_resume)
-    return found
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("name"), str) and set(value) <= {"name", "args"}
+                cls: Any = registry.load(name)
+                its = set(getattr(cls, "free_on_resume", ()))
+                free |= its
+                fixed |= {item.name for item in fields(cls.Config)} - its
+    return free - fixed

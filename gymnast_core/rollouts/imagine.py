@@ -13,7 +13,7 @@ from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
-from gymnast_core.rollouts.steps import checked_step
+from gymnast_core.rollouts.steps import checked_step, ended_after
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
@@ -134,9 +134,7 @@ class _Episodes:
             shown_BLVHWC = later.at(latest).cpu()
             self.looked_at |= {end + place: shown_BLVHWC[:, place] for place in latest}
         frames = shown_BLVHWC if later is None else later
-        step = Step.showing(
-            frames, _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors, _cpu(step.ended_BL)
-        )  # fmt: skip
+        step = Step.showing(frames, _cpu(step.proprio_BLP), _cpu(step.outcome_BL), step.errors, _cpu(step.ended_BL))
         self.chunks.append(chunk)
         self.steps.append(step)
         self._frames_BTVHWC = torch.cat([self._frames_BTVHWC, shown_BLVHWC], dim=1)[:, -history:]
@@ -175,8 +173,9 @@ class _Episodes:
         """Actions of an episode until the world ended it."""
         done = 0
         for chunk, step in zip(self.chunks, self.steps, strict=True):
-            if step.ended_BL is not None and bool(step.ended_BL[row].any()):
-                return done + 1 + int(step.ended_BL[row].int().argmax())
+            within = None if step.ended_BL is None else ended_after(step.ended_BL[row])
+            if within is not None:
+                return done + within
             done += chunk.actions_BLA.shape[1]
         return None
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.rollouts.steps import ended_after
 from gymnast_core.types import Rollout, Step, Task
 
 
@@ -65,13 +66,8 @@ def shown_again(rollout: Rollout, step: Step) -> Rollout:
         proprio_TP=proprio_TP,
         outcome_S=None if step.outcome_BL is None else step.outcome_BL[0],
         error=None if step.errors is None else step.errors[0],
-        ended_after=_first(step.ended_BL),
+        ended_after=None if step.ended_BL is None else ended_after(step.ended_BL[0]),
     )
-
-
-def _first(ended_1L: Tensor | None) -> int | None:
-    """Actions until the episode was over."""
-    return None if ended_1L is None or not bool(ended_1L.any()) else 1 + int(ended_1L[0].int().argmax())
 
 
 def _batches(world_model: WorldModel, courses: Sequence[Course], together: int) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""What a world must return from a step: asked of every step of every run, since one that is wrong is noticed late."""
+"""What a world's steps say, and what they must look like: asked of each of them, since a wrong one is noticed late."""
 
 from typing import Any
 
@@ -30,12 +30,17 @@ def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, heig
     return step
 
 
+def ended_after(ended_L: Tensor | None) -> int | None:
+    """How many actions an episode took until it was over, by its row of `Step.ended_BL`; None if it goes on."""
+    return 1 + int(ended_L.int().argmax()) if ended_L is not None and bool(ended_L.any()) else None
+
+
 def _expect(name: str, what: str, found: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if not isinstance(found, Tensor):
         raise _broken(name, f"gave {what} as {type(found).__name__}, not as a tensor")
     if tuple(found.shape) != shape or found.dtype != dtype:
         raise _broken(
-            name, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}, one frame an action"
+            name, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}, an entry for each action"
         )
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,8 +40,8 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
         if resume is None:
             if any(next(path.glob(pattern), None) for pattern in _DONE):
                 raise ConfigError(
-                    f"{path} already holds a run. Continue it with --resume {path}, or choose another folder with "
-                    "output=…"
+                    f"{path} already holds a run. Continue it with --resume {shlex.quote(str(path))}, or choose "
+                    "another folder with output=…"
                 )
             write_text(path / "config.yaml", to_yaml(config))
         else:

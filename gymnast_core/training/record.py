@@ -17,6 +17,7 @@ from gymnast_core.learning import Learned
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.saved import SavedDifference, compare_saved, warn_of
@@ -178,8 +179,8 @@ class RunRecord:
         raise GymnastError(
             f"The trainer ended after {self._done} of {self._config.loop.iterations} iterations, which an option under "
             "trainer does (max_time, limit_train_batches, fast_dev_run): the policy is neither saved nor measured. "
-            f"Set loop.iterations lower for a shorter run; or go on, without that option or with the same one: gymnast "
-            f"train --resume {self.folder}"
+            f"Set loop.iterations lower for a shorter run; or go on, without that option or with the same one: "
+            f"{resume_command('train', self.folder)}"
         )
 
     def close(self) -> None:

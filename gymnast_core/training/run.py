@@ -1,5 +1,6 @@
 """`gymnast train`: config -> parts -> lightning.Trainer -> run folder."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
 from gymnast_core.plugins.hooks import tell
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import check_deal
 from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
 from gymnast_core.training.engine import build_engine
@@ -50,7 +52,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     if resume is not None:
         stored = load_config(RunConfig, f"{resume}/config.yaml")
         config = config or stored
-        refuse_changes(stored, config, FIXED, _free(stored))
+        refuse_changes(stored, config, FIXED, free_arguments(stored))
         snapshot = load_snapshot(resume / "snapshots")
     assert config is not None
     precision = precision_of(config.trainer)
@@ -76,15 +78,6 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
         finally:
             for component in (engine, *parts.components().values()):
                 component.close()
-
-
-def _free(config: RunConfig) -> list[str]:
-    """Keys below `FIXED` that say where it runs, how fast, or for how much money."""
-    parts = {
-        "world_model": config.world_model, "policy": config.policy, "tasks": config.tasks,
-        "evaluation.world": config.evaluation.world, "evaluation.reward_model": config.evaluation.reward_model,
-    }  # fmt: skip
-    return [key for place, part in parts.items() for key in free_keys(place, part)]
 
 
 def _done(snapshot: Snapshot | None) -> int:
@@ -130,7 +123,8 @@ def _lead(
         record = _run(config, parts, loop, trainer, snapshot, folder)
     except BaseException:
         print(
-            f"Stopped. What it did so far: gymnast view {folder}. Go on with: gymnast train --resume {folder}",
+            f"Stopped. What it did so far: gymnast view {shlex.quote(str(folder))}. Go on with: "
+            f"{resume_command('train', folder)}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         raise

@@ -16,11 +16,11 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.plugins.registry import registries
 from gymnast_core.reading import as_object, read_json_lines
 from gymnast_core.runs.results import Difference, Evaluation, position, read_run
+from gymnast_pages.built import PAGES
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Policy, RewardModel, WorldModel
 
-PAGES = ("report.html", "evaluation.html", "confusion.html", "index.html")
 _REGISTRIES = {"world_model": "world_models", "policy": "policies", "reward_model": "reward_models"}
 _SHOWN_FILMS = 4
 

@@ -17,7 +17,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import load_tasks, needs_of, offers_of, registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
@@ -48,8 +48,7 @@ def adapt_command(config: AdaptConfig, *, resume: Path | None = None) -> dict[st
     if resume is not None:
         stored = load_config(AdaptConfig, str(resume / "config.yaml"))
         fixed = [item.name for item in fields(AdaptConfig) if item.name not in FREE]
-        parts = ("policy", "world_model", "reward_model", "environment", "environment_reward")
-        refuse_changes(stored, config, fixed, [key for name in parts for key in free_keys(name, getattr(stored, name))])
+        refuse_changes(stored, config, fixed, free_arguments(stored))
     targets = load_tasks(config.starts(), "target")
     others = load_tasks(config.retention, "retention") if config.retention is not None else None
     with terminating(), run_folder(config, "adapt", resume) as (config, folder):

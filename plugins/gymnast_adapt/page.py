@@ -14,6 +14,7 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_evaluation.videos import video_path
 from gymnast_pages import claims
@@ -56,7 +57,7 @@ def build_adaptation_page(folder: Path) -> Path:
     path = folder / "summary.json"
     if not path.exists():
         raise DataError(
-            f"{folder} holds no summary.json: the adaptation has not ended. gymnast adapt --resume {folder}"
+            f"{folder} holds no summary.json: the adaptation has not ended. {resume_command('adapt', folder)}"
         )
     summary = read_object(path, allow_nan=True).values
     html = _environment().get_template("adapt.html.j2").render(_context(folder, summary))

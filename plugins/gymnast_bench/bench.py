@@ -20,6 +20,7 @@ from gymnast_bench.supervisor import DONE
 from gymnast_core.errors import ConfigError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.training.signals import terminating
@@ -33,7 +34,9 @@ def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[st
     check_names(cells)
     if resume is None and config.output is not None and (Path(config.output) / "config.yaml").exists():
         folder = Path(config.output).resolve()
-        raise ConfigError(f"{folder} already holds a bench. Continue it with --resume {folder}, or set output=FOLDER.")
+        raise ConfigError(
+            f"{folder} already holds a bench. Continue it with {resume_command('bench', folder)}, or set output=FOLDER."
+        )
     # Trying again is said each time; it is no part of the bench.
     with terminating(), run_folder(replace(config, retry=False), "bench", resume) as (config, folder):
         return _Bench(replace(config, retry=retry), folder.resolve(), cells).run()

@@ -8,15 +8,15 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from gymnast_bench.config import BenchConfig
-from gymnast_core.config import RunConfig, load_config
+from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, unknown_name
-from gymnast_core.plugins.registry import Registry, registries
+from gymnast_core.plugins.places import registry_at
 
 SEED = "seed"
 _RESERVED = (SEED, "output")
@@ -108,21 +108,21 @@ def _check(cell: Cell) -> None:
 def check_names(cells: Sequence[Cell]) -> None:
     """Nor must a plugin that is not there. Raises `ConfigError`."""
     for cell in cells:
-        config = run_config(cell)
-        for key, registry in _parts_of(config).items():
-            part = getattr(config, key)
-            if part.name not in registry.names():
+        for key, part in _parts_of(run_config(cell)):
+            registry = registry_at(key)
+            if registry is not None and part.name not in registry.names():
                 unknown = unknown_name(registry.kind, part.name, registry.names())
                 raise ConfigError(f"The cell {cell.title} has no usable config: {key}: {unknown}")
 
 
-def _parts_of(config: RunConfig) -> dict[str, Registry[Any]]:
-    """Where the parts of a run are looked up, by their key in its config."""
-    known = registries()
-    return {
-        "world_model": known.world_models, "policy": known.policies, "reward_model": known.reward_models,
-        "optimizer": known.optimizers, "tasks": known.datasets,
-    }  # fmt: skip
+def _parts_of(config: Any, section: str = "") -> Iterator[tuple[str, ComponentConfig]]:
+    """The parts of a run and of its evaluation, by their key."""
+    for item in fields(config):
+        key, value = f"{section}{item.name}", getattr(config, item.name)
+        if isinstance(value, ComponentConfig):
+            yield key, value
+        elif is_dataclass(value):
+            yield from _parts_of(value, f"{key}.")
 
 
 def _values(axis: str, values: Any) -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins.compose import registries
-from gymnast_core.plugins.resuming import free_within
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
@@ -46,12 +46,12 @@ def collect_command(config: CollectConfig, *, resume: Path | None = None) -> dic
     load_format(config)
     if resume is not None:
         stored = load_config(CollectConfig, str(resume / "config.yaml"))
-        free = [*FREE, *(key for name, value in asdict(stored).items() for key in free_within(name, value))]
-        refuse_changes(stored, config, [key for key in vars(config) if key != "output"], free)
+        fixed = [key for key in vars(config) if key != "output"]
+        refuse_changes(stored, config, fixed, [*FREE, *free_arguments(stored)])
     elif config.output is not None and has_begun(Path(config.output)):
         raise ConfigError(
-            f"{config.output} holds a recording. Continue it with --resume {config.output}, or choose another folder "
-            "with output=…"
+            f"{config.output} holds a recording. Continue it with {resume_command('collect', config.output)}, or "
+            "choose another folder with output=…"
         )
     began = time.monotonic()
     with terminating(), run_folder(config, "collect", resume) as (config, folder):
@@ -123,7 +123,7 @@ def _check_errors(recorder: Recorder, before: int) -> None:
     if len(errors) >= _FEW and len(errors) > limit * len(rows):
         raise EnvironmentsFailing(
             f"{len(errors)} of {len(rows)} attempts crashed (limit max_error_rate={limit:g}). Last error: {errors[-1]} "
-            f"When it works again: gymnast collect --resume {recorder.folder}"
+            f"When it works again: {resume_command('collect', recorder.folder)}"
         )
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
-from gymnast_core.plugins.resuming import free_within
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.versions import versions
 from gymnast_core.training.run import train
@@ -50,8 +51,8 @@ def dyna_command(config: DynaConfig, *, resume: Path | None = None) -> dict[str,
     _check(config)
     if resume is not None:
         stored = load_config(DynaConfig, str(resume / "config.yaml"))
-        free = [key for name, value in asdict(stored).items() for key in free_within(name, value)]
-        refuse_changes(stored, config, [item.name for item in fields(DynaConfig) if item.name not in FREE], free)
+        fixed = [item.name for item in fields(DynaConfig) if item.name not in FREE]
+        refuse_changes(stored, config, fixed, free_arguments(stored))
         _check_recordings(stored, config)
     with terminating(), run_folder(config, "dyna", resume) as (config, folder):
         folder = folder.resolve()  # stages are found by it, however it is spelt the next time
@@ -154,7 +155,7 @@ class _Rounds:
             if len(given) < number:
                 raise Waiting(
                     f"Round {number} waits for a recording of the policy {self.parts.policy.args.get('checkpoint')}. "
-                    f"Then: gymnast dyna --resume {shlex.quote(str(self.folder))} "
+                    f"Then: {resume_command('dyna', self.folder)} "
                     + shlex.quote(f"recordings=[{', '.join([*given, 'FOLDER'])}]")
                 )
             self.recordings.append(Path(given[number - 1]))

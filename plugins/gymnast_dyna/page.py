@@ -14,6 +14,7 @@ import yaml
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_pages import claims
 from gymnast_pages.charts import Chart, Point, Series
 from gymnast_pages.facts import Facts, facts_of, part
@@ -29,7 +30,7 @@ def build_dyna_page(folder: Path) -> Path:
     """Write `folder/dyna.html` and return its path. Raises `DataError` if no round has ended."""
     path = folder / "summary.json"
     if not path.exists():
-        raise DataError(f"{folder} holds no summary.json: no round has ended. gymnast dyna --resume {folder}")
+        raise DataError(f"{folder} holds no summary.json: no round has ended. {resume_command('dyna', folder)}")
     summary = read_object(path, allow_nan=True).values
     html = _environment().get_template("dyna.html.j2").render(_context(folder, summary))
     target = folder / "dyna.html"

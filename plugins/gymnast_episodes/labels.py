@@ -1,9 +1,8 @@
 """What is known of a whole episode beside its frames: success, hindsight, and the simulator behind it.
 
 LeRobot's tables of episodes may have columns of others; these are `gymnast/success` (true, false or nothing),
-`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args, and
-view where it is known}). Formats whose tables
-hold plain values alone have the last two as JSON text.
+`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args, and view where it is
+known}). Formats whose tables hold plain values alone have the last two as JSON text.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import EvaluationDone, RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
@@ -191,7 +192,7 @@ class _Run:
             raise JudgesFailing(
                 f"{self.config.all_rewards()[world].name!r} could not judge {len(errors)} of {len(rows)} rollouts of "
                 f"{label!r} in {world!r} (limit max_error_rate={self.config.max_error_rate}). First error: {errors[0]} "
-                f"When it works again: gymnast evaluate --resume {self.folder} (max_error_rate=1 keeps such trials)"
+                f"When it works again: {resume_command('evaluate', self.folder)} (max_error_rate=1 keeps such trials)"
             )
 
     def _numbers(self) -> dict[str, float]:

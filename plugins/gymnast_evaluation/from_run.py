@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +13,17 @@ from gymnast_core.config.scalars import read_yaml
 from gymnast_core.config.typed import literal
 from gymnast_core.errors import ConfigError
 from gymnast_core.reading import read_json
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.results import read_kind
 from gymnast_evaluation.config import EvaluateConfig
 
 TRAINED, START, IMAGINED = "trained", "start", "imagined"
 """Labels: the policy that the run left, the one it began with, and the world that it trained in."""
 _INSTEAD = {
-    "evaluate": "It is an evaluation: gymnast evaluate --resume {run} goes on with it, gymnast view {run} shows it.",
-    "probe": "It is a probe: gymnast view {run} shows it.",
+    "evaluate": (
+        "It is an evaluation: gymnast evaluate --resume {quoted} goes on with it, gymnast view {quoted} shows it."
+    ),
+    "probe": "It is a probe: gymnast view {quoted} shows it.",
     "bench": "Name one of its runs: {run}/cells/NAME/run.",
 }
 
@@ -36,7 +40,9 @@ def values_of_run(run: Path, *, imagined: bool = False) -> dict[str, Any]:
         raise ConfigError(f"{run} is not a run folder: it has no config.yaml. Give one that a run wrote.")
     readers = {"train": _training, "adapt": _adaptation, "dyna": _rounds, "fit": _fitting}
     if kind not in readers:
-        advice = _INSTEAD.get(kind, "Give the folder of gymnast train, adapt, dyna or fit.").format(run=run)
+        advice = _INSTEAD.get(kind, "Give the folder of gymnast train, adapt, dyna or fit.").format(
+            run=run, quoted=shlex.quote(str(run))
+        )
         raise ConfigError(f"{run} is a run of `gymnast {kind}`, which trains no policy. {advice}")
     values: dict[str, Any] = literal(readers[kind](run, imagined))
     return values
@@ -75,7 +81,7 @@ def _adaptation(run: Path, imagined: bool) -> dict[str, Any]:
     """As its own measurement on the target was; that was in imagination, too, wherever there was another world."""
     measured = run / "target"
     if not (measured / "config.yaml").is_file():
-        raise ConfigError(f"{run} has not measured its policy yet. Go on with gymnast adapt --resume {run}.")
+        raise ConfigError(f"{run} has not measured its policy yet. Go on with {resume_command('adapt', run)}.")
     config = load_config(EvaluateConfig, str(measured / "config.yaml"))
     policy = _component(_read(run)["policy"])
     return {
@@ -138,6 +144,6 @@ def _saved(run: Path, folder: Path, command: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(
             f"{run} has no trained policy yet: there is no {folder}. It is written at the end; go on with "
-            f"gymnast {command} --resume {run}."
+            f"{resume_command(command, run)}."
         )
     return folder.resolve()

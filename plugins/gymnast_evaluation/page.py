@@ -16,6 +16,7 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_evaluation.scatter import measure_of, policy_scatter, task_scatter
 from gymnast_evaluation.trials import Trial, read_trials
 from gymnast_evaluation.videos import video_path
@@ -235,7 +236,7 @@ def _data_uri(path: Path, mime: str) -> str:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    again = f"gymnast evaluate --resume {path.parent}"
+    again = resume_command("evaluate", path.parent)
     if not path.exists():
         raise DataError(f"{path.parent} holds no {path.name}: the evaluation has not ended. {again}")
     try:

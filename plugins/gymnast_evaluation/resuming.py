@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_core.config import load_config
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.folder import refuse_changes
 from gymnast_evaluation.config import EvaluateConfig
 
@@ -28,13 +28,7 @@ def check_resumable(config: EvaluateConfig, folder: Path) -> None:
         return
     stored = _plural(load_config(EvaluateConfig, str(folder / "config.yaml")))
     known = {key: getattr(stored, key) for key in ("policies", "worlds", "rewards")}
-    free = [
-        key
-        for kind, parts in known.items()
-        for label, part in parts.items()
-        for key in free_keys(f"{kind}.{label}", part)
-    ]
-    refuse_changes(stored, _plural(config), [*FIXED, *parts_of(known)], free)
+    refuse_changes(stored, _plural(config), [*FIXED, *parts_of(known)], free_arguments(stored))
 
 
 def parts_of(known: Mapping[str, Mapping[str, Any]]) -> Sequence[str]:

@@ -21,8 +21,9 @@ from gymnast_core.interfaces import Parts, Trainable
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.plugins.registry import Registry, registries
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.atomic import storing, write_json
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.short_episodes import long_enough
@@ -55,8 +56,7 @@ def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
     check_sections(config.hooks)
     if resume is not None:
         stored = load_config(FitConfig, f"{resume}/config.yaml")
-        key, part = stored.component
-        refuse_changes(stored, config, FIXED, free_keys(key, part))
+        refuse_changes(stored, config, FIXED, free_arguments(stored))
     trainer = fit_trainer(config)
     with terminating():
         if not trainer.is_global_zero:
@@ -140,18 +140,18 @@ def _lead(
         tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, ended_by))
     if module.terminated and module.interrupted:
         logger.warning(
-            "Stopped after step %d, with a snapshot. Go on with: gymnast fit --resume %s", module.step, folder
+            "Stopped after step %d, with a snapshot. Go on with: %s", module.step, resume_command("fit", folder)
         )
         raise KeyboardInterrupt
     if module.terminated:
-        logger.warning("SIGTERM after step %d: go on with gymnast fit --resume %s", module.step, folder)
+        logger.warning("SIGTERM after step %d: go on with %s", module.step, resume_command("fit", folder))
         raise SystemExit(TERMINATED)
     try:
         saved, summary = _finish(component, module, folder, config)
         tell("gymnast_run_done", events.RunDone(config, folder, module.step, _parts(config, saved), summary))
     except BaseException as error:
         if isinstance(error, Terminated):
-            logger.warning("SIGTERM after the last step: go on with gymnast fit --resume %s", folder)
+            logger.warning("SIGTERM after the last step: go on with %s", resume_command("fit", folder))
         tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, error))
         raise
     if saved is not component:

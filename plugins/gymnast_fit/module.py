@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
 from gymnast_core.processes import Alone, Processes
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.seeds import seeded_generator, skip_episodes
 from gymnast_core.training.masters import (
@@ -163,7 +164,7 @@ class FitModule(lightning.LightningModule):
                 raise SystemExit(2)  # every process finds the same norm, and the leader says so
             raise DataError(
                 f"The gradient became {float(norm)} at step {step} (loss {loss:.4g}). Go on from the last "
-                f"snapshot with gymnast fit --resume {self._folder} fit.learning_rate=LOWER, or look for bad episodes."
+                f"snapshot: {resume_command('fit', self._folder)} fit.learning_rate=LOWER, or look for bad episodes."
             )
         movement = Movement(self.masters.stepped)
         rates = (loop.learning_rate, loop.muon_learning_rate)

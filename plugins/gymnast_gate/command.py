@@ -18,10 +18,11 @@ from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import build_parts, check_needs
 from gymnast_core.plugins.registry import registries
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.processes import Alone
 from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
@@ -57,7 +58,7 @@ def gate_command(config: GateConfig, *, resume: Path | None = None) -> dict[str,
     """Run or resume a measurement; writes the folder and returns what the command prints."""
     if resume is not None:
         stored = load_config(GateConfig, str(resume / "config.yaml"))
-        refuse_changes(stored, config, FIXED, _free(stored))
+        refuse_changes(stored, config, FIXED, free_arguments(stored))
     options: Config = typed(Config, config.hooks.get("gate", {}), "hooks.gate")
     with terminating(), _parts(config, options) as parts, run_folder(config, "gate", resume) as (config, folder):
         write_text(folder / "versions.json", json.dumps(versions(), indent=1))
@@ -68,17 +69,6 @@ def gate_command(config: GateConfig, *, resume: Path | None = None) -> dict[str,
 
         build_gate_page(folder)
     return {"output": str(folder), **brief(summary)}
-
-
-def _free(config: GateConfig) -> list[str]:
-    """What a resumed measurement may change below `FIXED`."""
-    evaluation = config.evaluation
-    parts = {
-        "world_model": config.world_model, "policy": config.policy, "reward_model": config.reward_model,
-        "evaluation.world": evaluation.world, "evaluation.reward_model": evaluation.reward_model,
-        "hooks.gate.auditor": typed(Config, config.hooks.get("gate", {}), "hooks.gate").auditor,
-    }  # fmt: skip
-    return [key for place, part in parts.items() for key in free_keys(place, part)]
 
 
 def exit_status(summary: Mapping[str, Any]) -> int:
@@ -207,8 +197,8 @@ class _Run:
         if len(errors) > self.config.loop.max_error_rate * len(rows):
             raise TruthFailing(
                 f"{len(errors)} of {len(rows)} rollouts could not be executed or judged (limit loop.max_error_rate="
-                f"{self.config.loop.max_error_rate:g}). First error: {errors[0]} When it works again: gymnast gate "
-                f"--resume {self.folder}"
+                f"{self.config.loop.max_error_rate:g}). First error: {errors[0]} When it works again: "
+                f"{resume_command('gate', self.folder)}"
             )
 
     def _numbers(self, rows: Sequence[Row]) -> dict[str, float]:

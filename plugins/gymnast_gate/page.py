@@ -18,6 +18,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.plugins.registry import registries
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_gate.rows import Batches, Row
 from gymnast_gate.strips import KINDS
 from gymnast_gate.verdicts import FAIL
@@ -60,7 +61,9 @@ def build_gate_page(folder: Path) -> Path:
         summary = read_object(folder / "summary.json").values
         config = (folder / "config.yaml").read_text(encoding="utf-8")
     except (OSError, DataError) as error:
-        raise DataError(f"{folder} is not a finished measurement ({error}). gymnast gate --resume {folder}") from error
+        raise DataError(
+            f"{folder} is not a finished measurement ({error}). {resume_command('gate', folder)}"
+        ) from error
     rows = _rows(folder)
     gates = {gate["key"]: gate for gate in summary["gates"]}
     text = shlex.quote(str(folder))

@@ -11,6 +11,7 @@ from typing import Any
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts
+from gymnast_core.plugins.places import is_component
 from gymnast_core.plugins.registry import registries
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Rollout
@@ -177,9 +178,9 @@ def forgetful(judge: ComponentConfig, label: str) -> dict[str, Any]:
 def _forgetful_inside(value: Any, label: str) -> Any:
     """An argument, with the judges in it changed."""
     if isinstance(value, Mapping):
-        name = value.get("name")
-        if set(value) <= {"name", "args"} and name in registries().reward_models.names():
-            return {**value, "args": forgetful(ComponentConfig(name, dict(value.get("args") or {})), label)}
+        if is_component(value) and value["name"] in registries().reward_models.names():
+            part = ComponentConfig(value["name"], dict(value.get("args") or {}))
+            return {**value, "args": forgetful(part, label)}
         return {key: _forgetful_inside(item, label) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_forgetful_inside(item, label) for item in value]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.registry import registries
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
@@ -38,7 +38,7 @@ def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[st
     """Run or resume a measurement; writes the folder and returns what the command prints."""
     if resume is not None:
         stored = load_config(JudgeConfig, str(resume / "config.yaml"))
-        refuse_changes(stored, config, _FIXED, free_keys("reward_model", stored.reward_model))
+        refuse_changes(stored, config, _FIXED, free_arguments(stored))
     clips = _clips(config)
     with run_folder(config, "judge", resume) as (config, folder):
         return _judge(config, folder, clips)
@@ -108,7 +108,7 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
     with built(part, "reward_model", Parts(config=config)) as judge:
         _check_threshold(config, judge)
         judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
-        again = f"gymnast judge --resume {shlex.quote(str(folder))}"
+        again = resume_command("judge", folder)
         limit = ErrorLimit(config.max_error_rate, part.name, again, judged=done)
         with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
             for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):

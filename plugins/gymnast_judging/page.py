@@ -16,6 +16,7 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_judging.rows import RowFile
 from gymnast_judging.summary import mean_key
 from gymnast_judging.verdicts import CASES, Verdict
@@ -77,7 +78,9 @@ def build_confusion_page(folder: Path) -> Path:
         summary = read_object(folder / "summary.json", allow_nan=True).values
         config = (folder / "config.yaml").read_text(encoding="utf-8")
     except (OSError, ValueError, DataError) as error:
-        raise DataError(f"{folder} is not a finished measurement ({error}). gymnast judge --resume {folder}") from error
+        raise DataError(
+            f"{folder} is not a finished measurement ({error}). {resume_command('judge', folder)}"
+        ) from error
     # Fewer clips may have been asked for since; a folder of an earlier edition does not say how many.
     clips = summary.get("asked", math.inf)
     rows = {row.index: row for row in RowFile(folder / "results.jsonl", Verdict).rows if row.index < clips}

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from gymnast_core.errors import ConfigError, GymnastError
+from gymnast_pages.built import PAGES
 from gymnast_pages.timed import TimedSocket, TooSlow
 
 Maker = Callable[[Mapping[str, list[str]]], str]
@@ -23,11 +24,6 @@ Maker = Callable[[Mapping[str, list[str]]], str]
 HOST = "127.0.0.1"
 READ_SECONDS = 10.0
 """Time a client has to send its whole request, and to take an answer."""
-PAGES = (
-    "report.html", "evaluation.html", "probe.html", "gate.html", "adapt.html", "dyna.html", "confusion.html",
-    "index.html",
-)  # fmt: skip
-"""Pages that commands write, the first ones to be shown first."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".mp4": "video/mp4",

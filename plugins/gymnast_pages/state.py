@@ -8,7 +8,6 @@ went down. Folders of commands that keep no state.json, and those of earlier ver
 from __future__ import annotations
 
 import fcntl
-import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import LOCK
 from gymnast_core.runs.results import read_kind
 from gymnast_core.training.signals import Terminated
@@ -81,7 +81,7 @@ def state_of(folder: Path) -> State:
     """The state of a run folder. Raises `DataError` if its state.json is damaged."""
     written = _written(folder)
     kind = read_kind(folder) or "train"
-    resume, seen = f"gymnast {kind} --resume {shlex.quote(str(folder))}", _seen(folder)
+    resume, seen = resume_command(kind, folder), _seen(folder)
     if written is None:
         done = (folder / "summary.json").exists()
         name = RUNNING if _held(folder) else FINISHED if done else LOST

@@ -13,6 +13,7 @@ import jinja2
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_pages import claims
 from gymnast_pages.facts import Facts, facts_of
 from gymnast_pages.measure import Measure
@@ -26,7 +27,7 @@ def build_probe_page(folder: Path) -> Path:
     """Write `folder/probe.html` and return its path. Raises `DataError` if the probe has not ended."""
     path = folder / "summary.json"
     if not path.exists():
-        raise DataError(f"{folder} holds no summary.json: the probe has not ended. gymnast probe --resume {folder}")
+        raise DataError(f"{folder} holds no summary.json: the probe has not ended. {resume_command('probe', folder)}")
     summary = read_object(path, allow_nan=True).values
     html = _environment().get_template("probe.html.j2").render(_context(folder, summary))
     target = folder / "probe.html"

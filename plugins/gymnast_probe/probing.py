@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, World
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
-from gymnast_core.plugins.resuming import free_keys
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.atomic import write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
@@ -36,7 +36,7 @@ from gymnast_probe.kept import keep, read_kept
 from gymnast_probe.library import build_edit, edit_task
 from gymnast_probe.page import build_probe_page
 from gymnast_probe.pictures import keep_picture
-from gymnast_probe.summary import DOES_NOT_APPLY, summarise
+from gymnast_probe.summary import DOES_NOT_APPLY, does_not_apply, summarise
 
 _FIXED = ("world_model", "reward_model", "tasks", "horizon", "temperature", "episodes", "batch_size", "seed")
 """Keys that say what a trial is; a resumed probe keeps them."""
@@ -210,13 +210,13 @@ class _Run:
 
     def _check_judged(self, rows: Sequence[Trial], name: str, label: str) -> None:
         """Before they are kept as done: raises `ProbeFailing` if too many of a policy's trials under an edit failed."""
-        known = [row for row in (*self.file.of(name, label), *rows) if not (row.error or "").startswith(DOES_NOT_APPLY)]
+        known = [row for row in (*self.file.of(name, label), *rows) if not does_not_apply(row)]
         errors = [row.error for row in known if row.error is not None]
         if len(errors) > self.config.max_error_rate * len(known):
             raise ProbeFailing(
                 f"{len(errors)} of {len(known)} trials of {name!r} under {label!r} could not be edited or judged "
                 f"(limit max_error_rate={self.config.max_error_rate:g}). Last error: {errors[-1]} When it works again: "
-                f"gymnast probe --resume {shlex.quote(str(self.folder))} (max_error_rate=1 keeps such trials)"
+                f"{resume_command('probe', self.folder)} (max_error_rate=1 keeps such trials)"
             )
 
 
@@ -232,10 +232,7 @@ def _check_resumable(config: ProbeConfig, folder: Path) -> None:
     # An edit may be left out, and taken up again as it was.
     kept = [label for label in stored.edits if label in config.edits]
     fixed += [f"edits.{label}.{name}" for label in kept for name in {**stored.edits[label], **config.edits[label]}]
-    parts = {"world_model": stored.world_model, "reward_model": stored.reward_model}
-    parts |= {f"policies.{label}": part for label, part in stored.policies.items()}
-    free = [key for place, part in parts.items() for key in free_keys(place, part)]
-    free += [f"edits.{label}.args.max_usd" for label in kept]
+    free = [*free_arguments(stored), *(f"edits.{label}.args.max_usd" for label in kept)]
     refuse_changes(stored, config, [*_FIXED, *fixed], free)
 
 

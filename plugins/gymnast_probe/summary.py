@@ -41,7 +41,7 @@ def summarise(
         for fall, adjusted in zip(falls, holm([fall["p_value"] for fall in falls]), strict=True):
             fall["p_holm"] = adjusted
         summary["policies"][policy] = cells
-    left_out = [trial for trial in trials if _left_out(trial)]
+    left_out = [trial for trial in trials if does_not_apply(trial)]
     summary["unscored"] = sum(trial.value is None for trial in trials) - len(left_out)
     summary["cost_usd"] = sum(trial.cost_usd for trial in trials)
     return summary
@@ -49,7 +49,7 @@ def summarise(
 
 def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, kind: str, seed: int) -> dict[str, Any]:
     values = [trial.value for trial in rows.values() if trial.value is not None]
-    left_out = sum(_left_out(trial) for trial in rows.values())
+    left_out = sum(does_not_apply(trial) for trial in rows.values())
     cell: dict[str, Any] = {
         "rate": float(np.mean(values)) if values else None,
         "interval": mean_interval(values, kind, seed=seed) if values else None,
@@ -86,5 +86,6 @@ def _fall(rows: dict[int, Trial], original: dict[int, Trial], kind: str, seed: i
     return {**found, "test": "paired permutation", "p_value": sign_flip_test(change, seed=seed)}
 
 
-def _left_out(trial: Trial) -> bool:
+def does_not_apply(trial: Trial) -> bool:
+    """Whether the edit did not apply to the trial's task: neither a success nor a failure of anybody."""
     return trial.error is not None and trial.error.startswith(DOES_NOT_APPLY)

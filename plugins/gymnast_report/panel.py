@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.results import Run
 
 SECTIONS = {
@@ -87,7 +88,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
     folder = shlex.quote(str(run.path))
     config = shlex.quote(str(run.path / "config.yaml"))
     repeat = f"gymnast {kind} {config} output={shlex.quote(str(run.path) + '-again')}"
-    found = [("Continue it where it stopped", f"gymnast {kind} --resume {folder}")]
+    found = [("Continue it where it stopped", resume_command(kind, run.path))]
     found.append(("Repeat it with the same config and seed", repeat))
     if (run.path / "policy").is_dir() and kind == "train":
         saved = shlex.quote(f"policy.args.checkpoint={run.path / 'policy'}")

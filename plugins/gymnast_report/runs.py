@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from gymnast_core.errors import GymnastError
 from gymnast_core.runs.results import Evaluation, Run, position, read_kind, read_run
+from gymnast_pages.built import BUILT, PAGES
 from gymnast_pages.charts import Point
 from gymnast_pages.claims import rate
 from gymnast_pages.facts import Facts, facts_of
 from gymnast_pages.measure import Measure
-from gymnast_pages.server import PAGES
 from gymnast_pages.state import State, state_of
 from gymnast_pages.wording import counted
 from gymnast_report.claimed import Claimed, read_claim
@@ -24,11 +24,6 @@ from gymnast_report.view import SOURCES, runs_in
 
 COMPARED = ("train", "fit")
 """Commands whose runs can be compared."""
-BUILT = {
-    "train": "report.html", "fit": "report.html", "evaluate": "evaluation.html", "probe": "probe.html",
-    "gate": "gate.html", "adapt": "adapt.html", "dyna": "dyna.html", "judge": "confusion.html",
-}  # fmt: skip
-"""The page of what a command left, for those whose page can be built from it."""
 WIDTH, HEIGHT, MARGIN = 120, 32, 3
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.plugins.events import PageWanted
 from gymnast_core.plugins.hooks import tell
+from gymnast_pages.built import BUILT_PAGES
 from gymnast_pages.server import find_pages
 from gymnast_pages.state import state_of
 
@@ -17,8 +18,6 @@ SOURCES = (
     "rows.jsonl", "groups.jsonl", "videos/index.json", "evaluations/*.json", "judging/*.jsonl",
 )  # fmt: skip
 """What pages are made of."""
-PAGES = ("report.html", "evaluation.html", "probe.html", "gate.html", "adapt.html", "dyna.html", "confusion.html")
-"""The page of a folder that a command left, whichever it was."""
 
 
 def prepare(folder: Path) -> None:
@@ -40,13 +39,13 @@ def freshen(folder: Path) -> None:
         if is_stale(folder):
             build_page(folder)
     except GymnastError:
-        if not any((folder / name).exists() for name in PAGES):
+        if not any((folder / name).exists() for name in BUILT_PAGES):
             raise
 
 
 def is_stale(folder: Path) -> bool:
     """Whether the page is missing, older than its sources, or says another state than the run is in."""
-    page = next((folder / name for name in PAGES if (folder / name).exists()), None)
+    page = next((folder / name for name in BUILT_PAGES if (folder / name).exists()), None)
     if page is None:
         return True
     written = page.stat().st_mtime_ns

@@ -81,7 +81,8 @@ class SuccessClassifier(RewardModel):
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
         directory = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
-        self._is_trained = directory is not None
+        self._warns = directory is None
+        """Whether verdicts are noise, which is told once."""
         config = _fresh(config) if directory is None else _with_checkpoint(config, directory)
         _check(config)
         self.config: SuccessClassifier.Config = config
@@ -103,12 +104,12 @@ class SuccessClassifier(RewardModel):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        if not self._is_trained:
+        if self._warns:
+            self._warns = False
             log.warning(
                 "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
                 "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
             )
-            self._is_trained = True  # told once
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
@@ -141,7 +142,7 @@ class SuccessClassifier(RewardModel):
 
         An episode of which nothing is known weighs nothing.
         """
-        self._is_trained = True
+        self._warns = False
         generators = episode_generators(generator, len(episodes))
         pairs_B2CHW = self._pairs([episode.view(self.config.camera) for episode in episodes])
         distorted = [

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gymnast_core.errors import StorageError, shortened
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_json
+from gymnast_core.runs.commands import resume_command
+from gymnast_pages.built import BUILT
 from gymnast_trackers.points import newest_snapshot, points, summary_numbers
 from gymnast_trackers.secrets import without_secrets
 from gymnast_trackers.sink import Opening, Sink
@@ -30,10 +32,6 @@ logger = logging.getLogger("gymnast_core.trackers")
 PAUSE_SECONDS = 30.0
 """After the first failure; each further one in a row doubles it."""
 LONGEST_PAUSE_SECONDS = 1800.0
-PAGES = {
-    "train": "report.html", "fit": "report.html", "evaluate": "evaluation.html", "adapt": "adapt.html",
-    "dyna": "dyna.html", "probe": "probe.html",
-}  # fmt: skip
 
 
 class Options(Protocol):
@@ -116,9 +114,9 @@ class Following:
         self._send(run, math.inf)
         assert run.sink is not None
         run.sink.summarise(summary_numbers(event.summary))
-        page = event.folder / PAGES.get(event.config.kind, "report.html")
-        if page.is_file():
-            run.sink.attach(page)
+        page = BUILT.get(event.config.kind)
+        if page is not None and (event.folder / page).is_file():
+            run.sink.attach(event.folder / page)
 
     def _send(self, run: _Followed, upto: float) -> None:
         """The steps up to `upto` that the tracker lacks; the last step of a run only once that is complete."""
@@ -159,8 +157,9 @@ class Following:
             self._attempt(run, lambda run: sink.finish(complete))
         if run.failures:
             logger.warning(
-                "hooks.%s: %d attempts failed. What is not there is in %s, and `gymnast %s --resume %s` sends it.",
-                self._name, run.failures, run.event.folder / "metrics.csv", run.event.config.kind, run.event.folder,
+                "hooks.%s: %d attempts failed. What is not there is in %s, and `%s` sends it.",
+                self._name, run.failures, run.event.folder / "metrics.csv",
+                resume_command(run.event.config.kind, run.event.folder),
             )  # fmt: skip
 
     def _attempt(self, run: _Followed, what: Callable[[_Followed], None]) -> None:

@@ -116,6 +116,15 @@ def test_a_run_is_what_its_files_say(run: gymnast.Run) -> None:
     assert "n = 2" in shown and "judged by environment" in shown and "data:video/mp4" in shown
 
 
+@pytest.mark.parametrize(
+    ("kind", "page"), [("dyna", "dyna.html"), ("judge", "confusion.html"), ("imagine", "index.html")]
+)
+def test_the_page_of_every_command_is_found(kind: str, page: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"kind: {kind}\n")
+    (tmp_path / page).write_text("<html></html>")
+    assert gymnast.load_run(tmp_path).page == tmp_path / page
+
+
 def test_a_run_that_has_just_begun_is_one_without_numbers(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("kind: fit\nseed: 0\n")
     found = gymnast.load_run(tmp_path)

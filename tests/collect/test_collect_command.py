@@ -306,5 +306,5 @@ def test_the_preset_and_the_command(tmp_path):
     assert load_config(config(None).__class__, str(tmp_path / "run/config.yaml")).horizon == 6
     first = episodes(tmp_path / "run")[0]
     assert set(first.outcomes) > {first.instruction} and first.frames_TVHWC.shape == (7, 1, 16, 16, 3)
-    with pytest.raises(ConfigError, match=r"holds a recording. Continue it with --resume"):
+    with pytest.raises(ConfigError, match=r"holds a recording\. Continue it with gymnast collect --resume "):
         CliRunner().invoke(cli, words, standalone_mode=False, catch_exceptions=False)

@@ -126,7 +126,7 @@ def test_a_resumed_recording_keeps_what_decides_about_episodes(tmp_path, monkeyp
             collect_command(config(folder, **WANTED))
     with pytest.raises(ConfigError, match="cannot change horizon: horizon was 12 and would become 13"):
         collect_command(config(folder, **WANTED | {"horizon": 13}), resume=folder)
-    with pytest.raises(ConfigError, match=r"holds a recording. Continue it with --resume"):
+    with pytest.raises(ConfigError, match=r"holds a recording\. Continue it with gymnast collect --resume "):
         collect_command(config(folder, **WANTED))
 
 

@@ -67,7 +67,7 @@ def test_a_reward_that_cannot_be_is_refused_where_it_is_made(given: dict[str, An
         (FRAMES, "returned a Tensor, not a Step"),
         (Step(FRAMES.float()), r"gave frames_BLVHWC torch.float32 \(2, 3, 1, 8, 8, 3\); expected torch.uint8"),
         (Step(FRAMES[:, :, 0]), r"torch.uint8 \(2, 3, 8, 8, 3\); expected torch.uint8 \(2, 3, 1, 8, 8, 3\)"),
-        (Step(FRAMES[:, -1:]), "one frame an action"),
+        (Step(FRAMES[:, -1:]), "an entry for each action"),
         (Step(FRAMES[:, :, :, :4]), "expected"),
         (Step(FRAMES, outcome_BL=torch.zeros(2)), r"outcome_BL torch.float32 \(2,\)"),
         (Step(FRAMES, outcome_BL=torch.zeros(2, 3, dtype=torch.bool)), "outcome_BL torch.bool"),

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 
 from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError, StorageError
-from gymnast_core.plugins.resuming import free_keys, free_within
+from gymnast_core.plugins.registry import registries
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs import atomic, folder
 from gymnast_core.runs.atomic import append, atomic_directory, remove_leftovers, storing, write_json, write_text
+from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
 
@@ -174,16 +176,46 @@ def test_money_and_speed_of_a_judge_may_change_wherever_it_stands() -> None:
         members = {"name": "ensemble", "args": {"judges": [{"name": "environment", "args": {}}, gpt]}}
         return replace(CONFIG, reward_model=ComponentConfig("twice", {"judge": members, "rounds": 1}))
 
-    free = free_keys("reward_model", run().reward_model)
+    free = free_arguments(run())
     refuse_changes(run(), run(max_usd=20.0, concurrency=4, account="mine"), ("reward_model",), free)
     for change in ({"votes": 5}, {"model": "gpt-5"}, {"base_url": "http://localhost:1/v1"}):
         with pytest.raises(ConfigError, match=rf"reward_model.args.judge.args.judges.1.args.{next(iter(change))}"):
             refuse_changes(run(), run(**change), ("reward_model",), free)
-    assert "policy.args.device" in free_keys("policy", ComponentConfig("openvla-oft"))
-    assert free_keys("judge", None) == []
-    inside = {"reward_model": {"name": "gpt-4o", "args": {}}, "episodes": 5, "loop": {"iterations": 2}}
-    assert "evaluate.reward_model.args.max_usd" in free_within("evaluate", inside)
-    assert all(key.startswith("evaluate.reward_model.args.") for key in free_within("evaluate", inside))
+    assert "policy.args.device" in free_arguments(replace(CONFIG, policy=ComponentConfig("openvla-oft")))
+    # Also in sections that hold the config of another command.
+    inside = {"evaluate": {"reward_model": {"name": "gpt-4o", "args": {}}, "episodes": 5}}
+    found = set(free_arguments(replace(CONFIG, hooks=inside))) - set(free_arguments(CONFIG))
+    assert "hooks.evaluate.reward_model.args.max_usd" in found
+    assert all(key.startswith("hooks.evaluate.reward_model.args.") for key in found)
+
+
+def test_what_is_free_is_asked_of_the_kind_that_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two plugins of one name and of two kinds: an argument that one of them computes with is not set free by the
+    other, where the key tells which is meant and where it does not."""
+
+    class Other:
+        free_on_resume = ("device", "count")
+
+        @dataclass(frozen=True)
+        class Config:
+            seed: int = 0
+            count: int = 1
+
+    known = registries()
+    monkeypatch.setattr(known.reward_models.load("random"), "free_on_resume", ("device", "seed"))
+    monkeypatch.setattr(known.datasets, "names", lambda: ["random"])
+    monkeypatch.setattr(known.datasets, "load", lambda name: Other)
+    config = replace(
+        CONFIG, reward_model=ComponentConfig("random"), tasks=ComponentConfig("random"),
+        hooks={"mine": {"odd": {"name": "random", "args": {}}}},
+    )  # fmt: skip
+    found = {key for key in free_arguments(config) if not key.endswith(".device")}
+    assert found == {"reward_model.args.seed", "tasks.args.count", "hooks.mine.odd.args.count"}
+
+
+def test_what_to_type_next_can_be_typed() -> None:
+    assert resume_command("train", Path("my runs/it's")) == """gymnast train --resume 'my runs/it'"'"'s'"""
+    assert resume_command("fit", "runs/a") == "gymnast fit --resume runs/a"
 
 
 def test_a_resume_is_recorded_and_taken_over(tmp_path: Path) -> None:

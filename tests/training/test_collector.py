@@ -238,8 +238,9 @@ class TestTheJudge:
     def test_too_many_failures_are_told_with_the_first_and_the_limit(self) -> None:
         with pytest.raises(RewardsFailing) as refused:
             refuse_failures(["asleep."], 2, 0.25, "loop.max_error_rate")
-        assert str(refused.value).startswith(
-            "1 of 2 rollouts could not be judged (limit loop.max_error_rate=0.25). First error: asleep. "
+        assert str(refused.value) == (
+            "1 of 2 rollouts could not be judged (limit loop.max_error_rate=0.25). Nothing was learned from them. "
+            "First error: asleep."
         )
         refuse_failures(["asleep."], 4, 0.25, "loop.max_error_rate")
 

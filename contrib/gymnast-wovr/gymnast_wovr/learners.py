@@ -10,6 +10,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.places import is_component
 from gymnast_dyna.refit import lacks
 
 
@@ -62,9 +63,8 @@ def _configs(value: Any) -> Iterator[ComponentConfig]:
     if isinstance(value, ComponentConfig):
         value = {"name": value.name, "args": value.args}
     if isinstance(value, Mapping):
-        name = value.get("name")
-        if isinstance(name, str) and set(value) <= {"name", "args"} and name in registries().reward_models.names():
-            yield ComponentConfig(name, dict(value.get("args") or {}))
+        if is_component(value) and value["name"] in registries().reward_models.names():
+            yield ComponentConfig(value["name"], dict(value.get("args") or {}))
         for item in value.values():
             yield from _configs(item)
     elif isinstance(value, list | tuple):
