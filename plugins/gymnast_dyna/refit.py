@@ -11,8 +11,11 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.load import expand_names
 from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import Trainable
+from gymnast_core.plugins.compose import registries
 from gymnast_core.reading import read_object
 from gymnast_dyna.config import RefitConfig
+from gymnast_episodes.conversion import Conversion, convert_visibly
+from gymnast_episodes.writers import WriterOptions
 from gymnast_fit.config import FitConfig
 from gymnast_fit.fit import fit
 
@@ -56,6 +59,8 @@ class Refit:
         """Fit it, or go on where that stopped; the part, loaded from what it learned. Nothing is done twice."""
         config = self.config()
         if not (self.folder / "summary.json").exists():
+            for path, again in self.replays().items():
+                _imagine_once(path, again)
             fit(config, resume=begun(self.folder))
         return loaded_from(self.part, self.folder / "checkpoint")
 
@@ -63,23 +68,43 @@ class Refit:
         """What the validation of a finished refit says, by name."""
         return dict(read_object(self.folder / "summary.json").values["validation"])
 
+    def replays(self) -> dict[Path, dict[str, Any]]:
+        """Where each recording is kept under imagined frames, beside the fit: a LeRobot folder, and the arguments of
+        the dataset `replayed-episodes` that it is made from. Empty where none is wanted."""
+        if not self.how.replayed:
+            return {}
+        return {
+            self.folder.with_name("replayed") / str(number): {
+                "episodes": self._recorded(path), "world_model": plain(self.world_model), "seed": self.seed,
+            }
+            for number, path in enumerate(self.recordings, start=1)
+        }  # fmt: skip
+
     def _episodes(self) -> dict[str, Any]:
         """Earlier episodes first, then every recording, and under imagined frames, too, if that is wanted; last what
         policies imagined."""
-        how = self.how
-        datasets = [] if how.earlier is None else [plain(how.earlier)]
-        times = [1] * len(datasets)
-        for path in self.recordings:
-            recorded = {"name": how.recorded.name, "args": {**how.recorded.args, "path": str(path)}}
-            sources = [recorded]
-            if how.replayed:
-                seen = {"episodes": recorded, "world_model": plain(self.world_model), "seed": self.seed}
-                sources.append({"name": "replayed-episodes", "args": seen})
-            datasets += sources
-            times += [how.times] * len(sources)
-        datasets += [{"name": "lerobot", "args": {"path": str(path)}} for path in self.imagined]
-        times += [how.times] * len(self.imagined)
-        return {"name": "several-episodes", "args": {"of": datasets, "times": times}}
+        earlier = [] if self.how.earlier is None else [plain(self.how.earlier)]
+        later = [self._recorded(path) for path in self.recordings]
+        later += [_kept(path) for path in (*self.replays(), *self.imagined)]
+        times = [1] * len(earlier) + [self.how.times] * len(later)
+        return {"name": "several-episodes", "args": {"of": [*earlier, *later], "times": times}}
+
+    def _recorded(self, path: Path) -> dict[str, Any]:
+        return {"name": self.how.recorded.name, "args": {**self.how.recorded.args, "path": str(path)}}
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    return {"name": "lerobot", "args": {"path": str(path)}}
+
+
+def _imagine_once(path: Path, replayed: Mapping[str, Any]) -> None:
+    """Keep recorded episodes under imagined frames, or go on with that. A fit draws each of them many times, in any
+    order, and would imagine a whole batch for every one."""
+    recorded = replayed["episodes"]
+    first = registries().datasets.build(recorded["name"], recorded["args"], key="recorded").episodes()[0]
+    # No judge looks at the rate, and not every recording has one.
+    options = WriterOptions(frames="png", fps=1.0 if first.fps is None else None)
+    convert_visibly(Conversion("replayed-episodes", replayed, "lerobot-v3", path, options))
 
 
 def lacks(component: Any) -> list[str]:

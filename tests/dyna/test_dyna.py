@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from small import CommandLine, Models
 
 from gymnast_core.config import ComponentConfig, load_config
+from gymnast_core.interfaces import Dataset
+from gymnast_core.plugins.compose import registries
+from gymnast_core.types import Episode
 from gymnast_dyna.command import _Rounds
 from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
+from gymnast_dyna.refit import Refit
 from gymnast_dyna.stages import Parts, collect_config, refit_of
+from gymnast_episodes.replayed import ReplayedEpisodes
 
 TASKS = "{name: tabletop, args: {first: 0, count: 4, image_size: 32, horizon: 4}}"
 IMAGINED = f"judge.imagined={{tasks: {TASKS}, horizon: 4, fps: 10}}"
@@ -71,8 +79,15 @@ def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Model
     paths = [part["args"]["path"] for part in config("round-2/world_model")["episodes"]["args"]["of"]]
     assert paths == [str(Path(f"out/round-{number}/collect/episodes").resolve()) for number in (1, 2)]
     # The judge also sees them as the round's world model shows them.
-    names = [part["name"] for part in config("round-2/reward_model")["episodes"]["args"]["of"]]
-    assert names == ["lerobot", "replayed-episodes"] * 2
+    seen = [Path(part["args"]["path"]) for part in config("round-2/reward_model")["episodes"]["args"]["of"]]
+    replays = [Path(f"out/round-2/replayed/{number}").resolve() for number in (1, 2)]
+    assert seen == [*map(Path, paths), *replays]
+    for path, replay in zip(paths, replays, strict=True):
+        source = json.loads((replay / "conversion.json").read_text())["source"]
+        assert source["name"] == "replayed-episodes" and source["args"]["episodes"]["args"]["path"] == path
+        assert source["args"]["world_model"]["args"]["checkpoint"] == str(
+            Path("out/round-2/world_model/checkpoint").resolve()
+        )
     before, after = (
         load_file(path / "model.safetensors") for path in (models.world, Path("out/round-1/world_model/checkpoint"))
     )
@@ -98,7 +113,8 @@ def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, model
         for name in ("round-2/train/policy/model.safetensors", "evaluation/results.jsonl")
     }
     first = Path("out/round-1/train/policy/model.safetensors").stat().st_mtime_ns
-    shutil.rmtree("out/round-2/reward_model")
+    for later in ("reward_model", "replayed"):
+        shutil.rmtree(f"out/round-2/{later}")
     _leave_only_the_config(Path("out/round-2/train"))  # killed before its first snapshot
     for name in ("out/summary.json", "out/round-2/world_model/summary.json", "out/round-2/measured.json"):
         Path(name).unlink()
@@ -113,6 +129,67 @@ def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, model
     assert done.code == 0, done.err
     rounds = json.loads(Path("out/summary.json").read_text())["rounds"]
     assert [row["label"] for row in rounds][-1] == "round-3"
+
+
+def test_a_recording_is_imagined_once_however_often_a_judge_looks(
+    gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagined: list[int] = []
+    plain = ReplayedEpisodes._imagined
+
+    def counted(self: ReplayedEpisodes, episodes: Sequence[Episode], number: int) -> list[Episode]:
+        imagined.append(len(episodes))
+        return plain(self, episodes, number)
+
+    monkeypatch.setattr(ReplayedEpisodes, "_imagined", counted)
+    done = gymnast("dyna", *small(models, "rounds=1", "judge.fit.fit.steps=6"))
+    assert done.code == 0, done.err
+    assert imagined == [3]
+    # What the judge is shown: the same actions and outcomes, under other frames than were recorded.
+    recorded, replayed = (
+        registries().datasets.build("lerobot", {"path": f"out/round-1/{place}"}).episodes()
+        for place in ("collect/episodes", "replayed/1")
+    )
+    for before, after in zip(recorded, replayed, strict=True):
+        assert torch.equal(before.actions_TA, after.actions_TA)
+        assert (before.success, before.outcomes, before.instruction) == (
+            after.success,
+            after.outcomes,
+            after.instruction,
+        )
+        assert torch.equal(before.frames_TVHWC[0], after.frames_TVHWC[0])
+        assert not torch.equal(before.frames_TVHWC[1:], after.frames_TVHWC[1:])
+
+
+def test_a_judge_learns_from_recordings_without_a_rate(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = registries().datasets.build("tabletop", {"count": 1, "image_size": 32}).tasks()[0]
+    frames_TVHWC = task.frames_TVHWC[:1].repeat(3, 1, 1, 1, 1)
+    episode = Episode("a", task.instruction, frames_TVHWC, torch.zeros(2, 2), success=True)
+    assert episode.fps is None
+
+    class Unrated(Dataset):
+        api_version = 2
+
+        @dataclass(frozen=True)
+        class Config:
+            path: str = ""
+
+        def __init__(self, config: Config) -> None:
+            pass
+
+        def episodes(self) -> Sequence[Episode]:
+            return [episode, episode]
+
+    datasets = registries().datasets
+    monkeypatch.setattr(datasets, "_registered", dict(datasets._registered))
+    datasets.register("unrated", Unrated)
+    how = RefitConfig(recorded=ComponentConfig("unrated"), replayed=True, fit={"fit": {"steps": 1, "batch_size": 2}})
+    world = ComponentConfig("worldgym", {"checkpoint": str(models.world)})
+    judge = ComponentConfig("success-classifier", {"checkpoint": str(models.judge)})
+    refit = Refit(how, "reward_model", judge, world, [tmp_path / "mine"], 0, tmp_path / "round/reward_model", "judge")
+    assert Path(refit.work().args["checkpoint"]) == tmp_path / "round/reward_model/checkpoint"
 
 
 def _leave_only_the_config(run: Path) -> None:

@@ -164,7 +164,7 @@ def _refit(world: CoEvolvingWorld, refit: Refit) -> dict[str, Any]:
     fresh: Any = registry.build(learned.name, learned.args, key=refit.section)
     world.take(refit.key, fresh.module().state_dict())
     fresh.close()
-    for unneeded in (refit.folder / "snapshots", refit.folder.parent / "start" / refit.key):
+    for unneeded in (refit.folder / "snapshots", refit.folder.parent / "start" / refit.key, *refit.replays()):
         shutil.rmtree(unneeded, ignore_errors=True)
     return {"steps": read_object(refit.folder / "summary.json").values["steps"], **refit.quality()}
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnast_dyna.refit
 import pytest
 import torch
 import yaml
@@ -17,6 +18,8 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import load_tasks
 from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_fit.config import FitConfig
+from gymnast_fit.fit import fit
 from safetensors.torch import load_file
 from wovr_parts import build
 
@@ -67,9 +70,18 @@ def weights(parts: Parts) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in parts.reward_model._judge.module().state_dict().items()}
 
 
-def test_the_judge_learns_within_another_one_and_is_in_the_state(models: Path, tmp_path: Path):
+def test_the_judge_learns_within_another_one_and_is_in_the_state(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     world, parts = introduced(models, tmp_path / "run")
     before = weights(parts)
+    replays: list[dict] = []
+
+    def fit_and_look(config: FitConfig, resume: Path | None = None) -> dict:
+        replays.extend(json.loads(path.read_text()) for path in Path(config.output).parent.glob("replayed/*/*.json"))
+        return fit(config, resume=resume)
+
+    monkeypatch.setattr(gymnast_dyna.refit, "fit", fit_and_look)
     report = refine(world, parts.policy, parts.config, tmp_path / "run", 1)
     assert report["reward_model"]["steps"] == 2
     place, after = tmp_path / "run/refinements/iteration-000001", weights(parts)
@@ -78,8 +90,11 @@ def test_the_judge_learns_within_another_one_and_is_in_the_state(models: Path, t
     assert any(not torch.equal(after[name], before[name]) for name in before)
     # It learned from the same recording, as it was and as the refitted world model shows it.
     plain, replayed = yaml.safe_load((place / "reward_model/config.yaml").read_text())["episodes"]["args"]["of"]
-    assert plain["name"] == "lerobot" and replayed["args"]["episodes"] == plain
-    assert replayed["args"]["world_model"]["args"]["checkpoint"] == str(place / "world_model/checkpoint")
+    assert plain["name"] == "lerobot" and replayed["args"]["path"] == str(place / "replayed/1")
+    assert [found["source"]["args"]["episodes"] for found in replays] == [plain]
+    world_model = replays[0]["source"]["args"]["world_model"]
+    assert world_model["args"]["checkpoint"] == str(place / "world_model/checkpoint")
+    assert not list((place / "replayed").glob("*"))  # of use for one fit
     # A state that comes before the judge is known waits for it.
     _, others = introduced(models, tmp_path / "other")
     again = build("world_models", "co-evolving", world_args(models))
