@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+_PATIENCE = 3
+"""How often every batch of `by_batches` may be made before it is said that this is slow."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -131,16 +134,27 @@ class Lazy(Sequence[Item], Generic[Item]):
         return self._make(index % self._length)
 
 
-def by_batches(length: int, size: int, make: Callable[[int, slice], Sequence[Item]]) -> Lazy[Item]:
+def by_batches(length: int, size: int, make: Callable[[int, slice], Sequence[Item]], dataset: str) -> Lazy[Item]:
     """Items that are made `size` at a time: `make` is given the number of a batch and the place of its items. The batch
-    that was asked for last is kept."""
+    that was asked for last is kept, so that whoever reads in order has each made once. To whoever does not, as a fit
+    that draws at random, it is said that `dataset` makes the same again and again."""
     kept: dict[int, Sequence[Item]] = {}
+    batches, made = -(-length // size), 0
 
     def item(index: int) -> Item:
+        nonlocal made
         number, place = divmod(index, size)
         if number not in kept:
             kept.clear()
             kept[number] = make(number, slice(number * size, (number + 1) * size))
+            made += 1
+            if made == _PATIENCE * batches + 1:
+                log.warning(
+                    "The %d episodes of %s are drawn in any order, and each draw imagines up to %d of them: %d batches "
+                    "so far, where %d would do. Imagine them once (gymnast convert %s FOLDER …), and read that: "
+                    "{name: lerobot, args: {path: FOLDER}}.",
+                    length, dataset, size, made, batches, dataset,
+                )  # fmt: skip
         return kept[number][place]
 
     return Lazy(length, item)

@@ -75,8 +75,9 @@ class ImaginedEpisodes(Dataset):
 
     def episodes(self) -> Sequence[Episode]:
         made = by_batches(
-            len(self._tasks), self.config.batch_size, lambda number, part: self._made(self._tasks[part], number)
-        )
+            len(self._tasks), self.config.batch_size, lambda number, part: self._made(self._tasks[part], number),
+            "imagined-episodes",
+        )  # fmt: skip
 
         def good(index: int) -> Episode:
             found = made[index]

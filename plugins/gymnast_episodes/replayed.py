@@ -56,8 +56,9 @@ class ReplayedEpisodes(Dataset):
     def episodes(self) -> Sequence[Episode]:
         recorded = self._dataset.episodes()
         replayed = by_batches(
-            len(recorded), self.config.batch_size, lambda number, part: self._imagined(recorded[part], number)
-        )
+            len(recorded), self.config.batch_size, lambda number, part: self._imagined(recorded[part], number),
+            "replayed-episodes",
+        )  # fmt: skip
         replayed.frames = getattr(recorded, "frames", None)
         return replayed
 

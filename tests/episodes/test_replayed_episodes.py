@@ -95,3 +95,19 @@ def test_frames_are_imagined_and_the_rest_is_as_recorded(monkeypatch) -> None:
         assert (episode.success, episode.proprio_TP) == (recorded.success, None)
     # Batches of three and two episodes, as long as their longest, in whole chunks.
     assert world.chunks[:5] == [(3, 2), (3, 2), (2, 2), (2, 2), (2, 2)]
+
+
+def test_whoever_draws_in_any_order_is_told_to_keep_them_first(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    given(monkeypatch, Counting([]), Recorded(), Offers())
+    config = ReplayedEpisodes.Config(ComponentConfig("recorded"), ComponentConfig("counting"), batch_size=2)
+    episodes = ReplayedEpisodes(config).episodes()
+    for _ in range(3):
+        assert [episode.id for episode in episodes] == ["e1", "e2", "e3", "e4", "e5"]
+    assert not caplog.records
+    for index in [0, 4, 1, 3] * 5:
+        assert episodes[index].id == f"e{index + 1}"
+    (warning,) = caplog.records
+    said = warning.getMessage()
+    assert "The 5 episodes of replayed-episodes are drawn in any order" in said
+    assert "10 batches so far, where 3 would do" in said
+    assert "gymnast convert replayed-episodes FOLDER" in said
