@@ -8,6 +8,7 @@ shrink with the length. Writes benchmarks/results/attention.{json,md}.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -70,6 +71,7 @@ def page(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     rows = [
         {

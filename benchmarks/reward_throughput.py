@@ -9,6 +9,7 @@ frames of 256 x 256, of which 15 are sent. Writes benchmarks/results/reward_thro
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -67,6 +68,7 @@ def timed(judge: Any, rollouts: Sequence[Rollout]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         os.environ[name] = "loopback"
     rollouts = [make_rollout(number) for number in range(160)]

@@ -12,9 +12,9 @@ Prints the numbers and writes benchmarks/results/tabletop_gates.json. Seeds are 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -89,7 +89,9 @@ def gate_optimizer(overrides: list[str]) -> dict:
 
 
 def main() -> None:
-    overrides = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the preset tabletop")
+    overrides = parser.parse_args().overrides
     config = preset(*overrides)
     found: dict[str, dict] = {}
     for name, gate in (
