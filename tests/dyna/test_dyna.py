@@ -49,9 +49,21 @@ def small(models: Models, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Models) -> None:
-    done = gymnast("dyna", *small(models))
+def test_each_round_builds_on_the_one_before(
+    gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagined: list[int] = []
+    imagine = ReplayedEpisodes._imagined
+
+    def counted(self: ReplayedEpisodes, episodes: Sequence[Episode], number: int) -> list[Episode]:
+        imagined.append(len(episodes))
+        return imagine(self, episodes, number)
+
+    monkeypatch.setattr(ReplayedEpisodes, "_imagined", counted)
+    done = gymnast("dyna", *small(models, "judge.fit.fit.steps=6"))
     assert done.code == 0, done.err
+    # One recording in the first round, two in the second: each once, however often the judge looks.
+    assert imagined == [3, 3, 3]
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["state"] == "done"
     assert [row["label"] for row in summary["rounds"]] == ["start", "round-1", "round-2"]
@@ -88,6 +100,7 @@ def test_each_round_builds_on_the_one_before(gymnast: CommandLine, models: Model
         assert source["args"]["world_model"]["args"]["checkpoint"] == str(
             Path("out/round-2/world_model/checkpoint").resolve()
         )
+    _assert_under_other_frames("out/round-1/collect/episodes", "out/round-1/replayed/1")
     before, after = (
         load_file(path / "model.safetensors") for path in (models.world, Path("out/round-1/world_model/checkpoint"))
     )
@@ -131,36 +144,6 @@ def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, model
     assert [row["label"] for row in rounds][-1] == "round-3"
 
 
-def test_a_recording_is_imagined_once_however_often_a_judge_looks(
-    gymnast: CommandLine, models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    imagined: list[int] = []
-    plain = ReplayedEpisodes._imagined
-
-    def counted(self: ReplayedEpisodes, episodes: Sequence[Episode], number: int) -> list[Episode]:
-        imagined.append(len(episodes))
-        return plain(self, episodes, number)
-
-    monkeypatch.setattr(ReplayedEpisodes, "_imagined", counted)
-    done = gymnast("dyna", *small(models, "rounds=1", "judge.fit.fit.steps=6"))
-    assert done.code == 0, done.err
-    assert imagined == [3]
-    # What the judge is shown: the same actions and outcomes, under other frames than were recorded.
-    recorded, replayed = (
-        registries().datasets.build("lerobot", {"path": f"out/round-1/{place}"}).episodes()
-        for place in ("collect/episodes", "replayed/1")
-    )
-    for before, after in zip(recorded, replayed, strict=True):
-        assert torch.equal(before.actions_TA, after.actions_TA)
-        assert (before.success, before.outcomes, before.instruction) == (
-            after.success,
-            after.outcomes,
-            after.instruction,
-        )
-        assert torch.equal(before.frames_TVHWC[0], after.frames_TVHWC[0])
-        assert not torch.equal(before.frames_TVHWC[1:], after.frames_TVHWC[1:])
-
-
 def test_a_judge_learns_from_recordings_without_a_rate(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +173,19 @@ def test_a_judge_learns_from_recordings_without_a_rate(
     judge = ComponentConfig("success-classifier", {"checkpoint": str(models.judge)})
     refit = Refit(how, "reward_model", judge, world, [tmp_path / "mine"], 0, tmp_path / "round/reward_model", "judge")
     assert Path(refit.work().args["checkpoint"]) == tmp_path / "round/reward_model/checkpoint"
+
+
+def _assert_under_other_frames(recording: str, replay: str) -> None:
+    """The same actions and outcomes, under other frames than were recorded, but for the first."""
+    recorded, replayed = (
+        registries().datasets.build("lerobot", {"path": path}).episodes() for path in (recording, replay)
+    )
+    for before, after in zip(recorded, replayed, strict=True):
+        assert torch.equal(before.actions_TA, after.actions_TA)
+        for said in ("success", "outcomes", "instruction"):
+            assert getattr(before, said) == getattr(after, said)
+        assert torch.equal(before.frames_TVHWC[0], after.frames_TVHWC[0])
+        assert not torch.equal(before.frames_TVHWC[1:], after.frames_TVHWC[1:])
 
 
 def _leave_only_the_config(run: Path) -> None:

@@ -7,26 +7,24 @@ from pathlib import Path
 
 import fuzz_configs
 import fuzz_runs
-import pytest
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_overrides_keep_what_was_typed_or_are_one_error(seed: int) -> None:
+def test_overrides_keep_what_was_typed_or_are_one_error() -> None:
     tally: Counter[str] = Counter()
-    assert fuzz_configs.overrides(100, seed, tally) == []
+    assert fuzz_configs.overrides(100, 0, tally) == []
     assert tally["read"] > 5 and tally["refused"] > 30
 
 
 def test_config_files_are_read_with_the_same_meaning_or_are_one_error(tmp_path: Path) -> None:
     tally: Counter[str] = Counter()
-    assert fuzz_configs.files(100, 0, tally, tmp_path) == []
-    assert tally["read"] > 20 and tally["refused"] > 20
+    assert fuzz_configs.files(60, 0, tally, tmp_path) == []
+    assert tally["read"] > 10 and tally["refused"] > 10
 
 
 def test_damaged_run_folders_go_on_to_the_same_weights_or_are_one_error(tmp_path: Path) -> None:
     tally: Counter[str] = Counter()
-    assert fuzz_runs.folders(12, 0, tally, tmp_path) == []
-    assert tally["read"] + tally["refused"] == 12
+    assert fuzz_runs.folders(8, 0, tally, tmp_path) == []
+    assert tally["read"] + tally["refused"] == 8
 
 
 def test_damaged_snapshots_are_passed_over(tmp_path: Path) -> None:

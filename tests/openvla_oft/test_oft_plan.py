@@ -163,10 +163,6 @@ class TestSevenBillion:
         assert not steps[-2][1].fits
         assert suggestions(steps[-1][1]) == []
 
-    def test_lora_needs_no_copies(self, seven: Job) -> None:
-        names = {item.name for item in make_plan(replace(seven, tuning=Tuning(lora_rank=8)), Machine(1, 80.0)).device}
-        assert not names & {"float32 copies of what learns", "gradients of one pass"}
-
     def test_the_saved_policy_is_loaded_when_the_rest_is_free(self, seven: Job) -> None:
         lora = replace(seven, tuning=Tuning(lora_rank=8, checkpointing=True), episodes=1, trajectories=1)
         plan = make_plan(lora, Machine(1, 24.0))
@@ -189,6 +185,14 @@ class TestSevenBillion:
         plan = make_plan(replace(seven, causal=True, episodes=4, actions=7), Machine(1, 80.0))
         tokens = 256 + 32 + 7
         assert size_of(plan, "policy's keys and values") == 2 * 32 * 4096 * tokens * 4 * 2
+
+
+def test_lora_needs_no_copies(small: Job) -> None:
+    copies = {"float32 copies of what learns", "gradients of one pass"}
+    coarse = replace(small, dtype="bfloat16")
+    for tuning, expected in ((Tuning(), copies), (Tuning(lora_rank=3), set())):
+        names = {item.name for item in make_plan(replace(coarse, tuning=tuning), CPU).device}
+        assert names & copies == expected
 
 
 def test_features_and_rollouts_are_in_host_memory(small: Job) -> None:
