@@ -40,9 +40,10 @@ def build_dyna_page(folder: Path) -> Path:
 
 def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     rows = summary["rounds"]
-    first, last = rows[0], rows[-1]
-    worlds = list(last["measured"])
+    last = rows[-1]
+    worlds, reference = list(last["measured"]), last["reference"]
     measures = {world: Measure(last["judges"][world]["kind"], last["judges"][world]["name"]) for world in worlds}
+    change = _change(folder, rows, reference)
     quoted = shlex.quote(str(folder))
     return {
         "title": folder.resolve().name,
@@ -50,11 +51,11 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "worlds": worlds,
         "measures": measures,
-        "reference": last["reference"],
-        "headline": _headline(folder, rows, last["reference"], measures[last["reference"]]),
+        "reference": reference,
+        "headline": _headline(rows, reference, measures[reference], change),
+        "change": change,
         "facts": _facts(folder, last),
-        "first": first["measured"][last["reference"]],
-        "last": last["measured"][last["reference"]],
+        "last": last["measured"][reference],
         "fitted": _columns(rows),
         "charts": [_chart(rows, world, measures[world]) for world in worlds],
         "links": {row["label"]: _links(folder, row["label"]) for row in rows},
@@ -72,17 +73,23 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> int:
     return sum(row["label"].startswith("round-") and row["label"] != "round-0" for row in rows)
 
 
-def _headline(folder: Path, rows: Sequence[Mapping[str, Any]], world: str, measure: Measure) -> str:
-    """What may be said of the first policy and the last one, by their paired difference where that was measured."""
-    first, last = (row["measured"][world] for row in (rows[0], rows[-1]))
-    path, change = folder / "evaluation" / "summary.json", None
-    pair = {rows[0]["label"], rows[-1]["label"]}
+def _change(folder: Path, rows: Sequence[Mapping[str, Any]], world: str) -> claims.Change | None:
+    """The last policy's difference from the first one, paired, where that was measured."""
+    path, pair = folder / "evaluation" / "summary.json", {rows[0]["label"], rows[-1]["label"]}
     found = read_object(path, allow_nan=True).values.get("comparisons", []) if path.exists() else []
     for row in found:
         if row["world"] == world and {row["first"], row["second"]} == pair and row["interval"] is not None:
-            forwards = row["second"] == rows[-1]["label"]
-            low, high = row["interval"] if forwards else (-row["interval"][1], -row["interval"][0])
-            change = claims.Change(row["difference"] if forwards else -row["difference"], (low, high), row["n"])
+            if row["second"] == rows[-1]["label"]:
+                return claims.Change(row["difference"], tuple(row["interval"]), row["n"])
+            return claims.Change(-row["difference"], (-row["interval"][1], -row["interval"][0]), row["n"])
+    return None
+
+
+def _headline(
+    rows: Sequence[Mapping[str, Any]], world: str, measure: Measure, change: claims.Change | None
+) -> str:  # fmt: skip
+    """What may be said of the first policy and the last one."""
+    first, last = (row["measured"][world] for row in (rows[0], rows[-1]))
     if change is None:
         numbers = f"{measure.value(first['rate'])} before, {measure.value(last['rate'])} after {rows[-1]['label']}"
         return f"{measure.title} in {world}: {numbers}"
@@ -115,7 +122,12 @@ def _chart(rows: Sequence[Mapping[str, Any]], world: str, measure: Measure) -> C
             points.append(Point(place, cell["rate"], low, high))
     bounds = (0.0, 1.0) if measure.is_success else None
     return Chart(
-        f"{measure.title} in {world}", measure.name, [Series(world, points)], bounds, measure.is_success, "policy"
+        f"{measure.title} in {world}",
+        measure.name,
+        [Series(world, points, "dotted")],
+        bounds,
+        measure.is_success,
+        "policy",
     )
 
 

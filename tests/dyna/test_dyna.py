@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,6 +108,15 @@ def test_each_round_builds_on_the_one_before(
     assert any(not (before[name] == after[name]).all() for name in before)
     page = Path("out/dyna.html").read_text()
     assert "round-2" in page and "<svg" in page
+    assert page.count('class="interval"') == 3  # of each policy's success, on the curve
+    (pair,) = (
+        row for row in json.loads(Path("out/evaluation/summary.json").read_text())["comparisons"]
+        if {row["first"], row["second"]} == {"start", "round-2"}
+    )  # fmt: skip
+    change = pair["difference"] if pair["second"] == "round-2" else -pair["difference"]
+    said = re.search(r"A change of <strong>([+−-]?[\d.]+) points</strong>\s.*?; (\d+) trials judged of both", page)
+    assert said is not None and said[2] == "4"
+    assert float(said[1].replace("−", "-")) == pytest.approx(100 * change, abs=0.05)
     # Evaluated from its folder: the last round's policy beside the first one, as the rounds measured them.
     done = gymnast("evaluate", "out", "--imagined", "output=again")
     assert done.code == 0, done.err
