@@ -67,6 +67,27 @@ def timed(judge: Any, rollouts: Sequence[Rollout]) -> float:
     return seconds
 
 
+def page(rows: Sequence[tuple[str, int, float]]) -> str:
+    """What was measured, by how it was done: rollouts and seconds."""
+    base = rows[0][1] / rows[0][2]
+    lines = [
+        "# Scoring throughput",
+        "",
+        f"`python benchmarks/reward_throughput.py`: an answer takes {LATENCY_S:g} s; rollouts of {FRAMES} frames of",
+        f"{SIZE} x {SIZE}, every third one sent; five votes. Client and server share {os.cpu_count()} CPU cores with",
+        "whatever else runs there, which bounds the larger numbers.",
+        "",
+        "| how | rollouts | s | rollouts/s | against sequential | ms a rollout |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for label, count, seconds in rows:
+        rate = count / seconds
+        lines.append(
+            f"| {label} | {count} | {seconds:.1f} | {rate:.2f} | {rate / base:.1f} x | {1000 * seconds / count:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
@@ -110,24 +131,9 @@ def main() -> None:
     )
     measure("ours, a request a vote (Claude's interface), 32 in flight", 48, claude)
     measure("ours, all remembered", 160, remembered)
-    base = rows[0][1] / rows[0][2]
-    lines = [
-        "# Scoring throughput",
-        "",
-        f"`python benchmarks/reward_throughput.py`: an answer takes {LATENCY_S:g} s; rollouts of {FRAMES} frames of",
-        f"{SIZE} x {SIZE}, every third one sent; five votes. Client and server share {os.cpu_count()} CPU cores with",
-        "whatever else runs there, which bounds the larger numbers.",
-        "",
-        "| how | rollouts | s | rollouts/s | against sequential | ms a rollout |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for label, count, seconds in rows:
-        rate = count / seconds
-        lines.append(
-            f"| {label} | {count} | {seconds:.1f} | {rate:.2f} | {rate / base:.1f} x | {1000 * seconds / count:.1f} |"
-        )
-    RESULTS.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    text = page(rows)
+    RESULTS.write_text(text)
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -85,9 +85,7 @@ def _change(folder: Path, rows: Sequence[Mapping[str, Any]], world: str) -> clai
     return None
 
 
-def _headline(
-    rows: Sequence[Mapping[str, Any]], world: str, measure: Measure, change: claims.Change | None
-) -> str:  # fmt: skip
+def _headline(rows: Sequence[Mapping[str, Any]], world: str, measure: Measure, change: claims.Change | None) -> str:
     """What may be said of the first policy and the last one."""
     first, last = (row["measured"][world] for row in (rows[0], rows[-1]))
     if change is None:

@@ -136,8 +136,8 @@ class Lazy(Sequence[Item], Generic[Item]):
 
 def by_batches(length: int, size: int, make: Callable[[int, slice], Sequence[Item]], dataset: str) -> Lazy[Item]:
     """Items that are made `size` at a time: `make` is given the number of a batch and the place of its items. The batch
-    that was asked for last is kept, so that whoever reads in order has each made once. To whoever does not, as a fit
-    that draws at random, it is said that `dataset` makes the same again and again."""
+    that was asked for last is kept, so that whoever reads once and in order has each made once. To whoever does not, as
+    a fit that draws at random, it is said that `dataset` makes the same again and again."""
     kept: dict[int, Sequence[Item]] = {}
     batches, made = -(-length // size), 0
 
@@ -150,8 +150,8 @@ def by_batches(length: int, size: int, make: Callable[[int, slice], Sequence[Ite
             made += 1
             if made == _PATIENCE * batches + 1:
                 log.warning(
-                    "The %d episodes of %s are drawn in any order, and each draw imagines up to %d of them: %d batches "
-                    "so far, where %d would do. Imagine them once (gymnast convert %s FOLDER …), and read that: "
+                    "The %d episodes of %s are made again and again, up to %d for each that is read: %d batches so "
+                    "far, where %d would do. Make them once (gymnast convert %s FOLDER …), and read that: "
                     "{name: lerobot, args: {path: FOLDER}}.",
                     length, dataset, size, made, batches, dataset,
                 )  # fmt: skip

@@ -117,8 +117,13 @@ def test_a_run_is_what_its_files_say(run: gymnast.Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "page"), [("dyna", "dyna.html"), ("judge", "confusion.html"), ("imagine", "index.html")]
-)
+    ("kind", "page"),
+    [
+        ("train", "report.html"), ("fit", "report.html"), ("evaluate", "evaluation.html"), ("judge", "confusion.html"),
+        ("probe", "probe.html"), ("gate", "gate.html"), ("adapt", "adapt.html"), ("dyna", "dyna.html"),
+        ("imagine", "index.html"),
+    ],
+)  # fmt: skip
 def test_the_page_of_every_command_is_found(kind: str, page: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"kind: {kind}\n")
     (tmp_path / page).write_text("<html></html>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from gymnast_bench.config import BenchConfig
-from gymnast_bench.matrix import cells_of, run_config
+from gymnast_bench.matrix import cells_of, check_names, run_config
 from gymnast_core import cli
 from gymnast_core.config import load_config
 from gymnast_core.config.typed import typed
@@ -106,3 +107,19 @@ def test_ray_that_is_missing_is_one_clear_error(
     written = capsys.readouterr().err
     assert stop.value.code == 2 and "Traceback" not in written
     assert "pip install 'gymnast[ray]'" in written and "executor=local" in written
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "world_model", "policy", "reward_model", "optimizer", "tasks", "demonstrations", "engine", "evaluation.world",
+        "evaluation.reward_model", "evaluation.tasks",
+    ],
+)  # fmt: skip
+def test_a_plugin_that_is_not_there_is_refused_wherever_it_stands(key: str) -> None:
+    check_names(cells_of(config()))
+    cells = cells_of(config(axes={"part": {"there": [], "gone": [f"{key}=unheard-of"]}}))
+    with pytest.raises(
+        ConfigError, match=rf"The cell gone, seed 0 has no usable config: {re.escape(key)}: .*unheard-of"
+    ):
+        check_names(cells)

@@ -22,9 +22,11 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode
 from gymnast_dyna.command import _Rounds
 from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
+from gymnast_dyna.page import _change
 from gymnast_dyna.refit import Refit
 from gymnast_dyna.stages import Parts, collect_config, refit_of
 from gymnast_episodes.replayed import ReplayedEpisodes
+from gymnast_pages.claims import Change
 
 TASKS = "{name: tabletop, args: {first: 0, count: 4, image_size: 32, horizon: 4}}"
 IMAGINED = f"judge.imagined={{tasks: {TASKS}, horizon: 4, fps: 10}}"
@@ -152,6 +154,24 @@ def test_it_goes_on_where_it_stopped_and_adds_rounds(gymnast: CommandLine, model
     assert done.code == 0, done.err
     rounds = json.loads(Path("out/summary.json").read_text())["rounds"]
     assert [row["label"] for row in rounds][-1] == "round-3"
+
+
+@pytest.mark.parametrize(("first", "second", "sign"), [("start", "round-1", 1), ("round-1", "start", -1)])
+def test_a_change_is_from_the_first_policy_to_the_last(first: str, second: str, sign: int, tmp_path: Path) -> None:
+    bounds = sorted(sign * bound for bound in (0.05, 0.25))
+    pair = {
+        "world": "gymnasium", "first": first, "second": second, "difference": sign * 0.15, "interval": bounds, "n": 100
+    }  # fmt: skip
+    others = [
+        {**pair, "world": "imagination", "n": 7},
+        {**pair, "first": "round-0", "n": 8},
+        {**pair, "interval": None},
+    ]
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/summary.json").write_text(json.dumps({"comparisons": [*others, pair]}))
+    rows = [{"label": "start"}, {"label": "round-0"}, {"label": "round-1"}]
+    assert _change(tmp_path, rows, "gymnasium") == Change(0.15, (0.05, 0.25), 100)
+    assert _change(tmp_path / "elsewhere", rows, "gymnasium") is None
 
 
 def test_a_judge_learns_from_recordings_without_a_rate(

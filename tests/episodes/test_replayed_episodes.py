@@ -108,6 +108,6 @@ def test_whoever_draws_in_any_order_is_told_to_keep_them_first(monkeypatch, capl
         assert episodes[index].id == f"e{index + 1}"
     (warning,) = caplog.records
     said = warning.getMessage()
-    assert "The 5 episodes of replayed-episodes are drawn in any order" in said
+    assert "The 5 episodes of replayed-episodes are made again and again" in said
     assert "10 batches so far, where 3 would do" in said
     assert "gymnast convert replayed-episodes FOLDER" in said

@@ -44,7 +44,8 @@ def test_the_shipped_classifier_on_clips_from_seeds(gymnast: Command, tmp_path: 
     assert found["rates"]["accuracy"]["interval"][0] > found["accuracy_of_guessing"] == 0.5
     assert found["calibration"]["n"] == 40 and found["calibration"]["brier"] < 0.1 and found["votes"] is None
     assert json.loads(out[: out.rindex("}") + 1])["rates"] == found["rates"] and "Judging 40/40" in err
-    assert (tmp_path / "run/confusion.html").exists() and (tmp_path / "run/versions.json").exists()
+    assert "Judging cost" not in (tmp_path / "run/confusion.html").read_text()  # nobody was paid
+    assert (tmp_path / "run/versions.json").exists()
 
 
 def test_a_judge_that_takes_the_wrong_way_for_right(gymnast: Command, tmp_path: Path, parts: Any) -> None:
@@ -57,6 +58,7 @@ def test_a_judge_that_takes_the_wrong_way_for_right(gymnast: Command, tmp_path: 
     assert found["rates"]["recall"]["value"] == 1.0 and found["rates"]["false_positive_rate"]["value"] == 1.0
     assert found["rates"]["accuracy"]["value"] == 0.5 == found["accuracy_of_guessing"]
     assert found["cost_usd"] == 10.0 and "dollars 10" in err
+    assert "Judging cost $10.0000." in (tmp_path / "run/confusion.html").read_text()
     assert parts.Judge.announced == [(20, 4)] and parts.Judge.calls == [8, 8, 4]
 
 
