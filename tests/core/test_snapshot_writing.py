@@ -46,7 +46,7 @@ def test_the_work_goes_on_and_changes_nothing_of_what_is_written(gate: threading
     threading.Timer(0.2, gate.set).start()
     # The next one waits for it, since it is copied to the same place.
     writer.write(tmp_path, 2, {"x": x}, own=None)
-    assert [path.name for path in tmp_path.glob("step-*")][:1] == ["step-000000001"]
+    assert (tmp_path / "step-000000001").exists()  # and the next one, too, if it was quick
     writer.wait()
     assert value(tmp_path) == [7.0, 7.0, 7.0] and not writer.busy
     (tmp_path / "step-000000002").rename(tmp_path / "last")
