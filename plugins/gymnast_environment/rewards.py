@@ -12,7 +12,7 @@ from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.types import EnvironmentStart, Reward, Rollout, Task
-from gymnast_environment.environments import Environments, Live
+from gymnast_environment.environments import Environments, Live, Sensed
 from gymnast_environment.guard import check_start
 from gymnast_environment.hosting import Hosting
 from gymnast_environment.view import View
@@ -139,8 +139,11 @@ class EnvironmentReward(RewardModel):
                 self._check(rollout, live, environments.view)
             actions = [rollout.actions_NLA.flatten(0, 1).cpu().numpy() for rollout in rollouts]
             sound = [place for place, live in enumerate(lives) if live.error is None]
-            environments.step([lives[place] for place in sound], [actions[place] for place in sound], lenient=True)
-            return [_verdict(live, environments.view) for live in lives]
+            shown = environments.step(
+                [lives[place] for place in sound], [actions[place] for place in sound], lenient=True
+            )
+            ends = {place: _ended_after(seen) for place, seen in zip(sound, shown, strict=True)}
+            return [_verdict(live, environments.view, ends.get(place)) for place, live in enumerate(lives)]
         finally:
             for live in lives:
                 live.release()
@@ -162,13 +165,20 @@ def _start(rollout: Rollout) -> EnvironmentStart:
     return rollout.task.start
 
 
-def _verdict(live: Live, view: View) -> Reward:
+def _ended_after(shown: Sequence[Sensed]) -> int | None:
+    """How many actions the environment took until it was over; None if it went on."""
+    return next((count for count, sensed in enumerate(shown, 1) if sensed.ended), None)
+
+
+def _verdict(live: Live, view: View, ended_after: int | None) -> Reward:
     if live.error is not None:
         return Reward(None, error=live.error)
     outcome = live.sensed.outcome
     if outcome is None:
         return Reward(None, error=f"{live.start.id} reports no {view.success_key!r} in info; set view.success_key.")
-    return Reward(outcome, rationale=f"replayed in {live.start.id}, seed {live.start.seed}")
+    # What was done after its end did nothing, though imagination may have gone on.
+    finish = ended_after if outcome > 0 else None
+    return Reward(outcome, rationale=f"replayed in {live.start.id}, seed {live.start.seed}", finish_step=finish)
 
 
 class RandomReward(RewardModel):

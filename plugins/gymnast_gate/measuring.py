@@ -142,7 +142,8 @@ class Measurement:
             return None
         shuffled = found.shuffled[i].frames_TVHWC if found.shuffled else None
         model = found.open_loop[i].frames_TVHWC
-        return dict(errors_of(real.frames_TVHWC, model, shuffled, self._config.gate.changed_levels))
+        levels = self._config.gate.changed_levels
+        return dict(errors_of(real.frames_TVHWC, model, shuffled, levels, real.ended_after))
 
     def _mistakes(self, found: Measured) -> dict[int, str]:
         """The judge's mistakes that are shown: of each kind those that it was surest of."""

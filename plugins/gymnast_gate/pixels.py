@@ -33,9 +33,20 @@ Sums = Mapping[str, list[float]]
 """For each frame after the start, of one episode: "changed/first/count" numbers, "changed/first/model" errors, …"""
 
 
-def errors_of(real_TVHWC: Tensor, model_TVHWC: Tensor, shuffled_TVHWC: Tensor | None, levels: int) -> Sums:
-    """The squared errors of one episode by frame; all begin with the same start frame, which is not counted."""
+def errors_of(
+    real_TVHWC: Tensor,
+    model_TVHWC: Tensor,
+    shuffled_TVHWC: Tensor | None,
+    levels: int,
+    ended_after: int | None = None,
+) -> Sums:
+    """The squared errors of one episode by frame; all begin with the same start frame, which is not counted.
+
+    Nor are frames after `ended_after` actions, if given: the real episode is over then and stands still, which no
+    action does in the world model.
+    """
     real = real_TVHWC.int()
+    lives_T111 = (torch.arange(1, len(real)) <= (len(real) if ended_after is None else ended_after))[:, None, None, None]
     sums: dict[str, list[float]] = {}
     for against in AGAINST:
         compared = real[:1].expand_as(real[1:]) if against == "first" else real[:-1]
@@ -44,7 +55,7 @@ def errors_of(real_TVHWC: Tensor, model_TVHWC: Tensor, shuffled_TVHWC: Tensor | 
             shown["shuffled"] = shuffled_TVHWC[1:]
         changed_TVHW = (real[1:] - compared).abs().amax(-1) > levels
         squares = {name: (frames.int() - real[1:]).square().sum(-1) for name, frames in shown.items()}
-        for part, mask_TVHW in (("changed", changed_TVHW), ("unchanged", ~changed_TVHW)):
+        for part, mask_TVHW in (("changed", changed_TVHW & lives_T111), ("unchanged", ~changed_TVHW & lives_T111)):
             place = f"{part}/{against}"
             sums[f"{place}/count"] = (3.0 * mask_TVHW.sum((1, 2, 3))).tolist()
             for name, squares_TVHW in squares.items():

@@ -39,6 +39,18 @@ def test_imagined_rollouts_are_replayed() -> None:
     assert all("replayed" in reward.rationale for reward in rewards)
 
 
+def test_of_a_success_that_ends_the_environment_no_later_action_counts() -> None:
+    # It begins between 0 and 3 and is over at the wall, 15; success begins at 8.
+    ends, goes_on, fails = [4.0] * 8, [4.0, 4.0, 1.0, 0.0], [4.0, -4.0] * 4
+    rewards = EnvironmentReward().score([make_rollout(make_task(3), actions) for actions in (ends, goes_on, fails)])
+    assert [reward.value for reward in rewards] == [1.0, 1.0, 0.0]
+    world = GymnasiumWorld(GymnasiumWorld.Config())
+    step = world.step(world.reset([make_task(3)]), torch.tensor([[[action] for action in ends]]))
+    assert step.ended_BL is not None
+    first = 1 + step.ended_BL[0].tolist().index(True)
+    assert first < len(ends) and [reward.finish_step for reward in rewards] == [first, None, None]
+
+
 def test_replay_agrees_with_the_world_it_came_from() -> None:
     world = GymnasiumWorld(GymnasiumWorld.Config())
     tasks = [make_task(seed) for seed in range(6)]

@@ -266,6 +266,18 @@ class TestPixels:
         assert sums["changed/previous/count"] == [6.0, 0.0] and sums["unchanged/previous/copy"] == [0.0, 0.0]
         assert "changed/first/shuffled" not in sums
 
+    def test_frames_after_the_end_of_the_real_episode_count_nothing(self) -> None:
+        # The real episode ended after one action and stands still; the world model went on.
+        real, model = self.frames(0, 1, 1, 1), self.frames(0, 1, 2, 3)
+        sums = errors_of(real, model, model, 16, ended_after=1)
+        assert sums["changed/first/count"] == [6.0, 0.0, 0.0] and sums["unchanged/first/count"] == [6.0, 0.0, 0.0]
+        assert sums["unchanged/previous/count"] == [6.0, 0.0, 0.0]
+        assert sums["changed/first/model"] == sums["unchanged/first/model"] == [0.0, 0.0, 0.0]
+        seen = Comparison([sums])
+        assert seen.psnr("unchanged", "model", 2) is None and seen.curve("changed", "model")[1:] == [None, None]
+        # One that went on to the horizon counts at every frame.
+        assert errors_of(real, model, model, 16)["unchanged/first/count"] == [6.0, 6.0, 6.0]
+
     @pytest.mark.parametrize(("level", "changed"), [(16, 0.0), (17, 6.0)])
     def test_a_pixel_has_changed_beyond_the_levels(self, level: int, changed: float) -> None:
         real = self.frames(0, 1, level=level)
