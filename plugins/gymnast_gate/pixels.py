@@ -46,7 +46,8 @@ def errors_of(
     action does in the world model.
     """
     real = real_TVHWC.int()
-    lives_T111 = (torch.arange(1, len(real)) <= (len(real) if ended_after is None else ended_after))[:, None, None, None]
+    last = len(real) if ended_after is None else ended_after
+    lives_T111 = (torch.arange(1, len(real)) <= last)[:, None, None, None]
     sums: dict[str, list[float]] = {}
     for against in AGAINST:
         compared = real[:1].expand_as(real[1:]) if against == "first" else real[:-1]

@@ -7,6 +7,7 @@ on disk.
 from __future__ import annotations
 
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,7 +79,10 @@ def _operators(base: Hardware, work: Work, seconds: float, clock: Clock) -> dict
 
 
 def _timed(op: Op, base: Hardware, clock: Clock) -> float | None:
-    """The mean of a few calls in the fastest round, seconds; None for what cannot be called so, or not in time."""
+    """The mean of a few rounds of calls, seconds; None for what cannot be called so, or not in time.
+
+    Not the fastest round: a run gets the machine as it is, too.
+    """
     if base.bound(op) > LONGEST or op.bytes > LARGEST:
         return None
     arguments, named = op.inputs
@@ -90,14 +94,14 @@ def _timed(op: Op, base: Hardware, clock: Clock) -> float | None:
                 op.function(*real[0], **real[1])
         except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError):
             return None  # an operator that made-up numbers do not suit counts as its bound
-        best, began, rounds = float("inf"), clock(), 0
-        while rounds < REPEATS and (rounds < 2 or clock() - began < MOMENT):
+        found: list[float] = []
+        began = clock()
+        while len(found) < REPEATS and (len(found) < 2 or clock() - began < MOMENT):
             start = clock()
             for real in copies:
                 op.function(*real[0], **real[1])
-            best = min(best, (clock() - start) / count)
-            rounds += 1
-    return best
+            found.append((clock() - start) / count)
+    return statistics.mean(found)
 
 
 def _made(value: Any) -> Any:
@@ -122,8 +126,11 @@ def _launch(clock: Clock) -> float:
     """What Python and PyTorch take for each operator, views included: a layer of next to no size, by its operators."""
     layer = nn.TransformerEncoderLayer(8, 1, 8, dropout=0.0, batch_first=True)
     x = torch.zeros(2, 2, 8)
-    count = len(trace(partial(layer, x)))
-    return _fastest(partial(layer, x), clock, repeats=40) / count
+    count, repeats = len(trace(partial(layer, x))), 40
+    began = clock()
+    for _ in range(repeats):
+        layer(x)
+    return (clock() - began) / (repeats * count)
 
 
 def _disk_rate(size: int = 2**25) -> float:

@@ -36,8 +36,10 @@ class Linear(nn.Linear):
 
     def round_weights(self) -> None:
         """Keep the weights in `compute_dtype` for passes without gradients; again when they have changed."""
+        if self.compute_dtype is torch.float32:
+            return
         state = [self.compute_dtype, *((p.data_ptr(), p._version) for p in self.parameters())]
-        if self.compute_dtype is not torch.float32 and state != self._rounded_from:
+        if state != self._rounded_from:
             with torch.inference_mode(False), torch.no_grad():
                 self._rounded, self._rounded_from = self._cast(), state
 
