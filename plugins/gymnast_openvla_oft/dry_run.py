@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,41 @@ def measure_kept(model: OFTModel, mode: FakeTensorMode, run: Callable[[], Tensor
         for hook in hooks:
             hook.remove()
     return Kept(sum(sizes), inputs, max(sizes, default=0), sum(inside[0].values()))
+
+
+def kept_by_layers(shape: ModelShape, dtype: torch.dtype, tuning: Tuning, size: Pass, *, features: bool) -> Kept:
+    """`kept` of a deep network from those of shallow ones, the layers of one kind being alike."""
+
+    def of(shape: ModelShape) -> Kept:
+        return kept(*shaped_model(shape, dtype, tuning), size, features=features)
+
+    found = of(shallow(shape))
+    total = asdict(found)
+    for name, (depth, least) in depths(shape).items():
+        deeper = asdict(of(shallow(shape, name)))
+        for what, here in asdict(found).items():
+            total[what] += (depth - least) * (deeper[what] - here)
+    return Kept(**total)
+
+
+def depths(shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """Layers by kind: how many there are, and how many are the least that such a network can have."""
+    return {
+        "llama": (shape.llama.num_hidden_layers, 1),
+        "dino": (shape.dino.depth, 2),  # the last block of a tower is not used
+        "siglip": (shape.siglip.depth, 2),
+    }
+
+
+def shallow(shape: ModelShape, one_more: str | None = None) -> ModelShape:
+    """The same network with the least layers of each kind, and of `one_more` with one more than that."""
+    least = {name: least + (name == one_more) for name, (_, least) in depths(shape).items()}
+    llama = copy.deepcopy(shape.llama)
+    llama.num_hidden_layers = least["llama"]
+    if getattr(llama, "layer_types", None):
+        llama.layer_types = llama.layer_types[: least["llama"]]
+    dino, siglip = (replace(getattr(shape, name), depth=least[name]) for name in ("dino", "siglip"))
+    return replace(shape, llama=llama, dino=dino, siglip=siglip)
 
 
 def forward_flops(shape: ModelShape, size: Pass) -> tuple[float, float]:

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gymnast_core.training.rounding import FINE, is_coarse
-from gymnast_openvla_oft.dry_run import Kept, Pass, kept, shaped_model
+from gymnast_openvla_oft.dry_run import Kept, Pass, kept_by_layers, shaped_model
 from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.model import ModelShape, OFTModel
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, blocks
@@ -48,27 +47,26 @@ class Networks:
 
     def __init__(self, shape: ModelShape) -> None:
         self.shape = shape
-        self._built: dict[tuple[str, str, int], tuple[OFTModel, FakeTensorMode]] = {}
+        self._built: dict[tuple[str, str, int], OFTModel] = {}
         self._kept: dict[tuple[object, ...], tuple[Kept, Kept]] = {}
 
     def model(self, dtype: str, tuning: Tuning) -> OFTModel:
-        return self._model(dtype, tuning)[0]
+        key = (dtype, tuning.vision, tuning.lora_rank)
+        if key not in self._built:
+            self._built[key], _ = shaped_model(self.shape, DTYPES[dtype], tuning)
+        return self._built[key]
 
     def kept(self, dtype: str, tuning: Tuning, size: Pass, features: bool) -> Kept:
         """As `dry_run.kept`; batches of one and two tell the rest, since all but the mask grows with the batch."""
         key = (dtype, tuning.vision, tuning.lora_rank, replace(size, batch=1), features)
         if key not in self._kept:
-            model, mode = self._model(dtype, tuning)
-            one, two = (kept(model, mode, replace(size, batch=n), features=features) for n in (1, 2))
+            one, two = (
+                kept_by_layers(self.shape, DTYPES[dtype], tuning, replace(size, batch=n), features=features)
+                for n in (1, 2)
+            )
             self._kept[key] = one, two
         first, second = (asdict(found) for found in self._kept[key])
         return Kept(**{name: x + (size.batch - 1) * (second[name] - x) for name, x in first.items()})
-
-    def _model(self, dtype: str, tuning: Tuning) -> tuple[OFTModel, FakeTensorMode]:
-        key = (dtype, tuning.vision, tuning.lora_rank)
-        if key not in self._built:
-            self._built[key] = shaped_model(self.shape, DTYPES[dtype], tuning)
-        return self._built[key]
 
 
 @dataclass(frozen=True)

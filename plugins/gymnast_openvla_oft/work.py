@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,15 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gymnast_core.training.masters import MasterWeights, put
 from gymnast_core.training.rounding import is_coarse
 from gymnast_openvla_oft.decoding import score
-from gymnast_openvla_oft.dry_run import Pass, forward, shaped_model
+from gymnast_openvla_oft.dry_run import Pass, depths, forward, shallow, shaped_model
 from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.model import ModelShape
 from gymnast_openvla_oft.tuning import Tuning
 from gymnast_plan.work import Op, Traced, Work, add, trace
-
-LEAST = 1
-"""Layers of each kind in the smallest network that is traced; a network with one more of a kind tells what such a
-layer takes."""
 
 
 @dataclass(frozen=True)
@@ -118,30 +113,15 @@ def _rounding(shape: torch.Size, dtype: torch.dtype) -> list[Op]:
 
 def _by_layers(shape: ModelShape, run: Callable[[ModelShape], Traced]) -> Callable[[int], Work]:
     """The work of a deep network from those of shallow ones: one layer more of a kind is what such a layer takes."""
-    depths = {
-        "llama": (shape.llama.num_hidden_layers, LEAST),
-        "dino": (shape.dino.depth, LEAST + 1),  # the last block of a tower is not used
-        "siglip": (shape.siglip.depth, LEAST + 1),
-    }
-    least = {name: shallow for name, (_, shallow) in depths.items()}
-    base = run(_shallow(shape, least))
-    deeper = {name: run(_shallow(shape, {**least, name: shallow + 1})) for name, (_, shallow) in depths.items()}
+    base = run(shallow(shape))
+    deeper = {name: run(shallow(shape, name)) for name in depths(shape)}
 
     def work(batch: int) -> Work:
         first = base(batch)
         total = dict(first)
-        for name, (depth, shallow) in depths.items():
-            add(total, deeper[name](batch), depth - shallow)
-            add(total, first, shallow - depth)
+        for name, (depth, least) in depths(shape).items():
+            add(total, deeper[name](batch), depth - least)
+            add(total, first, least - depth)
         return total
 
     return work
-
-
-def _shallow(shape: ModelShape, depths: dict[str, int]) -> ModelShape:
-    llama = copy.deepcopy(shape.llama)
-    llama.num_hidden_layers = depths["llama"]
-    if getattr(llama, "layer_types", None):
-        llama.layer_types = llama.layer_types[: depths["llama"]]
-    dino, siglip = (replace(getattr(shape, name), depth=depths[name]) for name in ("dino", "siglip"))
-    return replace(shape, llama=llama, dino=dino, siglip=siglip)

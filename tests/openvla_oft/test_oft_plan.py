@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -17,7 +18,14 @@ from torch import Tensor
 
 from gymnast_core import cli
 from gymnast_core.config import RunConfig, load_config
-from gymnast_openvla_oft.dry_run import TYPICAL_PROMPT, Pass, forward_flops
+from gymnast_openvla_oft.dry_run import (
+    TYPICAL_PROMPT,
+    Pass,
+    forward_flops,
+    kept,
+    kept_by_layers,
+    shaped_model,
+)
 from gymnast_openvla_oft.plan import CUDA_CONTEXT, GIB, Job, Machine, Plan, make_plan, suggestions
 from gymnast_openvla_oft.plan_command import BARE, read_job
 from gymnast_openvla_oft.policy import OpenVLAOFT
@@ -92,6 +100,17 @@ def test_activations_are_close_to_what_autograd_keeps(small: Job, train: dict[st
     # The prompts are as long as those of the plan.
     assert real.processor.prompts(observation().instructions, torch.device("cpu")).ids_BS.shape[1] == TYPICAL_PROMPT
     assert 0.85 < size_of(planned, "activations") / measured < 1.15
+
+
+@pytest.mark.parametrize("train", TRAIN, ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shallow_networks_tell_what_a_deep_one_keeps(small: Job, train: dict[str, Any], batch: int) -> None:
+    shape, tuning, size = small.networks.shape, Tuning(**train), Pass(batch, 7, views=2)
+    llama = copy.deepcopy(shape.llama)
+    llama.num_hidden_layers = 5
+    deep = replace(shape, llama=llama, dino=replace(shape.dino, depth=4), siglip=replace(shape.siglip, depth=6))
+    whole = kept(*shaped_model(deep, torch.bfloat16, tuning), size)
+    assert kept_by_layers(deep, torch.bfloat16, tuning, size, features=False) == whole
 
 
 def kept_bytes(of: OpenVLAOFT, run: Callable[[], Tensor]) -> int:
