@@ -7,7 +7,7 @@ the regression head. Plain OpenVLA (arXiv 2406.09246) shares everything up to `f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,11 @@ class ModelShape:
         """Id behind the vocabulary, as in published checkpoints; the last one where the embeddings have no row for it.
         What is padded is masked, so that its embedding has no influence."""
         return min(self.effective_vocabulary, self.llama.vocab_size - 1)
+
+    def is_like(self, other: ModelShape) -> bool:
+        """Whether the other one describes the same network."""
+        alike = replace(self, llama=other.llama) == other
+        return alike and self.llama.to_dict() == other.llama.to_dict()
 
 
 @dataclass(frozen=True)

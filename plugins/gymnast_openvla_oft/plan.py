@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from gymnast_openvla_oft.dry_run import Kept, Pass, kept_by_layers, shaped_model
 from gymnast_openvla_oft.dtypes import DTYPES
 from gymnast_openvla_oft.model import ModelShape, OFTModel
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, blocks
+from gymnast_openvla_oft.work import Policy, acting, learning
+from gymnast_plan.work import Work
 
 GIB = float(2**30)
 CUDA_CONTEXT = 1 << 30
@@ -43,12 +46,13 @@ class Machine:
 
 
 class Networks:
-    """One network without content for each way to train it, and what a pass of it keeps."""
+    """One network without content for each way to train it; what a pass of it keeps and computes is found out once."""
 
     def __init__(self, shape: ModelShape) -> None:
         self.shape = shape
         self._built: dict[tuple[str, str, int], OFTModel] = {}
         self._kept: dict[tuple[object, ...], tuple[Kept, Kept]] = {}
+        self._work: dict[tuple[object, ...], Callable[[int], Work]] = {}
 
     def model(self, dtype: str, tuning: Tuning) -> OFTModel:
         key = (dtype, tuning.vision, tuning.lora_rank)
@@ -67,6 +71,22 @@ class Networks:
             self._kept[key] = one, two
         first, second = (asdict(found) for found in self._kept[key])
         return Kept(**{name: x + (size.batch - 1) * (second[name] - x) for name, x in first.items()})
+
+    def acting(self, policy: Policy) -> Callable[[int], Work]:
+        """As `work.acting`, of which what only learning depends on changes nothing."""
+        tuning = Tuning(lora_rank=policy.tuning.lora_rank)
+        return self._traced(acting, replace(policy, tuning=tuning, mixed=False, features=False))
+
+    def learning(self, policy: Policy) -> Callable[[int], Work]:
+        """As `work.learning`."""
+        return self._traced(learning, policy)
+
+    def _traced(self, trace: Callable[[Policy], Callable[[int], Work]], policy: Policy) -> Callable[[int], Work]:
+        rest = (getattr(policy, one.name) for one in fields(policy) if one.name != "shape")
+        key = (trace.__name__, *rest)
+        if key not in self._work:
+            self._work[key] = cache(trace(policy))
+        return self._work[key]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from gymnast_core.cli import SOURCE_AND_OVERRIDES
 
 if TYPE_CHECKING:
     from gymnast_core.config import ComponentConfig, RunConfig
-    from gymnast_openvla_oft.plan import Job, Machine, Plan
+    from gymnast_openvla_oft.plan import Job, Machine, Networks, Plan
     from gymnast_openvla_oft.time_plan import Planned, TimePlan
     from gymnast_plan.forecast import Iteration
     from gymnast_plan.hardware import Hardware
@@ -60,9 +61,16 @@ def plan(
 
     named, _ = split_arguments(arguments)
 
+    known: Networks | None = None
+
     def planned(overrides: Sequence[str]) -> tuple[RunConfig, Plan]:
+        nonlocal known
         config = config_from(RunConfig, (*(() if named else BARE), *arguments, *overrides), None)
-        return config, make_plan(read_job(config, strategy, decisions, views), _machine(gpus, gib, config))
+        job = read_job(config, strategy, decisions, views)
+        if known is not None and known.shape.is_like(job.networks.shape):
+            job = replace(job, networks=known)  # what was found out about them holds
+        known = job.networks
+        return config, make_plan(job, _machine(gpus, gib, config))
 
     row = _row(hardware)
     config, found = planned(())

@@ -13,7 +13,7 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.training.record import SNAPSHOT_SHARE
 from gymnast_openvla_oft.attention import AUTO
 from gymnast_openvla_oft.plan import Plan, knows_features
-from gymnast_openvla_oft.work import Policy, acting, learning, stepping
+from gymnast_openvla_oft.work import Policy, stepping
 from gymnast_plan.forecast import GPUS, PARTS, Change, Forecast, Iteration, Judging, forecast, next_change
 from gymnast_plan.hardware import Hardware
 from gymnast_plan.work import Work
@@ -44,7 +44,7 @@ def read_iteration(config: RunConfig, plan: Plan, *, is_gpu: bool, judge_seconds
         attention=_attention(config.policy, is_gpu),
     )  # fmt: skip
     trained = [p for p in job.networks.model(job.dtype, job.tuning).parameters() if p.requires_grad]
-    act, learn = cache(acting(policy)), cache(learning(policy))
+    act, learn = job.networks.acting(policy), job.networks.learning(policy)
     held = {item.name: item.bytes for item in plan.device}
     learned = sum(p.nbytes for p in trained)
     return Iteration(

@@ -30,6 +30,7 @@ from gymnast_openvla_oft.plan import CUDA_CONTEXT, GIB, Job, Machine, Plan, make
 from gymnast_openvla_oft.plan_command import BARE, read_job
 from gymnast_openvla_oft.policy import OpenVLAOFT
 from gymnast_openvla_oft.tuning import Tuning
+from gymnast_openvla_oft.work import Policy, acting
 
 CPU = Machine(1, 1.0, is_gpu=False)
 TRAIN: list[dict[str, Any]] = [
@@ -47,14 +48,15 @@ def job(*overrides: str, train: dict[str, Any] | None = None) -> Job:
     return replace(made, tuning=Tuning(**(train or {})))
 
 
+SMALL = (
+    "policy.args.architecture={image_size: 16, dino: {patch_size: 8, width: 16, depth: 2, heads: 2}, siglip: "
+    "{patch_size: 8, width: 16, depth: 2, heads: 2}, llm_width: 32, llm_layers: 2, llm_heads: 2, llm_intermediate: 64}"
+)
+
+
 @pytest.fixture(scope="module")
 def small() -> Job:
-    architecture = (
-        "policy.args.architecture={image_size: 16, dino: {patch_size: 8, width: 16, depth: 2, heads: 2}, siglip: "
-        "{patch_size: 8, width: 16, depth: 2, heads: 2}, llm_width: 32, llm_layers: 2, llm_heads: 2, "
-        "llm_intermediate: 64}"
-    )
-    return job(architecture)
+    return job(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,25 @@ def test_shallow_networks_tell_what_a_deep_one_keeps(small: Job, train: dict[str
     deep = replace(shape, llama=llama, dino=replace(shape.dino, depth=4), siglip=replace(shape.siglip, depth=6))
     whole = kept(*shaped_model(deep, torch.bfloat16, tuning), size)
     assert kept_by_layers(deep, torch.bfloat16, tuning, size, features=False) == whole
+
+
+def test_what_was_found_out_of_a_network_is_asked_once(small: Job) -> None:
+    """Plans of one network share what it computes and keeps; acting does not depend on what only learning does."""
+    again, networks = job(SMALL).networks.shape, small.networks
+    make_plan(small, CPU)  # building a network notes its kernel of attention in the shape
+    assert networks.shape.is_like(again)
+    deeper = replace(again, dino=replace(again.dino, depth=again.dino.depth + 1))
+    wider = replace(again, llama=copy.deepcopy(again.llama))
+    wider.llama.intermediate_size += 1
+    assert not networks.shape.is_like(deeper) and not networks.shape.is_like(wider)
+    policy = Policy(networks.shape, "float32", Tuning(), 7)
+    frozen = replace(policy, tuning=Tuning(vision="frozen", checkpointing=True), features=True, mixed=True)
+    assert networks.acting(policy) is networks.acting(frozen)
+    assert networks.acting(policy)(2) == acting(policy)(2)
+    assert networks.learning(policy) is not networks.learning(frozen)
+    assert networks.learning(policy) is networks.learning(replace(policy))
+    factors = replace(policy, tuning=Tuning(lora_rank=3))
+    assert networks.acting(factors) is not networks.acting(policy)
 
 
 def kept_bytes(of: OpenVLAOFT, run: Callable[[], Tensor]) -> int:
