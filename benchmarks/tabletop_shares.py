@@ -1,17 +1,17 @@
 """Where an iteration of `gymnast train tabletop` spends its CPU time, and what it could gain at most.
 
-    python benchmarks/tabletop_shares.py [--compiled]
+    python benchmarks/tabletop_shares.py [--no-compile]
 
 One thread, one process, from the second iteration on; Linux's `perf` samples the native code (Debian: `apt install
-linux-perf`). Each sample belongs to one kind of work (`KINDS`). With --compiled the world model's blocks go through
-torch.compile. Writes benchmarks/results/tabletop_shares.{json,md}; --compiled adds its column to the plain one.
+linux-perf`). Each sample belongs to one kind of work (`KINDS`). Two trainings, one after the other: as it is, and with
+the world model's blocks through torch.compile (needs a C++ compiler). Writes
+benchmarks/results/tabletop_shares.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import re
 import shutil
@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from world_model_speed import cpu_name
 
 from gymnast_core.runs.atomic import write_json
 
 RESULTS = Path(__file__).parent / "results"
 ITERATIONS = 5
+WAYS = {"as it is": False, "world model through torch.compile": True}
 PARTS = ("imagining", "updating")
 PRODUCTS = "matrix products"
 ELEMENTS = "elementwise, norms, softmax, copies"
@@ -136,13 +138,12 @@ def report_of(samples: Path) -> str:
 
 
 def page(found: dict[str, Any]) -> str:
-    columns = {name: found[name] for name in ("plain", "compiled") if name in found}
-    titles = {"plain": "as it is", "compiled": "world model through torch.compile"}
+    columns = found["ways"]
     lines = [
         f"`python benchmarks/tabletop_shares.py`; {found['machine']}, one thread, torch {found['torch']}. Iterations 2 "
         f"to {ITERATIONS} of `gymnast train tabletop`, 384 rollouts each.",
         "",
-        "| | " + " | ".join(titles[name] for name in columns) + " |",
+        "| | " + " | ".join(columns) + " |",
         "|---" * (1 + len(columns)) + "|",
     ]
     for part in PARTS:
@@ -156,16 +157,15 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile; needs a C++ compiler")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     options = parser.parse_args()
     if shutil.which("perf") is None:
         parser.error("Linux's perf is not installed. On Debian: apt install linux-perf")
-    file = RESULTS / "tabletop_shares.json"
-    found = json.loads(file.read_text()) if options.compiled and file.is_file() else {}
-    machine = f"{os.uname().machine} CPU, {torch.backends.cpu.get_cpu_capability()}"
-    found |= {"machine": machine, "torch": torch.__version__}
-    found["compiled" if options.compiled else "plain"] = measured(options.compiled)
-    write_json(file, found)
+    found = {
+        "machine": cpu_name(), "torch": torch.__version__,
+        "ways": {name: measured(compiled) for name, compiled in WAYS.items() if not (compiled and options.no_compile)},
+    }  # fmt: skip
+    write_json(RESULTS / "tabletop_shares.json", found)
     (RESULTS / "tabletop_shares.md").write_text(page(found))
     print(page(found))
 

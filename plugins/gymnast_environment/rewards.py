@@ -7,12 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.rollouts.steps import ended_after
 from gymnast_core.types import EnvironmentStart, Reward, Rollout, Task
-from gymnast_environment.environments import Environments, Live, Sensed
+from gymnast_environment.environments import Environments, Live
 from gymnast_environment.guard import check_start
 from gymnast_environment.hosting import Hosting
 from gymnast_environment.view import View
@@ -142,7 +145,10 @@ class EnvironmentReward(RewardModel):
             shown = environments.step(
                 [lives[place] for place in sound], [actions[place] for place in sound], lenient=True
             )
-            ends = {place: _ended_after(seen) for place, seen in zip(sound, shown, strict=True)}
+            ends = {
+                place: ended_after(torch.tensor([sensed.ended for sensed in seen]))
+                for place, seen in zip(sound, shown, strict=True)
+            }
             return [_verdict(live, environments.view, ends.get(place)) for place, live in enumerate(lives)]
         finally:
             for live in lives:
@@ -165,19 +171,15 @@ def _start(rollout: Rollout) -> EnvironmentStart:
     return rollout.task.start
 
 
-def _ended_after(shown: Sequence[Sensed]) -> int | None:
-    """How many actions the environment took until it was over; None if it went on."""
-    return next((count for count, sensed in enumerate(shown, 1) if sensed.ended), None)
-
-
-def _verdict(live: Live, view: View, ended_after: int | None) -> Reward:
+def _verdict(live: Live, view: View, end: int | None) -> Reward:
+    """`end`: after how many actions the environment was over, if it was."""
     if live.error is not None:
         return Reward(None, error=live.error)
     outcome = live.sensed.outcome
     if outcome is None:
         return Reward(None, error=f"{live.start.id} reports no {view.success_key!r} in info; set view.success_key.")
     # What was done after its end did nothing, though imagination may have gone on.
-    finish = ended_after if outcome > 0 else None
+    finish = end if outcome > 0 else None
     return Reward(outcome, rationale=f"replayed in {live.start.id}, seed {live.start.seed}", finish_step=finish)
 
 

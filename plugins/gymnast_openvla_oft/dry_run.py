@@ -135,8 +135,8 @@ def measure_kept(model: OFTModel, mode: FakeTensorMode, run: Callable[[], Tensor
 def kept_by_layers(shape: ModelShape, dtype: torch.dtype, tuning: Tuning, size: Pass, *, features: bool) -> Kept:
     """`kept` of a deep network from those of shallow ones, the layers of one kind being alike."""
 
-    def of(shape: ModelShape) -> Kept:
-        return kept(*shaped_model(shape, dtype, tuning), size, features=features)
+    def of(network: ModelShape) -> Kept:
+        return kept(*shaped_model(network, dtype, tuning), size, features=features)
 
     found = of(shallow(shape))
     total = asdict(found)

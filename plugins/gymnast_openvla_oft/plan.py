@@ -83,7 +83,7 @@ class Networks:
 
     def _traced(self, trace: Callable[[Policy], Callable[[int], Work]], policy: Policy) -> Callable[[int], Work]:
         rest = (getattr(policy, one.name) for one in fields(policy) if one.name != "shape")
-        key = (trace.__name__, *rest)
+        key = (trace, *rest)
         if key not in self._work:
             self._work[key] = cache(trace(policy))
         return self._work[key]

@@ -54,15 +54,22 @@ class Street(WorldModel):
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> dict[str, Any]:
         self.resets.append(len(tasks))
         goals = torch.tensor([goal_of(task.instruction) for task in tasks])
-        return {"places": torch.full((len(tasks),), MIDDLE), "goals": goals}
+        return {"places": torch.full((len(tasks),), MIDDLE), "goals": goals, "actions": 0}
 
     def step(self, state: dict[str, Any], actions_BLA: Tensor) -> Step:
-        shown, arrived = [], []
+        shown, arrived, ended = [], [], []
         for action_BA in actions_BLA.unbind(1):
-            state["places"] = (state["places"] + action_BA[:, 0].round().long()).clamp(0, LENGTH - 1)
+            state["actions"] += 1
+            # Later actions than two do nothing in a street that is over after them.
+            over = self.config.fault == "short" and state["actions"] >= 2
+            if not over or state["actions"] == 2:
+                state["places"] = (state["places"] + action_BA[:, 0].round().long()).clamp(0, LENGTH - 1)
             shown.append(self._shown(state["places"]))
             arrived.append(self._outcome(state))
-        return Step(torch.stack(shown, dim=1), outcome_BL=torch.stack(arrived, dim=1))
+            ended.append(torch.full((len(action_BA),), over))
+        return Step(
+            torch.stack(shown, dim=1), outcome_BL=torch.stack(arrived, dim=1), ended_BL=torch.stack(ended, dim=1)
+        )
 
     def _shown(self, places: Tensor) -> Tensor:
         return picture(places)

@@ -17,7 +17,7 @@ from gymnast_core.rollouts.imagine import imagine
 from gymnast_gate import gates, page
 from gymnast_gate.pixels import Comparison, errors_of
 from gymnast_gate.playback import OwnNoise, play_back
-from gymnast_gate.rows import Row
+from gymnast_gate.rows import Batches, Row
 
 SMALL = ["gate.rollouts=96", "gate.judged=15", "gate.enough=96", "gate.enough_judged=15", "gate.batch_size=32"]
 
@@ -76,6 +76,23 @@ def test_a_world_model_that_shows_something_else_fails(gymnast: CommandLine, fau
         # 40 of 255 levels in one of three channels.
         value = criteria(summary, "frames")["unchanged pixels, frame 1"]["value"]
         assert value == pytest.approx(10 * torch.log10(torch.tensor(255.0**2 * 3 / 40**2)).item(), abs=0.01)
+
+
+def test_frames_are_compared_as_long_as_the_environment_goes_on(gymnast: CommandLine) -> None:
+    _, summary = measured(gymnast, "evaluation.world.args.fault=short")  # over after two actions; imagination goes on
+    batch = Batches(Path("out")).read(0)
+    assert batch is not None
+    for row in batch[0]:
+        sums = row.pixels
+        assert sums is not None
+        counts = [sum(sums[f"{part}/first/count"][t] for part in ("changed", "unchanged")) for t in range(6)]
+        assert counts[0] == counts[1] > 0 and counts[2:] == [0.0] * 4
+        assert sums["changed/first/model"] == sums["unchanged/first/model"] == [0.0] * 6
+    found = criteria(summary, "frames")
+    assert found["unchanged pixels, frame 1"]["verdict"] == "pass"
+    # What nobody saw is neither good nor bad.
+    assert found["unchanged pixels, frame 6"]["value"] is None and found["unchanged pixels, frame 6"]["n"] == 0
+    assert summary["verdicts"]["frames"] not in ("pass", "fail")
 
 
 def test_a_policy_that_is_misled_by_what_it_sees_fails_the_gate_of_actions(gymnast: CommandLine) -> None:

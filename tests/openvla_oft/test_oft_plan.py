@@ -115,7 +115,7 @@ def test_shallow_networks_tell_what_a_deep_one_keeps(small: Job, train: dict[str
     assert kept_by_layers(deep, torch.bfloat16, tuning, size, features=False) == whole
 
 
-def test_what_was_found_out_of_a_network_is_asked_once(small: Job) -> None:
+def test_what_was_found_out_about_a_network_is_asked_once(small: Job) -> None:
     """Plans of one network share what it computes and keeps; acting does not depend on what only learning does."""
     again, networks = job(SMALL).networks.shape, small.networks
     make_plan(small, CPU)  # building a network notes its kernel of attention in the shape
@@ -127,7 +127,7 @@ def test_what_was_found_out_of_a_network_is_asked_once(small: Job) -> None:
     policy = Policy(networks.shape, "float32", Tuning(), 7)
     frozen = replace(policy, tuning=Tuning(vision="frozen", checkpointing=True), features=True, mixed=True)
     assert networks.acting(policy) is networks.acting(frozen)
-    assert networks.acting(policy)(2) == acting(policy)(2)
+    assert networks.acting(policy)(2) == acting(policy)(2) == acting(frozen)(2)
     assert networks.learning(policy) is not networks.learning(frozen)
     assert networks.learning(policy) is networks.learning(replace(policy))
     factors = replace(policy, tuning=Tuning(lora_rank=3))
