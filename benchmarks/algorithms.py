@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import yaml
-from commands import gymnast
+from commands import bench
 from scipy import stats
 from tabletop_parts import build, preset, tasks_of
 
@@ -125,10 +125,7 @@ def train(options: argparse.Namespace) -> dict[tuple[str, int], dict[str, Any]]:
     """Row of `gymnast bench` by arm and seed. Raises `SystemExit` if a cell has no result."""
     file, folder = options.output / "matrix.yaml", options.output / "bench"
     file.write_text(yaml.safe_dump(matrix(options), sort_keys=False))
-    # A matrix that has grown (more arms or seeds) takes the place of the one that is resumed.
-    again = ["--resume", str(folder), "retry=true"] if (folder / "config.yaml").exists() else []
-    gymnast("bench", str(file), *again, log=options.output / "bench.log")
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = bench(file, folder, "retry=true", log=options.output / "bench.log")
     problems = [f"{row['cell']}: {row['status']}. {row['reason']}" for row in rows if row["status"] != "done"]
     if problems:
         raise SystemExit("Cells without a result (the same command tries them again):\n" + "\n".join(problems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
-def gymnast(*arguments: str, log: Path) -> None:
-    """Run a `gymnast` command, its output in a log file; what ends this process ends it, too."""
+def gymnast(*arguments: str, log: Path, fine: Sequence[int] = (0,)) -> None:
+    """Run a `gymnast` command, its output in a log file; what ends this process ends it, too.
+
+    Raises `SystemExit` for an exit status that is not `fine`.
+    """
     # Ended as by Ctrl-C: a supervisor that stops a benchmark must not leave its trainings behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
@@ -25,8 +30,18 @@ def gymnast(*arguments: str, log: Path) -> None:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-    if code:
+    if code not in fine:
         raise SystemExit(f"gymnast {arguments[0]} ended with exit code {code}; see {log}.")
+
+
+def bench(file: Path, folder: Path, *more: str, log: Path) -> list[dict[str, Any]]:
+    """Rows of `gymnast bench` of the matrix in a file, begun or gone on with in its folder, whatever they say.
+
+    A matrix that has grown (more arms or seeds) takes the place of the one that is resumed.
+    """
+    again = ["--resume", str(folder), *more] if (folder / "config.yaml").exists() else []
+    gymnast("bench", str(file), *again, log=log, fine=(0, 1))  # 1: a cell has failed, and its row says how
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
 def gymnast_at_once(commands: Sequence[tuple[Sequence[str], Path]], jobs: int) -> None:

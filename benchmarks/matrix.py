@@ -34,7 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
-from commands import gymnast
+from commands import bench, gymnast
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "plugins" / "gymnast_tabletop" / "checkpoints"
@@ -189,9 +189,7 @@ def train(parts: Mapping[str, Any], options: argparse.Namespace) -> list[dict[st
     matrix |= {"jobs": options.jobs, "threads": 1, "output": str(folder)}
     file = options.output / "matrix.yaml"
     file.write_text(yaml.safe_dump(matrix, sort_keys=False))
-    again = ["--resume", str(folder)] if (folder / "config.yaml").exists() else []
-    gymnast("bench", str(file), *again, log=options.output / "bench.log")
-    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return bench(file, folder, log=options.output / "bench.log")
 
 
 def compare(parts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:

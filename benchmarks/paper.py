@@ -48,7 +48,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import yaml
-from commands import gymnast
+from commands import bench, gymnast
 from paper_statistics import ALPHA, SMALLEST, plan, plan_table, points, same_settings, settle
 from tabletop_parts import check_demonstrations
 
@@ -178,10 +178,7 @@ def train(names: Sequence[str], seeds: Sequence[int], options: argparse.Namespac
     file = options.output / "matrix.yaml"
     file.write_text(yaml.safe_dump(matrix(names, seeds, options), sort_keys=False))
     folder = options.output / "bench"
-    # A matrix that has grown (more arms or seeds) takes the place of the one that is resumed.
-    again = ["--resume", str(folder), "retry=true"] if (folder / "config.yaml").exists() else []
-    gymnast("bench", str(file), *again, log=options.output / "bench.log")
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = bench(file, folder, "retry=true", log=options.output / "bench.log")
     found = {(row["labels"]["arm"], row["seed"]): row for row in rows}
     problems = [f"{row['cell']}: {row['status']}. {row['reason']}" for row in rows if row["status"] != "done"]
     if problems or len(found) < len(names) * len(seeds):

@@ -47,7 +47,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import yaml
-from commands import gymnast, gymnast_at_once
+from commands import bench, gymnast_at_once
 from paper import GAP, MANY
 from paper_statistics import (
     FIRST_REPORTED,
@@ -139,10 +139,7 @@ def train(arms: Sequence[str], seeds: Sequence[int], options: argparse.Namespace
     folder = options.output / ("pilot" if options.pilot else "bench")
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(matrix(arms, seeds, folder, options), sort_keys=False))
-    # A matrix that has grown (more arms or seeds) takes the place of the one that is resumed.
-    again = ["--resume", str(folder), "retry=true"] if (folder / "config.yaml").exists() else []
-    gymnast("bench", str(file), *again, log=folder.with_suffix(".log"))
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = bench(file, folder, "retry=true", log=folder.with_suffix(".log"))
     problems = [f"{row['cell']}: {row['status']}. {row['reason']}" for row in rows if row["status"] != "done"]
     if problems or len(rows) < len(arms) * len(seeds):
         raise SystemExit("Cells without a result (the same command tries them again):\n" + "\n".join(problems))

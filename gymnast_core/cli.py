@@ -13,7 +13,7 @@ from gymnast_core import __version__
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.importing import undisturbed
-from gymnast_core.training.signals import TERMINATED, Terminated
+from gymnast_core.signals import TERMINATED, Terminated
 
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
 RESUME = click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to continue.")

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gymnast_core.errors import DataError
+
 T = TypeVar("T")
 
 
@@ -109,3 +111,12 @@ def made_when_looked_at(field: str) -> Callable[[type[T]], type[T]]:
 def held(holder: object, field: str) -> Any:
     """What such a field holds, without a look at it: a tensor, `Undecoded`, or `EpisodeFrames`."""
     return vars(holder)[field]
+
+
+def check_cameras(name: str, frames_TVHWC: Tensor, cameras: Sequence[str]) -> None:
+    """Raises `DataError` unless the frames of what is called `name` are of these cameras."""
+    if frames_TVHWC.ndim != 5 or frames_TVHWC.shape[1] != len(cameras):
+        raise DataError(
+            f"{name!r} has frames of shape {tuple(frames_TVHWC.shape)} and the cameras {', '.join(cameras)}; expected "
+            f"(frames, {len(cameras)} cameras, height, width, 3)."
+        )

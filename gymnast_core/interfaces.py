@@ -9,7 +9,7 @@ Shapes and units are those of `gymnast_core.types`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -177,7 +177,8 @@ class Policy(nn.Module, Component, Trainable, ABC):
     @cached_property
     def needed(self) -> Needs:
         """What this policy must be shown. `needs` is asked once: files that a policy came from may be gone later."""
-        return self.needs(self.config)
+        needs = self.needs(self.config)
+        return needs if needs.actions is not None else replace(needs, actions=int(self.action_dim))
 
     @abstractmethod
     def act(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError, unknown_name
-from gymnast_core.frames import Undecoded, held, made_when_looked_at
+from gymnast_core.frames import Undecoded, check_cameras, held, made_when_looked_at
 
 ONE_CAMERA = ("camera",)
 """What a single camera is called where nobody named it."""
@@ -86,7 +86,7 @@ class Episode:
     """The simulator that shows the first frame after its reset; None where there is none, or nobody knows it."""
 
     def __post_init__(self) -> None:
-        _check_cameras(self.id, self.frames_TVHWC, self.cameras)
+        check_cameras(self.id, self.frames_TVHWC, self.cameras)
 
     def view(self, camera: str | None = None) -> Tensor:
         """The frames of one camera (None: the main one), uint8 (T, H, W, C)."""
@@ -117,24 +117,16 @@ class Task:
     """What counts as half a success, for judges that give partial credit."""
 
     def __post_init__(self) -> None:
-        _check_cameras(self.id, self.frames_TVHWC, self.cameras)
+        check_cameras(self.id, self.frames_TVHWC, self.cameras)
 
     def view(self, camera: str | None = None) -> Tensor:
         """The context frames of one camera (None: the main one), uint8 (T, H, W, C)."""
         return of_camera(self.frames_TVHWC, self.cameras, camera)
 
 
-def _check_cameras(name: str, frames_TVHWC: Tensor, cameras: Sequence[str]) -> None:
-    if frames_TVHWC.ndim != 5 or frames_TVHWC.shape[1] != len(cameras):
-        raise DataError(
-            f"{name!r} has frames of shape {tuple(frames_TVHWC.shape)} and the cameras {', '.join(cameras)}; expected "
-            f"(frames, {len(cameras)} cameras, height, width, 3)."
-        )
-
-
 @dataclass(frozen=True)
 class Needs:
-    """What a policy must be shown."""
+    """What a policy must be shown, and what it makes of that."""
 
     cameras: tuple[str, ...] | int = 1
     """The cameras' names in the policy's order, or their number where it does not name them."""
@@ -142,6 +134,8 @@ class Needs:
     """Frames at each decision: the current one and those before it."""
     proprio: int | None = None
     """Proprioceptive readings at each frame (P); None: none are used."""
+    actions: int | None = None
+    """Width of the actions that it decides (A); None: known once it is built, as `Policy.action_dim`."""
 
     @property
     def camera_count(self) -> int:
@@ -150,12 +144,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Offers:
-    """What a world shows after each action, or a dataset at the start."""
+    """What a world shows after each action, or a dataset at the start, and what it takes."""
 
     cameras: tuple[str, ...] | int = 1
     """The cameras' names, or their number where they are called whatever the task calls them."""
     proprio: int | None = None
     """Proprioceptive readings at each frame (P); None: none are known."""
+    actions: int | None = None
+    """Width of the actions that it takes (A); None: any, or only `step` knows."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +318,8 @@ class Reward:
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
     rationale: str = ""
     error: str | None = None
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
+    """What the judgement cost, in USD; None: not known, e.g. since no price is."""
     finish_step: int | None = None
     """Number of actions until the first success, for judges that know; actions after it are not learned from."""
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -334,8 +331,9 @@ class Reward:
             raise ValueError("A Reward has either a value or an error, never both or neither.")
         # Numbers of NumPy, torch or `decimal` become Python's: what is stored and sent knows no others.
         for name in ("value", "partial", "cost_usd"):
-            object.__setattr__(self, name, _plain_number(f"Reward.{name}", getattr(self, name), name != "cost_usd"))
-        numbers = {name: _plain_number(f"Reward.numbers[{name!r}]", x, False) for name, x in self.numbers.items()}
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _plain_number(f"Reward.{name}", given))
+        numbers = {name: _plain_number(f"Reward.numbers[{name!r}]", x) for name, x in self.numbers.items()}
         object.__setattr__(self, "numbers", numbers)
         if self.error is not None and not (isinstance(self.error, str) and self.error.strip()):
             raise ValueError(f"Reward.error is {self.error!r}; it must be text that says why there is no value.")
@@ -354,8 +352,10 @@ class Reward:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
         if self.step_values_S is not None and not bool(torch.isfinite(self.step_values_S).all()):
             raise ValueError("Reward.step_values_S holds infinite or NaN rewards.")
-        if not (math.isfinite(self.cost_usd) and self.cost_usd >= 0.0):
-            raise ValueError(f"Reward.cost_usd is {self.cost_usd}; it must be a cost in USD, 0 or more.")
+        if self.cost_usd is not None and not (math.isfinite(self.cost_usd) and self.cost_usd >= 0.0):
+            raise ValueError(
+                f"Reward.cost_usd is {self.cost_usd}; it must be a cost in USD, 0 or more, or None if it is not known."
+            )
         for name, number in self.numbers.items():
             if not re.fullmatch(r"\w+", name, re.ASCII):
                 raise ValueError(f"Reward.numbers has the name {name!r}; use letters, digits and underscores.")
@@ -363,9 +363,7 @@ class Reward:
                 raise ValueError(f"Reward.numbers[{name!r}] is {number}; leave out what is not known.")
 
 
-def _plain_number(name: str, value: Any, may_be_none: bool) -> float | None:
-    if value is None and may_be_none:
-        return None
+def _plain_number(name: str, value: Any) -> float:
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise ValueError(f"{name} is {value!r}; it must be a number.")
     return float(value)

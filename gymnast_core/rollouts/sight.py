@@ -68,9 +68,14 @@ def recent_indices(index: int, history: int) -> Tensor:
 def find_sight(needs: Needs, offers: Offers, task: Task, names: Names = Names()) -> Sight:
     """How a policy with these needs sees the tasks in a world with these offers.
 
-    Raises `ConfigError` that names both sides where something is lacking, or where only the user can say which camera
-    is meant.
+    Raises `ConfigError` that names both sides where something is lacking, where only the user can say which camera is
+    meant, or where the world takes other actions than the policy decides.
     """
+    if None not in (needs.actions, offers.actions) and needs.actions != offers.actions:
+        raise ConfigError(
+            f"{names.policy} decides actions of width {needs.actions}, but {names.world} takes actions of width "
+            f"{offers.actions}. Choose parts of the same robot."
+        )
     shown = shown_cameras(offers, task.cameras, names)
     chosen = _chosen(needs, shown, names)
     if needs.proprio is not None:

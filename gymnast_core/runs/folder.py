@@ -15,6 +15,7 @@ from gymnast_core.config.load import load_config, to_yaml
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.reading import as_object, read_json
 from gymnast_core.runs.atomic import storing, write_json, write_text
+from gymnast_core.runs.ending import forget_ending, note_ending
 from gymnast_core.runs.snapshot import clean_snapshots
 
 LOCK = ".lock"
@@ -29,8 +30,9 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
     """The config with `output` set, and that folder, which belongs to this process until the block ends.
 
     The folder is `resume`, or a new one at `output` or runs/NAME-DATE-TIME. A new folder begins with the resolved
-    config; a resumed one takes the config over and notes what changed. Raises `ConfigError` if the folder holds another
-    run, or if another process works in it; `StorageError` if it cannot be written.
+    config; a resumed one takes the config over and notes what changed. An error that ends the block is noted there
+    (`ending`). Raises `ConfigError` if the folder holds another run, or if another process works in it; `StorageError`
+    if it cannot be written.
     """
     path = resume or _new_folder(config.output, name)
     config = replace(config, output=str(path))
@@ -47,7 +49,12 @@ def run_folder(config: Any, name: str, resume: Path | None = None) -> Iterator[t
         else:
             clean_snapshots(path / "snapshots")
             _take_over(config, path)
-        yield config, path
+        forget_ending(path)
+        try:
+            yield config, path
+        except BaseException as error:
+            note_ending(path, error)
+            raise
 
 
 def config_changes(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:

@@ -56,7 +56,7 @@ class Progress:
             self._task = self._rich.add_task(self.title, total=self.total, completed=self.start, numbers="")
         return self
 
-    def update(self, done: int, numbers: Mapping[str, float], words: str | None = None) -> None:
+    def update(self, done: int, numbers: Mapping[str, float | str], words: str | None = None) -> None:
         """`done` counts from the beginning of the whole work, including what an earlier process did.
 
         `words` say what the step brought, in a sentence's beginning; how long a step takes and what is left is added.
@@ -112,7 +112,9 @@ def _sentence(words: str, rate: float, left: float, is_last: bool) -> str:
     return ", ".join(parts)
 
 
-def _short(value: float) -> str:
+def _short(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:d}" if isinstance(value, int) else f"{value:.3g}"
 
 

@@ -59,6 +59,8 @@ def check_policy(
         for name in ("chunk_length", "action_dim"):
             value = getattr(subject, name, None)
             contract.expect(isinstance(value, int) and value >= 1, name, "a whole number from 1", repr(value))
+        agrees = needs.actions in (None, subject.action_dim)
+        contract.expect(agrees, "needs", f"actions of width {subject.action_dim}, its action_dim, or None", needs)
         if bool(subject.act(observation, temperature=0.0, generator=seeded(5)).log_prob_BLD.isnan().all()):
             _check_evaluation_only(contract, subject, observation, tolerance)
         else:

@@ -131,7 +131,8 @@ def _expect_rewards(contract: Contract, found: Any, count: int, method: str = "s
     for reward in found:
         exclusive = (reward.value is None) != (reward.error is None)
         contract.expect(exclusive, method, "either a value or an error", reward)
-        contract.expect(math.isfinite(reward.cost_usd) and reward.cost_usd >= 0, method, "a cost in USD", reward)
+        known = reward.cost_usd is None or (math.isfinite(reward.cost_usd) and reward.cost_usd >= 0)
+        contract.expect(known, method, "a cost in USD, or None", reward)
 
 
 def _expect_values(contract: Contract, kind: str, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:

@@ -44,9 +44,9 @@ def check_world_model(
 ) -> list[str]:
     """Check `offers`, `reset`, `step`, `state_dict` and, where they exist, `training_loss` and `save`.
 
-    Sizes default to its own or its `config`'s, or 7 and 64. `reload` builds the world model from a saved folder; by
-    default its `Config` is given `checkpoint=FOLDER`. Raises `ConfigError` if the given tasks do not show the cameras
-    that the world model offers.
+    Sizes default to what it offers, its own or its `config`'s, or 7 and 64. `reload` builds the world model from a
+    saved folder; by default its `Config` is given `checkpoint=FOLDER`. Raises `ConfigError` if the given tasks do not
+    show the cameras that the world model offers.
     """
     world = instance(world_model)
     contract = Contract(world, WorldModel)
@@ -54,7 +54,7 @@ def check_world_model(
     size = image_size or size_of(world, "image_size", 64)
     tasks = list(tasks or make_tasks(2, size, cameras=offers.cameras, proprio_dim=offers.proprio))
     tasks = tasks[: _most(contract, world, tasks)]
-    trial = _Trial(contract, world, offers, tasks, action_dim or size_of(world, "action_dim", 7))
+    trial = _Trial(contract, world, offers, tasks, action_dim or offers.actions or size_of(world, "action_dim", 7))
     device = getattr(world, "device", None)
     contract.expect(isinstance(device, torch.device), "device", "a torch.device", repr(device))
     world.attach(Parts(world_model=world, tasks=tasks))

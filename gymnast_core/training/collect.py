@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from gymnast_core.config.schema import LoopConfig
 from gymnast_core.interfaces import Optimizer, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.learning import Judged
+from gymnast_core.money import as_metric, total_usd
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import Group, deals
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
@@ -23,6 +24,9 @@ class Listener(Protocol):
     def imagined(self, rollouts: Sequence[Rollout]) -> None: ...
 
     def judged(self, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None: ...
+
+    def paid(self, usd: float | None) -> None:
+        """For what all processes judged; None if that is not known."""
 
 
 class Collector:
@@ -125,13 +129,13 @@ class Collector:
         listener.imagined(flat)
         rewards = making.rewards()
         listener.judged(flat, rewards)
-        self._account(rewards, tally)
+        self._account(rewards, tally, listener)
         return [
             Group(flat[at].group, tuple(flat[at : at + size]), tuple(rewards[at : at + size]))
             for at in range(0, len(flat), size)
         ]
 
-    def _account(self, rewards: Sequence[Reward], tally: Tally) -> None:
+    def _account(self, rewards: Sequence[Reward], tally: Tally, listener: Listener) -> None:
         """Count what was judged. Raises `RewardsFailing` in every process if too much of it, over all, failed."""
         values = [reward.value for reward in rewards if reward.value is not None]
         errors = [reward.error for reward in rewards if reward.error is not None]
@@ -140,13 +144,13 @@ class Collector:
             tally.add({name: Metric(value)})
         for reward in rewards:
             tally.add({f"judge_{what}": Metric(number) for what, number in reward.numbers.items()})
-        tally.total(
-            rollouts=float(len(rewards)), unscored=float(len(errors)), cost_usd=sum(r.cost_usd for r in rewards)
-        )
-        counts = self._processes.gather((len(rewards), errors[:1], len(errors)))
-        first = next((error for _, some, _ in counts for error in some), "")
-        failed = [first] * sum(count for _, _, count in counts)
-        judged = sum(count for count, _, _ in counts)
+        cost = total_usd(reward.cost_usd for reward in rewards)
+        tally.total(rollouts=float(len(rewards)), unscored=float(len(errors)), cost_usd=as_metric(cost))
+        counts = self._processes.gather((len(rewards), errors[:1], len(errors), cost))
+        first = next((error for _, some, _, _ in counts for error in some), "")
+        failed = [first] * sum(count for _, _, count, _ in counts)
+        judged = sum(count for count, _, _, _ in counts)
+        listener.paid(total_usd(paid for _, _, _, paid in counts))
         refuse_failures(failed, judged, self._loop.max_error_rate, "loop.max_error_rate")
 
     def state_dict(self) -> dict[str, Any]:

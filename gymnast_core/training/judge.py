@@ -8,6 +8,7 @@ from dataclasses import replace
 from gymnast_core.errors import ContractError, GymnastError
 from gymnast_core.futures import when_all
 from gymnast_core.interfaces import RewardModel
+from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 
 
@@ -85,7 +86,7 @@ def judge(
         asked = [rollouts[index] for index in unknown]
         answers = checked(reward_model, asked, reward_model.score(asked))
         for index, reward in zip(unknown, answers, strict=True):
-            rewards[index] = replace(reward, cost_usd=reward.cost_usd + rewards[index].cost_usd)
+            rewards[index] = replace(reward, cost_usd=total_usd((reward.cost_usd, rewards[index].cost_usd)))
     return rewards
 
 

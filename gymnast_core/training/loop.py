@@ -18,11 +18,11 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.events import Steering
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.runs.snapshot import Snapshot, fitting
+from gymnast_core.signals import listen
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.engine import Engine
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.sharding import Learner, begin_alike
-from gymnast_core.training.signals import listen
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.tasks import NothingLeft, TaskOrder
 from gymnast_core.training.unchanging import Unchanging

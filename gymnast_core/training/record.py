@@ -18,6 +18,7 @@ from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
 from gymnast_core.runs.commands import resume_command
+from gymnast_core.runs.spending import Payment, note, read_payments, spent_usd
 from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.saved import SavedDifference, compare_saved, warn_of
@@ -26,7 +27,7 @@ from gymnast_core.training.update import Updater
 from gymnast_core.types import Reward, Rollout
 
 logger = logging.getLogger(__name__)
-TOTALS = ("rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped")
+TOTALS = ("rollouts", "unscored", "groups_kept", "groups_dropped")
 """Sums that a summary gives over the whole run."""
 SNAPSHOT_SHARE = 0.05
 """Share of a run's time that snapshots take at most, unless its config says otherwise: the seconds in which the run
@@ -98,6 +99,11 @@ class RunRecord:
         """Who is told what iteration `iteration` (from 0) imagined."""
         return _Listener(self, iteration)
 
+    def paid(self, what: str, step: int, usd: float | None) -> None:
+        """Note what all processes' judges were paid; None if that is not known."""
+        if self._parts.processes.leads:
+            note(self.folder, Payment(what, step, usd))
+
     def evaluate(self, label: str, step: int) -> dict[str, Any]:
         """What the hooks measure of the policy, in all processes; an error there ends the run."""
         event = self.event(events.EvaluationWanted, step=step, label=label)
@@ -132,6 +138,7 @@ class RunRecord:
         for name in TOTALS:
             numbers.setdefault(name, 0.0)
             self._totals[name] = self._totals.get(name, 0.0) + numbers[name]
+        numbers.setdefault("cost_usd", 0.0)
         numbers["rollouts_per_second"] = numbers["rollouts"] / max(numbers["seconds_imagining"], 1e-9)
         self.tell("gymnast_metrics", events.StepDone, metrics=numbers, learned=self.learned)
         self.learned = None  # it holds all frames
@@ -200,6 +207,7 @@ class RunRecord:
         after = self.evaluate("after", loop.iteration)
         summary: dict[str, Any] = {"output": str(self.folder), "iterations": loop.iteration}
         summary |= {"updates": loop.updater.updates, "seconds": self.seconds, **self._totals}
+        summary["cost_usd"] = spent_usd(self.folder)
         summary |= {} if self.stopped is None else {"stopped": self.stopped}
         summary |= {"left_out": loop.order.left_out} if loop.order.left_out else {}
         before = self._measured.get("before", {})
@@ -246,6 +254,10 @@ class RunRecord:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._seconds_before, self._totals = float(state["seconds"]), dict(state["totals"])
+        # An earlier edition kept costs here, of the iterations that were done.
+        earlier = self._totals.pop("cost_usd", 0.0)
+        if self._folder is not None and not read_payments(self._folder):
+            self.paid("training", self._done, earlier)
         self.stopped = state.get("stopped")
 
 
@@ -262,3 +274,6 @@ class _Listener:
     def judged(self, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
         event = self._record.event(events.RewardsScored, step=self._iteration, rollouts=rollouts, rewards=rewards)
         tell("gymnast_rewards_scored", event)
+
+    def paid(self, usd: float | None) -> None:
+        self._record.paid("training", self._iteration, usd)

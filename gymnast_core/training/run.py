@@ -21,11 +21,11 @@ from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
+from gymnast_core.signals import terminating
 from gymnast_core.training.engine import build_engine
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
 from gymnast_core.training.sharding import check_shards
-from gymnast_core.training.signals import terminating
 from gymnast_core.training.together import together
 from gymnast_core.training.trainer import ShardedStrategy, build_trainer, precision_of
 

@@ -22,8 +22,8 @@ from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.versions import versions
+from gymnast_core.signals import terminating
 from gymnast_core.training.run import train
-from gymnast_core.training.signals import terminating
 from gymnast_core.types import Task
 from gymnast_evaluation.command import evaluate_command
 from gymnast_evaluation.config import EvaluateConfig

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gymnast_core.money import total_usd
+
 
 def summarise(measured: Mapping[str, Mapping[str, Any]], policy: str) -> dict[str, Any]:
     """`measured` holds the summaries of the evaluations of "before" and "after", by what they are of.
@@ -25,7 +27,7 @@ def summarise(measured: Mapping[str, Mapping[str, Any]], policy: str) -> dict[st
         }
         found[name + "_starts"] = summary["starts"]
     found["unscored"] = sum(summary["unscored"] for summary in measured.values())
-    found["cost_usd"] = sum(summary["cost_usd"] for summary in measured.values())
+    found["cost_usd"] = total_usd(summary["cost_usd"] for summary in measured.values())
     return found
 
 

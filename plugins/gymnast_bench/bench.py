@@ -18,12 +18,13 @@ from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
 from gymnast_core.errors import ConfigError
+from gymnast_core.money import total_usd
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
-from gymnast_core.training.signals import terminating
+from gymnast_core.signals import terminating
 
 
 def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class _Bench:
             "problems": {row.title: f"{row.status}: {row.reason}" for row in rows if not row.done},
             "frames": sum(row.frames for row in rows),
             "cell_seconds": sum(row.seconds for row in rows),
-            "cost_usd": sum(row.dollars for row in rows),
+            "cost_usd": total_usd(row.dollars for row in rows),
         }
         write_text(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary

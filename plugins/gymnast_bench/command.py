@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -33,7 +34,8 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
     budget: {minutes: 30, dollars: 1.0}  # of each cell
 
     A crash, memory that runs out, or a budget that is used up is that cell's result; the others go on. Judging dollars
-    are seen after each iteration; a judge's own limit (its argument max_usd) is exact.
+    are seen after each iteration; a judge's own limit (its argument max_usd) is exact. Exit status: 0 if every cell
+    ended or used up its budget, 1 if one crashed, ran out of memory or was killed.
 
     --resume goes on after a stop of any kind: cells that have ended keep their result, begun ones continue from their
     last snapshot. It also runs what was added to the matrix (axes.AXIS.LABEL=[...], seeds=[...]), and with retry=true
@@ -51,7 +53,13 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
 
     config = config_from(BenchConfig, arguments, resume)
     from gymnast_bench.bench import bench_command
+    from gymnast_bench.supervisor import FAILURES
+    from gymnast_core.runs.commands import resume_command
 
     summary = bench_command(config, resume=resume)
     print_summary(summary)
     click.echo(f"Results: {summary['output']} (see report.html there)")
+    if failed := sum(summary["statuses"].get(status, 0) for status in FAILURES):
+        again = f"{resume_command('bench', Path(summary['output']))} retry=true"
+        click.echo(f"{failed} of {summary['cells']} cells failed; to try them again: {again}", err=True)
+        sys.exit(1)

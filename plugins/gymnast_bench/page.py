@@ -13,6 +13,7 @@ import jinja2
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.matrix import SEED
 from gymnast_bench.rows import UNFINISHED, Combination, Row, combine
+from gymnast_core.money import total_usd
 from gymnast_core.runs.atomic import write_text
 from gymnast_pages import claims
 from gymnast_pages.charts import Chart, Point, Series
@@ -60,7 +61,7 @@ def _context(folder: Path, rows: Sequence[Row], config: BenchConfig) -> dict[str
         "totals": {
             "seconds": sum(row.seconds for row in rows),
             "frames": sum(row.frames for row in rows),
-            "dollars": sum(row.dollars for row in rows),
+            "dollars": total_usd(row.dollars for row in rows),
         },
         "config": (folder / "config.yaml").read_text(encoding="utf-8"),
         "commands": [

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gymnast_bench.matrix import SEED, Cell
-from gymnast_bench.supervisor import DONE, spent_dollars
+from gymnast_bench.supervisor import DONE
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.statistics import mean_interval
 from gymnast_pages.measure import SUCCESS, Measure
 
@@ -72,7 +73,8 @@ class Row:
     """Imagined in training."""
     frames: int
     """Imagined in training: rollouts times horizon."""
-    dollars: float
+    dollars: float | None
+    """What its judges cost, over all attempts; None: not known."""
     command: str
     imagined_reward: Sequence[tuple[float, float]] = ()
     """Learning curve of a judge that tells no success: (iteration, mean reward)."""
@@ -126,7 +128,7 @@ def read_row(cell: Cell, folder: Path, horizon: int, command: str) -> Row:
         peak_memory_bytes=int(result.get("peak_memory_bytes", 0)),
         rollouts=rollouts,
         frames=rollouts * horizon,
-        dollars=spent_dollars(folder / "run"),
+        dollars=spent_usd(folder / "run"),
         command=command,
     )
 

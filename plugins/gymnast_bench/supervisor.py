@@ -26,13 +26,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymnast_core.config.ranges import Range
-from gymnast_core.errors import DataError, StorageError
+from gymnast_core.errors import StorageError
+from gymnast_core.money import in_dollars
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
-from gymnast_core.runs.metrics import read_metrics
-from gymnast_core.training.signals import TERMINATED
+from gymnast_core.runs.spending import spent_usd
+from gymnast_core.signals import TERMINATED
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
+FAILURES = (FAILED, OUT_OF_MEMORY, KILLED)
+"""How a cell ends that nobody wanted to end so."""
 STATUSES = (DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET)
 
 REFUSED = 3
@@ -103,20 +106,6 @@ class Clock:
         write_text(self._path, json.dumps({"seconds": self.seconds, "attempts": self.attempts}))
 
 
-def spent_dollars(run: Path) -> float:
-    """What judging has cost so far, in training, in audits of gates (metrics.csv) and in evaluations; 0 without any."""
-    rows = read_metrics(run / "metrics.csv")
-    training = sum(float(row.get(name) or 0.0) for row in rows for name in ("cost_usd", "gate_cost_usd"))
-    return training + sum(_cost(path) for path in (run / "evaluations").glob("*.json"))
-
-
-def _cost(path: Path) -> float:
-    try:
-        return read_object(path, allow_nan=True).number("cost_usd", Range(least=0), default=0.0)
-    except DataError:
-        return 0.0  # whoever needs the evaluation says what is wrong with it
-
-
 def _watch(
     process: subprocess.Popen[bytes], run: Path, spec: dict[str, Any], clock: Clock, abandoned: Callable[[], bool]
 ) -> str | None:
@@ -129,16 +118,26 @@ def _watch(
         if time.monotonic() >= next_check:
             next_check = time.monotonic() + CHECK_SECONDS
             clock.save()
-            spent = spent_dollars(run)
-            if dollars is not None and spent > dollars:
-                return _stop(process, f"${spent:.2f} were spent of budget.dollars={dollars:g}.")
+            beyond = _beyond(run, dollars)
+            if beyond is not None:
+                return _stop(process, beyond)
         if minutes is not None and clock.seconds > 60 * minutes:
             return _stop(process, f"It ran for {clock.seconds / 60:.3g} minutes of budget.minutes={minutes:g}.")
         time.sleep(POLL_SECONDS)
-    spent = spent_dollars(run)
-    if dollars is not None and spent > dollars and not (run / "summary.json").exists():
-        return f"${spent:.2f} were spent of budget.dollars={dollars:g}."
-    return None
+    return None if (run / "summary.json").exists() else _beyond(run, dollars)
+
+
+def _beyond(run: Path, dollars: float | None) -> str | None:
+    """Why a run is not within its budget; None if it is."""
+    if dollars is None:
+        return None
+    spent = spent_usd(run)
+    if spent is None:
+        return (
+            f"What its judge costs is not known, so that budget.dollars={dollars:g} cannot be kept. Give the judge's "
+            "args.prices, or set budget.dollars=null to spend without a limit."
+        )
+    return f"{in_dollars(spent)} were spent of budget.dollars={dollars:g}." if spent > dollars else None
 
 
 def _stop(process: subprocess.Popen[bytes], reason: str) -> str:

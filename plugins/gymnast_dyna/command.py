@@ -22,8 +22,8 @@ from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.versions import versions
+from gymnast_core.signals import terminating
 from gymnast_core.training.run import train
-from gymnast_core.training.signals import terminating
 from gymnast_dyna.config import DynaConfig, JudgeRefitConfig
 from gymnast_dyna.page import build_dyna_page
 from gymnast_dyna.refit import begun, lacks

@@ -15,6 +15,7 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
+from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import EvaluationDone, RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
@@ -23,8 +24,8 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
+from gymnast_core.signals import terminating
 from gymnast_core.training.judge import judge, submit
-from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
@@ -195,7 +196,7 @@ class _Run:
                 f"When it works again: {resume_command('evaluate', self.folder)} (max_error_rate=1 keeps such trials)"
             )
 
-    def _numbers(self) -> dict[str, float]:
+    def _numbers(self) -> dict[str, float | str]:
         """Means by what they mean: success over all worlds, and the mean reward by each other judge."""
         trials = self.file.trials
         judges = {world: judge_name(part) for world, part in self.config.all_rewards().items()}
@@ -203,6 +204,8 @@ class _Run:
         for trial in trials:
             if trial.value is not None and trial.world in judges:
                 values.setdefault(Measure(trial.kind, judges[trial.world]).name, []).append(trial.value)
-        numbers: dict[str, float] = {name: sum(found) / len(found) for name, found in values.items()}
-        unscored, dollars = sum(trial.value is None for trial in trials), sum(trial.cost_usd for trial in trials)
-        return numbers | ({"unscored": unscored} if unscored else {}) | ({"dollars": dollars} if dollars else {})
+        numbers: dict[str, float | str] = {name: sum(found) / len(found) for name, found in values.items()}
+        unscored, cost = sum(trial.value is None for trial in trials), total_usd(trial.cost_usd for trial in trials)
+        return (
+            numbers | ({"unscored": unscored} if unscored else {}) | ({"cost": in_dollars(cost)} if cost != 0 else {})
+        )

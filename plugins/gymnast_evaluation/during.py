@@ -16,6 +16,7 @@ from gymnast_core.plugins.events import EvaluationDone, EvaluationWanted
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.spending import Payment, note
 from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
 from gymnast_pages.measure import Measure, judge_name
@@ -123,6 +124,7 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
         if world is not None:
             world.close()
     if processes.leads:
+        note(event.folder, Payment("evaluation", event.step, result.cost_usd))
         done = EvaluationDone(
             event.config, event.folder, event.step, parts, event.label, part.world.name, rollouts, rewards
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ import torch
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+from gymnast_core.money import total_usd
 from gymnast_core.plugins import compose
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
@@ -120,7 +120,7 @@ def evaluate(
         episodes=episodes,
         reward_kind=reward_model.kind,
         batch_size=batch_size,
-        cost_usd=sum(processes.gather(math.fsum(reward.cost_usd for reward in rewards))),
+        cost_usd=total_usd(processes.gather(total_usd(reward.cost_usd for reward in rewards))),
     )
     return result, rollouts, rewards
 

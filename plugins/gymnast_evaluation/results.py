@@ -47,8 +47,8 @@ class Evaluation:
     episodes: tuple[EpisodeResult, ...]
     reward_kind: str = "success"
     """The reward model's kind: "success" or "score"."""
-    cost_usd: float = 0.0
-    """What judging cost."""
+    cost_usd: float | None = 0.0
+    """What judging cost; None: not known."""
     batch_size: int | None = None
     """Rollouts at once: with the seed it says which noise they met; None where it was not noted."""
 

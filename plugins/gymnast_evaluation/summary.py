@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gymnast_core.money import total_usd
 from gymnast_core.statistics import (
     Interval,
     bootstrap_interval,
@@ -72,7 +73,7 @@ def summarise(
         "starts": len(set(scores.starts_U)),
         "trials": scores.size,
         "unscored": int((scores.done_WPU & np.isnan(scores.values_WPU)).sum()),
-        "cost_usd": math.fsum(trial.cost_usd for trial in scores.trials),
+        "cost_usd": total_usd(trial.cost_usd for trial in scores.trials),
         "reference": truth if len(worlds) > 1 else None,
         "judges": {world: {"name": (judges or {}).get(world, ""), "kind": scores.kinds[world]} for world in worlds},
         "results": {

@@ -38,7 +38,7 @@ class Trial:
     error: str | None
     """Why it could not be judged."""
     rationale: str
-    cost_usd: float
+    cost_usd: float | None
     kind: str = "success"
     """The reward model's kind: "success" or "score"."""
 

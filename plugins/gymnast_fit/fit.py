@@ -27,8 +27,8 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.short_episodes import long_enough
+from gymnast_core.signals import TERMINATED, Terminated, terminating
 from gymnast_core.training.sharding import check_shards
-from gymnast_core.training.signals import TERMINATED, Terminated, terminating
 from gymnast_core.training.together import ending_together, follow, led
 from gymnast_core.training.trainer import ShardedStrategy, precision_of
 from gymnast_core.types import Episode

@@ -38,7 +38,7 @@ class Audit:
     unknown: int
     """Rollouts of which nobody could say what is true."""
     seconds: float
-    cost_usd: float
+    cost_usd: float | None
     truth: str
     """Who was believed."""
 
@@ -97,8 +97,8 @@ class AuditFile:
             if not seen:
                 row.refuse("seen", "is empty")
             return Audit(
-                row.integer("iteration"), seen, row.integer("unknown"), row.number("seconds"), row.number("cost_usd"),
-                row.text("truth"),
+                row.integer("iteration"), seen, row.integer("unknown"), row.number("seconds"),
+                row.number("cost_usd", default=None), row.text("truth"),
             )  # fmt: skip
         except DataError as error:
             raise DataError(f"{error} Delete that line to go on without that audit.") from error

@@ -26,7 +26,7 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
-from gymnast_core.training.signals import terminating
+from gymnast_core.signals import terminating
 from gymnast_core.training.tasks import TaskOrder
 from gymnast_gate.config import GateConfig
 from gymnast_gate.gates import Found, summary_of

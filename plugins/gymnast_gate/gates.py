@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gymnast_core.money import total_usd
 from gymnast_core.statistics import mcnemar
 from gymnast_gate.config import GateConfig
 from gymnast_gate.options import Config
@@ -80,7 +81,7 @@ def summary_of(found: Found) -> dict[str, Any]:
         "tasks": len({row.task for row in found.rows}),
         "errors": sum(bool(row.errors) for row in found.rows),
         "first_error": next((row.errors[0] for row in found.rows if row.errors), None),
-        "cost_usd": sum(row.cost_usd for row in found.rows),
+        "cost_usd": total_usd(row.cost_usd for row in found.rows),
         "gates": [asdict(gate) for gate in gates],
     }  # fmt: skip
 

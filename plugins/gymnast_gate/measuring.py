@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import total_usd
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.judge import judge
@@ -133,7 +134,7 @@ class Measurement:
         return Row(
             index=index, task=task.id, instruction=task.instruction, group=family_of(task, self._options.by),
             real=None if real is None else real.success, judged=succeeded(reward), probability=reward.partial,
-            true=truth.success, errors=errors, cost_usd=sum(costs), pixels=self._pixels(i, found), strips=strips,
+            true=truth.success, errors=errors, cost_usd=total_usd(costs), pixels=self._pixels(i, found), strips=strips,
         )  # fmt: skip
 
     def _pixels(self, i: int, found: Measured) -> dict[str, list[float]] | None:

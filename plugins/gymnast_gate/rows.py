@@ -31,7 +31,7 @@ class Row:
     true: bool | None = None
     """Success of the imagined rollout's actions in the environment, or by the auditor."""
     errors: list[str] = field(default_factory=list)
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     pixels: dict[str, list[float]] | None = None
     """Squared errors by frame (`pixels.errors_of`)."""
     strips: dict[str, str] = field(default_factory=dict)

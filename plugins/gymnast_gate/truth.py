@@ -29,7 +29,7 @@ class Truth:
     real: Rollout | None = None
     """What the environment showed, where it was asked."""
     error: str | None = None
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 class Environment:

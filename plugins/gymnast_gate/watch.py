@@ -17,12 +17,14 @@ from typing import Any
 from gymnast_core.config.schema import RunConfig
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Parts, Policy
+from gymnast_core.money import as_metric, total_usd
 from gymnast_core.plugins.compose import check_needs, load_tasks
 from gymnast_core.plugins.events import RunEvent, Steering, SteeringWanted
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Alone
 from gymnast_core.runs.atomic import remove, storing
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.runs.spending import Payment, note
 from gymnast_core.training.tasks import family_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_gate.audits import Audit, AuditFile, Conclusion, Seen, best_of, conclude
@@ -58,7 +60,7 @@ class _Told:
     group: str
     judged: bool | None
     true: bool | None
-    cost_usd: float
+    cost_usd: float | None
     error: str | None
 
 
@@ -156,7 +158,9 @@ class Watch:
                 iteration, len(every) - len(seen), len(every), errors[0],
             )  # fmt: skip
         name = self._options.auditor.name if self._options.auditor else event.config.evaluation.world.name
-        cost = sum(one.cost_usd for one in every)
+        cost = total_usd(one.cost_usd for one in every)
+        if processes.leads:
+            note(event.folder, Payment("audit", iteration, cost))
         return Audit(iteration, seen, len(every) - len(seen), seconds, cost, name)
 
     def _announcement(self, config: RunConfig, iteration: int, count: int) -> str:
@@ -246,7 +250,7 @@ def _numbers(audit: Audit, left_out: int) -> dict[str, float]:
     """What is logged of an audit."""
     numbers = {
         "gate_rollouts": float(len(audit.seen)), "gate_unknown": float(audit.unknown),
-        "gate_seconds": audit.seconds, "gate_cost_usd": audit.cost_usd, "gate_judged_success": audit.judged,
+        "gate_seconds": audit.seconds, "gate_cost_usd": as_metric(audit.cost_usd), "gate_judged_success": audit.judged,
         "gate_true_success": audit.true, "gate_left_out": float(left_out),
     }  # fmt: skip
     return numbers if audit.precision is None else numbers | {"gate_precision": audit.precision}

@@ -17,7 +17,7 @@ from gymnast_core.interfaces import Parts, WorldModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.runs.atomic import atomic_directory, write_json, write_text
 from gymnast_core.runs.progress import Progress
-from gymnast_core.training.signals import terminating
+from gymnast_core.signals import terminating
 from gymnast_imagine.action_sources import write_actions
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.filming import IMAGINED, Film, Quality, check_fits, film, frames_of, mean_psnr, psnr_by_line

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.training.signals import Terminated
+from gymnast_core.signals import Terminated
 from gymnast_core.types import Episode
 from gymnast_imagine.action_sources import Space, action_space
 from gymnast_imagine.config import ImagineConfig

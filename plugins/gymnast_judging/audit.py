@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import total_usd
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
@@ -31,7 +32,7 @@ class Denials:
     """Judged successes that the auditor judged, too."""
     denied: int
     """How many of them are no successes to the auditor."""
-    cost_usd: float
+    cost_usd: float | None
     auditor: str = ""
     """Who said so: a resumed run may ask another one."""
 
@@ -73,7 +74,7 @@ class Audit:
         if not values:
             raise JudgeFailing(f"{self._part.name!r} could judge none of {shown} rollouts: {found[0].error}")
         denied = sum(value <= 0.5 for value in values)
-        cost = sum(reward.cost_usd for reward in found)
+        cost = total_usd(reward.cost_usd for reward in found)
         self.file.append([Denials(iteration, len(values), denied, cost, judge_label(self._part))])
         return self.findings()
 

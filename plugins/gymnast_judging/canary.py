@@ -11,6 +11,7 @@ from typing import Any
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import total_usd
 from gymnast_core.plugins.places import is_component
 from gymnast_core.plugins.registry import registries
 from gymnast_core.training.judge import judge
@@ -30,7 +31,7 @@ class Measurement:
     """From 1; 0 is before training."""
     right: list[bool | None]
     """Whether each clip was judged rightly; None where it was not judged."""
-    cost_usd: float
+    cost_usd: float | None
     clips: str = ""
     """Which clips they were: a resumed run may be measured on others."""
 
@@ -89,7 +90,7 @@ class Canary:
             None if reward.value is None else (reward.value > self._threshold) == truth
             for reward, truth in zip(rewards, self._truth, strict=True)
         ]
-        cost = sum(reward.cost_usd for reward in rewards)
+        cost = total_usd(reward.cost_usd for reward in rewards)
         self.file.append([Measurement(iteration, right, cost, self._clips)])
         return self.findings()
 

@@ -11,6 +11,7 @@ from typing import Any
 from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.plugins.registry import registries
 from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs.atomic import write_json, write_text
@@ -18,6 +19,7 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
+from gymnast_core.signals import terminating
 from gymnast_core.types import Episode
 from gymnast_judging.clips import clip_rollout
 from gymnast_judging.config import JudgeConfig
@@ -40,7 +42,7 @@ def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[st
         stored = load_config(JudgeConfig, str(resume / "config.yaml"))
         refuse_changes(stored, config, _FIXED, free_arguments(stored))
     clips = _clips(config)
-    with run_folder(config, "judge", resume) as (config, folder):
+    with terminating(), run_folder(config, "judge", resume) as (config, folder):
         return _judge(config, folder, clips)
 
 
@@ -56,7 +58,7 @@ def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[
     summary = summarise(
         rows, reward_model=judge_name(config.reward_model), clips=config.clips.name, threshold=config.threshold,
         bins=config.bins, unlabelled=len(clips) - len(rows),
-        cost_usd=sum(row.cost_usd for row in file.rows),
+        cost_usd=total_usd(row.cost_usd for row in file.rows),
     )  # fmt: skip
     summary["asked"] = len(clips)
     write_json(folder / "summary.json", summary)
@@ -131,11 +133,11 @@ def _check_threshold(config: JudgeConfig, judge: RewardModel) -> None:
         raise ConfigError(f"threshold is {config.threshold}; it must lie in [0, 1).")
 
 
-def _numbers(config: JudgeConfig, rows: Sequence[Verdict], asked: Sequence[Verdict]) -> dict[str, float]:
+def _numbers(config: JudgeConfig, rows: Sequence[Verdict], asked: Sequence[Verdict]) -> dict[str, float | str]:
     right = [row.judged(config.threshold) == row.success for row in rows if row.value is not None]
-    unscored, dollars = len(rows) - len(right), sum(row.cost_usd for row in asked)
-    numbers: dict[str, float] = {"accuracy": sum(right) / len(right)} if right else {}
-    return numbers | ({"unscored": unscored} if unscored else {}) | ({"dollars": dollars} if dollars else {})
+    unscored, cost = len(rows) - len(right), total_usd(row.cost_usd for row in asked)
+    numbers: dict[str, float | str] = {"accuracy": sum(right) / len(right)} if right else {}
+    return numbers | ({"unscored": unscored} if unscored else {}) | ({"cost": in_dollars(cost)} if cost != 0 else {})
 
 
 def _latest(rows: Sequence[Verdict], clips: int) -> list[Verdict]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from gymnast_core.config import ComponentConfig, parse_overrides
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.progress import Progress
 from gymnast_core.statistics import bootstrap_interval, score_interval, success_interval, wilson_interval
@@ -37,7 +38,7 @@ class Rescored:
     partial: float | None
     error: str | None
     rationale: str
-    cost_usd: float
+    cost_usd: float | None
     first_kind: str = "success"
     """What `first_value` is: success in [0, 1], or a "score"."""
     reward_kind: str = "success"
@@ -154,7 +155,7 @@ def summarise(rows: Sequence[Rescored], judge: str) -> dict[str, Any]:
         "first_error": errors[0] if errors else None,
         **_mean(values, judge, is_success=kinds <= {"success"}),
         "agreement": _agreement(both, is_success=kinds <= {"success"}) if both else None,
-        "cost_usd": sum(row.cost_usd for row in rows),
+        "cost_usd": total_usd(row.cost_usd for row in rows),
     }
 
 
@@ -183,16 +184,14 @@ def _agreement(pairs: Sequence[tuple[float, float]], *, is_success: bool) -> dic
     }
 
 
-def _numbers(rows: Sequence[Rescored]) -> dict[str, float]:
+def _numbers(rows: Sequence[Rescored]) -> dict[str, float | str]:
     latest = list({row.id: row for row in rows}.values())
     values = [row.value for row in latest if row.value is not None]
     name = "success" if all(row.reward_kind == "success" for row in latest) else "reward"
-    numbers = {
-        name: sum(values) / max(len(values), 1),
-        "unscored": len(latest) - len(values),
-        "dollars": sum(row.cost_usd for row in rows),
-    }
-    return {key: number for key, number in numbers.items() if number}
+    cost = total_usd(row.cost_usd for row in rows)
+    numbers = {name: sum(values) / max(len(values), 1), "unscored": len(latest) - len(values)}
+    shown: dict[str, float | str] = {key: number for key, number in numbers.items() if number}
+    return shown | ({"cost": in_dollars(cost)} if cost != 0 else {})
 
 
 def _change(overrides: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def summarise(
     threshold: float,
     bins: int,
     unlabelled: int,
-    cost_usd: float,
+    cost_usd: float | None,
 ) -> dict[str, Any]:
     """Everything that is known of a judge; only finite numbers, strings and None.
 
@@ -55,7 +55,7 @@ def summarise(
         "calibration": _calibration(scored, bins),
         "votes": _votes(rows),
         "cost_usd": cost_usd,
-        "cost_per_clip_usd": cost_usd / len(rows),
+        "cost_per_clip_usd": None if cost_usd is None else cost_usd / len(rows),
     }
 
 

@@ -27,7 +27,7 @@ class Verdict:
     error: str | None
     """Why there is no value."""
     rationale: str
-    cost_usd: float
+    cost_usd: float | None
     reward_kind: str = "success"
     """What `value` is: success in [0, 1], or a "score"."""
 

@@ -153,7 +153,7 @@ class CheckpointPolicy(Policy):
         self.units = Normaliser("action", statistics["action"], bounds=bounds, epsilon=self.epsilon, where=where)
         self.action_dim = self.units.width
         readings = count_readings(statistics, bounds, where) if self.facts.proprio else 0
-        self.needed = needs_of(self.facts, readings, where, found)
+        self.needed = needs_of(self.facts, self.action_dim, readings, where, found)
         """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
         self.model = self._build_model(source, replace(parts, proprio=self.facts.proprio), readings, tokenizer)
         shape = self.model.shape

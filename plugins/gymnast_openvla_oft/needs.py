@@ -12,7 +12,7 @@ from gymnast_core.types import Needs
 from gymnast_openvla_oft.checkpoint import STATISTICS_FILE, Source, open_source
 from gymnast_openvla_oft.components import optional_part
 from gymnast_openvla_oft.facts import Facts, Parts, find_facts
-from gymnast_openvla_oft.normalisation import choose_statistics, count_readings
+from gymnast_openvla_oft.normalisation import action_width, choose_statistics, count_readings
 from gymnast_openvla_oft.weights import INDEX_FILE, WEIGHTS_FILE, read_json
 
 SMALL_FILES = ("*.json", "proprio_projector--*")
@@ -27,7 +27,9 @@ def find_needs(config: Any, *, parallel: bool = True) -> Needs:
     """
     if config.checkpoint is None:
         facts = find_facts(config, {}, Parts(), "config.json", parallel=parallel)
-        return needs_of(facts, len(config.architecture.proprio_low), "policy.args.architecture", Parts())
+        scratch = config.architecture
+        width, readings = len(scratch.action_low), len(scratch.proprio_low)
+        return needs_of(facts, width, readings, "policy.args.architecture", Parts())
     source = open_source(config.checkpoint, config.revision, config.base, files=SMALL_FILES)
     path, statistics = source.find("config.json"), source.find(STATISTICS_FILE)
     stated, parts = read_json(path), find_parts(source)
@@ -39,11 +41,14 @@ def find_needs(config: Any, *, parallel: bool = True) -> Needs:
     except ConfigError as error:
         raise ConfigError(f"{config.checkpoint}: {error}") from error
     where = f"{where}: {key}"
-    return needs_of(facts, count_readings(chosen, facts.action_bounds, where) if facts.proprio else 0, where, parts)
+    bounds = facts.action_bounds
+    readings = count_readings(chosen, bounds, where) if facts.proprio else 0
+    return needs_of(facts, action_width(chosen, bounds, where), readings, where, parts)
 
 
-def needs_of(facts: Facts, readings: int, where: str, parts: Parts) -> Needs:
-    """What a policy of these facts needs; `readings` are those that its statistics (`where`) know of, 0 without.
+def needs_of(facts: Facts, actions: int, readings: int, where: str, parts: Parts) -> Needs:
+    """What a policy of these facts needs. Its statistics (`where`) know of actions of that width, and of `readings`, 0
+    without.
 
     Raises `CheckpointError` or `ConfigError` if it reads proprioception that no statistics scale.
     """
@@ -52,7 +57,7 @@ def needs_of(facts: Facts, readings: int, where: str, parts: Parts) -> Needs:
         raise (CheckpointError if parts.proprio else ConfigError)(
             f"{why}, which needs statistics of proprioception, but those of {where} hold no 'proprio' entry."
         )
-    return Needs(facts.cameras, proprio=readings if facts.proprio else None)
+    return Needs(facts.cameras, proprio=readings if facts.proprio else None, actions=actions)
 
 
 def find_parts(source: Source) -> Parts:

@@ -101,6 +101,11 @@ def choose_statistics(norm_stats: Any, key: str | None, where: str = "norm_stats
     return key, chosen.values
 
 
+def action_width(chosen: Mapping[str, Any], bounds: str, where: str = "norm_stats") -> int:
+    """Numbers of an action that a dataset's statistics know of."""
+    return len(_bounds("action", as_object(chosen, where, CheckpointError).object("action"), bounds)[0])
+
+
 def count_readings(chosen: Mapping[str, Any], bounds: str, where: str = "norm_stats") -> int:
     """Proprioceptive readings that a dataset's statistics know of, 0 without."""
     statistics = as_object(chosen, where, CheckpointError).object("proprio", default=None)

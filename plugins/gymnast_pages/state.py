@@ -2,7 +2,8 @@
 
 A run that goes on holds the lock of its folder, which the kernel lets go however the process ends. Why a run stopped
 stands in its state.json, if it could say so: a run without a lock whose file says "running" was killed, or its machine
-went down. Folders of commands that keep no state.json, and those of earlier versions, are judged by lock and summary.
+went down. Folders of commands that keep no state.json are judged by lock, by what their process said when it stopped
+(`gymnast_core.runs.ending`), and by whether there is a summary.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.errors import DataError, GymnastError
+from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.commands import resume_command
+from gymnast_core.runs.ending import CRASHED, INTERRUPTED, read_ending
 from gymnast_core.runs.folder import LOCK
 from gymnast_core.runs.results import read_kind
-from gymnast_core.training.signals import Terminated
 from gymnast_pages.wording import duration
 
 FILE = "state.json"
-RUNNING, INTERRUPTED, CRASHED, FINISHED, LOST = "running", "interrupted", "crashed", "finished", "lost"
+RUNNING, FINISHED, LOST = "running", "finished", "lost"
 WORDS = {
     RUNNING: "running",
     INTERRUPTED: "interrupted",
@@ -32,8 +33,6 @@ WORDS = {
     LOST: "stopped without saying so",
 }
 """What people read."""
-MOST_TEXT = 2000
-"""Characters of an error that are kept."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,9 @@ def state_of(folder: Path) -> State:
     resume, seen = resume_command(kind, folder), _seen(folder)
     if written is None:
         done = (folder / "summary.json").exists()
+        ending = read_ending(folder)
+        if ending is not None and not _held(folder):
+            return State(ending.name, error=ending.error, resume=resume, seen=seen)
         name = RUNNING if _held(folder) else FINISHED if done else LOST
         return State(name, resume="" if name in (RUNNING, FINISHED) else resume, seen=seen)
     name = str(written.get("name"))
@@ -98,19 +100,6 @@ def state_of(folder: Path) -> State:
 def write_state(folder: Path, state: State) -> None:
     """Raises `StorageError`."""
     write_json(folder / FILE, {key: value for key, value in asdict(state).items() if key not in ("resume", "seen")})
-
-
-def stopped_by(error: BaseException) -> tuple[str, str]:
-    """The name of the state that an error leaves a run in, and what to say of it."""
-    # Lightning answers Ctrl-C with `SystemExit`.
-    if any(isinstance(found, KeyboardInterrupt) for found in (error, error.__context__)):
-        return INTERRUPTED, "Ctrl-C"
-    if isinstance(error, Terminated):
-        return INTERRUPTED, "SIGTERM"
-    if isinstance(error, SystemExit):
-        return CRASHED, f"Another process of it failed, with status {error.code}."
-    text = str(error) if isinstance(error, GymnastError) else f"{type(error).__name__}: {error}"
-    return CRASHED, text[:MOST_TEXT]
 
 
 def now() -> float:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import jinja2
 
+from gymnast_core.money import in_dollars
+
 
 def templates(package: str, **filters: Callable[..., str]) -> jinja2.Environment:
     """The templates beside a package's modules, then the shared ones; what tasks and files are called is escaped."""
@@ -17,5 +19,5 @@ def templates(package: str, **filters: Callable[..., str]) -> jinja2.Environment
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters.update(in_dollars=in_dollars, **filters)
     return environment

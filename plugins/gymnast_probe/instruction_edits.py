@@ -101,7 +101,7 @@ class Nonsense(Edit):
         return Edited(replace(task, instruction=" ".join(words)), task.instruction)
 
 
-def renamed(task: Task, instruction: str, cost_usd: float = 0.0) -> Edited:
+def renamed(task: Task, instruction: str, cost_usd: float | None = 0.0) -> Edited:
     """The task with another goal, for the environment behind it, too, where that is told the instruction."""
     start = task.start
     if start is not None and "instruction" in start.options:

@@ -45,7 +45,7 @@ class Edited:
     """What the policy is given."""
     judged: str
     """The instruction that success is judged by."""
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 class Edit(ABC):
@@ -71,7 +71,7 @@ class Generated:
 
     images_HWC: NDArray[np.uint8] | None = None
     instructions: tuple[str, ...] = ()
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 class ImageEditor(ABC):

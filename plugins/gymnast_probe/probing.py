@@ -12,6 +12,7 @@ import torch
 
 from gymnast_core.config import load_config
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
+from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
@@ -21,8 +22,8 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
+from gymnast_core.signals import terminating
 from gymnast_core.training.judge import judge
-from gymnast_core.training.signals import terminating
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
 from gymnast_evaluation.fitting import ask_all, check_all_needs, check_chunks
@@ -202,7 +203,7 @@ class _Run:
                     policy=name, world=label, index=index, task=self.tasks[index].id, instruction=shown, trial=0,
                     seed=config.seed, batch=first, value=reward.value, partial=reward.partial,
                     outcome=None if rollout is None else rollout.outcome, error=reward.error,
-                    rationale=reward.rationale, cost_usd=reward.cost_usd + paid, kind=reward_model.kind,
+                    rationale=reward.rationale, cost_usd=total_usd((reward.cost_usd, paid)), kind=reward_model.kind,
                 )
             )  # fmt: skip
         self._check_judged(rows, name, label)

@@ -40,8 +40,8 @@ class ProposedInstructions(InstructionEditor):
         """Smaller pictures are enlarged by whole factors to at least this height."""
         max_tokens: int = 300
         temperature: float = 0.0
-        usd_per_request: float = 0.0
-        """What a request is counted as in the probe's costs."""
+        usd_per_request: float | None = None
+        """What a request is counted as in the probe's costs; 0 for a server of your own. None: not known."""
         timeout_s: float = 60.0
         max_retries: int = 3
 

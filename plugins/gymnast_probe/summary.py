@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gymnast_core.money import total_usd
 from gymnast_core.statistics import (
     bootstrap_interval,
     holm,
@@ -43,7 +44,7 @@ def summarise(
         summary["policies"][policy] = cells
     left_out = [trial for trial in trials if does_not_apply(trial)]
     summary["unscored"] = sum(trial.value is None for trial in trials) - len(left_out)
-    summary["cost_usd"] = sum(trial.cost_usd for trial in trials)
+    summary["cost_usd"] = total_usd(trial.cost_usd for trial in trials)
     return summary
 
 

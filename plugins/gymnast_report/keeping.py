@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gymnast_core.errors import GymnastError, StorageError
 from gymnast_core.plugins.events import RunStarted
+from gymnast_core.runs.ending import ending_of
 from gymnast_pages import state as states
 from gymnast_pages.state import State, write_state
 
@@ -40,8 +41,8 @@ class PageKeeper:
         """The steps are over. A disk that refuses must not hide why: what cannot be written is logged."""
         try:
             if error is not None:
-                name, text = states.stopped_by(error)
-                write_state(self.folder, self._at(name, step, text))
+                ending = ending_of(error)
+                write_state(self.folder, self._at(ending.name, step, ending.error))
             self.build()
         except GymnastError as failure:
             logger.warning("The state of the run could not be written: %s", failure)

@@ -6,16 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gymnast_core.money import in_dollars
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.metrics import FILE, MetricsFile, read_metrics
 from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.runs.versions import versions
 from gymnast_pages.measure import Measure
 from gymnast_report.telling import Telling
 
 _SHOWN = (
     "loss", "imagined_success", "imagined_reward", "groups_kept", "groups_dropped", "approx_kl", "rollouts_per_second",
-    "unscored", "cost_usd",
+    "unscored",
 )  # fmt: skip
 """Metrics on the progress line, where a run has them and they are not 0."""
 
@@ -27,6 +29,7 @@ class Recorder:
     """
 
     def __init__(self, path: Path, title: str, total: int, unit: str, done: int, judge: str = "") -> None:
+        self._folder = path
         self._names = {"imagined_reward": Measure("score", judge).name}
         self._metrics = MetricsFile(path / FILE, done)
         self._telling = Telling(total, judge, _numbers(read_metrics(path / FILE)) if done else ())
@@ -39,7 +42,9 @@ class Recorder:
         """One row a step in metrics.csv."""
         self._metrics.append(step, metrics)
         numbers = {self._names.get(key, key): metrics[key] for key in _SHOWN if metrics.get(key)}
-        self._progress.update(step, numbers, self._telling.words(step, metrics))
+        spent = spent_usd(self._folder)
+        shown: dict[str, float | str] = {**numbers, **({"spent": in_dollars(spent)} if spent != 0 else {})}
+        self._progress.update(step, shown, self._telling.words(step, metrics, spent))
 
     def close(self) -> None:
         self._progress.__exit__()

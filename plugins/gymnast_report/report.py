@@ -15,6 +15,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.reading import as_object, parse_json
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.results import Evaluation, Run, position, read_run
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.statistics import mean_interval
 from gymnast_pages import claims
 from gymnast_pages.facts import Facts, facts_of
@@ -81,7 +82,7 @@ def _context(run: Run) -> dict[str, Any]:
         "resumes": [resume for resume in run.resumes if resume["changes"]],
         "metric_names": list(dict.fromkeys(name for row in run.metrics for name in row)),
         "unscored": _total(run, "unscored"),
-        "cost_usd": _total(run, "cost_usd"),
+        "spent_usd": spent_usd(run.path),
         "versions": yaml.safe_dump(dict(run.versions), sort_keys=False),
         "steps": steps,
         "panels": panels(run.config),

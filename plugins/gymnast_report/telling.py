@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gymnast_core.money import in_dollars
 from gymnast_pages.measure import Measure
 
 
 class Telling:
-    """Tells one run's iterations; knows what the first one imagined and what was spent, also by an earlier process."""
+    """Tells one run's iterations; knows what the first one imagined, also in an earlier process."""
 
     def __init__(self, total: int, judge: str, rows: Sequence[Mapping[str, float | None]] = ()) -> None:
         """`rows` are the metrics that are written already, in order; `judge` is the reward model's name."""
         self._total, self._score = total, Measure("score", judge)
         self._first: float | None = None
-        self._spent = 0.0
         for row in rows:
             self._note(row)
 
-    def words(self, step: int, metrics: Mapping[str, float | None]) -> str | None:
-        """The beginning of a sentence; None of a step that imagined nothing, as one of `gymnast fit`."""
+    def words(self, step: int, metrics: Mapping[str, float | None], spent_usd: float | None = 0.0) -> str | None:
+        """The beginning of a sentence; None of a step that imagined nothing, as one of `gymnast fit`.
+
+        `spent_usd` is what the run has cost so far, None if that is not known.
+        """
         shown = _imagined(metrics)
         if shown is None:
             return None
@@ -37,14 +40,13 @@ class Telling:
             parts.append(f"nothing learned: none of {metrics['groups_dropped']:.0f} groups tells good from bad")
         if unscored := metrics.get("unscored"):
             parts.append(f"{unscored:.0f} not judged")
-        if self._spent:
-            parts.append(f"${self._spent:.2f} spent so far")
+        if spent_usd != 0:
+            parts.append(f"{in_dollars(spent_usd)} spent so far")
         return ", ".join(parts)
 
     def _note(self, metrics: Mapping[str, float | None]) -> None:
         if self._first is None:
             self._first = _imagined(metrics)
-        self._spent += metrics.get("cost_usd") or 0.0
 
 
 def _imagined(metrics: Mapping[str, float | None]) -> float | None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import GymnastError
+from gymnast_core.money import total_usd
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.prices import UNPRICED, Price, Usage
@@ -48,6 +49,17 @@ class RetryConfig:
 
 
 @dataclass
+class Bill:
+    """What finding something out has cost, as the ledger has it: what came, and what may be billed all the same."""
+
+    usd: float | None = 0.0
+    """None: the model has no price."""
+
+    def add(self, usd: float | None) -> None:
+        self.usd = total_usd((self.usd, usd))
+
+
+@dataclass
 class Batch:
     """The questions of one call: what stops one of them for good stops the others, too."""
 
@@ -56,7 +68,7 @@ class Batch:
     """Requests in a row whose refusal said that all would be refused."""
     answered: int = 0
     """Requests that were answered."""
-    cost_usd: float = 0.0
+    bill: Bill = field(default_factory=Bill)
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,8 @@ class Votes:
     answers: tuple[Answer, ...]
     error: str | None
     """Why the asking stopped early."""
-    cost_usd: float
-    requests: int
+    cost_usd: float | None
+    """None: not known."""
 
 
 @dataclass
@@ -123,7 +135,7 @@ class Engine:
             await asyncio.wait([flying])  # cancelling this call does not cancel the one that asks
             if not flying.cancelled():
                 votes = flying.result()
-                return Votes(votes.answers, votes.error, 0.0, 0)
+                return Votes(votes.answers, votes.error, 0.0)
         task = asyncio.ensure_future(self._collect(question, batch))
         self._flying[question.key] = task
         # Not in the coroutine: one that is cancelled before its first step runs none of it.
@@ -134,8 +146,9 @@ class Engine:
         if self._flying.get(key) is ended:  # another one may ask already
             del self._flying[key]
 
-    async def probe(self, question: Question, fresh_s: float) -> tuple[list[Answer], float]:
-        """Ask a question once, unless it was answered in the last `fresh_s` seconds; the answers and the cost in USD.
+    async def probe(self, question: Question, fresh_s: float) -> tuple[list[Answer], float | None]:
+        """Ask a question once, unless it was answered in the last `fresh_s` seconds; the answers and the cost
+        in USD, None if it is not known.
 
         Two answers are asked for where one request brings several: that it does is found out, too. Raises `AskError`.
         """
@@ -147,42 +160,42 @@ class Engine:
                 return self.store.answers(question.key), 0.0
             parts = await asyncio.to_thread(question.parts)
             known = len(self.store.answers(question.key))
-            cost = await self._ask(question, parts, min(2, self.provider.answers_per_request), known, Batch())
-            return self.store.answers(question.key)[known:], cost
+            bill = Bill()
+            await self._ask(question, parts, min(2, self.provider.answers_per_request), known, Batch(), bill)
+            return self.store.answers(question.key)[known:], bill.usd
         finally:
             self.store.release(question.key)
 
     async def _collect(self, question: Question, batch: Batch) -> Votes:
         answers = self.store.answers(question.key)
         if self._wanted(answers) == 0:
-            return Votes(tuple(answers), None, 0.0, 0)
+            return Votes(tuple(answers), None, 0.0)
         if batch.fatal is not None:
-            return Votes(tuple(answers), str(batch.fatal), 0.0, 0)
+            return Votes(tuple(answers), str(batch.fatal), 0.0)
         while not self.store.claim(question.key):
             await asyncio.sleep(_POLL)
-        cost, requests, error = 0.0, 0, None
+        bill, error = Bill(), None
         try:
             parts = await asyncio.to_thread(question.parts)
             while error is None and (wanted := self._wanted(answers := self.store.answers(question.key))):
                 size = self.provider.answers_per_request
                 firsts = range(0, wanted, size)
-                asking = [self._ask(question, parts, min(size, wanted - i), len(answers) + i, batch) for i in firsts]
-                for result in await _all_of(asking):
-                    if isinstance(result, AskError):
-                        error = str(result)
-                    else:
-                        cost, requests = cost + result, requests + 1
+                asking = [
+                    self._ask(question, parts, min(size, wanted - i), len(answers) + i, batch, bill) for i in firsts
+                ]
+                for failed in await _all_of(asking):
+                    error = str(failed)
         finally:
             self.store.release(question.key)
-        return Votes(tuple(self.store.answers(question.key)), error, cost, requests)
+        return Votes(tuple(self.store.answers(question.key)), error, bill.usd)
 
     def _wanted(self, answers: list[Answer]) -> int:
         """Answers still to be asked for; unreadable ones are replaced up to `redo` times."""
         missing = self.votes - sum(map(self.readable, answers))
         return max(0, min(missing, self.votes + self.redo - len(answers)))
 
-    async def _ask(self, question: Question, parts: Parts, count: int, first: int, batch: Batch) -> float:
-        """One request until it is answered; its cost in USD. Raises `AskError` when it is given up."""
+    async def _ask(self, question: Question, parts: Parts, count: int, first: int, batch: Batch, bill: Bill) -> None:
+        """One request until it is answered. Raises `AskError` when it is given up."""
         tokens = self.input_tokens(question) + count * self.max_tokens
         for attempt in range(self.retry.attempts):
             try:
@@ -190,10 +203,9 @@ class Engine:
                     if batch.fatal is not None:
                         raise batch.fatal
                     await self._limit(tokens)
-                    cost = await self._ask_once(question, parts, count, first)
+                    await self._ask_once(question, parts, count, first, (bill, batch.bill))
                 batch.answered, batch.refused, self._has_answered = batch.answered + 1, 0, True
-                batch.cost_usd += cost
-                return cost
+                return
             except AskError as error:
                 self._count(error, batch)
                 last = attempt + 1 == self.retry.attempts
@@ -212,7 +224,7 @@ class Engine:
         if error.fatal and (not error.stray or not self._has_answered or batch.refused >= _STRAY):
             batch.fatal = error
 
-    async def _ask_once(self, question: Question, parts: Parts, count: int, first: int) -> float:
+    async def _ask_once(self, question: Question, parts: Parts, count: int, first: int, bills: Sequence[Bill]) -> None:
         tokens = self.input_tokens(question), count * self.max_tokens
         charge = await self._reserve(question, tokens)
         self._open_charges += 1
@@ -224,14 +236,17 @@ class Engine:
             self.ledger.settle(charge, usd, usage, question.key, self.model, reply.answers[:count])
         except BaseException as error:
             # One that was cancelled may be billed, too.
-            self.ledger.drop(charge, doubtful=error.doubtful if isinstance(error, AskError) else True)
+            doubtful = error.doubtful if isinstance(error, AskError) else True
+            self.ledger.drop(charge, doubtful=doubtful)
+            if doubtful:
+                _charge(bills, self.usd(*tokens))
             raise
         finally:
             self._open_charges -= 1
             self._charge_ended.set()
         if usage is not None and self.token_limit is not None:
             self.token_limit.give_back(sum(tokens) - usage.input_tokens - usage.output_tokens)
-        return usd if usd is not None else self.usd(*tokens) or 0.0
+        _charge(bills, self.usd(*tokens) if usd is None else usd)
 
     def _believed(self, usage: Usage | None, most: tuple[int, int]) -> Usage | None:
         """The counts, if they are not beyond what the request can have taken; then what was reserved stays booked."""
@@ -292,11 +307,17 @@ class Engine:
             raise
 
 
-async def _all_of(asking: Sequence[Coroutine[None, None, float]]) -> list[float | AskError]:
-    """Every result, or the error in its place; requests that succeed are not wasted because another one failed."""
-    results: list[float | AskError] = []
+def _charge(bills: Sequence[Bill], usd: float | None) -> None:
+    for bill in bills:
+        bill.add(usd)
+
+
+async def _all_of(asking: Sequence[Coroutine[None, None, None]]) -> list[AskError]:
+    """The errors of those that failed; requests that succeed are not wasted because another one failed."""
+    failed: list[AskError] = []
     for result in await asyncio.gather(*asking, return_exceptions=True):
-        if isinstance(result, BaseException) and not isinstance(result, AskError):
+        if isinstance(result, AskError):
+            failed.append(result)
+        elif isinstance(result, BaseException):
             raise result
-        results.append(result)
-    return results
+    return failed

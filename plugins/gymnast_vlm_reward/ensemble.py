@@ -12,6 +12,7 @@ from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
 from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.money import total_usd
 from gymnast_core.plugins.registry import registries
 from gymnast_core.types import Reward, Rollout
 from gymnast_vlm_reward.config import KEY
@@ -128,7 +129,7 @@ class Ensemble(RewardModel):
 
     def combine(self, rewards: Sequence[Reward]) -> Reward:
         """The ensemble's reward from those of its members for one rollout, in the order of `judges`."""
-        cost = sum(reward.cost_usd for reward in rewards)
+        cost = total_usd(reward.cost_usd for reward in rewards)
         values = [reward.value for reward in rewards if reward.value is not None]
         decision = decide(
             values, len(rewards) - len(values), tie=self.config.tie, unanimous=self.config.rule == "unanimous"

@@ -9,13 +9,14 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.money import total_usd
 from gymnast_core.types import ONE_CAMERA, Reward, Rollout, Task, one_camera
 from gymnast_vlm_reward.background import Background
 from gymnast_vlm_reward.config import KEY
@@ -74,6 +75,8 @@ class VLMReward(RewardModel):
         config.check()
         self.prompt = load_prompt(config.prompt)
         self._background = Background(type(self).__name__)
+        self.unreported_usd: float | None = 0.0
+        """What was paid before there were rewards; the next one bears it. None: not known."""
         self.engine = self.make_engine()
 
     @classmethod
@@ -173,10 +176,11 @@ class VLMReward(RewardModel):
         if ledger.max_usd is not None and estimate.usd is not None:
             spent = ledger.spending().usd
             if spent + estimate.usd > ledger.max_usd:
+                enough = math.ceil(100 * (spent + estimate.usd)) / 100
                 raise ConfigError(
                     f"The budget is too small: {estimate}, and {max(ledger.max_usd - spent, 0.0):.4f} USD are left of "
                     f"{KEY}.max_usd={ledger.max_usd:g} (account {ledger.account!r} in {self.engine.store.path}). "
-                    f"It would need {KEY}.max_usd={math.ceil(100 * (spent + estimate.usd)) / 100:.2f} or more."
+                    f"It would need {KEY}.max_usd={enough:.2f} or more; remembered answers will take nothing of it."
                 )
 
     def spending(self) -> Spending:
@@ -210,15 +214,17 @@ class VLMReward(RewardModel):
             raise errors.exceptions[0] from None
         finally:
             progress.cancel()
-        log.debug("%d rollouts, %.1f s, %.4f USD", len(questions), time.monotonic() - began, batch.cost_usd)
+        log.debug("%d rollouts, %.1f s, %s", len(questions), time.monotonic() - began, _paid(batch.bill.usd))
+        if rewards:
+            asked_before, self.unreported_usd = self.unreported_usd, 0.0
+            rewards[0] = replace(rewards[0], cost_usd=total_usd((rewards[0].cost_usd, asked_before)))
         return [rewards[position] for position in range(len(questions))]
 
     async def _report(self, rewards: Mapping[int, Reward], total: int, batch: Batch) -> None:
         while True:
             await asyncio.sleep(self.engine.progress_s)
             failed = sum(reward.error is not None for reward in list(rewards.values()))
-            cost = "cost unknown" if self.engine.price is None else f"{batch.cost_usd:.4f} USD"
-            log.info("scored %d of %d rollouts (%d unscored), %s", len(rewards), total, failed, cost)
+            log.info("scored %d of %d rollouts (%d unscored), %s", len(rewards), total, failed, _paid(batch.bill.usd))
 
     def is_readable(self, answer: Answer) -> bool:
         """Whether the answer holds a verdict."""
@@ -250,13 +256,17 @@ class VLMReward(RewardModel):
         reasoning = next((v.reasoning for v in verdicts if v.score == decision.value and v.reasoning), "")
         notes = [f"votes {' '.join(f'{score:g}' for score in scores)}"]
         notes += [f"{missing} missing"] if missing else []
-        notes += ["cost unknown"] if votes.requests and self.engine.price is None else []
+        notes += ["cost unknown"] if votes.cost_usd is None else []
         return Reward(
             decision.value,
             partial=sum(scores) / len(scores),
             rationale=f"{reasoning} [{', '.join(notes)}; {self.engine.model}, {self.prompt.version}]".strip(),
             cost_usd=votes.cost_usd,
         )
+
+
+def _paid(usd: float | None) -> str:
+    return "cost unknown" if usd is None else f"{usd:.4f} USD"
 
 
 def _verdict(answer: Answer, scores: Sequence[float]) -> Verdict:

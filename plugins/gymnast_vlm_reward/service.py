@@ -13,6 +13,7 @@ import torch
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.types import Rollout, Task
 from gymnast_vlm_reward.address import Address, find_proxy, read_address
 from gymnast_vlm_reward.config import KEY, ServiceConfig
@@ -96,11 +97,12 @@ class ServiceReward(VLMReward):
             future.cancel()
             raise
         _PROBED.add(place)
+        self.unreported_usd = total_usd((self.unreported_usd, cost))
         faults = [fault for answer in answers if (fault := self.fault_of(answer)) is not None]
         if len(faults) == len(answers):
             log.warning("%s answers, but gave no verdict on a first question: %s.", self.config.model, faults[-1])
-        elif cost:
-            log.info("%s answers: asked once, %.4f USD.", self.config.model, cost)
+        elif cost != 0:
+            log.info("%s answers: asked once, for %s.", self.config.model, in_dollars(cost))
 
     @property
     def structured(self) -> bool:

@@ -18,6 +18,7 @@ from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.learning import actions_that_count
+from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig
 
@@ -94,7 +95,7 @@ class Progress(AroundJudge):
 
     def _shaped(self, rollout: Rollout, reward: Reward, looks: Sequence[tuple[int, Reward]]) -> Reward:
         assert reward.value is not None
-        cost = reward.cost_usd + sum(look.cost_usd for _, look in looks)
+        cost = total_usd((reward.cost_usd, *(look.cost_usd for _, look in looks)))
         failed = next((look.error for _, look in looks if look.error is not None), None)
         if failed is not None:
             return Reward(None, error=f"not judged on the way: {failed}", cost_usd=cost)

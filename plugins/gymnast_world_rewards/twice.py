@@ -13,6 +13,7 @@ from typing import Annotated
 from gymnast_core.config.ranges import Choices, Count, Fraction
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
 
@@ -86,7 +87,7 @@ class Twice(AroundJudge):
     def _verified(self, first: Reward, again: Sequence[Reward]) -> Reward:
         """The first verdict, after the others were heard."""
         config = self.config
-        cost = first.cost_usd + sum(reward.cost_usd for reward in again)
+        cost = total_usd((first.cost_usd, *(reward.cost_usd for reward in again)))
         first = replace(first, cost_usd=cost)
         back = sum(self._is_success(reward) for reward in again)
         unknown = [reward.error for reward in again if reward.error is not None]

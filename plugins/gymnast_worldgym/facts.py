@@ -13,9 +13,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.types import Offers
+from gymnast_episodes.robots import robot
 from gymnast_worldgym import published
 from gymnast_worldgym.architecture import Architecture, Sampling, given, merge
-from gymnast_worldgym.checkpoint import CONFIG_FILE, Checkpoint
+from gymnast_worldgym.checkpoint import CONFIG_FILE, Checkpoint, describe, existing
 from gymnast_worldgym.effects import check_effects
 from gymnast_worldgym.training import TrainingConfig
 from gymnast_worldgym.vae import Autoencoder
@@ -92,6 +94,23 @@ def settle(config: Any, saved: Checkpoint | None) -> Settings:
     )
     check_effects(config, settings.architecture, settings.sampling, settings.training, saved is not None)
     return settings
+
+
+def offered(config: Any) -> Offers:
+    """The cameras' names, where the world of a `WorldGym.Config` has some, and the width of its robot's actions, where
+    one is set; without, it takes any up to the model's own.
+
+    Raises `CheckpointError` if there is no checkpoint, `ConfigError` if there is no such preset or robot.
+    """
+    stored: Mapping[str, Any] = {}
+    if config.checkpoint is not None:
+        stored = (describe(existing(config.checkpoint)).config or {}).get("architecture", {})
+    facts = {**published.preset(config.preset), **stored, **given(Architecture, config)}
+    if config.robot is None and any(getattr(config, name) is not None for name in SCALING):
+        facts.pop("robot", None)
+    name, width = facts.get("robot"), facts.get("robot_action_dim")
+    cameras = facts.get("cameras")
+    return Offers(tuple(cameras) if cameras else 1, actions=width if name is None else robot(name).width)
 
 
 def _check_sizes(config: Any, saved: Checkpoint, stored: Mapping[str, Any], preset: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import as_dict
 from gymnast_worldgym.codec import Codec, PixelCodec
 from gymnast_worldgym.devices import compute_dtype, find_device
-from gymnast_worldgym.facts import settle
+from gymnast_worldgym.facts import offered, settle
 from gymnast_worldgym.memory import memory_plan, work_plan
 from gymnast_worldgym.model import DiT
 from gymnast_worldgym.noise import Noise, generator_noise, own_noise
@@ -232,12 +232,8 @@ class WorldGym(WorldModel):
 
     @classmethod
     def offers(cls, config: Config) -> Offers:
-        """The cameras' names, where it has some. Raises `CheckpointError` if there is no checkpoint."""
-        cameras = config.cameras
-        if cameras is None and config.checkpoint is not None:
-            stored = checkpoints.describe(checkpoints.existing(config.checkpoint)).config or {}
-            cameras = stored.get("architecture", {}).get("cameras")
-        return Offers(cameras=tuple(cameras)) if cameras else Offers()
+        """What is known from the config and the checkpoint's small files; errors as of `facts.offered`."""
+        return offered(config)
 
     @classmethod
     def memory_plan(cls, config: Config, episodes: int) -> dict[str, int]:

@@ -13,7 +13,6 @@ from pyarrow import parquet
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import Measured, Row, combine, write_rows
-from gymnast_bench.supervisor import spent_dollars
 from gymnast_core.config import to_yaml
 from gymnast_report.runs import run_row
 
@@ -60,11 +59,10 @@ def test_rows_say_what_was_measured(tmp_path: Path) -> None:
     assert row["imagined_reward"] == [{"iteration": 1, "reward": 0.5}] and row["imagined_success"] == []
 
 
-def test_dollars_are_those_of_training_audits_and_evaluations(tmp_path: Path) -> None:
-    """A budget that did not see a paid judge of evaluations would never stop a cell."""
-    assert spent_dollars(tmp_path) == 0.0
-    (tmp_path / "metrics.csv").write_text("step,cost_usd,gate_cost_usd\n1,0.5,\n2,0.25,1.0\n")
-    (tmp_path / "evaluations").mkdir()
-    for name, text in {"before": '{"cost_usd": 2.0}', "after": '{"rate": 0.5}', "iteration-000001": "{"}.items():
-        (tmp_path / f"evaluations/{name}.json").write_text(text)
-    assert spent_dollars(tmp_path) == 3.75
+def test_a_cell_whose_cost_is_not_known_says_so(tmp_path: Path) -> None:
+    known = replace(ROW, cell="b", seed=2)
+    rows = [ROW, replace(known, dollars=None)]
+    write_rows(tmp_path, rows)
+    assert [row["dollars"] for row in parquet.read_table(tmp_path / "rows.parquet").to_pylist()] == [0.0, None]
+    others = text_of(tmp_path, [ROW, known]).count("unknown")
+    assert text_of(tmp_path, rows).count("unknown") == others + 2  # the cell's, and what all cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from gymnast_bench.config import BenchConfig
 from gymnast_bench.executors import run_cells
 from gymnast_bench.supervisor import supervise
 from gymnast_core.errors import StorageError
+from gymnast_core.runs.spending import Payment, note
 
 
 def make_cell(folder: Path, code: str, **limits: float) -> Path:
@@ -40,6 +42,24 @@ def test_time_that_runs_out_ends_the_cell_and_what_it_started(tmp_path: Path) ->
     assert 1.2 <= result["seconds"] <= time.monotonic() - began < 30
     assert not alive(str(cell))
     assert json.loads((cell / "result.json").read_text()) == result
+
+
+@pytest.mark.parametrize(("usd", "said"), [(0.6, r"\$0.60 were spent of budget.dollars=0.5"), (None, "is not known")])
+def test_money_that_is_spent_ends_the_cell(usd: float | None, said: str, tmp_path: Path) -> None:
+    """Whatever it was spent on, and in whichever attempt; what costs nobody knows how much keeps to no budget."""
+    cell = make_cell(tmp_path / "cell", "import time; time.sleep(99)", dollars=0.5)
+    note(cell / "run", Payment("evaluation", 0, usd))
+    result = supervise(cell, never)
+    assert result is not None and result["status"] == "over budget"
+    assert re.search(said, result["reason"])
+
+
+def test_money_within_the_budget_ends_nothing(tmp_path: Path) -> None:
+    code = "import sys, pathlib; (pathlib.Path(sys.argv[1]) / 'run/summary.json').write_text('{}')"
+    cell = make_cell(tmp_path / "cell", code, dollars=0.5)
+    note(cell / "run", Payment("training", 1, 0.5))
+    result = supervise(cell, never)
+    assert result is not None and result["status"] == "done"
 
 
 def test_time_counts_over_attempts(tmp_path: Path) -> None:

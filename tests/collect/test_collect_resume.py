@@ -18,7 +18,7 @@ from gymnast_collect.command import collect_command
 from gymnast_core.cli import cli
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
-from gymnast_core.training.signals import TERMINATED
+from gymnast_core.signals import TERMINATED
 from gymnast_episodes import write_lerobot
 
 FAMILIES = [

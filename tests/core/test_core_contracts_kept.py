@@ -47,7 +47,7 @@ def test_a_comparison_is_a_success_or_none() -> None:
     [
         ({"value": "1"}, "Reward.value is '1'; it must be a number"),
         ({"value": float("nan")}, "finite"),
-        ({"value": 1.0, "cost_usd": None}, "Reward.cost_usd is None; it must be a number"),
+        ({"value": 1.0, "cost_usd": "0.1"}, "Reward.cost_usd is '0.1'; it must be a number"),
         ({"value": 1.0, "cost_usd": -1.0}, "must be a cost in USD"),
         ({"value": 1.0, "finish_step": 2.5}, "Reward.finish_step is 2.5; it must be a whole number"),
         ({"value": 1.0, "rationale": None}, "Reward.rationale is None; it must be text"),

@@ -24,8 +24,10 @@ from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.runs import atomic, folder
 from gymnast_core.runs.atomic import append, atomic_directory, remove_leftovers, storing, write_json, write_text
 from gymnast_core.runs.commands import resume_command
+from gymnast_core.runs.ending import CRASHED, INTERRUPTED, Ending, read_ending
 from gymnast_core.runs.folder import config_changes, read_resumes, refuse_changes, run_folder
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.signals import Terminated
 
 PART = ComponentConfig("a", {"depth": 2, "device": "cpu"})
 CONFIG = RunConfig(PART, PART, PART, PART, PART, loop=LoopConfig(iterations=3))
@@ -356,6 +358,7 @@ import sys, torch
 from pathlib import Path
 from gymnast_core.errors import StorageError
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.signals import Terminated
 folder = Path(sys.argv[1])
 save_snapshot(folder, 1, {"weight": torch.zeros(1000)})
 try:
@@ -419,3 +422,57 @@ def test_leftovers_are_files_and_folders_of_killed_processes_alone(tmp_path: Pat
     (tmp_path / ".policy.12.old" / "weights").write_text("")
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", ".hidden", ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (KeyboardInterrupt(), Ending(INTERRUPTED, "Ctrl-C")),
+        (Terminated(), Ending(INTERRUPTED, "SIGTERM")),
+        (DataError("No clips in here."), Ending(CRASHED, "No clips in here.")),
+        (ZeroDivisionError("division by zero"), Ending(CRASHED, "ZeroDivisionError: division by zero")),
+        (SystemExit(7), Ending(CRASHED, "Another process of it failed, with status 7.")),
+    ],
+)
+def test_why_a_command_stopped_stands_in_its_folder(tmp_path: Path, error: BaseException, ending: Ending) -> None:
+    def work(fails: bool, resume: Path | None = None) -> None:
+        with run_folder(replace(CONFIG, output=str(tmp_path / "run")), "a", resume) as (_, path):
+            assert read_ending(path) is None  # until it ends, nobody knows
+            if fails:
+                raise error
+
+    with pytest.raises(type(error)):
+        work(fails=True)
+    assert read_ending(tmp_path / "run") == ending
+    work(fails=False, resume=tmp_path / "run")
+    assert read_ending(tmp_path / "run") is None
+
+
+def test_a_command_that_was_turned_away_says_nothing_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    other = holding(tmp_path / "run", "start")
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match="Another process works in"):
+        start(tmp_path / "run")
+    assert read_ending(tmp_path / "run") is None
+    other.communicate("\n")
+
+
+def test_a_disk_that_refuses_does_not_hide_why_a_command_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, value: Any) -> None:
+        raise StorageError(f"{path} cannot be written: No space left on device.")
+
+    monkeypatch.setattr("gymnast_core.runs.ending.write_json", full)
+    with (
+        pytest.raises(DataError, match="No clips"),
+        run_folder(replace(CONFIG, output=str(tmp_path / "run")), "a"),
+    ):
+        raise DataError("No clips in here.")
+    assert "No space left on device" in caplog.text
+
+
+def test_a_damaged_ending_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ended.json").write_text('{"name": "bored", "error": ""}')
+    with pytest.raises(DataError, match=r"ended\.json: name is 'bored'; it is interrupted or crashed. Delete"):
+        read_ending(tmp_path)

@@ -62,7 +62,7 @@ def test_one_policy_in_one_world(gymnast: Command, tmp_path: Path, judge: type[J
     assert found["results"].keys() == {"openvla-oft"} and found["results"]["openvla-oft"].keys() == {"gymnasium"}
     cell = found["results"]["openvla-oft"]["gymnasium"]
     assert cell["rate"] == pytest.approx(0.7) and cell["wilson"] is None and cell["interval"] == cell["bootstrap"]
-    assert found["cost_usd"] == 5.0 and "dollars 5" in err
+    assert found["cost_usd"] == 5.0 and "cost $5.00" in err
     assert found["comparisons"] == [] and found["agreement"] == {} and found["rankings"] == {"gymnasium": None}
     assert judge.announced == [(5, 5)]
 

@@ -17,7 +17,7 @@ from gymnast_core.errors import ConfigError, StorageError
 from gymnast_core.plugins import events, hooks
 from gymnast_core.runs.folder import read_resumes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
-from gymnast_core.training.signals import Terminated
+from gymnast_core.signals import Terminated
 from gymnast_fit.config import FitConfig
 from gymnast_pages.state import state_of
 

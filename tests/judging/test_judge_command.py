@@ -20,6 +20,7 @@ from gymnast_judging.clips import clip_rollout
 from gymnast_judging.page import build_confusion_page, chosen_films
 from gymnast_judging.rows import RowFile
 from gymnast_judging.verdicts import CASES, Verdict
+from gymnast_pages.state import state_of
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
 
 
@@ -57,8 +58,8 @@ def test_a_judge_that_takes_the_wrong_way_for_right(gymnast: Command, tmp_path: 
     }  # fmt: skip
     assert found["rates"]["recall"]["value"] == 1.0 and found["rates"]["false_positive_rate"]["value"] == 1.0
     assert found["rates"]["accuracy"]["value"] == 0.5 == found["accuracy_of_guessing"]
-    assert found["cost_usd"] == 10.0 and "dollars 10" in err
-    assert "Judging cost $10.0000." in (tmp_path / "run/confusion.html").read_text()
+    assert found["cost_usd"] == 10.0 and "cost $10.00" in err
+    assert "Judging cost $10.00." in (tmp_path / "run/confusion.html").read_text()
     assert parts.Judge.announced == [(20, 4)] and parts.Judge.calls == [8, 8, 4]
 
 
@@ -94,11 +95,14 @@ def test_resuming_asks_only_about_what_has_no_verdict(gymnast: Command, tmp_path
     assert code == 2 and "'line' could not judge 10 of 16 rollouts (limit 0.3)" in err, err
     assert f"gymnast judge --resume {run}" in err and "Traceback" not in err
     assert sorted({row.index for row in rows(run) if row.error is None}) == list(range(6))
+    state = state_of(run)
+    assert state.name == "crashed" and "could not judge 10 of 16" in state.error
     with (run / "results.jsonl").open("a") as handle:
         handle.write('{"index": 6, "clip"')  # killed while it wrote
     parts.Judge.fail, parts.Judge.calls = (lambda rollout: False), []
     code, _, err = gymnast("judge", "--resume", str(run))
     assert code == 0, err
+    assert state_of(run).name == "finished"
     assert sum(parts.Judge.calls) == 14 and summary(run)["n"] == 20 and summary(run)["unscored"]["n"] == 0
     before, parts.Judge.calls = (run / "results.jsonl").read_bytes(), []
     code, _, err = gymnast("judge", "--resume", str(run))

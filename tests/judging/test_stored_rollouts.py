@@ -222,7 +222,7 @@ def test_rescoring_what_could_not_be_judged(gymnast: Command, failed: Path, part
     (found,) = json.loads(out)["rescored"]
     count = sum(len(place.ids) for place in stored_places(failed))
     assert (found["rollouts"], found["newly_scored"], found["unscored"]) == (count, count, 0)
-    assert found["agreement"] is None and found["cost_usd"] == 0.5 * count and "dollars" in err
+    assert found["agreement"] is None and found["cost_usd"] == 0.5 * count and "cost $" in err
     assert all(row.first_value is None and row.first_error == "the judge is asleep" for row in results(failed))
     assert sum(parts.Judge.calls) == count and sum(n for n, _ in parts.Judge.announced[-1:]) == count
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -34,7 +34,7 @@ def test_a_token_model_is_told_what_it_is_taken_for(words: Path, caplog: pytest.
         policy = OpenVLAOFT(config(words))
     said = "images=1 chunk_length=5 center_crop=false preparation=none action_bounds=q99"
     assert said in caplog.text and str(words / "config.json") in caplog.text
-    assert policy.needed == OpenVLAOFT.needs(config(words)) == Needs(1)
+    assert policy.needed == OpenVLAOFT.needs(config(words)) == Needs(1, actions=7)
     caplog.clear()
     said_all = {"images": 1, "chunk_length": 5, "center_crop": False, "preparation": "none", "action_bounds": "q99"}
     OpenVLAOFT(config(words, **said_all))
@@ -54,14 +54,14 @@ def test_the_original_openvla_oft_is_asked_for(words: Path, component: str) -> N
                 build(config(words, **given))
         given[name] = value
     policy = OpenVLAOFT(config(words, **given))
-    assert policy.needed == OpenVLAOFT.needs(config(words, **given)) == Needs(2)
+    assert policy.needed == OpenVLAOFT.needs(config(words, **given)) == Needs(2, actions=7)
     assert policy.chunk_length == 8
 
 
 def test_a_projector_says_that_the_policy_reads_proprioception(words: Path) -> None:
     add_component(words, "proprio_projector", golden_component("libero_l1_proprio_projector"))
-    assert OpenVLAOFT.needs(config(words)) == Needs(1, proprio=8)
-    assert OpenVLAOFT(config(words, proprio=True)).needed == Needs(1, proprio=8)
+    assert OpenVLAOFT.needs(config(words)) == Needs(1, proprio=8, actions=7)
+    assert OpenVLAOFT(config(words, proprio=True)).needed == Needs(1, proprio=8, actions=7)
     for build in (OpenVLAOFT, OpenVLAOFT.needs):
         with pytest.raises(ConfigError, match=r"proprio is false, but .* has a proprio_projector"):
             build(config(words, proprio=False))
@@ -88,7 +88,7 @@ def test_extremes_alone_tell_the_number_of_readings(words: Path) -> None:
     for part in ("action", "proprio"):
         del statistics[KEY][part]["q01"], statistics[KEY][part]["q99"]
     (words / "dataset_statistics.json").write_text(json.dumps(statistics))
-    assert OpenVLAOFT.needs(config(words, action_bounds="minmax")) == Needs(1, proprio=8)
+    assert OpenVLAOFT.needs(config(words, action_bounds="minmax")) == Needs(1, proprio=8, actions=7)
     with pytest.raises(CheckpointError, match="lack q01, q99"):
         OpenVLAOFT.needs(config(words))
 
@@ -97,7 +97,7 @@ def test_a_fact_that_the_user_sets_otherwise_is_told(words: Path, caplog: pytest
     change_json(words / "config.json", num_images_in_input=2, num_actions_chunk=8, center_crop=True)
     with caplog.at_level(logging.WARNING):
         policy = OpenVLAOFT(config(words))
-    assert (policy.needed, policy.chunk_length, policy.processor.images.center_crop) == (Needs(2), 8, True)
+    assert (policy.needed, policy.chunk_length, policy.processor.images.center_crop) == (Needs(2, actions=7), 8, True)
     assert "images" not in caplog.text.partition("taken for one with")[2]
     caplog.clear()
     OpenVLAOFT(config(words, images=1, center_crop=False))
@@ -240,6 +240,6 @@ def test_two_views_are_never_one(words: Path) -> None:
 def test_from_scratch_nothing_is_assumed_of_a_checkpoint(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         policy = OpenVLAOFT(small_config())
-    assert not caplog.records and policy.needed == Needs(1)
+    assert not caplog.records and policy.needed == Needs(1, actions=2)
     images = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
     assert policy.act(seeing(images, ("open it",)), temperature=0.0).actions_BLA.shape == (1, 2, 2)

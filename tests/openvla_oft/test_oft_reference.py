@@ -103,7 +103,7 @@ def test_the_reference_s_numbers_from_the_cameras_and_readings_of_tasks(words: P
     """The tasks show the three cameras in another order and one more: what the policy needs is picked by name."""
     policy, seen, case = built(ALOHA, words, cameras=["cam_high", "cam_left_wrist", "cam_right_wrist"])
     needs = policy.needed
-    assert needs == Needs(("cam_high", "cam_left_wrist", "cam_right_wrist"), proprio=14)
+    assert needs == Needs(("cam_high", "cam_left_wrist", "cam_right_wrist"), proprio=14, actions=14)
     high, left, right = seen.latest_BVHWC.unbind(1)
     names = ("cam_right_wrist", "cam_low", "cam_high", "cam_left_wrist")
     frames_BTVHWC = torch.stack([right, 255 - high, high, left], dim=1)[:, None]

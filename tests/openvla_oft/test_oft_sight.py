@@ -100,32 +100,32 @@ def test_a_checkpoint_remembers_its_cameras_and_readings(tmp_path: Path) -> None
     OpenVLAOFT(config(cameras=["wrist", "front"])).save(tmp_path / "named")
     OpenVLAOFT(config(cameras=None, images=2, proprio=False)).save(tmp_path / "unnamed")
     named, unnamed = (OpenVLAOFT.Config(checkpoint=str(tmp_path / name)) for name in ("named", "unnamed"))
-    assert OpenVLAOFT.needs(named) == Needs(("wrist", "front"), proprio=2)
-    assert OpenVLAOFT.needs(unnamed) == Needs(2)
-    assert OpenVLAOFT.needs(replace(unnamed, images=3)) == Needs(3)
-    assert OpenVLAOFT.needs(replace(unnamed, cameras=["a", "b", "c"])) == Needs(("a", "b", "c"))
-    assert OpenVLAOFT.needs(replace(unnamed, proprio=True)) == Needs(2, proprio=2)
+    assert OpenVLAOFT.needs(named) == Needs(("wrist", "front"), proprio=2, actions=2)
+    assert OpenVLAOFT.needs(unnamed) == Needs(2, actions=2)
+    assert OpenVLAOFT.needs(replace(unnamed, images=3)) == Needs(3, actions=2)
+    assert OpenVLAOFT.needs(replace(unnamed, cameras=["a", "b", "c"])) == Needs(("a", "b", "c"), actions=2)
+    assert OpenVLAOFT.needs(replace(unnamed, proprio=True)) == Needs(2, proprio=2, actions=2)
     policy = OpenVLAOFT(named)
     assert policy.processor.proprio is not None and policy.processor.proprio.width == 2
     policy.save(tmp_path / "again")
     assert OpenVLAOFT.needs(replace(named, checkpoint=str(tmp_path / "again"))) == OpenVLAOFT.needs(named)
     # Another checkpoint in the same place is looked at again.
     OpenVLAOFT(config()).save(tmp_path / "named")
-    assert OpenVLAOFT.needs(named) == Needs(CAMERAS, proprio=2)
+    assert OpenVLAOFT.needs(named) == Needs(CAMERAS, proprio=2, actions=2)
 
 
 def test_what_is_needed_is_known_without_weights(tmp_path: Path) -> None:
     OpenVLAOFT(config()).save(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path))) == Needs(CAMERAS, proprio=2)
-    assert OpenVLA.needs(OpenVLA.Config()) == Needs(1)
+    assert OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path))) == Needs(CAMERAS, proprio=2, actions=2)
+    assert OpenVLA.needs(OpenVLA.Config()) == Needs(1, actions=2)
 
 
 def test_a_policy_outlives_the_folder_that_it_came_from(tmp_path: Path) -> None:
     OpenVLAOFT(config()).save(tmp_path / "gone")
     policy = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path / "gone")))
     shutil.rmtree(tmp_path / "gone")
-    assert policy.needed == Needs(CAMERAS, proprio=2)
+    assert policy.needed == Needs(CAMERAS, proprio=2, actions=2)
     with pytest.raises(CheckpointError, match="There is no checkpoint directory"):
         OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path / "never")))
 

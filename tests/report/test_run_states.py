@@ -18,6 +18,7 @@ from small import CommandLine, Models
 
 from gymnast_core.errors import DataError, GymnastError, StorageError
 from gymnast_core.plugins.events import StepDone
+from gymnast_core.runs.ending import CRASHED, note_ending
 from gymnast_pages import state as states
 from gymnast_pages.state import State, state_of, write_state
 from gymnast_report.keeping import SHARE, PageKeeper
@@ -162,6 +163,17 @@ def test_folders_of_earlier_versions_are_told_by_what_they_hold(tmp_path: Path) 
     (tmp_path / "state.json").write_text('{"name": "sleeping"}')
     with pytest.raises(DataError, match=r"state\.json: name is 'sleeping'"):
         state_of(tmp_path)
+
+
+def test_a_command_that_keeps_no_state_is_told_by_what_ended_it(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: evaluate\n")
+    note_ending(tmp_path, DataError("No clips in here."))
+    found = state_of(tmp_path)
+    assert (found.name, found.error) == (CRASHED, "No clips in here.")
+    assert found.resume == f"gymnast evaluate --resume {tmp_path}"
+    # One that was done once, and stopped when it was resumed.
+    (tmp_path / "summary.json").write_text("{}")
+    assert state_of(tmp_path).name == CRASHED
 
 
 def test_a_page_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,22 @@ def test_an_iteration_is_a_sentence_that_remembers_the_first() -> None:
     assert telling.words(1, {"imagined_success": 0.412, "loss": 0.1}) == (
         "iteration 1 of 12: 41 % of imagined rollouts judged successful"
     )
-    assert telling.words(3, {"imagined_success": 0.58, "cost_usd": 0.75, "unscored": 3.0}) == (
+    assert telling.words(3, {"imagined_success": 0.58, "unscored": 3.0}, 0.75) == (
         "iteration 3 of 12: 58 % of imagined rollouts judged successful (was 41 % at first), 3 not judged, "
         "$0.75 spent so far"
     )
 
 
-def test_a_resumed_run_knows_what_was_and_what_was_spent() -> None:
-    telling = Telling(12, "gpt-4o", [{"imagined_success": 0.25, "cost_usd": 1.0}, {"imagined_success": 0.3}])
-    assert telling.words(3, {"imagined_success": 0.5, "cost_usd": 0.5}) == (
-        "iteration 3 of 12: 50 % of imagined rollouts judged successful (was 25 % at first), $1.50 spent so far"
+def test_a_resumed_run_knows_what_was() -> None:
+    telling = Telling(12, "gpt-4o", [{"imagined_success": 0.25}, {"imagined_success": 0.3}])
+    assert telling.words(3, {"imagined_success": 0.5}, 0.0) == (
+        "iteration 3 of 12: 50 % of imagined rollouts judged successful (was 25 % at first)"
     )
+
+
+def test_a_cost_that_is_not_known_is_not_called_nothing() -> None:
+    words = Telling(12, "gpt-4o").words(1, {"imagined_success": 0.5}, None)
+    assert words is not None and words.endswith(", an unknown amount spent so far")
 
 
 def test_an_iteration_that_taught_nothing_says_so_and_coin_flips_are_named() -> None:

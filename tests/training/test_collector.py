@@ -48,6 +48,8 @@ class Unmoved:
 
     def judged(self, rollouts: Any, rewards: Any) -> None: ...
 
+    def paid(self, usd: float | None) -> None: ...
+
 
 def collector(judge: UpReward | None = None, learner: Learner | None = None, **loop: Any) -> Collector:
     config = loop_config(**{"max_draws": 1, **loop})

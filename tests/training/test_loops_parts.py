@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from learner import Learner, loop_config, parts_of, train
-from seeing import CountingWorld, SeeingPolicy
+from seeing import CountingWorld, SeeingPolicy, UpReward
 from torch import nn
 from twins import together
 
@@ -23,11 +23,12 @@ from gymnast_core.errors import CheckpointError
 from gymnast_core.plugins.events import Steering
 from gymnast_core.processes import Processes
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.signals import Terminated, _terminate
 from gymnast_core.training import loop as looping
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
-from gymnast_core.training.signals import Terminated, _terminate
 from gymnast_core.training.trainer import build_trainer
+from gymnast_core.types import Reward
 
 
 @dataclass
@@ -152,6 +153,11 @@ def test_numbers_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
         own.now += own.step
         return own.now
 
+    def priced(self: UpReward, rollouts: Any) -> list[Reward]:
+        return [replace(reward, cost_usd=0.25) for reward in score(self, rollouts)]
+
+    score = UpReward.score
+    monkeypatch.setattr(UpReward, "score", priced)
     monkeypatch.setattr(looping, "time", SimpleNamespace(monotonic=clock))
 
     def work(processes: Processes) -> dict[str, float]:
@@ -160,7 +166,9 @@ def test_numbers_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
         loop = ReinforcementLoop(config, replace(parts_of(SeeingPolicy(), config, learner), processes=processes))
         found: dict[str, float] = {}
         loop.record = SimpleNamespace(  # type: ignore[assignment]
-            listener=lambda iteration: SimpleNamespace(imagined=lambda *_: None, judged=lambda *_: None),
+            listener=lambda iteration: SimpleNamespace(
+                imagined=lambda *_: None, judged=lambda *_: None, paid=lambda usd: found.update(paid=usd)
+            ),
             steer=lambda step, left_out: Steering(),
             stopped=None,
             iteration_done=lambda loop, numbers: found.update(numbers),
@@ -172,4 +180,5 @@ def test_numbers_are_those_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
     first, second = together(2, work)
     assert first == second
     assert first["rollouts"] == 16
+    assert first["paid"] == first["cost_usd"] == 4.0
     assert (first["seconds_imagining"], first["seconds_updating"]) == (3.0, 3.0)

@@ -26,9 +26,11 @@ from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.plugins.registry import registries
 from gymnast_core.runs.folder import read_resumes
 from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.training import record
 from gymnast_core.training.judge import RewardsFailing
 from gymnast_core.training.run import MOST_ITERATIONS, train
+from gymnast_core.training.update import Updater
 from gymnast_core.types import LossSum, Reward
 
 SAID: list[str] = []
@@ -65,6 +67,8 @@ class Judge(UpReward):
     @dataclass(frozen=True)
     class Config:
         fails: bool = False
+        usd: float | None = 0.0
+        """Of each rollout."""
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config=config or self.Config())
@@ -75,7 +79,7 @@ class Judge(UpReward):
     def score(self, rollouts: Any) -> list[Reward]:
         if self.config.fails:  # type: ignore[attr-defined]
             return [Reward(None, error="no idea", cost_usd=0.5)] * len(rollouts)
-        return super().score(rollouts)
+        return [replace(reward, cost_usd=self.config.usd) for reward in super().score(rollouts)]  # type: ignore[attr-defined]
 
     def close(self) -> None:
         SAID.append("judge closed")
@@ -284,6 +288,29 @@ def test_a_run_that_is_cut_short_goes_on_identically(listener: Listener, tmp_pat
     assert [line for line in SAID if line.startswith("world")] == [
         f"world closed after {whole['rollouts'] // 16 * 2:.0f}"
     ]
+
+
+def test_money_is_gone_whatever_became_of_the_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iteration that was judged and cut off is paid for, though no metric tells of it."""
+    paid = {"reward_model": ComponentConfig("noting", {"usd": 0.25}), "loop": {"max_draws": 1}}
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Updater, "update", interrupted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(config(**paid))
+    of_one = 16 * 0.25
+    assert spent_usd(Path("run")) == of_one
+    assert train(None, resume=Path("run"))["cost_usd"] == 3 * of_one  # of two iterations
+    assert train(config(output="whole", **paid))["cost_usd"] == 2 * of_one
+
+
+def test_a_cost_that_is_not_known_is_no_zero() -> None:
+    summary = train(config(reward_model=ComponentConfig("noting", {"usd": None}), loop={"max_draws": 1}))
+    assert summary["cost_usd"] is None
+    assert json.loads(Path("run/summary.json").read_text())["cost_usd"] is None
 
 
 @pytest.mark.parametrize("option", [{"limit_train_batches": 1}, {"fast_dev_run": True}, {"max_time": "00:00:00:00"}])

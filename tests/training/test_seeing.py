@@ -161,11 +161,23 @@ class TestNeedsAndOffers:
                 Offers(CAMERAS, 8),
                 "needs 8 prop.*tasks of 'c' begin with 2 proprioceptive readings",
             ),
+            (
+                Needs(3, actions=7),
+                Offers(CAMERAS, actions=14),
+                "'a' decides actions of width 7, but the world model 'b' takes actions of width 14. Choose parts",
+            ),
         ],
     )
     def test_what_is_lacking_is_named(self, needs: Needs, offers: Offers, said: str) -> None:
         with pytest.raises(ConfigError, match=said):
             find_sight(needs, offers, task("a", 1), self.names)
+
+    @pytest.mark.parametrize(("decided", "taken"), [(7, 7), (7, None), (None, 14)])
+    def test_only_known_widths_of_actions_are_compared(self, decided: int | None, taken: int | None) -> None:
+        find_sight(Needs(3, actions=decided), Offers(CAMERAS, actions=taken), task("a", 1), self.names)
+
+    def test_a_built_policy_knows_the_width_of_its_actions(self) -> None:
+        assert SeeingPolicy().needed.actions == 1
 
     def test_what_is_offered_beyond_the_needs_is_left_out(self) -> None:
         sight = find_sight(Needs(("wrist",)), Offers(CAMERAS, 2), task("a", 1), self.names)

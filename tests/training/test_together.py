@@ -18,10 +18,10 @@ import torch
 from launching import forkserver
 
 from gymnast_core.errors import ConfigError, GymnastError
+from gymnast_core.signals import TERMINATED, Terminated, listen, terminating
 from gymnast_core.training import together as ending
 from gymnast_core.training import trainer as building
 from gymnast_core.training.launcher import Watch
-from gymnast_core.training.signals import TERMINATED, Terminated, listen, terminating
 from gymnast_core.training.together import ending_together, follow, led, together
 from gymnast_core.training.trainer import ShardedStrategy, WholeWeightsStrategy, build_trainer, precision_of
 
@@ -221,7 +221,7 @@ class TestSigterm:
     def test_a_second_one_ends_at_once_whatever_hangs(self) -> None:
         program = (
             "import time\n"
-            "from gymnast_core.training.signals import Terminated, listen\n"
+            "from gymnast_core.signals import Terminated, listen\n"
             "listen()\n"
             "try:\n"
             "    print('ready', flush=True)\n"

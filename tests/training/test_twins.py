@@ -32,6 +32,8 @@ class Silent:
     def imagined(self, rollouts: Any) -> None:
         self.groups += sorted({rollout.group for rollout in rollouts})
 
+    def paid(self, usd: float | None) -> None: ...
+
     def judged(self, rollouts: Any, rewards: Any) -> None: ...
 
 

@@ -43,7 +43,7 @@ def test_judges_of_all_vendors_vote(tmp_path: Path) -> None:
     assert [reward.value for reward in rewards] == truth
     assert rewards[0].partial == pytest.approx(2 / 3) and rewards[1].partial == pytest.approx(1 / 3)
     assert "2 of 3 judges agree" in rewards[0].rationale and "openai-compatible #3: 0" in rewards[0].rationale
-    assert rewards[0].cost_usd > 0
+    assert rewards[0].cost_usd is None  # one of them has no price
 
 
 def test_a_judge_that_fails_may_not_decide() -> None:

@@ -14,6 +14,7 @@ import openai
 import pytest
 from judging import MAKERS, PATIENT, compatible_judge, make_rollout, make_rollouts, openai_judge
 
+from gymnast_core.money import total_usd
 from gymnast_vlm_reward.engine import RetryConfig
 from gymnast_vlm_reward.loopback import FAULTS, SPOILT, TOKENS_IN, Behaviour, LoopbackServer
 from gymnast_vlm_reward.replies import retry_after
@@ -216,7 +217,8 @@ def test_faults_of_all_kinds_at_once_change_no_value_and_pay_nothing_twice(name:
         billed = server.billed_usd(judge.engine.price)
         assert judge.spending().requests == sum(served.answered > 0 for served in server.log)
         assert judge.spending().settled_usd == pytest.approx(billed)
-        assert sum(reward.cost_usd for reward in rewards) == pytest.approx(billed)
+        # Beside that, what the vendor may have billed for requests that brought nothing.
+        assert total_usd(reward.cost_usd for reward in rewards) == pytest.approx(judge.spending().usd)
         assert server.excess(votes=5) == 0
         judge.close()
 

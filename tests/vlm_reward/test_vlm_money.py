@@ -145,9 +145,10 @@ def test_an_unknown_price_is_said_and_not_called_zero(tmp_path: Path, caplog: py
         judge = compatible_judge(server, tmp_path)
         assert "what it costs will not be known" in caplog.text and "unknown cost" in caplog.text
         reward = judge.score([make_rollout(0, True)])[0]
-        assert "cost unknown" in reward.rationale
+        assert "cost unknown" in reward.rationale and reward.cost_usd is None
         assert judge.spending().unpriced == 5
-        assert "cost unknown" not in judge.score([make_rollout(0, True)])[0].rationale  # from the cache: no cost
+        remembered = judge.score([make_rollout(0, True)])[0]
+        assert "cost unknown" not in remembered.rationale and remembered.cost_usd == 0.0
         judge.close()
 
 

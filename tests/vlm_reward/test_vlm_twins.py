@@ -65,7 +65,7 @@ import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from judging import compatible_judge, make_rollouts
-from gymnast_core.training.signals import terminating
+from gymnast_core.signals import terminating
 class Server:
     openai_url = {url!r}
 judge = compatible_judge(Server, Path({folder!r}), concurrency=4)

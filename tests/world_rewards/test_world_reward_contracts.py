@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_the_loop_logs_their_means() -> None:
         Reward(0.0),
         Reward(None, error="?", numbers={"came_back": 0.0, "spread": 0.5}),
     ]
-    collector._account(rewards, tally)
+    collector._account(rewards, tally, SimpleNamespace(paid=lambda usd: None))  # type: ignore[arg-type]
     numbers = tally.numbers()
     assert numbers["judge_came_back"] == pytest.approx(1 / 3) and numbers["judge_spread"] == 0.5
 

@@ -132,7 +132,7 @@ def test_saved_and_known_before_it_is_loaded(tmp_path: Path) -> None:
     model = world(cameras=BOTH)
     model.save(tmp_path / "both")
     config = WorldGym.Config(checkpoint=str(tmp_path / "both"))
-    assert WorldGym.offers(config) == Offers(cameras=("front", "wrist"))
+    assert WorldGym.offers(config) == Offers(cameras=("front", "wrist"), actions=3)
     assert torch.equal(imagined(WorldGym(config), seen_by(BOTH)), imagined(model, seen_by(BOTH)))
     with pytest.raises(ConfigError, match=r"cameras is .*front.*trained with"):
         WorldGym(replace(config, cameras=["front"]))
@@ -147,7 +147,7 @@ def test_checkpoints_of_before_there_were_cameras(tmp_path: Path) -> None:
     weights = (tmp_path / "old" / "model.safetensors").read_bytes()
     (tmp_path / "bare" / "model.safetensors").write_bytes(_without_metadata(weights))
     (tmp_path / "bare" / "config.json").write_text(json.dumps(about))
-    assert WorldGym.offers(WorldGym.Config(checkpoint=str(tmp_path / "bare"))) == Offers()
+    assert WorldGym.offers(WorldGym.Config(checkpoint=str(tmp_path / "bare"))) == Offers(actions=3)
     assert WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "bare"))).architecture.views == 1
 
 

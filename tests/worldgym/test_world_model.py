@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,27 @@ def frames_of(model: WorldGym, state: State, actions_BLA: torch.Tensor) -> torch
 
 
 def test_it_offers_one_camera_as_the_tasks_call_it() -> None:
-    assert WorldGym.offers(worlds.world().config) == Offers(cameras=1, proprio=None)
+    assert WorldGym.offers(worlds.world().config) == Offers(cameras=1, proprio=None, actions=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "width"),
+    [
+        ({}, None),  # any up to action_dim
+        ({"robot_action_dim": 2}, 2),
+        ({"robot": "bridge"}, 7),
+        ({"preset": "bridge-v2"}, 7),
+        ({"preset": "bridge-v2", "robot_action_dim": 6}, 6),
+    ],
+)
+def test_it_offers_to_take_the_actions_of_its_robot(given: dict[str, Any], width: int | None) -> None:
+    assert WorldGym.offers(WorldGym.Config(**given)).actions == width
+
+
+def test_a_checkpoint_knows_its_robot(tmp_path: Path) -> None:
+    worlds.world(robot_action_dim=2).save(tmp_path)
+    config = WorldGym.Config(checkpoint=str(tmp_path))
+    assert WorldGym.offers(config).actions == WorldGym(config).action_dim == 2
 
 
 def test_frames_are_uint8_one_for_each_action() -> None:

@@ -14,6 +14,7 @@ from gymnast_core.config.ranges import AnyNumber, Count, Range, check_values
 from gymnast_core.errors import ConfigError
 from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
+from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 
@@ -95,7 +96,7 @@ class FirstHit(RewardModel):
         return rewards
 
     def _reward(self, rollout: Rollout, ends: Sequence[int], judged: Sequence[Reward]) -> Reward:
-        cost = sum(reward.cost_usd for reward in judged)
+        cost = total_usd(reward.cost_usd for reward in judged)
         for end, reward in zip(ends, judged, strict=True):
             if reward.value is None:
                 return Reward(None, error=f"The clip up to action {end}: {reward.error}", cost_usd=cost)
