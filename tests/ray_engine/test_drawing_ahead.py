@@ -56,6 +56,8 @@ class Nobody:
 
     def judged(self, rollouts: Any, rewards: Any) -> None: ...
 
+    def paid(self, usd: float | None) -> None: ...
+
 
 class Run:
     """A collector over an engine, and the order of its tasks."""
