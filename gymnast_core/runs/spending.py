@@ -23,7 +23,7 @@ class Payment:
     """A row."""
 
     what: str
-    """What was judged: "training", "evaluation" or "audit"."""
+    """What was judged: "training", "evaluation", "audit" or "canary"."""
     step: int
     """Of the run."""
     usd: float | None

@@ -14,6 +14,7 @@ from pathlib import Path
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.money import total_usd
+from gymnast_core.runs.spending import Payment, note
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
@@ -44,6 +45,7 @@ class Audit:
         """Raises `PluginError` if there is no such reward model, `ConfigError` if it does not judge success."""
         assert options.audit is not None
         self._part, self._count, self._parts = options.audit, options.audit_rollouts, parts
+        self._folder = folder
         self._threshold = options.threshold
         self._expect_success(kind_of(self._part))
         scores = parts.reward_model is not None and parts.reward_model.kind == "score"
@@ -70,11 +72,12 @@ class Audit:
             self._expect_success(auditor.kind)
             auditor.preflight(shown, chosen[0].frame_count)
             found = judge(auditor, chosen)
+        cost = total_usd(reward.cost_usd for reward in found)
+        note(self._folder, Payment("audit", iteration, cost))
         values = [reward.value for reward in found if reward.value is not None]
         if not values:
             raise JudgeFailing(f"{self._part.name!r} could judge none of {shown} rollouts: {found[0].error}")
         denied = sum(value <= 0.5 for value in values)
-        cost = total_usd(reward.cost_usd for reward in found)
         self.file.append([Denials(iteration, len(values), denied, cost, judge_label(self._part))])
         return self.findings()
 

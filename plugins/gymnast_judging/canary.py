@@ -14,6 +14,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.money import total_usd
 from gymnast_core.plugins.places import is_component
 from gymnast_core.plugins.registry import registries
+from gymnast_core.runs.spending import Payment, note
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Rollout
 from gymnast_judging.alarms import Finding
@@ -80,6 +81,8 @@ class Canary:
         with built(part, "reward_model", self._parts) as reward_model:
             reward_model.preflight(len(self._rollouts), self._rollouts[0].frame_count)
             rewards = judge(reward_model, self._rollouts, again=1)
+        cost = total_usd(reward.cost_usd for reward in rewards)
+        note(self._folder, Payment("canary", iteration, cost))
         errors = [reward.error for reward in rewards if reward.error is not None]
         if len(errors) > len(rewards) / 2:
             raise JudgeFailing(
@@ -90,7 +93,6 @@ class Canary:
             None if reward.value is None else (reward.value > self._threshold) == truth
             for reward, truth in zip(rewards, self._truth, strict=True)
         ]
-        cost = total_usd(reward.cost_usd for reward in rewards)
         self.file.append([Measurement(iteration, right, cost, self._clips)])
         return self.findings()
 

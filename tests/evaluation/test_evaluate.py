@@ -22,6 +22,7 @@ from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import CallbacksWanted, EvaluationWanted, RunDone
 from gymnast_core.processes import Processes
+from gymnast_core.runs.spending import Payment, read_payments
 from gymnast_core.types import Reward, Rollout
 from gymnast_environment.rewards import EnvironmentReward
 from gymnast_environment.world import GymnasiumWorld
@@ -164,6 +165,21 @@ def test_the_training_hook_measures_once_and_compares_with_before(tmp_path: Path
     assert after["difference"] == asdict(paired_difference(*results))
     assert gymnast_evaluate(wanted(config, small_policy(0), "after", 4)) is not None
     assert json.loads((tmp_path / "evaluations/after.json").read_text())["iteration"] == 4
+
+
+def test_what_an_evaluation_in_a_training_cost_is_paid_by_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(self: EnvironmentReward, rollouts: Sequence[Rollout]) -> list[Reward]:
+        return [Reward(0.0, cost_usd=0.5)] * len(rollouts)
+
+    monkeypatch.setattr(EnvironmentReward, "score", look)
+    config = run_config(tmp_path)
+    config = replace(config, evaluation=replace(config.evaluation, reward_model=ComponentConfig("environment")))
+    (tmp_path / "config.yaml").write_text("kind: train\n")
+    for label, step in (("before", 0), ("before", 0), ("after", 3)):  # what is known is not measured again
+        gymnast_evaluate(wanted(config, small_policy(), label, step))
+    assert read_payments(tmp_path) == [Payment("evaluation", 0, 1.0), Payment("evaluation", 3, 1.0)]
 
 
 @pytest.mark.parametrize(("horizon", "actions"), [(None, 4), (8, 8)])

@@ -21,6 +21,7 @@ from gymnast_core.plugins import discovery, hooks
 from gymnast_core.plugins.events import RewardsScored, SteeringWanted
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.runs.spending import read_payments
 from gymnast_core.training.run import train
 from gymnast_core.types import Reward, Rollout
 from gymnast_gate import hooks as gate_hooks
@@ -188,7 +189,14 @@ class TestRuns:
         assert "nobody knows what is true of 192 of 192 rollouts. First error: the street is closed" in caplog.text
         assert audits(tmp_path / "run") == []
 
-    def test_a_second_judge_where_there_is_no_environment(self, tmp_path: Path) -> None:
+    def test_a_second_judge_where_there_is_no_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def paid(self: Onlooker, rollouts: Sequence[Rollout]) -> list[Reward]:
+            return [replace(reward, cost_usd=0.5) for reward in score(self, rollouts)]
+
+        score = Onlooker.score
+        monkeypatch.setattr(Onlooker, "score", paid)
         without = replace(config(tmp_path / "run", "always"), tasks=ComponentConfig("walks", {"environment": False}))
         with pytest.raises(ConfigError, match="No environment stands behind task"):
             train(without)
@@ -196,6 +204,10 @@ class TestRuns:
         summary = train(replace(without, hooks=audited))
         assert summary["stopped"].startswith("The judge is wrong too often")
         assert audits(tmp_path / "run")[0].truth == "onlooker" and Street.resets == []
+        rows, payments = audits(tmp_path / "run"), read_payments(tmp_path / "run")
+        assert [row.cost_usd for row in rows] == [one.usd for one in payments if one.what == "audit"]
+        assert rows[0].cost_usd == 0.5 * len(rows[0].seen) > 0
+        assert summary["cost_usd"] == sum(one.usd or 0.0 for one in payments) > rows[0].cost_usd  # and the judge's own
 
 
 class TestProcesses:

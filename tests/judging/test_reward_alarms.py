@@ -22,6 +22,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.events import RewardsScored, RunStarted
 from gymnast_core.processes import Processes
+from gymnast_core.runs.spending import read_payments
 from gymnast_core.types import Episode, Reward, one_camera
 from gymnast_judging import hooks
 from gymnast_judging.alarms import Alarm, AlarmFile, Entry, Finding, Window, entries_of
@@ -175,6 +176,7 @@ def test_a_model_that_changes_behind_its_name_is_seen(tmp_path: Path, parts: Any
     numbers = found["canary-drift"].numbers
     assert (numbers["before"], numbers["now"], numbers["lost"], numbers["won"]) == (1.0, 0.5, 10, 0)
     rows = RowFile(tmp_path / "judging/canary.jsonl", Measurement).rows
+    assert [payment.usd for payment in read_payments(tmp_path)] == [row.cost_usd for row in rows]
     assert [row.iteration for row in rows] == [0, 5, 10] and rows[0].right == [True] * 20
 
 
@@ -261,6 +263,8 @@ def test_an_audit_sees_what_a_canary_cannot(gymnast: Command, tmp_path: Path, pa
     rows = RowFile(run / "judging/audit.jsonl", Denials).rows
     assert [row.iteration for row in rows] == list(range(1, 11)) and all(row.n == 12 for row in rows[-3:])
     assert rows[-1].denied > rows[0].denied and rows[-1].cost_usd == 6.0
+    paid = [payment.usd for payment in read_payments(run) if payment.what == "audit"]
+    assert paid == [row.cost_usd for row in rows if row.n]
     raised = [row for row in alarms(run) if row.event == "raised"]
     assert {row.kind for row in raised} == {"audit"} and "rewarded for what is no success" in raised[0].message
 

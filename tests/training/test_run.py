@@ -307,6 +307,14 @@ def test_money_is_gone_whatever_became_of_the_iteration(monkeypatch: pytest.Monk
     assert train(config(output="whole", **paid))["cost_usd"] == 2 * of_one
 
 
+def test_what_an_earlier_edition_knew_of_costs_is_taken_over_once(tmp_path: Path) -> None:
+    kept = record.RunRecord(config(), Parts(), tmp_path)
+    state = {"seconds": 1.0, "totals": {"rollouts": 8.0, "cost_usd": 0.5}}
+    for _ in range(2):
+        kept.load_state_dict(state)
+    assert spent_usd(tmp_path) == 0.5
+
+
 def test_a_cost_that_is_not_known_is_no_zero() -> None:
     summary = train(config(reward_model=ComponentConfig("noting", {"usd": None}), loop={"max_draws": 1}))
     assert summary["cost_usd"] is None

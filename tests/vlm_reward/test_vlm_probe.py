@@ -12,6 +12,7 @@ from raw_server import RawServer, refusing, response
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.money import total_usd
 from gymnast_core.testing.stand_ins import Nothing, StillWorld
 from gymnast_vlm_reward import service
 from gymnast_vlm_reward.loopback import TOKENS_IN, TOKENS_OUT, Behaviour, LoopbackServer
@@ -41,8 +42,12 @@ def test_a_judge_is_asked_one_small_question_before_the_run(name: str, tmp_path:
                 (TOKENS_IN * price.input + answers * TOKENS_OUT * price.output) / 1e6
             )
         judge.attach(parts())  # a canary's judge is attached again and again
-        judge.close()
         assert len(server.log) == 1
+        # What it cost is part of what the first rollouts cost.
+        first, second = judge.score([make_rollout(0, True)]), judge.score([make_rollout(1, True)])
+        total = total_usd(reward.cost_usd for reward in (*first, *second))
+        assert total == (None if judge.engine.price is None else pytest.approx(judge.spending().usd))
+        judge.close()
 
 
 def test_a_judge_that_answered_within_the_hour_is_not_asked_again(
