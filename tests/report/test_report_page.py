@@ -17,6 +17,7 @@ import pytest
 from gymnast_core.config import ComponentConfig, to_yaml
 from gymnast_core.errors import DataError
 from gymnast_core.runs.results import read_run
+from gymnast_core.runs.spending import Payment, note
 from gymnast_report import report
 from gymnast_report.__main__ import main
 
@@ -187,6 +188,17 @@ def test_other_rewards_are_named_after_their_judge(tmp_path):
     labels = [attributes["aria-label"] for attributes in page.find("svg")]
     assert labels[0].startswith("Mean reward by progress-judge. imagined: -3.5 at iteration 1, 12.25")
     assert labels[1].startswith("Mean reward by environment. evaluation with 95 % interval: -2 at iteration 0")
+
+
+@pytest.mark.parametrize(
+    ("paid", "said"),
+    [([], None), ([0.5, 0.75], "Cost of judging $1.25"), ([0.5, None], "Cost of judging unknown")],
+)
+def test_what_the_run_has_cost_is_on_the_page(run_copy, paid, said):
+    for usd in paid:
+        note(run_copy, Payment("training", 1, usd))
+    text = " ".join(Page(report.build_report(run_copy).read_text()).text.split())
+    assert "Cost of judging" not in text if said is None else said in text
 
 
 def test_what_resumes_changed_is_on_the_page(run_copy):
