@@ -30,7 +30,7 @@ from gymnast_core.errors import StorageError
 from gymnast_core.money import in_dollars
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
-from gymnast_core.runs.spending import spent_usd
+from gymnast_core.runs.spending import Spending
 from gymnast_core.signals import TERMINATED
 
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
@@ -111,27 +111,27 @@ def _watch(
 ) -> str | None:
     """Wait for the process. None: it ended; "": we are abandoned; else it was stopped: which budget was exceeded."""
     minutes, dollars = spec["minutes"], spec["dollars"]
-    next_check = 0.0
+    next_check, spending = 0.0, Spending(run)
     while process.poll() is None:
         if abandoned():
             return ""
         if time.monotonic() >= next_check:
             next_check = time.monotonic() + CHECK_SECONDS
             clock.save()
-            beyond = _beyond(run, dollars)
+            beyond = _beyond(spending, dollars)
             if beyond is not None:
                 return _stop(process, beyond)
         if minutes is not None and clock.seconds > 60 * minutes:
             return _stop(process, f"It ran for {clock.seconds / 60:.3g} minutes of budget.minutes={minutes:g}.")
         time.sleep(POLL_SECONDS)
-    return None if (run / "summary.json").exists() else _beyond(run, dollars)
+    return None if (run / "summary.json").exists() else _beyond(spending, dollars)
 
 
-def _beyond(run: Path, dollars: float | None) -> str | None:
+def _beyond(spending: Spending, dollars: float | None) -> str | None:
     """Why a run is not within its budget; None if it is."""
     if dollars is None:
         return None
-    spent = spent_usd(run)
+    spent = spending.usd()
     if spent is None:
         return (
             f"What its judge costs is not known, so that budget.dollars={dollars:g} cannot be kept. Give the judge's "

@@ -10,7 +10,7 @@ from gymnast_core.money import in_dollars
 from gymnast_core.runs.atomic import write_text
 from gymnast_core.runs.metrics import FILE, MetricsFile, read_metrics
 from gymnast_core.runs.progress import Progress
-from gymnast_core.runs.spending import spent_usd
+from gymnast_core.runs.spending import Spending
 from gymnast_core.runs.versions import versions
 from gymnast_pages.measure import Measure
 from gymnast_report.telling import Telling
@@ -29,7 +29,7 @@ class Recorder:
     """
 
     def __init__(self, path: Path, title: str, total: int, unit: str, done: int, judge: str = "") -> None:
-        self._folder = path
+        self._spending = Spending(path)
         self._names = {"imagined_reward": Measure("score", judge).name}
         self._metrics = MetricsFile(path / FILE, done)
         self._telling = Telling(total, judge, _numbers(read_metrics(path / FILE)) if done else ())
@@ -42,7 +42,7 @@ class Recorder:
         """One row a step in metrics.csv."""
         self._metrics.append(step, metrics)
         numbers = {self._names.get(key, key): metrics[key] for key in _SHOWN if metrics.get(key)}
-        spent = spent_usd(self._folder)
+        spent = self._spending.usd()
         shown: dict[str, float | str] = {**numbers, **({"spent": in_dollars(spent)} if spent != 0 else {})}
         self._progress.update(step, shown, self._telling.words(step, metrics, spent))
 

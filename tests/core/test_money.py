@@ -9,7 +9,8 @@ import pytest
 
 from gymnast_core.errors import DataError
 from gymnast_core.money import as_metric, in_dollars, total_usd
-from gymnast_core.runs.spending import FILE, Payment, note, read_payments, spent_usd
+from gymnast_core.reading import parse_json
+from gymnast_core.runs.spending import FILE, Payment, Spending, note, read_payments, spent_usd
 
 
 def test_what_is_added_to_an_unknown_cost_is_unknown() -> None:
@@ -40,7 +41,26 @@ def test_a_payment_that_was_not_written_to_its_end_is_passed_over(tmp_path: Path
     note(tmp_path, Payment("training", 0, 0.5))
     with (tmp_path / FILE).open("a") as file:
         file.write('{"what": "trai')
-    assert spent_usd(tmp_path) == 0.5
+    spending = Spending(tmp_path)
+    assert spending.usd() == 0.5
+    # The next one is not read with it.
+    note(tmp_path, Payment("training", 0, 0.25))
+    assert spending.usd() == 0.75 == spent_usd(tmp_path)
+
+
+def test_each_payment_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of many iterations asks after each of them."""
+    parsed: list[bytes] = []
+
+    def counting(line: bytes, place: str) -> object:
+        parsed.append(line)
+        return parse_json(line, place)
+
+    monkeypatch.setattr("gymnast_core.runs.spending.parse_json", counting)
+    spending = Spending(tmp_path)
+    for number in range(1, 20):
+        note(tmp_path, Payment("training", number, 0.5))
+        assert spending.usd() == 0.5 * number and len(parsed) == number
 
 
 def test_a_damaged_payment_is_an_error_with_its_line(tmp_path: Path) -> None:
