@@ -21,6 +21,7 @@ from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.folder import refuse_changes, run_folder
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.runs.versions import versions
 from gymnast_core.signals import terminating
 from gymnast_core.training.run import train
@@ -59,7 +60,7 @@ def adapt_command(config: AdaptConfig, *, resume: Path | None = None) -> dict[st
         if others is not None:
             assert config.retention is not None
             measured[RETENTION] = _measure(config, folder, config.retention, others, config.retained, 1, RETENTION)
-        summary = summarise(measured, str(folder / TRAINING / "policy"))
+        summary = summarise(measured, str(folder / TRAINING / "policy"), spent_usd(folder / TRAINING))
         write_json(folder / "summary.json", summary)
         build_adaptation_page(folder)
         tell("gymnast_run_done", RunDone(config, folder, summary=summary))

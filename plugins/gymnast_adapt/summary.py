@@ -8,8 +8,11 @@ from typing import Any
 from gymnast_core.money import total_usd
 
 
-def summarise(measured: Mapping[str, Mapping[str, Any]], policy: str) -> dict[str, Any]:
-    """`measured` holds the summaries of the evaluations of "before" and "after", by what they are of.
+def summarise(
+    measured: Mapping[str, Mapping[str, Any]], policy: str, practice_usd: float | None = 0.0
+) -> dict[str, Any]:
+    """`measured` holds the summaries of the evaluations of "before" and "after", by what they are of; `practice_usd` is
+    what judging cost while it practised, None if that is not known.
 
     Rates with intervals, and after minus before over the trials that were judged both times, by world.
     """
@@ -27,7 +30,7 @@ def summarise(measured: Mapping[str, Mapping[str, Any]], policy: str) -> dict[st
         }
         found[name + "_starts"] = summary["starts"]
     found["unscored"] = sum(summary["unscored"] for summary in measured.values())
-    found["cost_usd"] = total_usd(summary["cost_usd"] for summary in measured.values())
+    found["cost_usd"] = total_usd((practice_usd, *(summary["cost_usd"] for summary in measured.values())))
     return found
 
 

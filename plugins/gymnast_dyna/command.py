@@ -13,6 +13,7 @@ from typing import Any
 from gymnast_collect.command import collect_command
 from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError
+from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
@@ -21,6 +22,7 @@ from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.runs.versions import versions
 from gymnast_core.signals import terminating
 from gymnast_core.training.run import train
@@ -60,6 +62,7 @@ def dyna_command(config: DynaConfig, *, resume: Path | None = None) -> dict[str,
         rounds = _Rounds(config, folder)
         state = rounds.work()
         summary = {"state": state, "rounds": rounds.rows, "policy": rounds.parts.policy.args.get("checkpoint")}
+        summary["cost_usd"] = _cost(folder)
         write_json(folder / "summary.json", summary)
         build_dyna_page(folder)
         tell("gymnast_run_done", RunDone(config, folder, summary=summary))
@@ -221,6 +224,12 @@ class _Rounds:
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+def _cost(folder: Path) -> float | None:
+    """What judges were paid in the practice of all rounds and in measuring; None if that is not known."""
+    measured = read_object(folder / EVALUATION / "summary.json", allow_nan=True).number("cost_usd", default=None)
+    return total_usd((measured, *map(spent_usd, folder.glob("round-*/train"))))
 
 
 def _row(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def _context(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": folder.resolve().name,
         "state": summary["state"],
+        "cost_usd": summary.get("cost_usd", 0.0),
         "rows": rows,
         "worlds": worlds,
         "measures": measures,

@@ -202,3 +202,5 @@ def test_a_change_counts_only_what_was_judged_twice() -> None:
     found = summarise({"target": evaluation}, "p")
     assert found["target"]["imagined"]["change"] is None
     assert found["unscored"] == 8 and found["cost_usd"] == 0.5
+    assert summarise({"target": evaluation}, "p", 0.25)["cost_usd"] == 0.75  # practice is paid for, too
+    assert summarise({"target": evaluation}, "p", None)["cost_usd"] is None

@@ -19,8 +19,9 @@ from small import CommandLine, Models
 from gymnast_core.config import ComponentConfig, load_config
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
+from gymnast_core.runs.spending import Payment, note
 from gymnast_core.types import Episode
-from gymnast_dyna.command import _Rounds
+from gymnast_dyna.command import _cost, _Rounds
 from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
 from gymnast_dyna.page import _change
 from gymnast_dyna.refit import Refit
@@ -68,7 +69,7 @@ def test_each_round_builds_on_the_one_before(
     # One recording in the first round, two in the second: each once, however often the judge looks.
     assert imagined == [3, 3, 3]
     summary = json.loads(Path("out/summary.json").read_text())
-    assert summary["state"] == "done"
+    assert summary["state"] == "done" and summary["cost_usd"] == 0.0
     assert [row["label"] for row in summary["rounds"]] == ["start", "round-1", "round-2"]
     assert all(row["measured"]["gymnasium"]["n"] == 4 for row in summary["rounds"])
     assert summary["policy"] == str(Path("out/round-2/train/policy").resolve())
@@ -172,6 +173,17 @@ def test_a_change_is_from_the_first_policy_to_the_last(first: str, second: str, 
     rows = [{"label": "start"}, {"label": "round-0"}, {"label": "round-1"}]
     assert _change(tmp_path, rows, "gymnasium") == Change(0.15, (0.05, 0.25), 100)
     assert _change(tmp_path / "elsewhere", rows, "gymnasium") is None
+
+
+@pytest.mark.parametrize(("practice", "total"), [(0.25, 1.75), (None, None)])
+def test_rounds_cost_what_practice_and_measuring_cost(
+    practice: float | None, total: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/summary.json").write_text('{"cost_usd": 1.0}')
+    note(tmp_path / "round-0/train", Payment("training", 1, 0.5))
+    note(tmp_path / "round-1/train", Payment("training", 1, practice))
+    assert _cost(tmp_path) == total
 
 
 def test_a_judge_learns_from_recordings_without_a_rate(
