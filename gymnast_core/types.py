@@ -13,17 +13,17 @@ An episode's cameras have one size and a name each; the first is the main one, f
 """
 
 import math
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from gymnast_core.errors import DataError, unknown_name
 from gymnast_core.frames import Undecoded, check_cameras, held, made_when_looked_at
+from gymnast_core.plain import plain_integer, plain_number
 
 ONE_CAMERA = ("camera",)
 """What a single camera is called where nobody named it."""
@@ -325,25 +325,28 @@ class Reward:
     numbers: Mapping[str, float] = field(default_factory=dict)
     """What else the judge measured of this rollout, by name (letters, digits, underscores); a run logs the mean over
     the rollouts that have one, as `judge_NAME`."""
+    votes: Sequence[float] = ()
+    """What a judge that votes was told, vote by vote; an ensemble's are its members' values."""
+    abstained: bool = False
+    """Of an error: the judge was heard, and gave no verdict (a tie, a refusal); else it could not be heard in full."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
             raise ValueError("A Reward has either a value or an error, never both or neither.")
-        # Numbers of NumPy, torch or `decimal` become Python's: what is stored and sent knows no others.
         for name in ("value", "partial", "cost_usd"):
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _plain_number(f"Reward.{name}", given))
-        numbers = {name: _plain_number(f"Reward.numbers[{name!r}]", x) for name, x in self.numbers.items()}
+                object.__setattr__(self, name, plain_number(f"Reward.{name}", given))
+        numbers = {name: plain_number(f"Reward.numbers[{name!r}]", x) for name, x in self.numbers.items()}
         object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "votes", tuple(plain_number("A vote of Reward.votes", vote) for vote in self.votes))
         if self.error is not None and not (isinstance(self.error, str) and self.error.strip()):
             raise ValueError(f"Reward.error is {self.error!r}; it must be text that says why there is no value.")
         if not isinstance(self.rationale, str):
             raise ValueError(f"Reward.rationale is {self.rationale!r}; it must be text.")
         if self.finish_step is not None:
-            try:
-                object.__setattr__(self, "finish_step", operator.index(self.finish_step))
-            except TypeError:
-                raise ValueError(f"Reward.finish_step is {self.finish_step!r}; it must be a whole number.") from None
+            object.__setattr__(self, "finish_step", plain_integer("Reward.finish_step", self.finish_step))
+        if self.abstained and self.error is None:
+            raise ValueError("A Reward that abstained has an error, which says why.")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"Reward.value is {self.value}; it must be a finite number, or None with an error.")
         if self.partial is not None and not 0.0 <= self.partial <= 1.0:
@@ -361,12 +364,6 @@ class Reward:
                 raise ValueError(f"Reward.numbers has the name {name!r}; use letters, digits and underscores.")
             if not math.isfinite(number):
                 raise ValueError(f"Reward.numbers[{name!r}] is {number}; leave out what is not known.")
-
-
-def _plain_number(name: str, value: Any) -> float:
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise ValueError(f"{name} is {value!r}; it must be a number.")
-    return float(value)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Trial:
     cost_usd: float | None
     kind: str = "success"
     """The reward model's kind: "success" or "score"."""
+    applies: bool = True
+    """False: what was asked makes no sense there, as `error` says; neither a success nor a failure of anybody."""
 
 
 class TrialFile:

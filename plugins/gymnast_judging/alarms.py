@@ -12,7 +12,7 @@ from typing import Any
 from gymnast_core.errors import DataError
 from gymnast_core.plugins.events import RewardsScored
 from gymnast_judging.rows import RowFile
-from gymnast_judging.votes import pair_agreement, votes_of
+from gymnast_judging.votes import pair_agreement
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,7 @@ def entries_of(event: RewardsScored) -> list[Entry]:
     """Of the process's own rollouts; errors that tell of no votes say nothing about agreement and are left out."""
     entries = []
     for rollout, reward in zip(event.rollouts, event.rewards, strict=True):
-        votes = votes_of(reward)
-        agreement = pair_agreement(votes) if len(votes) > 1 else None
+        agreement = pair_agreement(reward.votes) if len(reward.votes) > 1 else None
         if reward.value is not None or agreement is not None:
             entries.append(Entry(rollout.group, reward.value, agreement))
     return entries

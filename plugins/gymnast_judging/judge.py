@@ -28,7 +28,6 @@ from gymnast_judging.rows import RowFile
 from gymnast_judging.scoring import Asked, ErrorLimit, built, judged
 from gymnast_judging.summary import brief, summarise
 from gymnast_judging.verdicts import Verdict
-from gymnast_judging.votes import votes_of
 from gymnast_pages.measure import judge_name
 from gymnast_pages.video import write_poster, write_video
 
@@ -117,8 +116,9 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
                 rows = [
                     Verdict(
                         index=index, clip=rollout.task.id, instruction=rollout.task.instruction, success=success,
-                        value=reward.value, partial=reward.partial, votes=list(votes_of(reward)), error=reward.error,
+                        value=reward.value, partial=reward.partial, votes=list(reward.votes), error=reward.error,
                         rationale=reward.rationale, cost_usd=reward.cost_usd, reward_kind=judge.kind,
+                        abstained=reward.abstained,
                     )
                     for (index, success), rollout, reward in zip(asked.items, asked.rollouts, rewards, strict=True)
                 ]  # fmt: skip

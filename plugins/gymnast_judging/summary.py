@@ -9,7 +9,7 @@ from typing import Any
 from gymnast_core.statistics import bootstrap_interval, score_interval
 from gymnast_judging.statistics import Confusion, Share, calibration
 from gymnast_judging.verdicts import Verdict
-from gymnast_judging.votes import abstained, vote_agreement
+from gymnast_judging.votes import vote_agreement
 
 RATES = ("accuracy", "precision", "recall", "false_positive_rate")
 
@@ -103,7 +103,7 @@ def _unscored(rows: Sequence[Verdict]) -> dict[str, Any]:
     errors = [row for row in rows if row.error is not None]
     kinds = {"abstained": [], "failed": []}  # type: dict[str, list[Verdict]]
     for row in errors:
-        kinds["abstained" if abstained(row.error or "") else "failed"].append(row)
+        kinds["abstained" if row.abstained else "failed"].append(row)
     return {
         "n": len(errors),
         **{

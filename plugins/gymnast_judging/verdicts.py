@@ -30,6 +30,8 @@ class Verdict:
     cost_usd: float | None
     reward_kind: str = "success"
     """What `value` is: success in [0, 1], or a "score"."""
+    abstained: bool = False
+    """Of an error: the judge was heard and gave no verdict, rather than not heard in full."""
 
     def judged(self, threshold: float) -> bool | None:
         """Whether the judge saw a success; None when unscored."""

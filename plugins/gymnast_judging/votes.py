@@ -1,21 +1,10 @@
-"""The votes behind a judgement, and how far they agree.
-
-VLM judges list their votes in the rationale ("… [votes 1 1 0; gpt-4o, binary-v1]") or, where votes decide nothing, in
-the error ("tie: votes 1 0"). Their own note follows the model's reasoning, whatever that says; rewards that are built
-around a judge (`twice`, `progress`) put their own words after it, or before an error.
-"""
+"""How far the votes behind judgements agree."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from gymnast_core.types import Reward
-
-_RATIONALE = re.compile(r"\[votes (\d[\d.]*(?: \d[\d.]*)*)[,;][^\[\]]*\]")
-_ERROR = re.compile(r"(?:^|: )(tie|disagreement|undecided): votes (\d[\d.]*(?: \d[\d.]*)*)")
 
 
 @dataclass(frozen=True)
@@ -36,30 +25,6 @@ class VoteAgreement:
     def mean(self) -> float:
         """Mean pairwise agreement, P in Fleiss (1971)."""
         return sum(self.pairwise) / self.items
-
-
-def votes_of(reward: Reward) -> tuple[float, ...]:
-    """The votes that a judgement tells of; empty where it tells of none."""
-    if reward.error is None:
-        notes = list(_RATIONALE.finditer(reward.rationale))
-        found = notes[-1] if notes else None
-    else:
-        found = _decided(reward.error)
-        if found is None and reward.error.startswith("Not believed: "):  # `twice`, of a verdict that it was given
-            found = _RATIONALE.search(reward.error)
-    return tuple(float(vote) for vote in found[found.re.groups].split()) if found else ()
-
-
-def abstained(error: str) -> bool:
-    """Whether the judge was heard and gave no verdict (a tie, disagreement, refusal), rather than not heard in full."""
-    found = _decided(error)
-    return "the model refused" in error or (found is not None and found[1] != "undecided")
-
-
-def _decided(error: str) -> re.Match[str] | None:
-    """What votes came to: the first that the error speaks of. An ensemble says in brackets what its members said."""
-    found = _ERROR.search(error)
-    return None if found is None or "(" in error[: found.start()] else found
 
 
 def pair_agreement(votes: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from gymnast_probe.kept import keep, read_kept
 from gymnast_probe.library import build_edit, edit_task
 from gymnast_probe.page import build_probe_page
 from gymnast_probe.pictures import keep_picture
-from gymnast_probe.summary import DOES_NOT_APPLY, does_not_apply, summarise
+from gymnast_probe.summary import summarise
 
 _FIXED = ("world_model", "reward_model", "tasks", "horizon", "temperature", "episodes", "batch_size", "seed")
 """Keys that say what a trial is; a resumed probe keeps them."""
@@ -74,6 +74,16 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
         build_probe_page(folder)
         tell("gymnast_run_done", RunDone(config, folder, summary=summary))
     return {"output": str(folder), **{key: summary[key] for key in ("policies", "unscored", "cost_usd")}}
+
+
+@dataclass(frozen=True)
+class Unedited:
+    """A task that was not edited."""
+
+    error: str
+    """Why."""
+    applies: bool = True
+    """Whether the edit makes sense there."""
 
 
 class _Run:
@@ -133,9 +143,9 @@ class _Run:
         finally:
             policy.close()
 
-    def _edited(self, label: str, first: int) -> list[Edited | str]:
+    def _edited(self, label: str, first: int) -> list[Edited | Unedited]:
         """Each task of a batch edited, or why it is not."""
-        found: list[Edited | str] = []
+        found: list[Edited | Unedited] = []
         for index in range(first, first + self.batches[first]):
             task = self.tasks[index]
             if label == ORIGINAL:
@@ -144,9 +154,9 @@ class _Run:
             try:
                 found.append(self._edit(label, index, task))
             except NotApplicable as reason:
-                found.append(f"{DOES_NOT_APPLY}: {reason}.")
+                found.append(Unedited(f"The edit does not apply: {reason}.", applies=False))
             except EditorFailed as error:
-                found.append(str(error))
+                found.append(Unedited(str(error)))
         if label == ORIGINAL:
             return found
         pictures = len(list((self.folder / "pictures" / label).glob("*.png")))
@@ -172,7 +182,7 @@ class _Run:
         policy: Policy,
         label: str,
         first: int,
-        edited: Sequence[Edited | str],
+        edited: Sequence[Edited | Unedited],
         world: WorldModel,
         reward_model: RewardModel,
     ) -> None:
@@ -195,15 +205,20 @@ class _Run:
             done = dict(zip(places, zip(judged, rewards, strict=True), strict=True))
         rows = []
         for index, item in enumerate(edited, start=first):
-            shown = item.task.instruction if isinstance(item, Edited) else self.tasks[index].instruction
-            rollout, reward = (None, Reward(None, error=item)) if isinstance(item, str) else done[index]
-            paid = item.cost_usd if isinstance(item, Edited) else 0.0
+            outcome: float | None = None
+            paid: float | None = 0.0
+            shown = self.tasks[index].instruction
+            if isinstance(item, Edited):
+                rollout, reward = done[index]
+                outcome, shown, paid = rollout.outcome, item.task.instruction, item.cost_usd
+            else:
+                reward = Reward(None, error=item.error)
             rows.append(
                 Trial(
                     policy=name, world=label, index=index, task=self.tasks[index].id, instruction=shown, trial=0,
-                    seed=config.seed, batch=first, value=reward.value, partial=reward.partial,
-                    outcome=None if rollout is None else rollout.outcome, error=reward.error,
-                    rationale=reward.rationale, cost_usd=total_usd((reward.cost_usd, paid)), kind=reward_model.kind,
+                    seed=config.seed, batch=first, value=reward.value, partial=reward.partial, outcome=outcome,
+                    error=reward.error, rationale=reward.rationale, cost_usd=total_usd((reward.cost_usd, paid)),
+                    kind=reward_model.kind, applies=isinstance(item, Edited) or item.applies,
                 )
             )  # fmt: skip
         self._check_judged(rows, name, label)
@@ -211,7 +226,7 @@ class _Run:
 
     def _check_judged(self, rows: Sequence[Trial], name: str, label: str) -> None:
         """Before they are kept as done: raises `ProbeFailing` if too many of a policy's trials under an edit failed."""
-        known = [row for row in (*self.file.of(name, label), *rows) if not does_not_apply(row)]
+        known = [row for row in (*self.file.of(name, label), *rows) if row.applies]
         errors = [row.error for row in known if row.error is not None]
         if len(errors) > self.config.max_error_rate * len(known):
             raise ProbeFailing(

@@ -21,9 +21,6 @@ from gymnast_core.statistics import (
 from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
 
-DOES_NOT_APPLY = "The edit does not apply"
-"""How the error of a trial begins that was left out, because its edit makes no sense there."""
-
 
 def summarise(
     trials: Sequence[Trial], policies: Sequence[str], labels: Sequence[str], *, judge: str = "", seed: int = 0
@@ -42,15 +39,14 @@ def summarise(
         for fall, adjusted in zip(falls, holm([fall["p_value"] for fall in falls]), strict=True):
             fall["p_holm"] = adjusted
         summary["policies"][policy] = cells
-    left_out = [trial for trial in trials if does_not_apply(trial)]
-    summary["unscored"] = sum(trial.value is None for trial in trials) - len(left_out)
+    summary["unscored"] = sum(trial.value is None and trial.applies for trial in trials)
     summary["cost_usd"] = total_usd(trial.cost_usd for trial in trials)
     return summary
 
 
 def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, kind: str, seed: int) -> dict[str, Any]:
     values = [trial.value for trial in rows.values() if trial.value is not None]
-    left_out = sum(does_not_apply(trial) for trial in rows.values())
+    left_out = sum(not trial.applies for trial in rows.values())
     cell: dict[str, Any] = {
         "rate": float(np.mean(values)) if values else None,
         "interval": mean_interval(values, kind, seed=seed) if values else None,
@@ -85,8 +81,3 @@ def _fall(rows: dict[int, Trial], original: dict[int, Trial], kind: str, seed: i
     if success and is_binary(before) and is_binary(after):
         return {**found, "test": "exact McNemar", **asdict(mcnemar(before, after))}
     return {**found, "test": "paired permutation", "p_value": sign_flip_test(change, seed=seed)}
-
-
-def does_not_apply(trial: Trial) -> bool:
-    """Whether the edit did not apply to the trial's task: neither a success nor a failure of anybody."""
-    return trial.error is not None and trial.error.startswith(DOES_NOT_APPLY)

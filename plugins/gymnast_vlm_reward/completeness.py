@@ -12,13 +12,15 @@ COMPLETE = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "
 """Reasons to end that mean "said everything", in lower case: OpenAI, Azure, vLLM, SGLang, llama.cpp, Ollama, Gemini,
 Mistral and `transformers serve` say "stop"; Text Generation Inference and Together also "eos_token", "stop_sequence"
 and "eos"; Anthropic and gateways to it "end_turn"; Cohere "complete"."""
+REFUSED = "the model refused"
+"""How the fault of a refusal begins, also where answers are kept."""
 _WORDS = {
     "length": "the answer was cut off at max_tokens",
     "max_tokens": "the answer was cut off at max_tokens",
     "model_length": "the answer was cut off at the end of the model's context",
     "model_context_window_exceeded": "the answer was cut off at the end of the model's context",
     "content_filter": "the answer was withheld by the server's content filter",
-    "refusal": "the model refused",
+    "refusal": REFUSED,
 }
 _TEXTS = ("text", "output_text")
 _OPEN = r"<(?:think|thinking|thought|reasoning|reason|analysis)>|\[THINK\]|◁think▷|<\|channel\|>\s*analysis"

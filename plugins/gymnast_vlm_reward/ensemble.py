@@ -139,8 +139,13 @@ class Ensemble(RewardModel):
             for label, reward in zip(self.labels, rewards, strict=True)
         ]
         if decision.value is None:
-            return Reward(None, error=f"{decision.reason} ({'; '.join(said)})", cost_usd=cost)
+            heard = all(reward.abstained for reward in rewards if reward.value is None)
+            abstained = decision.abstained or (not values and heard)
+            error = f"{decision.reason} ({'; '.join(said)})"
+            return Reward(None, error=error, cost_usd=cost, votes=values, abstained=abstained)
         agreeing = sum(value == decision.value for value in values)
         votes = " ".join(f"{value:g}" for value in values)
         rationale = f"{agreeing} of {len(rewards)} judges agree. {' | '.join(said)} [votes {votes}; ensemble]"
-        return Reward(decision.value, partial=sum(values) / len(values), rationale=rationale, cost_usd=cost)
+        return Reward(
+            decision.value, partial=sum(values) / len(values), rationale=rationale, cost_usd=cost, votes=values
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from gymnast_core.config.ranges import Range
-from gymnast_vlm_reward.completeness import content_text, finish_fault
+from gymnast_vlm_reward.completeness import REFUSED, content_text, finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
 from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
@@ -177,7 +177,7 @@ def _answer(choice: Any, mask: Any) -> Answer:
     if error := choice.get("error"):
         fault = f"the server reports an error: {_told({'error': error}, mask)}"
     elif refusal:
-        fault = f"the model refused: {shown(str(refusal), mask)[:200]}"
+        fault = f"{REFUSED}: {shown(str(refusal), mask)[:200]}"
     else:
         fault = finish_fault(choice.get("finish_reason"), "finish_reason", mask)
         if fault is None and not text.strip():

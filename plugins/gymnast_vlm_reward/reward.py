@@ -240,19 +240,23 @@ class VLMReward(RewardModel):
 
     def reward(self, question: Question, votes: Votes) -> Reward:
         """The reward that votes amount to."""
-        verdicts, faults = [], []
+        verdicts, faults, refused = [], [], []
         for answer in votes.answers:
             try:
                 verdicts.append(_verdict(answer, self.prompt.scores))
             except Unreadable as error:
                 faults.append(str(error))
+                refused.append(answer.refused)
         verdicts = verdicts[: self.engine.votes]
         scores = [verdict.score for verdict in verdicts]
         missing = self.engine.votes - len(scores)
         decision = decide(scores, missing, tie=self.base_config.tie)
         if decision.value is None:
             reasons = [decision.reason, *([votes.error] if votes.error else []), *([faults[-1]] if faults else [])]
-            return Reward(None, error=f"{self.engine.model}: {'; '.join(reasons)}", cost_usd=votes.cost_usd)
+            return Reward(
+                None, error=f"{self.engine.model}: {'; '.join(reasons)}", cost_usd=votes.cost_usd, votes=scores,
+                abstained=decision.abstained or (votes.error is None and bool(refused) and all(refused)),
+            )  # fmt: skip
         reasoning = next((v.reasoning for v in verdicts if v.score == decision.value and v.reasoning), "")
         notes = [f"votes {' '.join(f'{score:g}' for score in scores)}"]
         notes += [f"{missing} missing"] if missing else []
@@ -262,6 +266,7 @@ class VLMReward(RewardModel):
             partial=sum(scores) / len(scores),
             rationale=f"{reasoning} [{', '.join(notes)}; {self.engine.model}, {self.prompt.version}]".strip(),
             cost_usd=votes.cost_usd,
+            votes=scores,
         )
 
 

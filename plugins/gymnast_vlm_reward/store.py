@@ -18,6 +18,7 @@ from typing import Self
 
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_vlm_reward.claims import Claims
+from gymnast_vlm_reward.completeness import REFUSED
 from gymnast_vlm_reward.wording import MOST_LETTERS, fit
 
 PATIENCE_SECONDS = 60.0
@@ -51,6 +52,11 @@ class Answer:
     text: str
     fault: str | None = None
     """Why it cannot hold a verdict (a refusal, cut off at the token limit); None for a complete answer."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model was heard, and would not judge."""
+        return self.fault is not None and self.fault.startswith(REFUSED)
 
     @classmethod
     def of(cls, text: str, fault: str | None) -> Self:

@@ -18,6 +18,8 @@ class Decision:
     """The decided value; None if there is none."""
     reason: str
     """Why there is no value; "" if there is."""
+    abstained: bool = False
+    """Whether every vote was heard, and they decide nothing."""
 
 
 def decide(votes: Sequence[float], missing: int, *, tie: str = "unknown", unanimous: bool = False) -> Decision:
@@ -43,6 +45,6 @@ def decide(votes: Sequence[float], missing: int, *, tie: str = "unknown", unanim
     if len(tied) == 1:
         return Decision(tied[0][0], "")
     if tie == "unknown":
-        return Decision(None, f"{'disagreement' if unanimous else 'tie'}: votes {listed}")
+        return Decision(None, f"{'disagreement' if unanimous else 'tie'}: votes {listed}", abstained=True)
     values = [value for value, _ in tied]
     return Decision(min(values) if tie == "failure" else max(values), "")

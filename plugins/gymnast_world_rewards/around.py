@@ -163,3 +163,8 @@ def fingerprint(rollout: Rollout) -> str:
     digest.update(str(tuple(rollout.actions_NLA.shape)).encode())
     digest.update(rollout.actions_NLA.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def unscored(reward: Reward, error: str) -> Reward:
+    """A judgement that came to nothing: what it cost, and what was voted, remain."""
+    return Reward(None, error=error, cost_usd=reward.cost_usd, votes=reward.votes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gymnast_core.config.ranges import Fraction
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig
+from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 
 
 class PartialCredit(AroundJudge):
@@ -38,7 +38,7 @@ class PartialCredit(AroundJudge):
             return reward
         if reward.partial is None:
             error = f"{type(self.judge).__name__} gives no partial credit; use it without {KEY}.share, by itself."
-            return Reward(None, error=error, cost_usd=reward.cost_usd)
+            return unscored(reward, error)
         share = self.config.share
         numbers = {**reward.numbers, "success": reward.value}
         # Rewards of steps were those of the judge's value.

@@ -20,7 +20,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.learning import actions_that_count
 from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig
+from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 
 ENDS = ("value", "partial")
 
@@ -96,14 +96,15 @@ class Progress(AroundJudge):
     def _shaped(self, rollout: Rollout, reward: Reward, looks: Sequence[tuple[int, Reward]]) -> Reward:
         assert reward.value is not None
         cost = total_usd((reward.cost_usd, *(look.cost_usd for _, look in looks)))
-        failed = next((look.error for _, look in looks if look.error is not None), None)
+        failed = next((look for _, look in looks if look.error is not None), None)
         if failed is not None:
-            return Reward(None, error=f"not judged on the way: {failed}", cost_usd=cost)
+            error = f"not judged on the way: {failed.error}"
+            return Reward(None, error=error, cost_usd=cost, votes=failed.votes, abstained=failed.abstained)
         value = reward.value
         if self.config.end == "partial":
             if reward.partial is None:
                 error = f"{type(self.judge).__name__} gives no partial credit; set {KEY}.end=value."
-                return Reward(None, error=error, cost_usd=cost)
+                return unscored(replace(reward, cost_usd=cost), error)
             value = reward.partial
         decisions, length = rollout.actions_NLA.shape[:2]
         phi_N = torch.zeros(decisions + 1, dtype=torch.float64)

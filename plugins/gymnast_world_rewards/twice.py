@@ -15,7 +15,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
+from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
 
 CONSEQUENCES = ("failure", "unscored")
 
@@ -68,7 +68,7 @@ class Twice(AroundJudge):
         rewards = self.asked(rollouts)
         rows = [row for row, reward in enumerate(rewards) if self._is_success(reward)]
         for row in [row for row in rows if no_start(rollouts[row])]:
-            rewards[row] = _error(rewards[row], no_start(rollouts[row]) or "")
+            rewards[row] = unscored(rewards[row], no_start(rollouts[row]) or "")
             rows.remove(row)
         chosen = [rollouts[row] for row in rows]
         looks: list[list[Reward]] = []
@@ -90,11 +90,12 @@ class Twice(AroundJudge):
         cost = total_usd((first.cost_usd, *(reward.cost_usd for reward in again)))
         first = replace(first, cost_usd=cost)
         back = sum(self._is_success(reward) for reward in again)
-        unknown = [reward.error for reward in again if reward.error is not None]
+        unknown = [reward for reward in again if reward.error is not None]
         needed = config.needed or config.rounds
         if back < needed <= back + len(unknown):
             said = f"its success was imagined again, and {len(unknown)} of {config.rounds} could not be judged"
-            return replace(_error(first, f"{said}: {unknown[0]}"), numbers=first.numbers)
+            abstained = all(reward.abstained for reward in unknown)
+            return replace(unscored(first, f"{said}: {unknown[0].error}"), numbers=first.numbers, abstained=abstained)
         came_back = back >= needed
         said = f"the success came back in {back} of {config.rounds} other imaginations"
         rationale = f"{first.rationale}; {said}" if first.rationale else said
@@ -102,12 +103,8 @@ class Twice(AroundJudge):
         if came_back:
             return replace(first, rationale=rationale, numbers=numbers)
         if config.otherwise == "unscored":
-            return replace(_error(first, f"Not believed: {rationale}."), numbers=numbers)
+            return replace(unscored(first, f"Not believed: {rationale}."), numbers=numbers)
         lowest = min([r.partial for r in (first, *again) if r.partial is not None], default=None)
         return replace(
             first, value=0.0, step_values_S=None, finish_step=None, partial=lowest, rationale=rationale, numbers=numbers
         )
-
-
-def _error(reward: Reward, text: str) -> Reward:
-    return Reward(None, error=text, cost_usd=reward.cost_usd)

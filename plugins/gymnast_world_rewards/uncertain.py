@@ -18,7 +18,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.learning import actions_that_count
 from gymnast_core.types import Reward, Rollout
-from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start
+from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
 
 CONSEQUENCES = ("unscored", "penalty")
 PARTS = ("mean", "end", "worst")
@@ -82,7 +82,7 @@ class Uncertain(AroundJudge):
         rewards = self.asked(rollouts)
         for row, rollout in enumerate(rollouts):
             if (unfit := no_start(rollout)) is not None and rewards[row].value is not None:
-                rewards[row] = Reward(None, error=unfit, cost_usd=rewards[row].cost_usd)
+                rewards[row] = unscored(rewards[row], unfit)
         # What has no reward anyway need not be imagined.
         rows = [row for row, reward in enumerate(rewards) if reward.value is not None]
         chosen = [rollouts[row] for row in rows]
@@ -94,9 +94,7 @@ class Uncertain(AroundJudge):
             shown = [samples[place] for samples in again]
             lost = next((rollout.error for rollout in shown if rollout.error is not None), None)
             if lost is not None:
-                rewards[row] = Reward(
-                    None, error=f"imagined again, it was lost: {lost}", cost_usd=rewards[row].cost_usd
-                )
+                rewards[row] = unscored(rewards[row], f"imagined again, it was lost: {lost}")
             else:
                 rewards[row] = self._weighed(chosen[place], rewards[row], self._spread(chosen[place], shown))
         return rewards
@@ -117,7 +115,7 @@ class Uncertain(AroundJudge):
             return replace(reward, rationale=rationale, numbers=numbers)
         if config.otherwise == "unscored":
             error = f"The world model is unsure: {said}."
-            return Reward(None, error=error, cost_usd=reward.cost_usd, numbers=numbers)
+            return replace(unscored(reward, error), numbers=numbers)
         value = max(reward.value - config.penalty * over, 0.0)
         steps_S = reward.step_values_S
         if steps_S is not None:

@@ -29,10 +29,17 @@ class ToyWorld:
 
 @pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), np.float64(0.5), Decimal("0.5"), 0.5])
 def test_a_number_of_any_library_is_stored_as_pythons(number: Any) -> None:
-    found = Reward(number, partial=number, cost_usd=number, finish_step=np.int64(3), numbers={"height_1": number})
+    found = Reward(
+        number,
+        partial=number,
+        cost_usd=number,
+        finish_step=np.int64(3),
+        numbers={"height_1": number},
+        votes=[number, 1],
+    )
     assert json.loads(json.dumps(asdict(found))) == {
         "value": 0.5, "step_values_S": None, "partial": 0.5, "rationale": "", "error": None, "cost_usd": 0.5,
-        "finish_step": 3, "numbers": {"height_1": 0.5},
+        "finish_step": 3, "numbers": {"height_1": 0.5}, "votes": [0.5, 1.0], "abstained": False,
     }  # fmt: skip
     assert type(found.value) is float and type(found.finish_step) is int
 
@@ -50,6 +57,8 @@ def test_a_comparison_is_a_success_or_none() -> None:
         ({"value": 1.0, "cost_usd": "0.1"}, "Reward.cost_usd is '0.1'; it must be a number"),
         ({"value": 1.0, "cost_usd": -1.0}, "must be a cost in USD"),
         ({"value": 1.0, "finish_step": 2.5}, "Reward.finish_step is 2.5; it must be a whole number"),
+        ({"value": 1.0, "votes": ["yes"]}, "A vote of Reward.votes is 'yes'; it must be a number"),
+        ({"value": 1.0, "abstained": True}, "abstained has an error, which says why"),
         ({"value": 1.0, "rationale": None}, "Reward.rationale is None; it must be text"),
         ({"value": 1.0, "numbers": {"my number!": 1.0}}, "letters, digits and underscores"),
         ({"value": None, "error": ""}, "Reward.error is ''; it must be text that says why"),

@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
-from gymnast_core.types import Reward
 from gymnast_judging.statistics import Confusion, Share, calibration
-from gymnast_judging.votes import abstained, pair_agreement, vote_agreement, votes_of
+from gymnast_judging.votes import pair_agreement, vote_agreement
 from gymnast_success_classifier.metrics import calibration_error
 
 FLEISS_1971 = [
@@ -98,44 +97,3 @@ def test_calibration_of_scores_that_are_probabilities() -> None:
     assert found.brier_interval[0] < 1 / 6 < found.brier_interval[1]
     inside = sum(one.interval[0] <= (one.low + one.high) / 2 <= one.interval[1] for one in found.bins)
     assert inside >= 8
-
-
-@pytest.mark.parametrize(
-    ("reward", "votes"),
-    [
-        (Reward(1.0, rationale="It did. [votes 1 1 0; gpt-4o, binary-v1]"), (1.0, 1.0, 0.0)),
-        (Reward(0.5, rationale="[votes 0.5 0.5, 1 missing, cost unknown; a/b:8b, partial-v1]"), (0.5, 0.5)),
-        (Reward(1.0, rationale="I quote [votes 0 0 0; x]. [votes 1 1; m, v]"), (1.0, 1.0)),
-        # Rewards that are built around a judge add their own words.
-        (
-            Reward(1.0, rationale="It did. [votes 1 0 1; m, v]; the success came back in 1 of 1 other imaginations"),
-            (1, 0, 1),
-        ),
-        (Reward(1.0, rationale="First success after 8 of 16 actions. It did. [votes 1 1; m, v]"), (1.0, 1.0)),
-        (Reward(None, error="Not believed: It did. [votes 1 0 1; m, v]; the success came back in 0 of 1."), (1, 0, 1)),
-        (Reward(None, error="The clip up to action 4: gpt-4o: tie: votes 1 0"), (1.0, 0.0)),
-        (Reward(None, error="not judged on the way: tie: votes 0 1"), (0.0, 1.0)),
-        # An ensemble says in brackets what its members said: its own votes count.
-        (
-            Reward(None, error="tie: votes 1 0 (a #1: 1 Yes. [votes 1 1 1; m, v]; b #2: 0 No. [votes 0 0 0; n, v])"),
-            (1, 0),
-        ),
-        (Reward(None, error="tie: votes 1 0 (a #1: 1 Yes; b #2: 0 No; c #3: tie: votes 0 1)"), (1, 0)),
-        (Reward(None, error="no vote could be had (a #1: tie: votes 1 0; b #2: HTTP 503)"), ()),
-        (Reward(1.0, rationale="success probability 0.93"), ()),
-        (Reward(1.0, rationale="no votes 1 0 here"), ()),
-        (Reward(None, error="gpt-4o: tie: votes 1 0"), (1.0, 0.0)),
-        (Reward(None, error="a/b:8b: undecided: votes 1, 2 missing; 503"), (1.0,)),
-        (Reward(None, error="m: no vote could be had; no score in 'tie: votes 1 0'"), ()),
-    ],
-)
-def test_votes_are_read_from_what_judges_write(reward: Reward, votes: tuple[float, ...]) -> None:
-    assert votes_of(reward) == votes
-
-
-def test_to_abstain_is_not_to_fail() -> None:
-    assert abstained("gpt-4o: tie: votes 1 0") and abstained("The clip up to action 4: gpt-4o: tie: votes 1 0")
-    assert abstained("disagreement: votes 1 0 (a #1: 1 | b #2: 0)")
-    assert abstained("gpt-4o: no vote could be had; the model refused: no")
-    assert not abstained("no vote could be had (a #1: tie: votes 1 0; b #2: HTTP 503)")
-    assert not abstained("gpt-4o: undecided: votes 1 0, 1 missing; 503") and not abstained("No answer within 120 s.")

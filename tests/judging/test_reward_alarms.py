@@ -46,7 +46,7 @@ def told(rewards: Sequence[Reward]) -> list[Entry]:
 
 def voted(*votes: int) -> Reward:
     value = float(2 * sum(votes) > len(votes))
-    return Reward(value, partial=sum(votes) / len(votes), rationale=f"[votes {' '.join(map(str, votes))}; m, v]")
+    return Reward(value, partial=sum(votes) / len(votes), votes=votes)
 
 
 def test_a_window_of_one_value_is_an_alarm_only_when_it_is_full() -> None:
@@ -82,7 +82,9 @@ def test_votes_that_contradict_each_other() -> None:
     assert found.kind == "disagreement" and found.numbers["disagreement"] == pytest.approx(2 / 3)
     window.add(2, told([voted(1, 1, 1), voted(0, 0, 0)] * 5))
     assert window.findings() == []
-    window.add(3, told([voted(1, 1, 0, 0, 1), Reward(None, error="m: tie: votes 1 0")] * 5))  # ties are votes, too
+    window.add(
+        3, told([voted(1, 1, 0, 0, 1), Reward(None, error="a tie", votes=(1, 0), abstained=True)] * 5)
+    )  # ties are votes, too
     found = window.findings()[-1]
     assert found.kind == "disagreement" and found.numbers["disagreement"] == pytest.approx((0.6 + 1.0) / 2)
 

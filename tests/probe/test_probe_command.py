@@ -16,7 +16,7 @@ from gymnast_environment.rewards import RandomReward
 from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.page import build_probe_page
-from gymnast_probe.summary import DOES_NOT_APPLY, summarise
+from gymnast_probe.summary import summarise
 
 
 def arguments(output: Path, *changes: str) -> list[str]:
@@ -52,7 +52,8 @@ def test_every_policy_meets_the_same_edits(probed: Path) -> None:
         original = found["first", ORIGINAL, index]["instruction"]
         assert (row["instruction"] == original) == (label in (ORIGINAL, "dim", "where"))
         if label == "where":
-            assert row["value"] is None and row["error"].startswith(DOES_NOT_APPLY)
+            assert row["value"] is None and row["error"].startswith("The edit does not apply: ")
+        assert row["applies"] == (label != "where")
     summary = json.loads((probed / "summary.json").read_text())
     assert summary["unscored"] == 0
     cell = summary["policies"]["first"]
@@ -146,7 +147,7 @@ def test_falls_are_paired_and_corrected() -> None:
     trials = [trial("a", ORIGINAL, i, 1.0) for i in range(20)]
     trials += [trial("a", "hard", i, 0.0 if i < 12 else 1.0) for i in range(17)]
     trials += [trial("a", "hard", i, None, "503") for i in (17, 18)]
-    trials += [trial("a", "hard", 19, None, f"{DOES_NOT_APPLY}: no colour.")]
+    trials += [replace(trial("a", "hard", 19, None, "There is no colour."), applies=False)]
     trials += [trial("a", "easy", i, 1.0) for i in range(20)]
     summary = summarise(trials, ["a"], [ORIGINAL, "hard", "easy"])
     hard, easy = (summary["policies"]["a"][label] for label in ("hard", "easy"))

@@ -73,7 +73,8 @@ def test_a_missing_reason_is_no_verdict(tmp_path: Path) -> None:
 def test_a_message_of_anthropics_counts_if_complete(
     content: Any, reason: Any, value: float | None, tmp_path: Path
 ) -> None:
-    assert first(lambda asked: asked.message(content, reason), tmp_path, claude_judge).value == value
+    found = first(lambda asked: asked.message(content, reason), tmp_path, claude_judge)
+    assert found.value == value and found.abstained == (reason == "refusal")  # the others were not heard in full
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,8 @@ PARTS = [
     ],
 )
 def test_content_may_come_in_parts(content: Any, value: float | None, tmp_path: Path) -> None:
-    assert first(lambda asked: asked.completion(content), tmp_path).value == value
+    found = first(lambda asked: asked.completion(content), tmp_path)
+    assert found.value == value and found.abstained == ("refusal" in str(content))
 
 
 WORDS = [

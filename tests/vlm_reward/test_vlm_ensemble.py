@@ -56,6 +56,24 @@ def test_a_judge_that_fails_may_not_decide() -> None:
     assert judge.combine([lost, lost, lost]).value is None
 
 
+def test_to_be_undecided_is_not_to_be_unheard() -> None:
+    judge = Ensemble(Ensemble.Config(judges=[MemberConfig("random")] * 2))
+    yes, no = Reward(1.0, votes=(1, 1, 0)), Reward(0.0, votes=(0, 0, 0))
+    lost, tied = Reward(None, error="HTTP 503"), Reward(None, error="a tie", votes=(1, 0), abstained=True)
+    told = {
+        name: (found.votes, found.abstained)
+        for name, found in {
+            "agree": judge.combine([yes, yes]), "tie": judge.combine([yes, no]), "half": judge.combine([yes, lost]),
+            "both tied": judge.combine([tied, tied]), "one unheard": judge.combine([tied, lost]),
+        }.items()
+    }  # fmt: skip
+    # An ensemble's votes are its members' values, whatever those were told.
+    assert told == {
+        "agree": ((1.0, 1.0), False), "tie": ((1.0, 0.0), True), "half": ((1.0,), False), "both tied": ((), True),
+        "one unheard": ((), False),
+    }  # fmt: skip
+
+
 def test_unanimity_treats_disagreement_as_configured() -> None:
     values = {}
     for tie in ("unknown", "failure"):

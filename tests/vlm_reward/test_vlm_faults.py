@@ -186,6 +186,7 @@ def test_a_tie_is_unknown_unless_configured(tmp_path: Path) -> None:
             judge.close()
             values[tie] = reward.value
             assert tie != "unknown" or "tie: votes 0 0 1 1" in str(reward.error)
+            assert reward.votes == (0.0, 0.0, 1.0, 1.0) and reward.abstained == (tie == "unknown")
     assert values == {"unknown": None, "failure": 0.0, "success": 1.0}
 
 

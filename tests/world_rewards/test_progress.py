@@ -12,6 +12,7 @@ from noisy_worlds import rollout, task
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.types import Reward, Rollout
 from gymnast_optimizers.ppo import PPO
 from gymnast_optimizers.reinforce import ReinforcePlusPlus
 from gymnast_world_rewards.progress import prefix, shaping
@@ -51,6 +52,22 @@ def test_a_look_that_fails_is_an_error(build) -> None:
     model = build("progress", judge={"fails_below": 60})
     dark, bright = model.score([rollout(task(0), [51.0] * 4, length=1), rollout(task(60), [51.0] * 2, length=1)])
     assert "on the way: too dark" in dark.error and dark.cost_usd == pytest.approx(0.04) and bright.value == 0.0
+
+
+def test_what_a_look_said_before_it_failed_is_passed_on(build) -> None:
+    model = build("progress", judge={"fails_below": 60})
+    score = model.judge.score
+
+    def torn(rollouts: list[Rollout]) -> list[Reward]:
+        return [
+            replace(reward, votes=(1, 0), abstained=True) if reward.error else replace(reward, votes=(1, 1))
+            for reward in score(rollouts)
+        ]
+
+    model.judge.score = torn
+    dark, bright = model.score([rollout(task(0), [51.0] * 4, length=1), rollout(task(60), [51.0] * 2, length=1)])
+    assert (dark.votes, dark.abstained) == ((1.0, 0.0), True)
+    assert (bright.votes, bright.abstained) == ((1.0, 1.0), False)
 
 
 POTENTIALS = st.lists(st.floats(-3, 3), min_size=2, max_size=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 from noisy_worlds import NoisyWorld, RowWorld, rollout, task
@@ -49,6 +50,15 @@ def test_or_unscored_if_that_is_wanted(build) -> None:
         and reward.numbers == {"came_back": 0.0, "imagined_again": 1.0}
     )
     assert reward.cost_usd == pytest.approx(0.02)
+
+
+def test_votes_for_what_did_not_come_back_are_still_known(build) -> None:
+    """The judge was heard, and believed it: it is `twice` that does not."""
+    model = build("twice", NoisyWorld(), otherwise="unscored")
+    score = model.judge.score
+    model.judge.score = lambda rollouts: [replace(reward, votes=(1, 0, 1)) for reward in score(rollouts)]
+    reward = model.score([invented(0)])[0]
+    assert reward.error is not None and reward.votes == (1.0, 0.0, 1.0) and not reward.abstained
 
 
 @pytest.mark.parametrize(("rounds", "needed", "share"), [(1, None, 0.5), (3, None, 0.125), (3, 2, 0.5), (3, 1, 0.875)])

@@ -99,7 +99,8 @@ class FirstHit(RewardModel):
         cost = total_usd(reward.cost_usd for reward in judged)
         for end, reward in zip(ends, judged, strict=True):
             if reward.value is None:
-                return Reward(None, error=f"The clip up to action {end}: {reward.error}", cost_usd=cost)
+                error = f"The clip up to action {end}: {reward.error}"
+                return Reward(None, error=error, cost_usd=cost, votes=reward.votes, abstained=reward.abstained)
             if reward.value >= self.config.threshold:
                 start = clip_start(end, self.config.clip_frames)
                 finish = end if reward.finish_step is None else start + reward.finish_step
