@@ -8,7 +8,7 @@ rollouts again (verified, twice, uncertain) draw fewer tasks for it, branched ro
 many. For each arm and seed: success in the simulator before, on the way
 and after, on tasks of the split "reporting" that no other benchmark reports on; how much of what the arm's judge calls
 a success is one when the same actions are done in the simulator (precision on replay, of sampled rollouts of the
-trained policy, split "choosing"); frames imagined; wall-clock.
+trained policy, split "choosing"); frames imagined; CPU time.
 
 `gymnast bench` trains (OUTPUT/bench); replays are OUTPUT/replay/ARM-SEED.json; demonstrations for iter-sft and play for
 branched rollouts are recorded into OUTPUT. Killed, the same command goes on where it was. Writes RESULTS/NAME.json and
@@ -183,9 +183,16 @@ def measured(arm: str, row: Mapping[str, Any], options: argparse.Namespace) -> d
     curve = sorted({**dict(curve), float(row["iterations"]): after}.items())
     return {
         "before": before, "after": after, "gain": after - before, "curve": curve, "mean_on_the_way": area(curve),
-        "frames": round(row["frames"] * (1 + again)), "seconds": row["seconds"],
+        "frames": round(row["frames"] * (1 + again)), "cpu_seconds": cpu_seconds(run.parent),
         "steps": json.loads((run / "summary.json").read_text())["updates"], "stated": stated(arm, run),
     }  # fmt: skip
+
+
+def cpu_seconds(cell: Path) -> float | None:
+    """Processor's time of a training, which does not know what else the machine did, nor that it was stopped; None
+    where it was begun twice, since what the first attempt took is not known."""
+    result = json.loads((cell / "result.json").read_text())
+    return float(result["cpu_seconds"]) if result["attempts"] == 1 else None
 
 
 def stated(arm: str, run: Path) -> float | None:
@@ -254,7 +261,8 @@ def page(data: Mapping[str, Any]) -> str:
         f"Success in the simulator, %, greedy, on {n} held-out tasks a seed; mean ± standard error over {len(seeds)} "
         f"seeds ({', '.join(map(str, seeds))}). Budgets are of imagined frames, those included that a reward imagines "
         "again. Precision on replay: of the sampled rollouts that the arm's judge calls a success, those that the "
-        "simulator confirms (how many it calls one). Intervals are Student's t over seeds, each arm's alone.",
+        "simulator confirms (how many it calls one). Intervals are Student's t over seeds, each arm's alone. CPU "
+        "minutes are a training's in one thread, evaluations included: as long as it takes on a core of its own.",
         "",
     ]
     if settings["train"] or settings["share"] < 1 or len(seeds) < 5:
@@ -265,7 +273,7 @@ def page(data: Mapping[str, Any]) -> str:
         lines += [f"**A smoke run{how}: it shows that every arm works, and ranks none of them.**", ""]
     lines += [
         f"| arm | before | after | against {BASELINE}, points [95 %] | mean on the way | precision on replay | frames, "
-        "thousands | gradient steps | minutes |",
+        "thousands | gradient steps | CPU minutes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, found in cells.items():
@@ -275,7 +283,7 @@ def page(data: Mapping[str, Any]) -> str:
             _pm([cell["mean_on_the_way"] for cell in found]), _precision([cell["replay"] for cell in found]),
             f"{math.fsum(cell['frames'] for cell in found) / len(found) / 1000:.1f}",
             f"{math.fsum(cell['steps'] for cell in found) / len(found):.0f}",
-            f"{math.fsum(cell['seconds'] for cell in found) / len(found) / 60:.1f}",
+            _minutes([cell["cpu_seconds"] for cell in found]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(columns) + " |")
     for arm, metric in STATED.items():
@@ -295,6 +303,11 @@ def _difference(found: Mapping[str, Any] | None) -> str:
         return ""
     interval = "" if found["interval"] is None else " [{:+.1f}, {:+.1f}]".format(*(100 * b for b in found["interval"]))
     return f"{100 * found['mean']:+.1f}{interval}"
+
+
+def _minutes(seconds: Sequence[float | None]) -> str:
+    known = [value for value in seconds if value is not None]
+    return f"{math.fsum(known) / len(known) / 60:.1f}" if known else ""
 
 
 def _precision(replays: Sequence[Mapping[str, int]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -65,15 +66,23 @@ def test_success_on_the_way_by_hand() -> None:
     assert algorithms.area([(0.0, 0.3)]) == 0.3
 
 
+@pytest.mark.parametrize(("attempts", "known"), [(1, 90.0), (2, None)])
+def test_the_time_of_a_training_is_known_if_it_was_begun_once(
+    attempts: int, known: float | None, tmp_path: Path
+) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"cpu_seconds": 90.0, "seconds": 400.0, "attempts": attempts}))
+    assert algorithms.cpu_seconds(tmp_path) == known
+
+
 def test_the_page_says_what_was_measured() -> None:
-    def cell(after: float, called: int, confirmed: int) -> dict:
+    def cell(after: float, called: int, confirmed: int, cpu_seconds: float | None = 600.0) -> dict:
         replay = {"rollouts": 8, "scored": 8, "called_success": called, "confirmed": confirmed, "real": 4}
         return {
             "before": 0.3, "after": after, "gain": after - 0.3, "curve": [], "mean_on_the_way": 0.4, "frames": 73_728,
-            "seconds": 600.0, "replay": replay, "steps": 108, "stated": None,
+            "cpu_seconds": cpu_seconds, "replay": replay, "steps": 108, "stated": None,
         }  # fmt: skip
 
-    found = {"grpo": [cell(0.6, 4, 3), cell(0.7, 4, 4)], "ppo": [cell(0.7, 0, 0), cell(0.8, 0, 0)]}
+    found = {"grpo": [cell(0.6, 4, 3), cell(0.7, 4, 4, None)], "ppo": [cell(0.7, 0, 0), cell(0.8, 0, 0)]}
     against = {arm: algorithms.against([c["after"] for c in row], [0.6, 0.7]) for arm, row in found.items()}
     settings = {"episodes": 400, "replayed": 8, "train": [], "share": 1.0, "demonstrations": 10}
     text = algorithms.page({"seeds": [1, 2], "settings": settings, "cells": found, "against": against})
