@@ -145,7 +145,9 @@ class Short(Bench):
             "criteria": {one["key"]: one["criteria"] for one in gate["gates"]},
         }}  # fmt: skip
         for name in ("ungated", "gated"):
-            found[name] = json.loads((self.output / name / "summary.json").read_text())
+            summary = json.loads((self.output / name / "summary.json").read_text())
+            # Where it lay says nothing to others.
+            found[name] = {key: value for key, value in summary.items() if key != "output"}
             found[name]["judged"] = load_run(self.output / name).metrics.column("imagined_success")
         audits = AuditFile(self.output / "gated" / "gate" / "audits.jsonl", found["gated"]["iterations"])
         found["audits"] = [
