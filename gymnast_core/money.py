@@ -6,12 +6,8 @@ from collections.abc import Iterable
 
 def total_usd(costs: Iterable[float | None]) -> float | None:
     """The sum; None if one of them is unknown."""
-    total = 0.0
-    for cost in costs:
-        if cost is None:
-            return None
-        total += cost
-    return total
+    known = list(costs)
+    return None if None in known else math.fsum(cost for cost in known if cost is not None)
 
 
 def in_dollars(usd: float | None) -> str:

@@ -34,8 +34,9 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
     budget: {minutes: 30, dollars: 1.0}  # of each cell
 
     A crash, memory that runs out, or a budget that is used up is that cell's result; the others go on. Judging dollars
-    are seen after each iteration; a judge's own limit (its argument max_usd) is exact. Exit status: 0 if every cell
-    ended or used up its budget, 1 if one crashed, ran out of memory or was killed.
+    are seen once a draw of rollouts is judged; a judge's own limit (its argument max_usd) is exact. Exit status: 0 if
+    every cell ended or used up its budget, 1 if one crashed, ran out of memory or was killed, or costs nobody knows
+    how much although its dollars are limited.
 
     --resume goes on after a stop of any kind: cells that have ended keep their result, begun ones continue from their
     last snapshot. It also runs what was added to the matrix (axes.AXIS.LABEL=[...], seeds=[...]), and with retry=true

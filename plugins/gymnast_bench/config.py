@@ -18,8 +18,8 @@ class BudgetConfig:
     minutes: Positive | None = None
     """Wall-clock minutes of a cell over all its attempts; None: no limit."""
     dollars: Positive | None = None
-    """US dollars for judging in training, in audits of gates and in evaluations, as the run reports them after each;
-    None: no limit. What `hooks.judging` asks (canary, audit) has budgets of its own."""
+    """US dollars for judging: training, evaluations, audits and canaries of all attempts, seen as soon as a draw of
+    rollouts is judged; None: no limit."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def read_row(cell: Cell, folder: Path, horizon: int, command: str) -> Row:
         peak_memory_bytes=int(result.get("peak_memory_bytes", 0)),
         rollouts=rollouts,
         frames=rollouts * horizon,
-        dollars=spent_usd(folder / "run"),
+        dollars=_spent(folder / "run"),
         command=command,
     )
 
@@ -232,6 +232,14 @@ def _run(path: Path) -> Run | None:
     """The run folder of a cell, as far as it came; None if it did not begin or is damaged."""
     try:
         return read_run(path)
+    except DataError:
+        return None
+
+
+def _spent(run: Path) -> float | None:
+    """What it cost, as far as that is known."""
+    try:
+        return spent_usd(run)
     except DataError:
         return None
 

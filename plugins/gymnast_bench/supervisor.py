@@ -22,11 +22,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from gymnast_core.config.ranges import Range
-from gymnast_core.errors import StorageError
+from gymnast_core.errors import DataError, StorageError
 from gymnast_core.money import in_dollars
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_text
@@ -73,15 +74,15 @@ def supervise(folder: Path, abandoned: Callable[[], bool]) -> dict[str, Any] | N
             pass_fds=(lock.fileno(),),
         )  # fmt: skip
         try:
-            exceeded = _watch(process, run, spec, clock, abandoned)
+            stopped = _watch(process, run, spec, clock, abandoned)
         finally:
             _kill_group(process)
             clock.save()
-        if exceeded == "":
+        if stopped is _ABANDONED:
             return None
         text = _tail(folder / "log.txt", logged)
-        if exceeded is not None:
-            return _result(folder, OVER_BUDGET, exceeded, process.returncode, clock)
+        if stopped is not None:
+            return _result(folder, stopped.status, stopped.reason, process.returncode, clock)
         status, reason = _verdict(process.returncode, text, _oom_kills() > kills, (run / "summary.json").exists())
         return _result(folder, status, reason, process.returncode, clock)
 
@@ -106,46 +107,66 @@ class Clock:
         write_text(self._path, json.dumps({"seconds": self.seconds, "attempts": self.attempts}))
 
 
+@dataclass(frozen=True)
+class _Stopped:
+    """Why a cell may not go on."""
+
+    status: str
+    reason: str
+
+
+_ABANDONED = _Stopped("", "whoever started the supervisor is gone")
+
+
 def _watch(
     process: subprocess.Popen[bytes], run: Path, spec: dict[str, Any], clock: Clock, abandoned: Callable[[], bool]
-) -> str | None:
-    """Wait for the process. None: it ended; "": we are abandoned; else it was stopped: which budget was exceeded."""
+) -> _Stopped | None:
+    """Wait for the process. None: it ended by itself; else why it was stopped, or is to be."""
     minutes, dollars = spec["minutes"], spec["dollars"]
     next_check, spending = 0.0, Spending(run)
     while process.poll() is None:
         if abandoned():
-            return ""
+            return _ABANDONED
         if time.monotonic() >= next_check:
             next_check = time.monotonic() + CHECK_SECONDS
             clock.save()
             beyond = _beyond(spending, dollars)
             if beyond is not None:
-                return _stop(process, beyond)
+                _stop(process)
+                return beyond
         if minutes is not None and clock.seconds > 60 * minutes:
-            return _stop(process, f"It ran for {clock.seconds / 60:.3g} minutes of budget.minutes={minutes:g}.")
+            _stop(process)
+            ran = f"It ran for {clock.seconds / 60:.3g} minutes of budget.minutes={minutes:g}."
+            return _Stopped(OVER_BUDGET, ran)
         time.sleep(POLL_SECONDS)
-    return None if (run / "summary.json").exists() else _beyond(spending, dollars)
+    beyond = None if (run / "summary.json").exists() else _beyond(spending, dollars)
+    # What else is wrong with its costs must not hide why it ended.
+    return beyond if beyond is not None and beyond.status == OVER_BUDGET else None
 
 
-def _beyond(spending: Spending, dollars: float | None) -> str | None:
-    """Why a run is not within its budget; None if it is."""
+def _beyond(spending: Spending, dollars: float | None) -> _Stopped | None:
+    """Why a run is not within its budget, or cannot be kept there; None if it is."""
     if dollars is None:
         return None
-    spent = spending.usd()
+    try:
+        spent = spending.usd()
+    except DataError as error:
+        return _Stopped(FAILED, str(error))
     if spent is None:
-        return (
+        return _Stopped(
+            FAILED,
             f"What its judge costs is not known, so that budget.dollars={dollars:g} cannot be kept. Give the judge's "
-            "args.prices, or set budget.dollars=null to spend without a limit."
+            "args.prices, or set budget.dollars=null to spend without a limit.",
         )
-    return f"{in_dollars(spent)} were spent of budget.dollars={dollars:g}." if spent > dollars else None
+    over = f"{in_dollars(spent)} were spent of budget.dollars={dollars:g}."
+    return _Stopped(OVER_BUDGET, over) if spent > dollars else None
 
 
-def _stop(process: subprocess.Popen[bytes], reason: str) -> str:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     _signal_group(process, signal.SIGTERM)
     end = time.monotonic() + GRACE_SECONDS
     while process.poll() is None and time.monotonic() < end:
         time.sleep(POLL_SECONDS)
-    return reason
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

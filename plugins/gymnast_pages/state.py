@@ -78,22 +78,24 @@ class State:
 
 def state_of(folder: Path) -> State:
     """The state of a run folder. Raises `DataError` if its state.json is damaged."""
-    written = _written(folder)
+    written, held = _written(folder), _held(folder)
+    ending = None if held else read_ending(folder)
     kind = read_kind(folder) or "train"
     resume, seen = resume_command(kind, folder), _seen(folder)
     if written is None:
         done = (folder / "summary.json").exists()
-        ending = read_ending(folder)
-        if ending is not None and not _held(folder):
+        if ending is not None:
             return State(ending.name, error=ending.error, resume=resume, seen=seen)
-        name = RUNNING if _held(folder) else FINISHED if done else LOST
+        name = RUNNING if held else FINISHED if done else LOST
         return State(name, resume="" if name in (RUNNING, FINISHED) else resume, seen=seen)
     name = str(written.get("name"))
     if name not in WORDS:
         raise DataError(f"{folder / FILE}: name is {name!r}; it is one of {', '.join(WORDS)}. Delete that file.")
-    if name == RUNNING and not _held(folder):
+    if name == RUNNING and not held:
         name = LOST
     values = {key: written[key] for key in ("step", "total", "unit", "error", "began", "first") if key in written}
+    if ending is not None:  # also of a process that stopped before it could write into state.json
+        name, values["error"] = ending.name, ending.error
     return State(name, **values, resume="" if name in (RUNNING, FINISHED) else resume, seen=seen)
 
 

@@ -44,14 +44,25 @@ def test_time_that_runs_out_ends_the_cell_and_what_it_started(tmp_path: Path) ->
     assert json.loads((cell / "result.json").read_text()) == result
 
 
-@pytest.mark.parametrize(("usd", "said"), [(0.6, r"\$0.60 were spent of budget.dollars=0.5"), (None, "is not known")])
-def test_money_that_is_spent_ends_the_cell(usd: float | None, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("usd", "status", "said"),
+    [(0.6, "over budget", r"\$0.60 were spent of budget.dollars=0.5"), (None, "failed", "is not known")],
+)
+def test_money_that_is_spent_ends_the_cell(usd: float | None, status: str, said: str, tmp_path: Path) -> None:
     """Whatever it was spent on, and in whichever attempt; what costs nobody knows how much keeps to no budget."""
     cell = make_cell(tmp_path / "cell", "import time; time.sleep(99)", dollars=0.5)
     note(cell / "run", Payment("evaluation", 0, usd))
     result = supervise(cell, never)
-    assert result is not None and result["status"] == "over budget"
+    assert result is not None and result["status"] == status
     assert re.search(said, result["reason"])
+
+
+def test_a_damaged_record_of_costs_is_that_cells_result(tmp_path: Path) -> None:
+    cell = make_cell(tmp_path / "cell", "import time; time.sleep(99)", dollars=0.5)
+    (cell / "run").mkdir()
+    (cell / "run/spending.jsonl").write_text("much\n")
+    result = supervise(cell, never)
+    assert result is not None and result["status"] == "failed" and "spending.jsonl, line 1" in result["reason"]
 
 
 def test_money_within_the_budget_ends_nothing(tmp_path: Path) -> None:

@@ -171,6 +171,11 @@ def test_a_command_that_keeps_no_state_is_told_by_what_ended_it(tmp_path: Path) 
     found = state_of(tmp_path)
     assert (found.name, found.error) == (CRASHED, "No clips in here.")
     assert found.resume == f"gymnast evaluate --resume {tmp_path}"
+    # One whose process stopped before it could write its state, which is still that of the last time.
+    write_state(tmp_path, State(states.FINISHED, 3, 3, "iteration"))
+    found = state_of(tmp_path)
+    assert (found.name, found.error, found.step) == (CRASHED, "No clips in here.", 3)
+    (tmp_path / "state.json").unlink()
     # One that was done once, and stopped when it was resumed.
     (tmp_path / "summary.json").write_text("{}")
     assert state_of(tmp_path).name == CRASHED

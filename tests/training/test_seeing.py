@@ -174,7 +174,8 @@ class TestNeedsAndOffers:
 
     @pytest.mark.parametrize(("decided", "taken"), [(7, 7), (7, None), (None, 14)])
     def test_only_known_widths_of_actions_are_compared(self, decided: int | None, taken: int | None) -> None:
-        find_sight(Needs(3, actions=decided), Offers(CAMERAS, actions=taken), task("a", 1), self.names)
+        sight = find_sight(Needs(3, actions=decided), Offers(CAMERAS, actions=taken), task("a", 1), self.names)
+        assert sight.cameras == CAMERAS and sight.chosen == (0, 1, 2)
 
     def test_a_built_policy_knows_the_width_of_its_actions(self) -> None:
         assert SeeingPolicy().needed.actions == 1
