@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Each process imagines, and learns from, its share of an iteration.
 demo: PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count()))")
 demo: install
-	$(VENV)/bin/gymnast train tabletop loop.iterations=10 trainer.devices=$(PROCESSES)
+	$(VENV)/bin/gymnast train tabletop loop.iterations=9 trainer.devices=$(PROCESSES)
 
 # One file a process; threads of their own would only be in each other's way. One process more than cores: many tests
 # wait for what they started, and would leave a core idle.
