@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.presets import find_preset
 from gymnast_core.config.problems import Problems, without
-from gymnast_core.config.ranges import plain
+from gymnast_core.config.ranges import element, plain
 from gymnast_core.config.scalars import read_value, read_yaml
 from gymnast_core.config.schema import ComponentConfig
 from gymnast_core.config.typed import checked, child, fields_of, literal
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 C = TypeVar("C")
 _OVERRIDE = re.compile(r"[^\s.=/]+(\.[^\s.=/]+)*=")
 _KEY = re.compile(r"[^\s.=]+(\.[^\s.=]+)*")
+_PLACE = re.compile(r"\[(\d+)\]")
+"""`[0]`, which errors write behind the key of a list; the same as `.0`."""
 _REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\$\{(?P<key>\.*[\w-]+(?:\.[\w-]+|\[\d+\])*\})?")
 """`${key.of.config}`, unless a backslash stands before it; without the group: anything else between the braces."""
 
@@ -39,6 +41,8 @@ def load_config(
 ) -> C:
     """Build `schema` from a preset name, YAML path or plain values, then `key=value` overrides in dotted notation.
 
+    A number among the names of a key is a place in a list, from 0: `judges.0.weight=2`, or `judges[0].weight=2`.
+
     A component may be given by its bare name (`policy=openvla-oft`). Where an override swaps a component, the
     source's `args` of the old one are dropped. `${preset_dir}` is the source's folder. Text is what was typed, for
     fields that hold text (`gymnast_core.config.scalars`). Environment variables are not resolved: the config is
@@ -55,7 +59,7 @@ def load_config(
     values = expand_names(schema, values)
     changes = _changes(overrides, schema, problems)
     _drop_swapped_args(schema, values, changes, "")
-    resolved = _resolved(merged(values, changes), name, problems)
+    resolved = _resolved(_merged(values, changes, "", problems), name, problems)
     resolved.pop("preset_dir", None)
     config, known = checked(schema, resolved, problems)
     for check in checks:
@@ -91,13 +95,13 @@ def _changes(overrides: Sequence[str], schema: Any, problems: Problems) -> dict[
                 ConfigError(f"{shortened(override)!r} is not an override; write key=value, e.g. loop.iterations=10.")
             )
             continue
-        names = key.split(".")
+        names = _PLACE.sub(r".\1", key).split(".")
         values: Any = read_value(text, is_text=_type_at(schema, names) is str)
         for name in reversed(names):
             values = {name: values}
         values = expand_names(schema, values)
         _drop_swapped_args(schema, found, values, "")
-        found = merged(found, values)
+        found = _merged(found, values, "", problems)
     return found
 
 
@@ -118,11 +122,36 @@ def _exists(text: str) -> bool:
         return False
 
 
-def merged(values: Any, changes: Any) -> Any:
-    """`changes` over `values`, key by key; lists replace lists."""
-    if not isinstance(values, dict) or not isinstance(changes, dict):
+def _merged(values: Any, changes: Any, path: str, problems: Problems) -> Any:
+    """`changes` over `values`, key by key; a list replaces a list, and keys of a list are places in it."""
+    if not isinstance(values, dict | list) or not isinstance(changes, dict):
         return changes
-    return {**values, **{key: merged(values.get(key), change) for key, change in changes.items()}}
+    found: Any = values.copy()
+    for key, change in changes.items():
+        place = f"{path}.{key}".lstrip(".")
+        if isinstance(values, dict):
+            found[key] = _merged(values.get(key), change, place, problems)
+        elif (position := _position(key, values)) is not None:
+            found[position] = _merged(values[position], change, place, problems)
+        else:
+            problems.add(_no_such_place(path, str(key), len(values)), place)
+    return found
+
+
+def _position(key: Any, values: Sequence[Any]) -> int | None:
+    """The place in a list that a key names, from 0; None if it names none."""
+    text = str(key)
+    is_place = text.isascii() and text.isdecimal() and int(text) < len(values)
+    return int(text) if is_place else None
+
+
+def _no_such_place(path: str, key: str, length: int) -> ConfigError:
+    places = (
+        f"holds {length}: {', '.join(f'{path}.{place}' for place in range(min(length, 8)))}" if length else "is empty"
+    )
+    return ConfigError(
+        f"{path} is a list without {shortened(repr(key), 80)}. It {places}. {path}=[...] replaces it as a whole."
+    )
 
 
 def _resolved(values: dict[str, Any], source: str | None, problems: Problems) -> Any:
@@ -203,6 +232,11 @@ def expand_names(schema: Any, values: Any) -> Any:
 
 
 def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> None:
+    if isinstance(values, list) and isinstance(changes, dict):
+        for key, change in changes.items():
+            if (position := _position(key, values)) is not None:
+                _drop_swapped_args(element(schema), values[position], change, f"{path}.{key}")
+        return
     if not isinstance(values, dict) or not isinstance(changes, dict):
         return
     if fields_of(schema)[0] is not ComponentConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.problems import Problems, without
@@ -40,7 +40,7 @@ def checked(
     as far as they are right, over the defaults; "???" where one is missing."""
     before = len(problems.found)
     known = _known(schema, values, key, problems)
-    config = _merged(schema, known, key, problems)
+    config, _ = _merged(schema, known, key, problems)
     if config is None:
         return None, {}
     whole: Any = OmegaConf.to_container(config, resolve=True)
@@ -58,24 +58,25 @@ def checked(
     return None, whole
 
 
-def _merged(schema: Any, values: Any, key: str, problems: Problems) -> Any:
-    """The values over the defaults; those of a wrong type are told and left out. None if that cannot be done."""
+def _merged(schema: Any, values: Any, key: str, problems: Problems) -> tuple[Any, dict[str, Any]]:
+    """The values over the defaults, or None if that cannot be done, and the values; those of a wrong type are told and
+    left out."""
     left = _texts(schema, dict(values))
     while True:
         try:
             config = OmegaConf.structured(schema)
             _unlock(config)
-            return OmegaConf.merge(config, OmegaConf.create(literal(left)))
+            return OmegaConf.merge(config, OmegaConf.create(literal(left))), left
         except OmegaConfBaseException as error:
             reason = shortened(str(error.msg or error).splitlines()[0]).rstrip(".")
             path = _join(key, error.full_key)
             problems.add(ConfigError(f"{path or schema.__qualname__}: {reason}."), path)
             left, was_there = without(left, str(error.full_key or ""))
             if not was_there:
-                return None
+                return None, {}
         except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
             problems.add(ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}"), key)
-            return None
+            return None, {}
 
 
 def _instance(schema: type[C], config: Any, key: str, problems: Problems) -> C | None:
@@ -99,9 +100,8 @@ def _instance(schema: type[C], config: Any, key: str, problems: Problems) -> C |
 
 def _check_sections(config: Any, key: str, problems: Problems) -> None:
     """The rules of the dataclasses inside a config, each of them built alone where nothing in it is wrong."""
-    for name in config if isinstance(config, DictConfig) else ():
-        node, path = config._get_node(name), _join(key, name)
-        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+    for node, path in _inside(config, key):
+        if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
             continue
         before = len(problems.found)
         _check_sections(node, path, problems)
@@ -116,6 +116,13 @@ def _check_sections(config: Any, key: str, problems: Problems) -> None:
             problems.add(error, path)
         except (OmegaConfBaseException, ValueError, TypeError, AssertionError, ArithmeticError) as error:
             problems.add(ConfigError(f"{path}: {shortened(str(error), 1000)}"), path)
+
+
+def _inside(config: Any, key: str) -> list[tuple[Any, str]]:
+    """The nodes in a section or list, with their paths."""
+    if isinstance(config, ListConfig):
+        return [(config._get_node(i), f"{key}[{i}]") for i in range(len(config))]
+    return [(config._get_node(name), _join(key, name)) for name in config]
 
 
 def literal(values: Any) -> Any:
@@ -141,16 +148,16 @@ def fields_of(schema: Any) -> tuple[Any, dict[str, Any] | None]:
 
 
 def child(schema: Any, key: str) -> Any:
-    """The type under a key of a dataclass or `dict[str, X]`; None where it is not known."""
+    """The type under a key of a dataclass, a dict or, by its place, a list; None where it is not known."""
     schema, known = fields_of(schema)
-    if known is not None:
-        return known.get(key)
-    return typing.get_args(schema)[1] if typing.get_origin(schema) is dict else None
+    return known.get(key) if known is not None else element(schema)
 
 
 def _known(schema: Any, values: Any, path: str, problems: Problems) -> Any:
     """The values without keys that do not exist and without those that are no section, which are told."""
     _, known = fields_of(schema)
+    if isinstance(values, list):
+        return [_known_element(element(schema), value, f"{path}[{i}]", problems) for i, value in enumerate(values)]
     if not isinstance(values, Mapping):
         return values
     kept = {}
@@ -165,11 +172,24 @@ def _known(schema: Any, values: Any, path: str, problems: Problems) -> Any:
     return kept
 
 
+def _known_element(schema: Any, value: Any, path: str, problems: Problems) -> Any:
+    """An element of a list; of a section, what is right of it. OmegaConf would not say where in the list it was."""
+    if fields_of(schema)[1] is not None and (error := _misplaced(schema, value, path)) is not None:
+        problems.add(error, path)
+        return {}
+    known = _known(schema, value, path, problems)
+    if fields_of(schema)[1] is None or not isinstance(known, Mapping):
+        return known
+    return _merged(schema, known, path, problems)[1]
+
+
 def _misplaced(schema: Any, value: Any, path: str) -> ConfigError | None:
     """What is wrong with a value that is no section where there is one, or no truth value."""
     _, known = fields_of(schema)
     if isinstance(value, Mapping):
-        return None
+        is_list = list in (plain(schema), typing.get_origin(plain(schema)))
+        keys = ", ".join(map(str, value))
+        return ConfigError(f"{path} takes a list: {path}=[...]; not keys: {shortened(keys, 80)}.") if is_list else None
     if plain(schema) is bool and not _says_yes_or_no(value):
         return ConfigError(f"{path} is {shortened(str(value), 80)}; it must be true or false.")
     if known is None and isinstance(value, str) and "${" in value and (kind := _other_than_text(schema)):

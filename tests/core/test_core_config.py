@@ -1,8 +1,12 @@
+import re
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import pytest
 
-from gymnast_core.config import RunConfig, load_config, to_yaml
+from gymnast_core.config import ComponentConfig, RunConfig, load_config, to_yaml
 from gymnast_core.config.presets import presets
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, ConfigErrors
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
 
@@ -178,3 +182,74 @@ def test_two_presets_of_one_name_are_an_error_that_names_both(site_packages):
 def test_a_share_of_the_time_has_no_effect_beside_a_number_of_iterations(run_file):
     with pytest.raises(ConfigError, match=r"checkpoint_share=0.1 has no effect beside checkpoint_every=2"):
         load_config(RunConfig, run_file, ["checkpoint_every=2", "checkpoint_share=0.1"])
+
+
+@dataclass(frozen=True)
+class Judge:
+    name: str
+    weight: float = 1.0
+    part: ComponentConfig | None = None
+
+    def __post_init__(self):
+        if self.name == "nobody":
+            raise ConfigError("Nobody judges nothing.")
+
+
+@dataclass(frozen=True)
+class Panel:
+    kind: ClassVar[str] = "panel"
+    judges: list[Judge] = field(default_factory=list)
+    views: list[list[int]] = field(default_factory=list)
+    cameras: list[str] = field(default_factory=lambda: ["front"])
+
+
+PANEL = {
+    "judges": [{"name": "a", "weight": 2, "part": {"name": "x", "args": {"old": 1, "of": [1, 2]}}}, {"name": "b"}],
+    "views": [[1, 2], [3]],
+}
+
+
+def test_a_number_in_a_key_is_a_place_in_a_list():
+    overrides = ["judges.0.weight=3", "judges[1].name=yes", "views.0.1=7", "views[1][0]=8", "judges.0.part.args.of.1=5"]
+    config = load_config(Panel, PANEL, overrides)
+    assert config.judges == [Judge("a", 3.0, ComponentConfig("x", {"old": 1, "of": [1, 5]})), Judge("yes")]
+    assert config.views == [[1, 7], [8]]
+    assert PANEL["judges"][0]["weight"] == 2
+
+
+def test_a_component_in_a_list_is_swapped_like_any(caplog):
+    config = load_config(Panel, PANEL, ["judges.0.part.name=y", "judges.0.part.args.new=2"])
+    assert config.judges[0].part == ComponentConfig("y", {"new": 2})
+    assert "judges.0.part is now 'y': dropped the arguments meant for 'x': old, of" in caplog.text
+
+
+def test_overrides_of_lists_build_on_each_other():
+    swapped = ["judges.0.weight=3", "judges=[{name: c}, {name: d}]", "judges.1.weight=4"]
+    assert load_config(Panel, PANEL, swapped).judges == [Judge("c"), Judge("d", 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("judges.2.weight=1", "judges is a list without '2'. It holds 2: judges.0, judges.1. judges=[...] replaces"),
+        ("judges.-1.weight=1", "judges is a list without '-1'."),
+        ("judges.²=1", "judges is a list without '²'."),
+        ("judges.weight=1", "judges is a list without 'weight'."),
+        ("cameras.0=wrist", "cameras takes a list: cameras=[...]; not keys: 0."),
+        ("judges.1.wait=1", "judges[1].wait: No key 'wait'. Did you mean 'weight'?"),
+        ("judges.1.weight=heavy", "judges[1].weight: Value 'heavy' of type 'str' could not be converted to Float"),
+        ("judges.1=b", "judges[1] takes keys (name, weight, part), not the value 'b'."),
+        ("judges=[{weight: 2}]", "Missing value: judges[0].name."),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_told_with_its_place(override, told):
+    with pytest.raises(ConfigError, match=f"^{re.escape(told)}"):
+        load_config(Panel, PANEL, [override])
+
+
+def test_all_that_is_wrong_in_lists_is_told_at_once():
+    with pytest.raises(ConfigErrors) as caught:
+        load_config(Panel, PANEL, ["judges.0.weight=heavy", "judges.1.name=nobody", "judges.0.size=1", "views.0.0=x"])
+    told = str(caught.value)
+    for part in ["judges[0].weight", "judges[0].size", "Nobody judges nothing", "views[0][0]"]:
+        assert part in told
