@@ -142,12 +142,18 @@ class WorldModel(Component, Trainable, ABC):
         """As `reset`, but episode i draws its noise from `generators[i]` alone: neither its place in the batch nor its
         neighbours change its frames, and the same start, actions and seed give the same frames (within rounding).
 
-        This default takes one episode at a time, which whoever calls it has to heed (`gymnast_core.rollouts.replay`).
-        Override it where a batch can draw its noise row by row.
+        This default takes one episode at a time, which whoever calls it has to heed (`takes_several_apart`). Override
+        it where a batch can draw its noise row by row.
         """
         if len(tasks) != 1:
             raise NotImplementedError(f"{type(self).__name__} starts episodes with noise of their own one at a time.")
         return self.reset(tasks, generator=generators[0])
+
+    @property
+    def takes_several_apart(self) -> bool:
+        """Whether `reset_apart` takes several episodes at once: where it is overridden. A world model that wraps another
+        one answers what that one does."""
+        return type(self).reset_apart is not WorldModel.reset_apart
 
     @abstractmethod
     def step(self, state: Any, actions_BLA: Tensor) -> Step:
@@ -298,7 +304,12 @@ class Dataset(Component, ABC):
     """Tasks and/or recorded episodes. Both are lazy sequences: an item is read when it is indexed."""
 
     def tasks(self) -> Sequence[Task]:
-        """Tasks to start from. Ids are unique. Slices are sequences, too."""
+        """Tasks to start from. Slices are sequences, too.
+
+        Ids are unique: an id stands for one start, and results are paired by it. A run refuses two tasks of one id; at
+        its start where the sequence is a list or has an attribute `ids` (a sequence of all ids, none of which takes
+        making a task), else when the second one is read.
+        """
         raise DataError(f"{type(self).__name__} holds no tasks. Choose a dataset of tasks.")
 
     def episodes(self) -> Sequence[Episode]:

@@ -76,7 +76,7 @@ def _batches(world_model: WorldModel, courses: Sequence[Course], together: int) 
     for row, course in enumerate(courses):
         shapes = (course.task.frames_TVHWC.shape, tuple(chunk.shape for chunk in course.chunks))
         alike.setdefault((*shapes, course.task.cameras, course.task.actions_TA is None), []).append(row)
-    if type(world_model).reset_apart is WorldModel.reset_apart:
+    if not world_model.takes_several_apart:
         together = 1
     for rows in alike.values():
         first = 0

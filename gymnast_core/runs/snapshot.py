@@ -53,7 +53,8 @@ class HostCopy:
 
 
 def copied(state: Mapping[str, Any], room: Mapping[str, Tensor] | None = None) -> HostCopy:
-    """Copy nested dicts and lists of tensors, numbers, strings, None; raises `TypeError` for anything else.
+    """Copy nested dicts and lists of tensors, numbers, strings, None; raises `TypeError` for anything else, and for
+    dicts whose keys are neither all text nor all whole numbers: others would come back as other keys.
 
     Tensors go into those of `room` that have their place, shape and dtype: memory that was written once is several
     times as fast as new memory. Nobody may read an earlier copy's tensors any more then.
@@ -216,17 +217,32 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor], room: Mapping[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = _copy(value.detach(), room.get(path))
-        return {_TENSOR: path}
+        place = _free(path, tensors)
+        tensors[place] = _copy(value.detach(), room.get(place))
+        return {_TENSOR: place}
     if isinstance(value, Mapping):
+        kinds = {type(key) for key in value}
+        if (not kinds <= {str} and kinds != {int}) or not {_TENSOR, _KEYED}.isdisjoint(value):
+            keys = ", ".join(map(repr, value))
+            raise TypeError(
+                f"A snapshot cannot hold {path.lstrip('.') or 'the state'}, a dict with the keys {keys}: they must be "
+                f"all text (not {_TENSOR!r} or {_KEYED!r}) or all whole numbers."
+            )
         flat = {str(key): _flatten(item, f"{path}.{key}", tensors, room) for key, item in value.items()}
         # JSON turns integer keys (torch.optim's parameter indices) into strings.
-        return {_KEYED: flat} if any(isinstance(key, int) for key in value) else flat
+        return {_KEYED: flat} if kinds == {int} else flat
     if isinstance(value, list | tuple):
         return [_flatten(item, f"{path}.{index}", tensors, room) for index, item in enumerate(value)]
     if isinstance(value, str | int | float) or value is None:
         return value
     raise TypeError(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r}")
+
+
+def _free(path: str, tensors: Mapping[str, Tensor]) -> str:
+    """A name for the tensor at a path: {"a.b": x} and {"a": {"b": y}} lie at the same one."""
+    while path in tensors:
+        path += "'"
+    return path
 
 
 def _copy(x: Tensor, room: Tensor | None) -> Tensor:

@@ -292,7 +292,7 @@ def _check_neighbours(trial: _Trial, first: _Seen) -> None:
 def _check_noise_apart(trial: _Trial) -> None:
     """Of a world that draws its noise row by row: an episode is in any batch what it is alone."""
     contract, world, count = trial.contract, trial.world, len(trial.tasks)
-    if type(world).reset_apart is WorldModel.reset_apart:
+    if not world.takes_several_apart:
         return
 
     def run(rows: list[int]) -> _Seen:

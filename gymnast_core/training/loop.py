@@ -25,7 +25,7 @@ from gymnast_core.training.record import RunRecord
 from gymnast_core.training.sharding import Learner, begin_alike
 from gymnast_core.training.tally import Tally
 from gymnast_core.training.tasks import NothingLeft, TaskOrder
-from gymnast_core.training.unchanging import Unchanging
+from gymnast_core.training.unchanging import Unchanging, fingerprint_of, refuse_another_initial
 from gymnast_core.training.update import Updater
 from gymnast_core.types import Metric
 
@@ -61,6 +61,7 @@ class ReinforcementLoop(lightning.LightningModule):
         )  # fmt: skip
         # A list hides the reference from Lightning: it is neither trained nor saved.
         self._reference = [copy.deepcopy(policy).eval()] if optimizer.needs_reference else []
+        self._initial = fingerprint_of(policy.state_dict()) if self._reference else None
         self._snapshot: Snapshot | None = None
         self._learner: Learner | None = None
 
@@ -89,10 +90,10 @@ class ReinforcementLoop(lightning.LightningModule):
         listen(processes.leads)
         self.record.join()
         self.eval()  # `evaluate` must see what `act` saw: no dropout in either
-        for reference in self._reference:
-            self.updater.reference = reference.to(self.device)
         found = self.optimizers(use_pl_optimizer=False)
         self.updater.torch_optimizer = found if isinstance(found, torch.optim.Optimizer) else None
+        for reference in self._reference:
+            self.updater.hold(reference.to(self.device))
         self._restore_the_rest()
         if self._config.evaluation.before:
             self.record.evaluate("before", self.iteration)
@@ -149,6 +150,7 @@ class ReinforcementLoop(lightning.LightningModule):
             "iteration": self.iteration,
             "policy": weights,
             "unchanging": unchanging,
+            "initial": self._initial,
             "extra": {name: dict(module.state_dict()) for name, module in self.extra.items()},
             "order": self.collector.order_state(),
             "updater": self.updater.state_dict(),
@@ -160,6 +162,8 @@ class ReinforcementLoop(lightning.LightningModule):
     def restore(self, snapshot: Snapshot) -> None:
         """Continue after the iteration of a snapshot. Raises `CheckpointError` if it does not fit."""
         state = snapshot.state
+        for reference in self._reference:
+            refuse_another_initial(reference, state.get("initial"))
         with fitting(snapshot.path):
             # An earlier edition left nothing out.
             self.policy.load_state_dict(self._unchanging.joined(state["policy"], state.get("unchanging", {})))

@@ -115,9 +115,8 @@ class MasterWeights:
         """Let fine matrices of a module hold their values rounded to `dtype` meanwhile, for autocast, which would round
         to the nearest: a loss would not see that they moved. Takes a second copy of them as long. What is trained
         beside the module (a critic) decides for itself what it computes in."""
-        its = set(of.parameters())
         # In place: FSDP2 knows where a parameter's numbers are.
-        shown = [_local(p.detach()) for p in self._live if p in its and p.ndim >= 2 and not is_coarse(p.dtype)]
+        shown = [_local(p.detach()) for p in self._rounded_in(of).values()]
         fine = [values.clone() for values in shown]
         try:
             for values in shown:
@@ -126,6 +125,22 @@ class MasterWeights:
         finally:
             for values, kept in zip(shown, fine, strict=True):
                 values.copy_(kept)
+
+    @torch.no_grad()
+    def round_alike(self, copy: nn.Module, dtype: torch.dtype, *, of: nn.Module) -> None:
+        """Round those matrices of a copy of a module for good that `computing_in` rounds of the module, as it does:
+        equal weights then compute equal numbers. The copy is whole, also of a module that is shared out."""
+        own = dict(copy.named_parameters())
+        for name, live in self._rounded_in(of).items():
+            part = _shared_like(own[name].detach(), live)
+            _local(part).copy_(_rounded(part, dtype, kept_in=part.dtype))
+            own[name].copy_(part.full_tensor() if isinstance(part, DTensor) else part)
+
+    def _rounded_in(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """The trained fine matrices of a module, by their names, which `computing_in` rounds."""
+        live = set(self._live)
+        named = module.named_parameters()
+        return {name: p for name, p in named if p in live and p.ndim >= 2 and not is_coarse(p.dtype)}
 
     def of(self, parameter: nn.Parameter) -> Tensor:
         """The numbers that a parameter stands for, in float32 or finer."""

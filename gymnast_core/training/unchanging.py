@@ -53,6 +53,25 @@ class Unchanging:
         return {**state, **{name: own[name] for name in same}}
 
 
+def fingerprint_of(state: Mapping[str, Any]) -> str:
+    """One fingerprint of the names and tensors of a module's state, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in state.items():
+        digest.update(f"{name} {fingerprint(value)}\n".encode() if isinstance(value, Tensor) else f"{name}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_another_initial(policy: nn.Module, kept: str | None) -> None:
+    """Raise `CheckpointError` unless the initial policy of a resumed run is the one of which `kept` is the fingerprint;
+    None: an earlier edition kept none."""
+    if kept is not None and fingerprint_of(policy.state_dict()) != kept:
+        raise CheckpointError(
+            "The run holds its policy to the one that it began with (the KL divergence from the initial policy). What "
+            "policy.args.checkpoint names holds other weights now than it did then. Put the checkpoint back as it was "
+            "(of a hub's, give the revision), and resume again."
+        )
+
+
 @torch.no_grad()
 def fingerprint(x: Tensor) -> str:
     """Dtype, shape and 64 bits of a tensor's content; the same on every device.

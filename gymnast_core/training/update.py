@@ -87,7 +87,7 @@ class Updater:
         self._demonstrations, self._seed, self._micro = demonstrations, seed, micro_batch_size
         self._precision, self._processes = precision, processes
         self.reference: Policy | None = None
-        """The frozen initial policy, if the optimizer needs it."""
+        """The frozen initial policy, if the optimizer needs it (`hold`)."""
         self._torch_optimizer: torch.optim.Optimizer | None = None
         self._settings: list[dict[str, Any]] = []
         self.masters = MasterWeights([])
@@ -121,6 +121,17 @@ class Updater:
             self.masters.adopt(optimizer)
             if self._processes.leads:
                 self.masters.announce()
+
+    def hold(self, reference: Policy) -> None:
+        """Compare with a copy of the policy as it was before it learned, whose weights become those that it computes
+        with. Call it once the gradient optimizer is there."""
+        if self._mixed:
+            self.masters.round_alike(reference, torch.bfloat16, of=self._policy)
+        self.reference = reference
+
+    @property
+    def _mixed(self) -> bool:
+        return self._precision == "bf16-mixed"
 
     def update(self, groups: Sequence[Group], iteration: int, tally: Tally) -> Learned:
         """Learn from the kept groups of all processes, of which these are this one's. Returns what that rested on."""
@@ -158,8 +169,7 @@ class Updater:
         metrics = Tally()
         mine = [batch.row[key] for key in chosen if key in batch.row]
         terms = list(self._terms(batch, mine, len(chosen), place))
-        mixed = self._precision == "bf16-mixed"
-        with self.masters.computing_in(torch.bfloat16, of=self._policy) if mixed else nullcontext():
+        with self.masters.computing_in(torch.bfloat16, of=self._policy) if self._mixed else nullcontext():
             self._accumulate(terms, metrics)
         combined = metrics.combined(self._processes)
         # From here on the numbers are of all processes, and are counted once.

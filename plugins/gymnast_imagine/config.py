@@ -59,9 +59,9 @@ class ImagineConfig:
     episodes: ComponentConfig | None = None
     """Recorded episodes: their actions (episode), the start frame, or the default amplitudes (sweep, keyboard)."""
     tasks: ComponentConfig | None = None
-    """Tasks to start from; they come before `episodes`."""
+    """Tasks to start from; they come before `episodes`, but in `actions: episode`, where each episode is the start."""
     image: str | None = None
-    """Image file to start from; it comes before `tasks` and `episodes`."""
+    """Image file to start from, not in `actions: episode`; it comes before `tasks` and `episodes`."""
     image_size: list[Count] | None = None
     """Height and width to which `image` is resized, pixels; null keeps its own."""
     file: str | None = None
@@ -101,6 +101,11 @@ class ImagineConfig:
             raise ConfigError(f"index is {self.index}; give different numbers from 0 on, e.g. index=[0,3].")
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ConfigError(f"image_size is {self.image_size}; give [height, width] in pixels.")
+        self._check_start()
+        if self.file is not None and self.actions != "file":
+            raise ConfigError(
+                f"file={self.file} holds actions, and actions={self.actions} takes none: set actions=file."
+            )
         if self.actions == "file" and self.file is None:
             raise ConfigError("actions=file needs the file: file=ACTIONS.json (or .npz with an array `actions`).")
         if self.actions == "episode" and self.episodes is None:
@@ -112,6 +117,23 @@ class ImagineConfig:
             raise ConfigError(f"horizon={self.horizon} is not for a sweep; set sweep.frames={self.horizon} instead.")
         if self.actions == "keyboard" and self.samples > 1:
             raise ConfigError(f"samples is {self.samples}; actions=keyboard imagines one. Drop samples.")
+
+    def _check_start(self) -> None:
+        """Refuse what would be said of another start than the one that is taken."""
+        if self.image is not None and self.actions == "episode":
+            raise ConfigError(
+                f"actions=episode starts from the episodes' own frames, not from image={self.image}. Drop image, or "
+                "choose actions=sweep, keyboard or file."
+            )
+        if self.image_size is not None and self.image is None:
+            raise ConfigError(f"image_size={self.image_size} is of an image, and there is none: set image=FILE too.")
+        elsewhere = None if self.actions == "episode" else "image" if self.image else "tasks" if self.tasks else None
+        if elsewhere and (self.context > 1 or self.start is not None):
+            key = "context" if self.context > 1 else "start"
+            raise ConfigError(
+                f"{key} chooses frames of an episode, and {elsewhere} says where to start. Drop {key}, or set "
+                f"{elsewhere}=null to start from an episode."
+            )
 
 
 def check_width(name: str, values: Sequence[object] | None, width: int, owner: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from gymnast_core.config.ranges import Choices, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.learning import Advantages, Judged
+from gymnast_core.training.unchanging import fingerprint_of, refuse_another_initial
 from gymnast_optimizers.aggregation import AVERAGES
 from gymnast_optimizers.grpo import scored
 from gymnast_optimizers.moments import Moments
@@ -56,6 +57,7 @@ class ReinforcePlusPlus(ClippedSurrogate):
             )
         self._parts = Parts()
         self._initial: Policy | None = None
+        self._fingerprint: str | None = None  # of the initial policy, of the run that is resumed before there is one
 
     def attach(self, parts: Parts) -> None:
         self._parts = parts
@@ -64,7 +66,20 @@ class ReinforcePlusPlus(ClippedSurrogate):
         # Nothing to train. This is when the policy is there and has not learned, in a resumed run, too.
         if self.config.reward_kl and self._initial is None:
             self._initial = copy.deepcopy(policy).eval().requires_grad_(False)
+            refuse_another_initial(policy, self._fingerprint)
+            self._fingerprint = fingerprint_of(policy.state_dict())
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._fingerprint is None else {"initial": self._fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises `CheckpointError` if the policy began with other weights in the run that is resumed."""
+        kept = state.get("initial")
+        if self._initial is None:
+            self._fingerprint = kept
+        else:
+            refuse_another_initial(self._initial, kept)
 
     def keep(self, judged: Judged) -> Tensor:
         """Every group that was judged at all: it is compared with the others of the batch."""

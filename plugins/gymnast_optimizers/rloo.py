@@ -52,7 +52,12 @@ class RLOO(GradientSteps):
         return torch.where(advantages_GK.abs() < 1e-9, 0.0, advantages_GK).float()
 
     def loss(self, minibatch: Minibatch) -> LossSum:
-        """-A log p(trajectory), summed over the trajectories."""
+        """-A log p(trajectory), summed over the trajectories.
+
+        There is no importance ratio: rollouts of an earlier version of the policy (several `epochs` or minibatches,
+        Ray's `staleness=1`, groups that waited) count as if it had made them now; `log_ratio` says how far off they
+        are.
+        """
         mask_BSD = factors_mask(minibatch.mask_BS, minibatch.log_prob_BSD)
         log_prob_BS = masked(minibatch.log_prob_BSD, mask_BSD).sum(2)
         advantages_BS = masked(minibatch.advantages_BS, minibatch.mask_BS.bool())

@@ -89,6 +89,10 @@ class WishfulWorld(WorldModel):
         chance_B = torch.rand(len(tasks), generator=generator, device=generator.device)
         return self._state(tasks, chance_B, self._world.reset(tasks, generator=generator))
 
+    @property
+    def takes_several_apart(self) -> bool:
+        return self._world.takes_several_apart
+
     def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> State:
         chance_B = torch.cat([torch.rand(1, generator=own, device=own.device).cpu() for own in generators])
         return self._state(tasks, chance_B, self._world.reset_apart(tasks, generators=generators))

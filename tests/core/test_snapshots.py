@@ -33,6 +33,20 @@ def test_a_state_comes_back_whole(folder):
     assert found.processes == [{"rank": 0}]
 
 
+def test_tensors_whose_paths_are_alike_stay_apart(tmp_path):
+    state = {"a.b": torch.zeros(2), "a": {"b": torch.ones(2)}, "a.b'": torch.full((2,), 2.0)}
+    found = load_snapshot(save_snapshot(tmp_path, 1, state).parent).state
+    assert torch.equal(found["a.b"], state["a.b"]) and torch.equal(found["a"]["b"], state["a"]["b"])
+    assert torch.equal(found["a.b'"], state["a.b'"])
+
+
+@pytest.mark.parametrize("strange", [{1: 0.5, "total": 2.0}, {True: 1.0}, {0.5: 1.0}, {None: 1}, {"__tensor__": "a"}])
+def test_a_dict_that_would_come_back_as_another_is_not_written(tmp_path, strange):
+    with pytest.raises(TypeError, match=r"cannot hold part\.0, a dict with the keys .* must be all text"):
+        save_snapshot(tmp_path, 1, {"part": [strange]})
+    assert load_snapshot(tmp_path) is None
+
+
 def test_every_flipped_bit_is_noticed_and_the_snapshot_before_is_read(folder, caplog):
     rng = random.Random(0)
     newest = folder / "step-000000003"

@@ -11,10 +11,11 @@ import torch
 from learner import loop_config, parts_of, train
 from seeing import SeeingPolicy
 
+from gymnast_core.errors import CheckpointError
 from gymnast_core.interfaces import Optimizer
 from gymnast_core.plugins import discovery, hooks
 from gymnast_core.runs.snapshot import load_snapshot
-from gymnast_optimizers.grpo import DAPO
+from gymnast_optimizers.grpo import DAPO, GRPO
 from gymnast_optimizers.ppo import PPO
 from gymnast_optimizers.reinforce import ReinforcePlusPlus
 
@@ -36,12 +37,20 @@ def no_installed_hooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     hooks.plugin_manager.cache_clear()
 
 
-def run(folder: Path, optimizer: Optimizer, iterations: int, resumes: bool = False, every: int = 2, **loop: int):
+def run(
+    folder: Path,
+    optimizer: Optimizer,
+    iterations: int,
+    resumes: bool = False,
+    every: int = 2,
+    policy: SeeingPolicy | None = None,
+    **loop: int,
+):
     folder.mkdir(exist_ok=True)
     config = loop_config(iterations=iterations, max_draws=3, **loop)
     snapshot = load_snapshot(folder / "snapshots") if resumes else None
     assert (snapshot is not None) is resumes
-    parts = parts_of(SeeingPolicy(), config, optimizer)
+    parts = parts_of(policy or SeeingPolicy(), config, optimizer)
     parts.attach()
     return train(folder, parts, replace(config, checkpoint_every=every), snapshot)
 
@@ -58,6 +67,35 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(name: str, tmp_path: P
     assert wanted.keys() == found.keys() and (name != "ppo" or any("critic" in key for key in wanted))
     for key, value in wanted.items():
         assert torch.equal(found[key], value), key
+
+
+HELD = {
+    "grpo": lambda: GRPO(GRPO.Config(**STEPS, kl_coefficient=0.1)),
+    "reinforce++": MADE["reinforce++"],
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_run_that_is_held_to_its_beginning_refuses_another_one(name: str, tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", HELD[name](), 2, every=1)
+    run(tmp_path / "parts", HELD[name](), 1, every=1)
+    other = SeeingPolicy()
+    with torch.no_grad():
+        other.scale.mul_(1.5)
+    with pytest.raises(CheckpointError, match=r"holds other weights now than it did then\. Put the checkpoint"):
+        run(tmp_path / "parts", HELD[name](), 2, resumes=True, every=1, policy=other)
+    resumed = run(tmp_path / "parts", HELD[name](), 2, resumes=True, every=1)
+    assert torch.equal(resumed.policy.scale, whole.policy.scale)
+
+
+def test_a_run_that_is_not_held_to_its_beginning_has_all_in_its_snapshot(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", MADE["dapo"](), 2, every=1)
+    run(tmp_path / "parts", MADE["dapo"](), 1, every=1)
+    other = SeeingPolicy()
+    with torch.no_grad():
+        other.scale.mul_(1.5)
+    resumed = run(tmp_path / "parts", MADE["dapo"](), 2, resumes=True, every=1, policy=other)
+    assert torch.equal(resumed.policy.scale, whole.policy.scale)
 
 
 def test_memory_changes_no_update(tmp_path: Path) -> None:

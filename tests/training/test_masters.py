@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -268,6 +269,20 @@ def test_what_is_trained_beside_a_module_computes_with_its_own_values() -> None:
     policy, critic = nn.Parameter(torch.full((5, 4), 1.001)), nn.Parameter(torch.full((5, 4), 1.001))
     with MasterWeights([policy, critic]).computing_in(torch.bfloat16, of=nn.ParameterList([policy])):
         assert torch.equal(critic.detach(), torch.full((5, 4), 1.001)) and not torch.equal(policy, critic)
+
+
+def test_a_copy_computes_what_the_module_computes_meanwhile() -> None:
+    """Both are rounded alike, so that nothing lies between a policy and its frozen copy before it has moved."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(50, 40), nn.LayerNorm(40), nn.Linear(40, 3))
+    module[2].requires_grad_(False)
+    held, masters = copy.deepcopy(module), MasterWeights([p for p in module.parameters() if p.requires_grad])
+    masters.round_alike(held, torch.bfloat16, of=module)
+    x = torch.randn(5, 50)
+    with masters.computing_in(torch.bfloat16, of=module), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module(x), held(x))
+    assert torch.equal(held[1].weight, module[1].weight) and torch.equal(held[2].weight, module[2].weight)
+    assert not torch.equal(held[0].weight, module[0].weight)
 
 
 def test_an_error_in_a_loss_leaves_the_weights_as_they_were() -> None:

@@ -7,9 +7,14 @@ from dataclasses import replace
 from gymnast_core.types import Rollout, Task
 
 
-def clip_ends(horizon: int, every: int) -> list[int]:
+def length(rollout: Rollout) -> int:
+    """Actions that did something: those until the world ended the episode, or all."""
+    return rollout.horizon if rollout.ended_after is None else rollout.ended_after
+
+
+def clip_ends(length: int, every: int) -> list[int]:
     """Actions after which clips end: every, 2·every, …, and always the last one."""
-    return sorted({*range(every, horizon + 1, every), horizon})
+    return sorted({*range(every, length + 1, every), length})
 
 
 def clip_start(end: int, frames: int | None) -> int:
@@ -23,7 +28,7 @@ def clip(rollout: Rollout, end: int, frames: int | None = None) -> Rollout:
     Its chunks have one action (N = end - start, L = 1); what the world knew after each of them is kept. A clip that
     begins later than the rollout has no environment and no expert any more: neither began at its first frame.
     """
-    start = clip_start(end, frames)
+    start, ended = clip_start(end, frames), rollout.ended_after
     tokens, outcome_S, proprio_TP = rollout.tokens_NLD, rollout.outcome_S, rollout.proprio_TP
     return replace(
         rollout,
@@ -34,6 +39,7 @@ def clip(rollout: Rollout, end: int, frames: int | None = None) -> Rollout:
         log_prob_NLD=rollout.log_prob_NLD.flatten(0, 1)[start:end, None],
         tokens_NLD=None if tokens is None else tokens.flatten(0, 1)[start:end, None],
         outcome_S=None if outcome_S is None else outcome_S[start:end],
+        ended_after=ended - start if ended is not None and start < ended <= end else None,
     )
 
 

@@ -162,6 +162,13 @@ class CoEvolvingWorld(WorldModel):
     def reset(self, tasks: Sequence[Task], *, generator: torch.Generator | None = None) -> Any:
         return self.inner.reset(tasks, generator=generator)
 
+    @property
+    def takes_several_apart(self) -> bool:
+        return self.inner.takes_several_apart
+
+    def reset_apart(self, tasks: Sequence[Task], *, generators: Sequence[torch.Generator]) -> Any:
+        return self.inner.reset_apart(tasks, generators=generators)
+
     def step(self, state: Any, actions_BLA: Tensor) -> Step:
         return self.inner.step(state, actions_BLA)
 

@@ -18,7 +18,7 @@ from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Reward, Rollout
 
-from gymnast_wovr.clips import clip, clip_ends, clip_start
+from gymnast_wovr.clips import clip, clip_ends, clip_start, length
 
 
 class FirstHit(RewardModel):
@@ -84,13 +84,13 @@ class FirstHit(RewardModel):
         return [
             clip(rollout, end, config.clip_frames)
             for rollout in rollouts
-            for end in clip_ends(rollout.horizon, config.every)
+            for end in clip_ends(length(rollout), config.every)
         ]
 
     def _merge(self, rollouts: Sequence[Rollout], judged: Sequence[Reward]) -> list[Reward]:
         rewards, first = [], 0
         for rollout in rollouts:
-            ends = clip_ends(rollout.horizon, self.config.every)
+            ends = clip_ends(length(rollout), self.config.every)
             rewards.append(self._reward(rollout, ends, judged[first : first + len(ends)]))
             first += len(ends)
         return rewards

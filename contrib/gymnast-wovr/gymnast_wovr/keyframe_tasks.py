@@ -19,7 +19,7 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Task
 from gymnast_episodes.crops import Lazy
 
-from gymnast_wovr.clips import clip_ends
+from gymnast_wovr.clips import clip_ends, length
 from gymnast_wovr.keyframes import Failure, keyframe_task, recorded_failures, seen_by, stored_failures, wrong_steps
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class KeyframeTasks(Dataset):
 
     def _keyframe_tasks(self) -> list[Task]:
         config = self.config
-        long_enough = (one for one in self._failures() if one.rollout.horizon >= config.context)
+        long_enough = (one for one in self._failures() if length(one.rollout) >= config.context)
         failures = list(islice(long_enough, config.count))
         if not failures:
             places = [*config.runs, *([] if config.episodes is None else [config.episodes.name])]
@@ -130,8 +130,8 @@ class KeyframeTasks(Dataset):
             return wrong_steps(failures, None, every)
         judge = registries().reward_models.build(part.name, part.args, key="tasks.args.judge")
         judge.attach(Parts(reward_model=judge))
-        horizons = [failure.rollout.horizon for failure in failures]
-        judge.preflight(sum(len(clip_ends(horizon, every)) for horizon in horizons), 1 + max(horizons))
+        lengths = [length(failure.rollout) for failure in failures]
+        judge.preflight(sum(len(clip_ends(actions, every)) for actions in lengths), 1 + max(lengths))
         try:
             return wrong_steps(failures, judge, every)
         finally:

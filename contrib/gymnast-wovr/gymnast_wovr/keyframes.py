@@ -3,9 +3,9 @@
 The rule. A rollout failed if its outcome, or else its stored success, is below 0.5 (a stored score says nothing); a
 recorded episode, if its label is `success: false`. It went wrong at step w: with a judge, the last step at which the
 judge's score of the rollout so far (`Reward.partial`, else `value`) was at its highest, since from there on it only
-lost; without one, its last step. The policy starts at the keyframe w - lead, but not before frame `context`, and the
-world model is shown the first frame and the last `context` frames up to the keyframe, with the actions that led to each
-(WoVR, arXiv 2602.13977).
+lost; without one, its last step. What follows the end of the episode is no part of it. The policy starts at the
+keyframe w - lead, but not before frame `context`, and the world model is shown the first frame and the last `context`
+frames up to the keyframe, with the actions that led to each (WoVR, arXiv 2602.13977).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Episode, Rollout, Task
 from torch import Tensor
 
-from gymnast_wovr.clips import clip, clip_ends
+from gymnast_wovr.clips import clip, clip_ends, length
 
 BATCH = 16
 """Failures whose clips are judged in one call."""
@@ -60,10 +60,10 @@ def recorded_failures(episodes: Sequence[Episode], seed: int) -> Iterator[Failur
 def wrong_steps(failures: Sequence[Failure], judge: RewardModel | None, every: int) -> list[int | None]:
     """The step at which each rollout went wrong; None where the judge could not judge any of its clips."""
     if judge is None:
-        return [failure.rollout.horizon for failure in failures]
+        return [length(failure.rollout) for failure in failures]
     found: list[int | None] = []
     for first in range(0, len(failures), BATCH):
-        ends = [clip_ends(failure.rollout.horizon, every) for failure in failures[first : first + BATCH]]
+        ends = [clip_ends(length(failure.rollout), every) for failure in failures[first : first + BATCH]]
         batch = list(zip(failures[first : first + BATCH], ends, strict=True))
         rewards = iter(judge.score([clip(failure.rollout, end) for failure, steps in batch for end in steps]))
         for _, steps in batch:

@@ -6,11 +6,10 @@ recorded so far. RUN/refinements/iteration-N keeps what was executed, and those 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from gymnast_core.reading import read_object
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.runs.atomic import atomic_directory, storing, write_json
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.training.unchanging import fingerprint
+from gymnast_core.training.unchanging import fingerprint_of
 from gymnast_core.types import Episode, Rollout, Task
 from gymnast_dyna.config import RefitConfig
 from gymnast_dyna.refit import SECTIONS, Refit, loaded_from
@@ -32,6 +31,7 @@ from gymnast_episodes.losses import checked
 from gymnast_episodes.writers import STAGING, WriterOptions, load_writer
 from torch import nn
 
+from gymnast_wovr.clips import length
 from gymnast_wovr.co_evolving import KEY, CoEvolvingWorld
 
 FOLDER, EPISODES, EXECUTED, BEGUN, REPORT = "refinements", "episodes", "executed.json", "begun.json", "refinement.json"
@@ -111,10 +111,11 @@ def choose_tasks(tasks: Sequence[Task], count: int, generator: torch.Generator) 
 def as_episode(rollout: Rollout, iteration: int) -> Episode:
     """What happened, without the frames that an environment repeats once it has ended.
 
-    An episode that only stands still at its end loses those frames, too, but for the first.
+    Where it does not say that it ended, an episode that only stands still at its end loses those frames, too, but for
+    the first.
     """
-    frames_TVHWC, end, proprio_TP = rollout.frames_TVHWC, rollout.horizon, rollout.proprio_TP
-    while end > 1 and torch.equal(frames_TVHWC[end], frames_TVHWC[end - 1]):
+    frames_TVHWC, end, proprio_TP = rollout.frames_TVHWC, length(rollout), rollout.proprio_TP
+    while rollout.ended_after is None and end > 1 and torch.equal(frames_TVHWC[end], frames_TVHWC[end - 1]):
         end -= 1
     return Episode(
         id=f"evolve-{iteration:06d}/{rollout.task.id}",
@@ -172,8 +173,8 @@ def _refit(world: CoEvolvingWorld, refit: Refit) -> dict[str, Any]:
 def _begin(folder: Path, world: CoEvolvingWorld, policy: Policy, run: RunConfig) -> None:
     """Remove what another beginning left in the folder, and write down what this one begins with."""
     known = {"folder": str(folder), "config": repr(asdict(world.config)), "seed": run.seed, "recorded": world.recorded}
-    known["policy"] = _print(policy.state_dict())
-    known |= {key: _print(learner.live.module().state_dict()) for key, learner in world.learners().items()}
+    known["policy"] = fingerprint_of(policy.state_dict())
+    known |= {key: fingerprint_of(learner.live.module().state_dict()) for key, learner in world.learners().items()}
     path = folder / BEGUN
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) == known:
         return
@@ -183,20 +184,20 @@ def _begin(folder: Path, world: CoEvolvingWorld, policy: Policy, run: RunConfig)
     write_json(path, known)
 
 
-def _print(weights: Mapping[str, Any]) -> str:
-    """One name for all weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in weights.items():
-        digest.update(f"{name} {fingerprint(value)}\n".encode() if isinstance(value, torch.Tensor) else name.encode())
-    return digest.hexdigest()
-
-
 def _record(folder: Path, rollouts: Sequence[Rollout], iteration: int) -> None:
-    """Keep what was executed as a recording without losses, and numbers of it."""
-    episodes = [replace(as_episode(rollout, iteration), fps=FRAMES_A_SECOND) for rollout in rollouts]
-    known = [rollout.outcome for rollout in rollouts if rollout.outcome is not None]
+    """Keep what was executed as a recording without losses, and numbers of it; what the environments lost is no part of
+    it. Raises `DataError` if they lost everything."""
+    kept = [rollout for rollout in rollouts if rollout.error is None]
+    if not kept:
+        raise DataError(
+            f"The environments lost all {len(rollouts)} rollouts before iteration {iteration}, so there is nothing to "
+            f"learn from. The first error: {rollouts[0].error}"
+        )
+    episodes = [replace(as_episode(rollout, iteration), fps=FRAMES_A_SECOND) for rollout in kept]
+    known = [rollout.outcome for rollout in kept if rollout.outcome is not None]
     success = sum(known) / len(known) if known else None
-    write_json(folder / EXECUTED, {"rollouts": len(rollouts), "executed_success": success})
+    lost = len(rollouts) - len(kept)
+    write_json(folder / EXECUTED, {"rollouts": len(kept), "lost": lost, "executed_success": success})
     with atomic_directory(folder / EPISODES) as root:
         (root / STAGING).mkdir()
         writer = load_writer(FORMAT)(root, WriterOptions(frames="png"), [])

@@ -46,6 +46,14 @@ def test_without_a_success_it_is_the_judgement_of_the_whole_rollout():
     assert reward.value == 0.0 and reward.partial == pytest.approx(60 / 255) and reward.finish_step is None
 
 
+def test_what_follows_the_end_of_an_episode_is_not_judged():
+    judge = first_hit()
+    (reward,) = judge.score([make_rollout([10, 10, 90, 10, 60, 60, 200], ended_after=3)])
+    assert reward.value == 0.0 and judge._judge.asked == [3, 4]
+    assert clip(make_rollout(list(range(9)), ended_after=6), 7, frames=4).ended_after == 2
+    assert clip(make_rollout(list(range(9)), ended_after=6), 5).ended_after is None
+
+
 def test_an_unjudged_clip_before_the_first_hit_is_an_error_and_after_it_is_not():
     before, after = make_rollout([10, 10, 0, 10, 200], seed=1), make_rollout([10, 10, 200, 10, 0], seed=2)
     unknown, known = first_hit().score([before, after])

@@ -109,6 +109,14 @@ def test_with_a_judge_it_went_wrong_where_the_score_was_last_at_its_highest():
     assert wrong_steps(failures, None, 2) == [12, 12, 12]
 
 
+def test_what_follows_the_end_of_an_episode_went_wrong_in_nothing():
+    levels = [10, 60, 10, 20, 10, 10, 10, 10, 90]
+    judge = build("reward_models", "brightness", {"threshold": 0.9})
+    over = Failure("a", make_rollout(levels, ended_after=5))
+    assert wrong_steps([over], None, 2) == [5]
+    assert wrong_steps([over], judge, 1) == [1] and max(judge.asked) == 6
+
+
 def test_stored_rollouts_that_failed_become_tasks(tmp_path):
     rollouts = [make_rollout(list(range(9)), seed) for seed in range(5)]
     # The world's own verdict goes before the judge's.

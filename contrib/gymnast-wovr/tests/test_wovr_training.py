@@ -14,7 +14,7 @@ import yaml
 from gymnast_core.config import RunConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts
-from gymnast_core.plugins.compose import load_tasks
+from gymnast_core.plugins.compose import load_tasks, registries
 from gymnast_core.plugins.events import StepDone
 from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.runs.snapshot import load_latest_snapshot, load_snapshot, save_snapshot
@@ -24,7 +24,7 @@ from wovr_parts import build, make_rollout
 
 from gymnast_wovr.callback import refinements
 from gymnast_wovr.co_evolving import CoEvolvingWorld
-from gymnast_wovr.refinement import as_episode, choose_tasks, refine
+from gymnast_wovr.refinement import _record, as_episode, choose_tasks, refine
 
 SMALL = [
     "optimizer.name=masked-grpo",
@@ -240,11 +240,29 @@ def test_frames_that_an_ended_environment_repeats_are_not_learned_from():
     assert len(episode.actions_TA) == 3 and episode.success is True
     still = as_episode(make_rollout([5, 5, 5]), 7)
     assert len(still.frames_TVHWC) == 2 and still.success is None
+    # An environment that says when it ended is believed: standing still is something that a policy did.
+    said = as_episode(make_rollout([1, 2, 2, 2, 3], ended_after=3), 7)
+    assert said.view()[:, 0, 0, 0].tolist() == [1, 2, 2, 2]
+
+
+def test_what_the_environments_lost_is_not_learned_from(tmp_path: Path):
+    lost = make_rollout([1, 1, 1], error="the simulator crashed", outcome_S=torch.ones(2))
+    well = make_rollout([1, 2, 3], seed=1, outcome_S=torch.zeros(2))
+    (tmp_path / "some").mkdir()
+    _record(tmp_path / "some", [lost, well], 3)
+    executed = json.loads((tmp_path / "some/executed.json").read_text())
+    assert executed == {"rollouts": 1, "lost": 1, "executed_success": 0.0}
+    recorded = registries().datasets.build("lerobot", {"path": str(tmp_path / "some/episodes")}).episodes()
+    assert [len(episode.frames_TVHWC) for episode in recorded] == [3]
+    with pytest.raises(DataError, match=r"lost all 1 rollouts before iteration 3.*the simulator crashed"):
+        _record(tmp_path, [lost], 3)
 
 
 def test_the_wrapper_keeps_the_contract_of_world_models(models: Path):
     world = build("world_models", "co-evolving", world_args(models))
-    assert check_world_model(world, image_size=32, action_dim=2)
+    assert "episodes with noise of their own are what they are alone" in check_world_model(
+        world, image_size=32, action_dim=2
+    )
     assert [i for i in range(8) if build("world_models", "co-evolving", world_args(models, every=3)).is_due(i)] == [
         1, 3, 6,
     ]  # fmt: skip
