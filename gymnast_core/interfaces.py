@@ -151,8 +151,8 @@ class WorldModel(Component, Trainable, ABC):
 
     @property
     def takes_several_apart(self) -> bool:
-        """Whether `reset_apart` takes several episodes at once: where it is overridden. A world model that wraps another
-        one answers what that one does."""
+        """Whether `reset_apart` takes several episodes at once: where it is overridden. A world model around another one
+        answers what that one does."""
         return type(self).reset_apart is not WorldModel.reset_apart
 
     @abstractmethod
