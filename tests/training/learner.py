@@ -68,10 +68,12 @@ def parts_of(policy: SeeingPolicy, config: RunConfig, learner: Learner, judge: U
     return Parts(policy, CountingWorld(), judge or UpReward(), learner, tasks, (), config)
 
 
-def train(folder: Path, parts: Parts, config: RunConfig, snapshot: Any = None) -> ReinforcementLoop:
+def train(
+    folder: Path, parts: Parts, config: RunConfig, snapshot: Any = None, precision: str = "32-true"
+) -> ReinforcementLoop:
     """Run the loop as `gymnast train` does, in this process."""
     config = replace(config, output=str(folder))
-    loop = ReinforcementLoop(config, parts)
+    loop = ReinforcementLoop(config, parts, precision)
     loop.record = RunRecord(config, parts, folder, 0 if snapshot is None else snapshot.state["iteration"])
     if snapshot is not None:
         loop.restore(snapshot)

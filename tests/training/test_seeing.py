@@ -8,13 +8,14 @@ import pytest
 import torch
 from learner import Learner, loop_config, parts_of, train
 from seeing import CAMERAS, CountingWorld, SeeingPolicy, UpReward, frames, readings, task
+from torch import Tensor, nn
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.rollouts.sight import Names, find_sight
 from gymnast_core.seeds import seeded_generator
-from gymnast_core.types import Needs, Offers, Rollout
+from gymnast_core.types import Needs, Observation, Offers, Rollout
 
 
 def roll_out(policy: SeeingPolicy, *, context: int = 2, horizon: int = 6, temperature: float = 0.7) -> list[Rollout]:
@@ -106,6 +107,29 @@ def test_at_the_first_gradient_step_every_ratio_is_one(tmp_path: Path) -> None:
         # The frozen initial policy is, so far, the policy: scored at the same temperature.
         assert minibatch.reference_log_prob_BSD is not None
         assert torch.equal(minibatch.reference_log_prob_BSD, minibatch.old_log_prob_BSD)
+
+
+class Weighted(SeeingPolicy):
+    """Its odds also depend on a matrix whose numbers bfloat16 does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+        self.weights = nn.Parameter(1 + 0.01 * drawn)
+
+    def _log_probs(self, observation: Observation, temperature: float | Tensor) -> Tensor:
+        factor = (torch.eye(64) @ self.weights).float().mean()
+        return super()._log_probs(observation, temperature) * factor
+
+
+def test_in_bfloat16_nothing_lies_between_a_policy_and_its_frozen_copy_before_it_moves(tmp_path: Path) -> None:
+    config = loop_config(micro_batch_size=2)
+    learner = Learner(minibatch_size=99, needs_reference=True)
+    train(tmp_path, parts_of(Weighted(), config, learner), config, precision="bf16-mixed")
+    for minibatch in learner.seen:
+        assert minibatch.reference_log_prob_BSD is not None
+        assert torch.equal(minibatch.log_prob_BSD, minibatch.reference_log_prob_BSD)
+        assert not torch.equal(minibatch.log_prob_BSD, minibatch.old_log_prob_BSD)  # made without autocast
 
 
 def test_later_the_policy_has_moved_and_the_reference_has_not(tmp_path: Path) -> None:
