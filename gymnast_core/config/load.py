@@ -122,8 +122,18 @@ def _exists(text: str) -> bool:
         return False
 
 
+def merged(values: Any, changes: Any) -> Any:
+    """`changes` over `values`, key by key; a list replaces a list, and keys of a list are places in it.
+
+    Raises `ConfigError` for places that a list does not have.
+    """
+    problems = Problems()
+    found = _merged(values, changes, "", problems)
+    problems.raise_any()
+    return found
+
+
 def _merged(values: Any, changes: Any, path: str, problems: Problems) -> Any:
-    """`changes` over `values`, key by key; a list replaces a list, and keys of a list are places in it."""
     if not isinstance(values, dict | list) or not isinstance(changes, dict):
         return changes
     found: Any = values.copy()

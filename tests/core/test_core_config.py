@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 
 from gymnast_core.config import ComponentConfig, RunConfig, load_config, to_yaml
+from gymnast_core.config.load import merged
 from gymnast_core.config.presets import presets
 from gymnast_core.errors import ConfigError, ConfigErrors
 from gymnast_evaluation.config import EvaluateConfig
@@ -215,6 +216,12 @@ def test_a_number_in_a_key_is_a_place_in_a_list():
     assert config.judges == [Judge("a", 3.0, ComponentConfig("x", {"old": 1, "of": [1, 5]})), Judge("yes")]
     assert config.views == [[1, 7], [8]]
     assert PANEL["judges"][0]["weight"] == 2
+
+
+def test_changes_go_over_values_and_into_lists():
+    assert merged({"a": [1, {"b": 2}], "c": 3}, {"a": {"1": {"b": 4}}}) == {"a": [1, {"b": 4}], "c": 3}
+    with pytest.raises(ConfigError, match="a is a list without '2'. It holds 2: a.0, a.1."):
+        merged({"a": [1, 2]}, {"a": {"2": 3}})
 
 
 def test_a_component_in_a_list_is_swapped_like_any(caplog):
