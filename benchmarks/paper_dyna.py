@@ -49,6 +49,7 @@ from paper_parts import (
     save,
     seeds_of,
     split_of,
+    with_earlier,
 )
 from paper_statistics import FIRST_REPORTED
 
@@ -255,7 +256,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    found = run(options)
+    found = with_earlier(run(options), "paper_dyna", CLAIMS, options)
     print(save("paper_dyna", options.results, "Dyna under a gap", about(options, found), found))
 
 

@@ -257,9 +257,35 @@ def outcome(
     }  # fmt: skip
 
 
+def with_earlier(new: Mapping[str, Any], name: str, claims: Sequence[Claim], options: argparse.Namespace) -> dict:
+    """A run's numbers behind those of the seeds before `--from-seed`, which results/NAME.json has of an earlier run.
+
+    Raises `SystemExit` if it has other seeds, or was measured with other settings.
+    """
+    if options.pilot or options.from_seed == 1:
+        return dict(new)
+    path = options.results / f"{name}.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    wanted = list(range(1, options.from_seed))
+    if old.get("seeds") != wanted or old["settings"] != json.loads(json.dumps(new["settings"])):
+        raise SystemExit(
+            f"--from-seed {options.from_seed} goes on from the seeds {wanted} in {path}, which holds "
+            f"{old.get('seeds', 'none')} with the settings {old.get('settings')}, and not {new['settings']}."
+        )
+    by_seed = {
+        key: {arm: [*old[key][arm], *values] for arm, values in new[key].items()}
+        for key in ("rates", "steps")
+        if key in new
+    }
+    return {**new, **by_seed, "seeds": [*wanted, *new["seeds"]], "claims": judged(claims, by_seed["rates"])}
+
+
 def add_options(parser: argparse.ArgumentParser, output: str) -> None:
     """The options that both benchmarks have."""
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--from-seed", type=int, default=1, help="begin with this one; those before it are taken from the results"
+    )
     parser.add_argument("--episodes", type=int, default=400, help="tasks of each seed that policies are measured on")
     parser.add_argument("--jobs", type=int, default=1, help="commands at once, each with one thread")
     parser.add_argument("--pilot", action="store_true", help=f"seeds {PILOT_SEEDS} on the split choosing, and power")
@@ -277,7 +303,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def seeds_of(options: argparse.Namespace) -> list[int]:
-    return list(PILOT_SEEDS) if options.pilot else list(range(1, 1 + options.seeds))
+    return list(PILOT_SEEDS) if options.pilot else list(range(options.from_seed, 1 + options.seeds))
 
 
 def split_of(options: argparse.Namespace) -> str:

@@ -2,7 +2,7 @@
 
     pip install -e contrib/gymnast-wovr
     python benchmarks/paper_wovr.py --pilot                              # first: power, on the split "choosing"
-    python benchmarks/paper_wovr.py [--seeds 5] [--episodes 400] [--jobs 2] [--output runs/paper-wovr]
+    python benchmarks/paper_wovr.py [--from-seed 1] [--seeds 5] [--episodes 400] [--jobs 2] [--output runs/paper-wovr]
 
 Every arm trains the shipped supervised policy in the shipped world model, with as many imagined frames (iterations x
 tasks x group x horizon of the preset `tabletop`). The learning rate does not fall, since arms take other numbers of
@@ -54,6 +54,7 @@ from paper_parts import (
     save,
     seeds_of,
     split_of,
+    with_earlier,
     written,
 )
 from paper_statistics import FIRST_REPORTED
@@ -286,7 +287,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     title = "Keyframes, masking, co-evolution"
-    found = run(options)
+    found = with_earlier(run(options), "paper_wovr", CLAIMS, options)
     print(save("paper_wovr", options.results, title, about(options, found), found))
 
 

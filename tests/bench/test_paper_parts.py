@@ -39,6 +39,30 @@ def test_rates_and_claims_go_by_seed() -> None:
     assert claims["why: a > b"]["p"] == pytest.approx(stats.ttest_1samp([0.5, 0.25], 0).pvalue)
 
 
+def test_later_seeds_go_on_from_what_the_results_have(tmp_path: Path) -> None:
+    options = paper_dyna.parse(["--from-seed", "3", "--seeds", "3", "--results", str(tmp_path)])
+    assert paper_parts.seeds_of(options) == [3]
+    new = {
+        "settings": {"episodes": 4, "at": (1, 2)},
+        "seeds": [3],
+        "rates": {"a": [0.5], "b": [0.25]},
+        "steps": {"a": [7]},
+    }
+    path = tmp_path / "paper_dyna.json"
+    with pytest.raises(SystemExit, match=r"goes on from the seeds \[1, 2\] in .*, which holds none"):
+        paper_parts.with_earlier(new, "paper_dyna", [CLAIM], options)
+    old = {"settings": {"episodes": 4, "at": [1, 2]}, "seeds": [1, 2], "rates": {"a": [0.75, 1.0], "b": [0.0, 0.5]}}
+    path.write_text(json.dumps({**old, "steps": {"a": [5, 6]}}))
+    found = paper_parts.with_earlier(new, "paper_dyna", [CLAIM], options)
+    assert (found["seeds"], found["steps"]) == ([1, 2, 3], {"a": [5, 6, 7]})
+    assert found["rates"] == {"a": [0.75, 1.0, 0.5], "b": [0.0, 0.5, 0.25]}
+    assert found["claims"]["why: a > b"]["differences"] == [0.75, 0.5, 0.25]
+    for other in ({"seeds": [1]}, {"settings": {"episodes": 5, "at": [1, 2]}}):
+        path.write_text(json.dumps({**old, **other}))
+        with pytest.raises(SystemExit, match="goes on from"):
+            paper_parts.with_earlier(new, "paper_dyna", [CLAIM], options)
+
+
 def test_a_pilot_separates_what_more_tasks_reduce_from_what_they_do_not() -> None:
     # Rates 0.5 and 0.25 on 4 tasks: variance 1/32 over seeds; within: mean of 1/3 and 1/4 (n - 1) = 7/24.
     found = paper_parts.pilot([CLAIM], trials([1, 1, 0, 0], [1, 0, 0, 0]), planned=5, smallest=0.2)

@@ -220,7 +220,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list():
 
 def test_changes_go_over_values_and_into_lists():
     assert merged({"a": [1, {"b": 2}], "c": 3}, {"a": {"1": {"b": 4}}}) == {"a": [1, {"b": 4}], "c": 3}
-    with pytest.raises(ConfigError, match="a is a list without '2'. It holds 2: a.0, a.1."):
+    with pytest.raises(ConfigError, match=r"a is a list without '2'\. It holds 2: a\.0, a\.1\."):
         merged({"a": [1, 2]}, {"a": {"2": 3}})
 
 
