@@ -27,11 +27,13 @@ import torch
 from tabletop_parts import build
 
 from gymnast_core.config import ComponentConfig, load_config
+from gymnast_core.rollouts.open_loop import OpenLoop, common_steps, replay_recorded
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.seeds import seeded_generator
 from gymnast_fit.config import FitConfig
+from gymnast_pages.open_loop import draw_curves, recorded_and_imagined
 from gymnast_pages.video import write_video
-from gymnast_worldgym.validation import OpenLoop, common_steps, draw_curves, replay, side_by_side
+from gymnast_worldgym.architecture import CHUNKS
 
 HERE = Path(__file__).parent
 PRESET = HERE / "bridge_overfit.yaml"
@@ -60,7 +62,7 @@ def train(folder: str, run: Path) -> str:
 
 def tile(replayed: OpenLoop, columns: int = 4) -> torch.Tensor:
     """All episodes in one video (T, H, W, C), each recorded | imagined."""
-    pairs = [side_by_side(replayed, index) for index in range(replayed.imagined_BLHWC.shape[0])]
+    pairs = [recorded_and_imagined(replayed, index) for index in range(replayed.imagined_BLHWC.shape[0])]
     pairs += [torch.full_like(pairs[0], 255)] * (-len(pairs) % columns)
     padded = [torch.nn.functional.pad(pair, (0, 0, 4, 4, 4, 4), value=255) for pair in pairs]
     rows = [torch.cat(padded[i : i + columns], dim=2) for i in range(0, len(padded), columns)]
@@ -120,12 +122,13 @@ def main() -> None:
     source = build("datasets", config.episodes).episodes()
     episodes = [source[index] for index in range(len(source))]
     world = build("world_models", ComponentConfig("worldgym", {"checkpoint": str(options.run / "checkpoint")}))
-    steps = common_steps(episodes)
+    steps = common_steps(episodes, CHUNKS)
     began = time.monotonic()
-    replayed = replay(world, episodes, steps, seeded_generator(0, "quality"))
+    replayed = replay_recorded(world, episodes, steps, CHUNKS, seeded_generator(0, "quality"))
     seconds = time.monotonic() - began
     others = [episodes[-1], *episodes[:-1]]
-    shuffled = replay(world, episodes, steps, seeded_generator(0, "quality"), actions_of=others).quality()["psnr"]
+    generator = seeded_generator(0, "quality")
+    shuffled = replay_recorded(world, episodes, steps, CHUNKS, generator, actions_of=others).quality()["psnr"]
     model, copy = replayed.quality(), replayed.copy()
     curves = replayed.curves()
     gain_B = (model["psnr"] - copy["psnr"])[:, :FRAMES].mean(1)

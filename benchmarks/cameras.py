@@ -29,6 +29,7 @@ import torch
 from commands import gymnast
 from torch import Tensor
 
+from gymnast_core.measures import psnr
 from gymnast_core.plugins.registry import registries
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.statistics import score_interval
@@ -36,7 +37,6 @@ from gymnast_core.types import Episode, Task
 from gymnast_tabletop.geometry import CAMERAS, EFFECTOR_HEIGHT, WRIST_ZOOM, scale
 from gymnast_tabletop.scene import BLOCK_SIZE, COLOURS
 from gymnast_tabletop.wishful import colour_mask
-from gymnast_worldgym.validation import psnr
 
 RESULTS = Path(__file__).parent / "results"
 MODELS: dict[str, tuple[str, ...]] = {"both": CAMERAS, "front": ("front",), "wrist": ("wrist",)}

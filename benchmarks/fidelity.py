@@ -103,8 +103,8 @@ def report(summary: dict[str, Any], seed: int) -> str:
     for name, key in (("Pearson r", "pearson_by_task"), ("Spearman", "spearman_by_task")):
         lines.append(_correlation(name + f", {found[key]['n']} policy × instruction cells", found[key]))
     for name, key, sign in (("MMRV", "mean_maximum_rank_violation", ""), ("mean difference", "mean_difference", "+")):
-        low, high = (f"{100 * bound:{sign}.1f}" for bound in found[key]["over_trials"])
-        lines.append(f"| {name}, points | {100 * found[key]['value']:{sign}.1f} | {low} to {high} | |")
+        interval = " to ".join(f"{100 * bound:{sign}.1f}" for bound in found[key]["over_trials"] or ())
+        lines.append(f"| {name}, points | {100 * found[key]['value']:{sign}.1f} | {interval} | |")
     taus = {world: rankings[world] for world in ("simulator", "imagination")}
     lines += [
         "",

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -151,8 +151,8 @@ class WorldModel(Component, Trainable, ABC):
 
     @property
     def takes_several_apart(self) -> bool:
-        """Whether `reset_apart` takes several episodes at once: where it is overridden. A world model around another one
-        answers what that one does."""
+        """Whether `reset_apart` takes several episodes at once: where it is overridden. A world model around another
+        one answers what that one does."""
         return type(self).reset_apart is not WorldModel.reset_apart
 
     @abstractmethod
@@ -237,6 +237,11 @@ class RewardModel(Component, Trainable, ABC):
 
         A rollout's reward does not depend on the other rollouts of the call. Inputs are not modified.
         """
+
+    def objection(self, task: Task) -> str | None:
+        """Why no rollout of this task can be judged, whatever happens in it, and what to do about it; None: one may be.
+        Asked after `attach`, before anything runs, about tasks whose instruction was changed."""
+        return None
 
     def preflight(self, rollouts: int, frames: int) -> None:
         """Called before policy and world model are loaded: refuse (`ConfigError`) to judge that many rollouts of that
@@ -342,6 +347,16 @@ class Parts:
         return {name: part for name, part in named.items() if part is not None}
 
     def attach(self) -> None:
-        """Introduce the parts to each other."""
+        """Introduce the parts to each other, and to the tasks, if these want to know them (`AttachedTasks`)."""
         for component in self.components().values():
             component.attach(self)
+        if isinstance(self.tasks, AttachedTasks):
+            self.tasks.attach(self)
+
+
+@runtime_checkable
+class AttachedTasks(Protocol):
+    """A sequence of tasks that is told the parts of a run after these were introduced to each other."""
+
+    def attach(self, parts: Parts) -> None:
+        """Refuse (`ConfigError`) what these parts cannot do with the tasks."""

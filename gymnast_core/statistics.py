@@ -1,8 +1,9 @@
 """Intervals of means and tests of paired differences, over trials.
 
 A trial is one judged rollout. Trials that start alike (the same task, rolled out several times) are a cluster: every
-bootstrap here draws whole clusters, so that repeating a task makes no evidence about other tasks. All intervals hold
-95 %; p-values are two-sided.
+bootstrap here draws whole clusters, and sign flips flip whole ones, so that repeating a task makes no evidence about
+other tasks. Wilson's interval and McNemar's test know no clusters: they are for trials of different starts, or of one
+(`repeats`). All intervals hold 95 %; p-values are two-sided.
 """
 
 from __future__ import annotations
@@ -45,13 +46,21 @@ def is_binary(values: ArrayLike) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def success_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
-    """Interval of the mean of values in [0, 1]: Wilson's if all are 0 or 1, else a BCa bootstrap."""
+def repeats(clusters: ArrayLike | None) -> bool:
+    """Whether some of several clusters hold more than one trial: as many trials tell less of other starts than as many
+    different ones. Trials of one start alone are of that start, and all its evidence; so are those without clusters."""
+    names = np.asarray(() if clusters is None else clusters)
+    return 1 < len(np.unique(names)) < len(names)
+
+
+def success_interval(values: Sequence[float], clusters: ArrayLike | None = None, *, seed: int = 0) -> Interval:
+    """Interval of the mean of values in [0, 1]: Wilson's if all are 0 or 1 and no cluster repeats, else a BCa bootstrap
+    of clusters."""
     if not len(values):
         return (0.0, 1.0)
-    if is_binary(values):
+    if is_binary(values) and not repeats(clusters):
         return wilson_interval(round(sum(values)), len(values))
-    return bootstrap_interval(values, bounds=(0.0, 1.0), seed=seed)
+    return bootstrap_interval(values, clusters, bounds=(0.0, 1.0), seed=seed)
 
 
 def bootstrap_interval(
@@ -88,16 +97,22 @@ def score_interval(values: ArrayLike, clusters: ArrayLike | None = None, *, seed
     return bootstrap_interval(values, clusters, bounds=(-np.inf, np.inf), seed=seed)
 
 
-def mean_interval(values: Sequence[float], kind: str, *, seed: int = 0) -> Interval | None:
-    """95 % interval of the mean of what a reward model of that kind ("success" or "score") gave."""
-    return success_interval(values, seed=seed) if kind == "success" else score_interval(values, seed=seed)
+def mean_interval(
+    values: Sequence[float], kind: str, clusters: ArrayLike | None = None, *, seed: int = 0
+) -> Interval | None:
+    """95 % interval of the mean of what a reward model of that kind ("success" or "score") gave; `clusters` names the
+    start of each value's rollout."""
+    if kind == "success":
+        return success_interval(values, clusters, seed=seed)
+    return score_interval(values, clusters, seed=seed)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """Exact McNemar test (Psychometrika 12, 1947) of two policies' 0/1 outcomes on the same trials.
 
     Under the null hypothesis that they succeed equally often on every task, a trial that only one of them solves is
-    either one's with probability 1/2: a binomial test of those trials.
+    either one's with probability 1/2: a binomial test of those trials. Of starts that are repeated, trials are not
+    independent, and the p-value is far too small (`repeats`); `sign_flip_test` over starts is the test then.
     """
     from scipy import stats
 
@@ -150,7 +165,8 @@ def resampled_means(
 ) -> NDArray[Any]:
     """M means in each bootstrap resample of C clusters, (resamples, M); the same clusters for all of them.
 
-    Clusters are drawn with replacement within their stratum. A mean of which a resample holds no trial is NaN.
+    Clusters are drawn with replacement within their stratum. A stratum of one cluster is therefore the same in every
+    resample: its spread is unknown, not zero (`merged_strata`). A mean of which a resample holds no trial is NaN.
     """
     rng, strata = np.random.default_rng(seed), np.asarray(strata_C)
     groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
@@ -164,6 +180,17 @@ def resampled_means(
         with np.errstate(invalid="ignore", divide="ignore"):
             means_RM[first : first + size] = (drawn_RC @ sums_MC.T) / (drawn_RC @ counts_MC.T)
     return means_RM
+
+
+def merged_strata(strata_C: ArrayLike) -> NDArray[np.int64]:
+    """Number of each cluster's stratum, all strata of a single cluster made one; no strata at all (zeros) if that
+    leaves one of a single cluster, which could not vary (collapsed strata: W. G. Cochran, Sampling Techniques, 1977,
+    sec. 5A.12; the interval is rather too wide)."""
+    _, strata, sizes = np.unique(np.asarray(strata_C), return_inverse=True, return_counts=True)
+    alone_C = sizes[strata] == 1
+    if alone_C.sum() == 1:
+        return np.zeros(len(strata), dtype=np.int64)
+    return np.where(alone_C, -1, strata).astype(np.int64)
 
 
 def percentiles(samples: NDArray[Any]) -> Interval:

@@ -56,6 +56,8 @@ class EnvironmentStart:
     view: Mapping[str, object] | None = None
     """How whoever made the task looks at it (the section `view` of a config): what counts as success, for how many
     steps an action is held, and more. None where nobody said."""
+    instruction: str | None = None
+    """What its success is about, where it cannot be told anything else. None: what `options["instruction"]` says."""
 
 
 @dataclass(frozen=True)

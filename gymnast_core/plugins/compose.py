@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from gymnast_core.config.schema import ComponentConfig, RunConfig
+from gymnast_core.distinct_tasks import distinct
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.early import needs_demonstrations
@@ -61,11 +62,11 @@ def build_parts(config: RunConfig, *, left: int | None, processes: Processes) ->
 
 
 def load_tasks(part: ComponentConfig, key: str = "tasks") -> Sequence[Task]:
-    """The tasks of a dataset. Raises `DataError` if there are none."""
+    """The tasks of a dataset. Raises `DataError` if there are none, or if two have one id (`distinct`)."""
     tasks = registries().datasets.build(part.name, part.args, key=key).tasks()
     if not len(tasks):
         raise DataError(f"The dataset {part.name!r} holds no tasks.")
-    return tasks
+    return distinct(tasks, f"the dataset {part.name!r} ({key})")
 
 
 def needs_of(policy: ComponentConfig, key: str = "policy") -> Needs:

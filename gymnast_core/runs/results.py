@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,17 @@ def read_run(path: Path) -> Run:
         evaluations={evaluation.label: evaluation for evaluation in sorted(evaluations, key=_order)},
         resumes=read_resumes(path),
     )
+
+
+def by_occurrence(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Each task's name with how often it occurred so far, from 1: what results of two policies are paired by. A task
+    that occurs twice is paired in order, and none is dropped."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append((name, seen[name]))
+    return found
 
 
 def _kind(config: str) -> str:

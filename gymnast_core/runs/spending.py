@@ -1,4 +1,4 @@
-"""RUN/spending.jsonl: what judges were paid for a run, written when it was paid.
+"""RUN/spending.jsonl: what judges, and editors of a probe, were paid for a run, written when it was paid.
 
 Metrics and evaluations are what a run learned from: an iteration that was cut off has none, and of one that is repeated
 the last attempt counts. Money is gone either way, so this file is only ever added to.
@@ -24,9 +24,9 @@ class Payment:
     """A row."""
 
     what: str
-    """What was judged: "training", "evaluation", "audit" or "canary"."""
+    """What was judged: "training", "evaluation", "audit", "canary" or "probe"; "edit": a probe's edit was made."""
     step: int
-    """Of the run."""
+    """Of the run; of a probe, the number of the trial, or of the batch's first."""
     usd: float | None
     """None: not known."""
 

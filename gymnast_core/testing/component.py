@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gymnast_core.config.ranges import check_values, undeclared
 from gymnast_core.errors import GymnastError
+from gymnast_core.hub import config_of_saved
 from gymnast_core.interfaces import API_VERSION, Optimizer, Parts, Policy, RewardModel, Trainable, WorldModel
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.contract import Contract, describe, same_state
@@ -170,7 +171,7 @@ def reloaded(contract: Contract, component: Any, folder: Path, reload: Callable[
         return None
     try:
         try:
-            return cls(dataclasses.replace(component.config, checkpoint=str(folder)))
+            return cls(config_of_saved(component.config, folder))
         except GymnastError:
             # What a checkpoint fixes may be refused beside one.
             return cls(cls.Config(checkpoint=str(folder)))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import GymnastError
+from gymnast_core.hub import config_of_saved
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.processes import Alone
 from gymnast_core.rollouts.imagine import sight_of
@@ -102,7 +103,7 @@ def _loaded(policy: Policy, folder: Path) -> Policy:
     """The saved policy as a user would load it, where the live one is."""
     cls: Any = type(policy)
     try:
-        again = cls(dataclasses.replace(policy.config, checkpoint=str(folder)))
+        again = cls(config_of_saved(policy.config, folder))
     except GymnastError:
         # What a checkpoint fixes may be refused beside one.
         again = cls(cls.Config(checkpoint=str(folder)))

@@ -13,6 +13,7 @@ from gymnast.films import Film
 from gymnast.tables import Table
 from gymnast_core.config.scalars import read_yaml
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.hub import args_of_saved
 from gymnast_core.plugins.registry import registries
 from gymnast_core.reading import as_object, read_json_lines
 from gymnast_core.runs.results import Difference, Evaluation, position, read_run
@@ -91,11 +92,10 @@ class Run:
             raise DataError(f"{self.path} has no {key}: its config.yaml names none.")
         registry = getattr(registries(), _REGISTRIES[key])
         name, args = part["name"], dict(part.get("args") or {})
-        trained = self.checkpoint is not None and (self.kind == "fit" or key == "policy")
-        if not trained:
+        if self.checkpoint is None or not (self.kind == "fit" or key == "policy"):
             return registry.build(name, args, key=key)
         try:
-            return registry.build(name, {**args, "checkpoint": str(self.checkpoint)}, key=key)
+            return registry.build(name, args_of_saved(args, self.checkpoint), key=key)
         except ConfigError:
             # What a checkpoint fixes may be refused beside one.
             return registry.build(name, {"checkpoint": str(self.checkpoint)}, key=key)

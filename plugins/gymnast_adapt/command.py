@@ -14,6 +14,7 @@ from gymnast_adapt.summary import summarise
 from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.config.schema import EvaluationConfig
 from gymnast_core.errors import ConfigError
+from gymnast_core.hub import args_of_saved
 from gymnast_core.plugins.compose import load_tasks, needs_of, offers_of, registries
 from gymnast_core.plugins.events import RunDone
 from gymnast_core.plugins.hooks import check_sections, tell
@@ -84,7 +85,7 @@ def _training(config: AdaptConfig, folder: Path) -> RunConfig:
     if protect.kl_coefficient:
         optimizer = replace(optimizer, args={**optimizer.args, "kl_coefficient": protect.kl_coefficient})
     if protect.lora_rank:
-        tuning = {**policy.args.get("train", {}), "lora_rank": protect.lora_rank}
+        tuning = {**(policy.args.get("train") or {}), "lora_rank": protect.lora_rank}
         policy = replace(policy, args={**policy.args, "train": tuning})
     starts: dict[str, Any] = {"targets": _plain(config.starts()), "count": config.targets}
     if protect.tasks is not None:
@@ -117,7 +118,7 @@ def _measure(
     worlds, rewards = {IMAGINED: config.world_model}, {IMAGINED: config.reward_model}
     if tasks[0].start is not None:
         worlds[REAL], rewards[REAL] = config.environment, config.environment_reward
-    adapted = {**config.policy.args, "checkpoint": str(folder / TRAINING / "policy")}
+    adapted = args_of_saved(config.policy.args, folder / TRAINING / "policy")
     wanted = EvaluateConfig(
         tasks=part, policies={"before": config.policy, "after": replace(config.policy, args=adapted)},
         worlds=worlds, rewards=rewards, horizon=config.loop.horizon, temperature=config.temperature,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.config.alone import refuse_several_processes
 from gymnast_core.config.ranges import Count, Fraction, NotNegative, Seed, ZeroOrMore
 from gymnast_core.config.schema import LoopConfig
 from gymnast_core.errors import ConfigError
 from gymnast_episodes.images import Pixels, check_size
+
+IN_SEVERAL = (
+    "To learn in several, run `gymnast train` with tasks=adaptation, and `gymnast evaluate` with the policies before "
+    "and after."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class AdaptConfig:
     instruction: str | None = None
     """What is to be done in the pictures."""
     image_size: list[Pixels] | None = None
-    """Height and width to which the pictures are resized; null keeps their own."""
+    """Height and width to which the pictures are resized, in pixels; null keeps their own. Not beside `target`."""
     target: ComponentConfig | None = None
     """A dataset whose tasks are the starts, instead of pictures."""
     targets: Count | None = None
@@ -57,7 +64,8 @@ class AdaptConfig:
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(iterations=5, max_draws=1))
     """The iterations of practice; as of `gymnast train`."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `lightning.Trainer`."""
+    """Keyword arguments of `lightning.Trainer`. The policy learns in one process: `devices` names one, `num_nodes` is
+    1."""
     trials: Count = 32
     """Rollouts of each target before and after, in imagination and, where there is one, in the environment."""
     temperature: NotNegative = 1.0
@@ -94,9 +102,15 @@ class AdaptConfig:
             )
         if self.pictures and self.targets is not None:
             raise ConfigError("targets counts the tasks of target; of pictures, all are used.")
+        if self.target is not None and self.image_size is not None:
+            raise ConfigError(
+                f"image_size={self.image_size} resizes pictures; the tasks of target have a size of their own. Leave "
+                "it out, or set the size among target.args, as that dataset calls it."
+            )
         if not self.loop.iterations:
             raise ConfigError("loop.iterations is 0, so nothing would be learned. Set it to 1 or more.")
         self._check_protection()
+        refuse_several_processes(self.trainer, "trainer", IN_SEVERAL)
 
     def _check_protection(self) -> None:
         protect = self.protect
@@ -110,6 +124,9 @@ class AdaptConfig:
             raise ConfigError("protect.share is 1, which leaves no start for the target. Set it lower, e.g. 0.5.")
         if protect.kl_coefficient and self.optimizer.args.get("kl_coefficient") is not None:
             raise ConfigError("kl_coefficient is given twice: in protect and in optimizer.args. Leave out one of them.")
+        tuning = self.policy.args.get("train")
+        if protect.lora_rank and isinstance(tuning, Mapping) and tuning.get("lora_rank") is not None:
+            raise ConfigError("lora_rank is given twice: in protect and in policy.args.train. Leave out one of them.")
 
     def starts(self) -> ComponentConfig:
         """The dataset of the targets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -28,9 +27,9 @@ class AdaptationTasks(Dataset):
         count: Count | None = None
         """Tasks of `targets` used, from the first; null uses all."""
         others: ComponentConfig | None = None
-        """Any dataset of tasks, each of which is there once."""
+        """Any dataset of tasks, each of which is there at least once."""
         share: Annotated[float, Range(least=0, below=1)] = 0.0
-        """Share of the tasks that are others."""
+        """Share of the tasks that are others, as nearly as whole numbers of tasks allow."""
 
     def __init__(self, config: Config) -> None:
         if bool(config.share) != (config.others is not None):
@@ -38,11 +37,10 @@ class AdaptationTasks(Dataset):
         self.config = config
 
     def tasks(self) -> Sequence[Task]:
-        """Others first, then the targets in turn. Raises `DataError` for tasks of other cameras."""
+        """Others first, then the targets, each of them in turn. Raises `DataError` for tasks of other cameras."""
         targets, others = _tasks(self.config.targets, "targets"), _tasks(self.config.others, "others")
         count = min(len(targets), self.config.count or len(targets))
-        share = self.config.share
-        repeated = max(math.ceil(len(others) * (1 - share) / share), count) if others else count
+        target_places, other_places = _places(count, len(others), self.config.share)
         if others and others[0].cameras != targets[0].cameras:
             raise DataError(
                 f"The targets show the cameras {', '.join(targets[0].cameras)}, the others "
@@ -50,14 +48,26 @@ class AdaptationTasks(Dataset):
             )
 
         def task(index: int) -> Task:
-            if index < len(others):
-                found = others[index]
-                return replace(found, id=f"other/{found.id}")
-            turn, place = divmod(index - len(others), count)
+            if index < other_places:
+                turn, place = divmod(index, len(others))
+                found = others[place]
+                return replace(found, id=f"other/{found.id}/{turn}")
+            turn, place = divmod(index - other_places, count)
             found = targets[place]
             return replace(found, id=f"{found.id}/{turn}") if others else found
 
-        return Lazy(len(others) + repeated, task)
+        return Lazy(other_places + target_places, task)
+
+
+def _places(targets: int, others: int, share: float) -> tuple[int, int]:
+    """How many tasks are targets, and how many others: each of both is there at least once, and the kind of which there
+    are too few for `share` is repeated until the others are that share of all, to the nearest whole task."""
+    if not others:
+        return targets, 0
+    targets_beside_others = round(others * (1 - share) / share)
+    if targets_beside_others >= targets:
+        return targets_beside_others, others
+    return targets, round(targets * share / (1 - share))
 
 
 def _tasks(part: ComponentConfig | None, key: str) -> Sequence[Task]:

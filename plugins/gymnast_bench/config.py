@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from gymnast_core.config.ranges import Choices, Count, NotNegative, Positive, Seed
 from gymnast_core.errors import ConfigError
+from gymnast_core.network.address import refuse_secrets
 
 EXECUTORS = ("local", "ray")
 
@@ -57,3 +58,5 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {list(self.seeds)}; give at least one, and each once.")
+        if self.address is not None:
+            refuse_secrets(self.address, "address", "Ray takes HOST:PORT.")

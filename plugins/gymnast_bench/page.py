@@ -82,7 +82,7 @@ def _headline(rows: Sequence[Row], measured: Sequence[Combination], measures: Se
         claims.Candidate(
             ", ".join(found.labels) or "base",
             found.mean,
-            None if found.gain is None else claims.Change(found.gain, found.gain_interval),
+            None if found.gain is None else claims.Change(found.gain, found.gain_interval, degrees=found.gain_degrees),
         )
         for found in measured
         if found.mean is not None

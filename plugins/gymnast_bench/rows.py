@@ -165,6 +165,8 @@ class Combination:
     """What the numbers are."""
     gain_interval: tuple[float, float] | None = None
     """95 %, of the gain: as `interval`."""
+    gain_degrees: int | None = None
+    """Degrees of freedom of that interval, over seeds; None of one seed, whose interval is over episodes."""
 
 
 def combine(rows: Sequence[Row]) -> list[Combination]:
@@ -199,18 +201,19 @@ def _combination(labels: tuple[str, ...], rows: Sequence[Row]) -> Combination:
     elif done and done[0].after.low is not None and done[0].after.high is not None:
         interval = (done[0].after.low, done[0].after.high)
     gain_interval: tuple[float, float] | None = None
+    gain_degrees: int | None = None
     if gain is not None and gain_error is not None:
-        gain_interval = _over_seeds(gain, gain_error, len(gained))
+        gain_interval, gain_degrees = _over_seeds(gain, gain_error, len(gained)), len(gained) - 1
     elif gained and gained[0].difference_low is not None and gained[0].difference_high is not None:
         gain_interval = (gained[0].difference_low, gained[0].difference_high)
     return Combination(
         labels, len(rows), sum(row.done for row in rows), mean, error, interval, gain, gain_error, measure,
-        gain_interval,
+        gain_interval, gain_degrees,
     )  # fmt: skip
 
 
 def _over_seeds(mean: float, error: float, count: int) -> tuple[float, float]:
-    """Student's t interval."""
+    """Student's t interval, of count - 1 degrees of freedom."""
     from scipy import stats
 
     half = float(stats.t.ppf(0.975, count - 1)) * error
@@ -247,8 +250,9 @@ def _spent(run: Path) -> float | None:
 def _measured(found: Evaluation | None) -> Measured:
     if found is None or found.rate is None:
         return Measured(unscored=0 if found is None else found.unscored)
-    values = [episode.value for episode in found.episodes if episode.value is not None]
-    low, high = found.interval or mean_interval(values, found.reward_kind) or (None, None)
+    scored = [(episode.task, episode.value) for episode in found.episodes if episode.value is not None]
+    tasks, values = [task for task, _ in scored], [value for _, value in scored]
+    low, high = found.interval or mean_interval(values, found.reward_kind, tasks) or (None, None)
     return Measured(found.rate, low, high, found.n, found.unscored, found.reward_kind, found.reward_model)
 
 

@@ -17,6 +17,7 @@ from gymnast_collect.stage import Stage
 from gymnast_collect.takes import Take
 from gymnast_collect.wanted import Attempt, Wanted
 from gymnast_core.config import load_config
+from gymnast_core.devices import find_device
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.plugins.compose import registries
@@ -28,7 +29,6 @@ from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
 from gymnast_core.signals import terminating
 from gymnast_environment.environments import Environments
-from gymnast_evaluation.evaluate import choose_device
 
 log = logging.getLogger(__name__)
 FREE = ("hosting", "parallel", "attempts", "device", "max_error_rate")
@@ -150,7 +150,7 @@ def _policies(config: CollectConfig) -> Iterator[Mapping[int, Policy]]:
             if key not in built:
                 part = actor.policy
                 built[key] = registries().policies.build(part.name, part.args, key=f"{place}.policy")
-                built[key].to(choose_device(config.device)).eval()
+                built[key].to(find_device(config.device)).eval()
                 built[key].attach(Parts(policy=built[key], config=config))
             found[number] = built[key]
         yield found

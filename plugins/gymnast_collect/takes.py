@@ -174,7 +174,7 @@ def task_of(family: Family, live: Live, view: View) -> Task:
         torch.from_numpy(sensed.frames_VHWC)[None],
         cameras=view.camera_names or ONE_CAMERA,
         proprio_TP=None if sensed.proprio_P is None else torch.from_numpy(sensed.proprio_P)[None],
-        start=replace(live.start, view=view.told()),
+        start=replace(family.aimed(live.start, instruction), view=view.told()),
     )
 
 

@@ -211,13 +211,22 @@ class _Rounds:
         self.rows.append({**read_object(kept).values, **numbers})
 
     def _is_fruitless(self) -> bool:
-        """Whether the last rounds each gained less than asked for over the best before them."""
+        """Whether the last rounds that were scored each gained less than asked for over the best before them.
+
+        What was measured before round 1 (the first policy, that of round 0) is compared with, and never fruitless.
+        """
         least, patience = self.config.stop.least_gain, self.config.stop.patience
-        if least is None or len(self.rows) <= patience:
+        if least is None:
             return False
+        before_rounds = 2 if self.config.begin == "train" else 1
         rates = [row["measured"][row["reference"]]["rate"] for row in self.rows]
-        known = [rate if rate is not None else 0.0 for rate in rates]
-        return all(known[i] - max(known[:i]) < least for i in range(len(known) - patience, len(known)))
+        scored = [rate for rate in rates[:before_rounds] if rate is not None]
+        fruitless: list[bool] = []
+        for rate in rates[before_rounds:]:
+            if rate is not None:
+                fruitless.append(bool(scored) and rate - max(scored) < least)
+                scored.append(rate)
+        return len(fruitless) >= patience and all(fruitless[-patience:])
 
     def _place(self, number: int, stage: str) -> Path:
         return self.folder / f"round-{number}" / stage

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from gymnast_collect.config import CollectConfig
 from gymnast_core.config import ComponentConfig, RunConfig
+from gymnast_core.config.alone import refuse_several_processes
 from gymnast_core.config.ranges import Choices, Count, Range, Seed
 from gymnast_core.errors import ConfigError
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
+
+IN_SEVERAL = (
+    "To learn in several, run the stages as commands of their own: `gymnast collect`, `gymnast fit`, `gymnast train`, "
+    "`gymnast evaluate`."
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class RefitConfig:
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of the part while it learns, over those that it is used with (pixel weights and the like)."""
     recorded: ComponentConfig = field(default_factory=lambda: ComponentConfig("lerobot"))
-    """How recordings are read: a dataset whose argument `path` is set to each."""
+    """How recordings are read: a dataset whose argument `path` each refit sets to every recording."""
     earlier: ComponentConfig | None = None
     """Episodes that it learned from before, which come along, lest it forgets."""
     times: Count = 1
@@ -47,10 +54,11 @@ class StopConfig:
     """When rounds end before the last."""
 
     least_gain: Annotated[float, Range(least=-1, most=1)] | None = None
-    """Gain in success over the best round before (0.02: two points) below which a round counts as fruitless; null:
-    none does."""
+    """Gain over the best policy before (0.02: two points of success) below which a round counts as fruitless; null:
+    none does. The first policy and that of round 0 may be the best before; a round that could not be scored is neither
+    fruitless nor anything to compare with."""
     patience: Count = 1
-    """Fruitless rounds in a row after which no more are begun."""
+    """Fruitless rounds in a row, those that could not be scored left out, after which no more are begun."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,14 @@ class DynaConfig:
     world_model: ComponentConfig
     reward_model: ComponentConfig
     train: dict[str, Any]
-    """Keys of `gymnast train` but for the three parts: optimizer, tasks, loop, ..."""
+    """Keys of `gymnast train` but for the three parts: optimizer, tasks, loop, ... It learns in one process, as refits
+    do: `trainer.devices` names one, `trainer.num_nodes` is 1."""
     evaluate: dict[str, Any]
     """Keys of `gymnast evaluate` but for the policies: tasks, worlds or world_model, rewards or reward_model, ..."""
     collect: dict[str, Any] | None = None
-    """Keys of `gymnast collect` but for who acts, which is the policy of the round before. null: a person records, and
-    adds to `recordings`."""
+    """Keys of `gymnast collect` but for who acts, which is the policy of the round before, and without the `seeds` of
+    environments: each round begins a million after the `first` of the round before. null: a person records, and adds
+    to `recordings`."""
     temperature: Annotated[float, Range(least=0)] = 1.0
     """Sampling temperature of the policy while it is recorded."""
     recordings: list[str] = field(default_factory=list)
@@ -115,6 +125,17 @@ class DynaConfig:
         for key, owned in OWNED.items():
             if taken := sorted(set(getattr(self, key) or {}) & set(owned)):
                 raise ConfigError(f"{key}.{taken[0]} is set by the rounds themselves. Leave it out of {key}.")
+        _refuse_listed_seeds(self.collect or {})
+        for key, options in self._trainers():
+            refuse_several_processes(options, key, IN_SEVERAL)
+
+    def _trainers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The key of every stage's section `trainer`, and what it says."""
+        sections = {"train": self.train}
+        sections |= {f"{key}.fit": refit.fit for key in ("world", "judge") if (refit := getattr(self, key)) is not None}
+        for key, section in sections.items():
+            if isinstance(options := section.get("trainer"), Mapping):
+                yield f"{key}.trainer", options
 
 
 OWNED = {
@@ -129,9 +150,25 @@ FIT_OWNED = ("policy", "world_model", "reward_model", "episodes", "output", "see
 """Keys of `gymnast fit` that whoever refits sets."""
 
 
+def _refuse_listed_seeds(collect: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for environments that start from a list of seeds, which would be the same in every round."""
+    families = collect.get("environments")
+    for place, family in enumerate(families if isinstance(families, list) else []):
+        if isinstance(family, Mapping) and family.get("seeds"):
+            raise ConfigError(
+                f"collect.environments[{place}].seeds would start every round from the same seeds. Give first and "
+                "count instead: each round begins a million after the one before."
+            )
+
+
 def check_refit(refit: RefitConfig, section: str) -> None:
     """Raises `ConfigError` for what a refit of a world (`section` ends in "world") or a judge cannot be told."""
     if refit.replayed and section.endswith("world"):
         raise ConfigError(f"{section}.replayed: a world model learns from what was seen, not from what it imagined.")
     if taken := sorted(set(refit.fit) & set(FIT_OWNED)):
         raise ConfigError(f"{section}.fit.{taken[0]} is set by each refit itself. Leave it out of {section}.fit.")
+    if "path" in refit.recorded.args:
+        raise ConfigError(
+            f"{section}.recorded.args.path is set to each recording. Leave it out; episodes from elsewhere belong to "
+            f"{section}.earlier."
+        )

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.load import expand_names
 from gymnast_core.config.typed import typed
+from gymnast_core.hub import args_of_saved
 from gymnast_core.interfaces import Trainable
 from gymnast_core.plugins.compose import registries
 from gymnast_core.reading import read_object
@@ -117,7 +118,7 @@ def lacks(component: Any) -> list[str]:
 
 def loaded_from(part: ComponentConfig, path: Path) -> ComponentConfig:
     """The part, loaded from another checkpoint."""
-    return replace(part, args={**part.args, "checkpoint": str(path)})
+    return replace(part, args=args_of_saved(part.args, path))
 
 
 def begun(folder: Path) -> Path | None:

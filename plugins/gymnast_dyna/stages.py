@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from gymnast_collect.config import CollectConfig
 from gymnast_core.config import ComponentConfig, RunConfig
 from gymnast_core.plugins.compose import registries
 from gymnast_dyna.config import DynaConfig, RefitConfig
 from gymnast_dyna.refit import SECTIONS, Refit, built, loaded_from, plain
+from gymnast_environment.families import Family
 from gymnast_episodes.conversion import Conversion
 from gymnast_episodes.writers import WriterOptions
 from gymnast_evaluation.config import EvaluateConfig
+
+SEEDS_APART = 1_000_000
+"""From the first seed of an environment in one round to that in the next."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,13 @@ def collect_config(config: DynaConfig, parts: Parts, number: int, folder: Path) 
     assert config.collect is not None
     actor = {"kind": "policy", "policy": plain(parts.policy), "temperature": config.temperature}
     values = {**config.collect, "actor": actor, "seed": _seed(config, number), "output": str(folder)}
-    values["environments"] = [_later(family, number) for family in config.collect.get("environments", [])]
-    return built(CollectConfig, values, "collect")
+    first_round = built(CollectConfig, values, "collect")
+    return replace(first_round, environments=[_later(family, number) for family in first_round.environments])
 
 
-def _later(family: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+def _later(family: Family, number: int) -> Family:
     """The family with the seeds of a round: a million after those of the round before."""
-    if not isinstance(family, Mapping) or family.get("seeds"):
-        return family
-    return {**family, "first": int(family.get("first", 0)) + 1_000_000 * (number - 1)}
+    return replace(family, first=family.first + SEEDS_APART * (number - 1))
 
 
 def imagined_of(config: DynaConfig, parts: Parts, number: int, folder: Path) -> Conversion:

@@ -6,12 +6,13 @@ import bisect
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gymnast_core.config.ranges import INTEGERS, Count, Seed
 from gymnast_core.errors import ConfigError
 from gymnast_core.types import EnvironmentStart
+from gymnast_environment.goals import TOLD
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SPAN = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
@@ -39,6 +40,9 @@ class Family:
     """Instead of `first`: seeds one by one, and spans of them with both ends, e.g. [3, "100-149"]."""
     instruction: str | None = None
     """What to do there, in words; null: what the environment says under `view.instruction_key`."""
+    told: bool = False
+    """Whether its reset takes the instruction, as `options={"instruction": TEXT}`, and judges success by it: an edited
+    task then tells it the new one. false: its success is about its own instruction, whatever a task asks for."""
     name: str | None = None
     """What tasks and episodes of this family are called, before their seed; null: the last part of the id."""
 
@@ -66,7 +70,16 @@ class Family:
 
     def start(self, index: int) -> EnvironmentStart:
         """How the start of that number, from 0, comes about. Raises `IndexError` behind the last."""
-        return EnvironmentStart(self.id, self._seed(index), options=self.options, args=self.args)
+        options = self.options
+        if self.told and self.instruction is not None:
+            options = {**options, TOLD: self.instruction}
+        return EnvironmentStart(self.id, self._seed(index), options=options, args=self.args)
+
+    def aimed(self, start: EnvironmentStart, instruction: str) -> EnvironmentStart:
+        """The same start, which says what its success is about, once the instruction is known."""
+        if self.told:
+            return replace(start, options={**start.options, TOLD: instruction})
+        return replace(start, instruction=instruction)
 
     def _seed(self, index: int) -> int:
         if not self.seeds:

@@ -11,11 +11,12 @@ import torch
 
 from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.config.typed import typed
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.errors import ConfigError, DataError, shortened
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.rollouts.steps import ended_after
 from gymnast_core.types import EnvironmentStart, Reward, Rollout, Task
 from gymnast_environment.environments import Environments, Live
+from gymnast_environment.goals import other_goal, outcome_of, unknowable
 from gymnast_environment.guard import check_start
 from gymnast_environment.hosting import Hosting
 from gymnast_environment.view import View
@@ -31,6 +32,9 @@ class EnvironmentReward(RewardModel):
     A rollout that already carries its world's own outcome keeps it. Any other is replayed: its actions are
     executed in the task's environment from the task's seed, and success is read there, whatever it shows. Rollouts are
     replayed in parallel, each in an environment of its own.
+
+    A task may ask for something else than its environment judges by (an edited instruction, which it cannot be told):
+    then what counts is the outcome of that instruction, under `view.outcomes_key`; without one, it is unscored.
     """
 
     api_version = 2
@@ -72,12 +76,11 @@ class EnvironmentReward(RewardModel):
         rewards: dict[int, Reward] = {}
         replayed = []
         for place, rollout in enumerate(rollouts):
-            if rollout.outcome is not None and not self.config.always_replay:
-                rewards[place] = Reward(rollout.outcome, rationale="reported by the world")
-            elif rollout.task.start is None:
-                rewards[place] = Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
-            else:
+            found = self._at_once(rollout)
+            if found is None:
                 replayed.append(place)
+            else:
+                rewards[place] = found
         alike: dict[str, tuple[View, list[int]]] = {}
         for place in replayed:
             try:
@@ -93,9 +96,29 @@ class EnvironmentReward(RewardModel):
             most = environments.most_episodes([_start(rollouts[place]) for place in some]) or TOGETHER
             for first in range(0, len(some), most):
                 places = some[first : first + most]
-                found = self._replay(environments, [rollouts[place] for place in places])
-                rewards.update(zip(places, found, strict=True))
+                verdicts = self._replay(environments, [rollouts[place] for place in places])
+                rewards.update(zip(places, verdicts, strict=True))
         return [rewards[place] for place in range(len(rollouts))]
+
+    def objection(self, task: Task) -> str | None:
+        if task.start is None:
+            return None
+        try:
+            return unknowable(task, self._view(task))
+        except ConfigError as error:
+            return f"Task {task.id!r}: {error}"
+
+    def _at_once(self, rollout: Rollout) -> Reward | None:
+        """What is known without a replay; None where it takes one."""
+        if (objection := self.objection(rollout.task)) is not None:
+            return Reward(None, error=objection)
+        # A world of others may know its own goal alone.
+        believed = self._world is not None or other_goal(rollout.task) is None
+        if rollout.outcome is not None and believed and not self.config.always_replay:
+            return Reward(rollout.outcome, rationale="reported by the world")
+        if rollout.task.start is None:
+            return Reward(None, error=f"Task {rollout.task.id!r} has no environment to replay it in.")
+        return None
 
     def close(self) -> None:
         for environments in self._own.values():
@@ -149,7 +172,10 @@ class EnvironmentReward(RewardModel):
                 place: ended_after(torch.tensor([sensed.ended for sensed in seen]))
                 for place, seen in zip(sound, shown, strict=True)
             }
-            return [_verdict(live, environments.view, ends.get(place)) for place, live in enumerate(lives)]
+            return [
+                _verdict(live, environments.view, ends.get(place), other_goal(rollouts[place].task))
+                for place, live in enumerate(lives)
+            ]
         finally:
             for live in lives:
                 live.release()
@@ -171,11 +197,19 @@ def _start(rollout: Rollout) -> EnvironmentStart:
     return rollout.task.start
 
 
-def _verdict(live: Live, view: View, end: int | None) -> Reward:
-    """`end`: after how many actions the environment was over, if it was."""
+def _verdict(live: Live, view: View, end: int | None, goal: str | None) -> Reward:
+    """`end`: after how many actions the environment was over, if it was. `goal`: what was asked for, if that is not
+    what the environment judges by."""
     if live.error is not None:
         return Reward(None, error=live.error)
-    outcome = live.sensed.outcome
+    outcome = outcome_of(live.sensed, goal, view)
+    if outcome is None and goal is not None:
+        names = ", ".join(map(repr, live.sensed.outcomes)) or "none"
+        return Reward(
+            None,
+            error=f"{live.start.id} tells no outcome of {goal!r} under view.outcomes_key={view.outcomes_key}, but of: "
+            f"{shortened(names, 300)}.",
+        )
     if outcome is None:
         return Reward(None, error=f"{live.start.id} reports no {view.success_key!r} in info; set view.success_key.")
     # What was done after its end did nothing, though imagination may have gone on.

@@ -67,6 +67,7 @@ class _Tasks(Lazy[Task]):
     def __init__(self, config: EnvironmentTasks.Config, counts: Sequence[int], environments: Environments) -> None:
         super().__init__(sum(counts), self._get)
         self._config, self._counts, self._environments = config, counts, environments
+        self.ids = Lazy(len(self), self._name)
         self._kept: OrderedDict[int, Task] = OrderedDict()
         self._bytes = 0
         weakref.finalize(self, environments.close)
@@ -130,7 +131,7 @@ class _Tasks(Lazy[Task]):
             torch.from_numpy(sensed.frames_VHWC)[None],
             cameras=self._config.view.camera_names or ONE_CAMERA,
             proprio_TP=None if sensed.proprio_P is None else torch.from_numpy(sensed.proprio_P)[None],
-            start=replace(start, view=self._config.view.told()),
+            start=replace(self._family(index).aimed(start, instruction), view=self._config.view.told()),
             partial_credit_criteria=self._config.partial_credit_criteria,
         )
 

@@ -15,6 +15,7 @@ from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import EnvironmentStart, Offers, Step, Task
 from gymnast_environment.environments import Environments, Live, Sensed
+from gymnast_environment.goals import other_goal, outcome_of
 from gymnast_environment.guard import check_start, expected_frames
 from gymnast_environment.hosting import Hosting
 from gymnast_environment.view import View
@@ -27,6 +28,8 @@ class GymnasiumState:
     lives: list[Live]
     unseen: dict[int, Sensed]
     """What stands for those that could not be started: their task's own frame."""
+    goals: list[str | None]
+    """What each task asks for, where that is not what its environment judges by; else None."""
 
     def __post_init__(self) -> None:
         weakref.finalize(self, _let_go, self.lives).atexit = False
@@ -42,7 +45,9 @@ class GymnasiumWorld(WorldModel):
     tensor([0., 1.])
 
     Everything random comes from the task's seed, so the generator of `reset` is not used. An environment that crashes
-    or hangs costs its own episode alone (`Step.errors`).
+    or hangs costs its own episode alone (`Step.errors`). Where a task asks for something else than its environment
+    judges by (`EnvironmentStart.instruction`), the outcome is that of the task if `view.outcomes_key` tells it, else
+    NaN.
     """
 
     api_version = 2
@@ -95,7 +100,7 @@ class GymnasiumWorld(WorldModel):
         """
         self.offers(self.config)
         lives = self.environments.reset([_start_of(task) for task in tasks])
-        state = GymnasiumState(lives, {})
+        state = GymnasiumState(lives, {}, [other_goal(task) for task in tasks])
         try:
             for place, (task, live) in enumerate(zip(tasks, lives, strict=True)):
                 if not live.shown:
@@ -123,26 +128,33 @@ class GymnasiumWorld(WorldModel):
         found = self.environments.step([state.lives[place] for place in places], [actions[place] for place in places])
         shown = {place: [sensed] * actions.shape[1] for place, sensed in state.unseen.items()}
         shown.update(zip(places, found, strict=True))
-        return _step([shown[place] for place in range(count)], [live.error for live in state.lives])
+        rows = [shown[place] for place in range(count)]
+        outcomes = [
+            [outcome_of(sensed, goal, self.config.view) for sensed in row]
+            for row, goal in zip(rows, state.goals, strict=True)
+        ]
+        return _step(rows, outcomes, [live.error for live in state.lives])
 
     def close(self) -> None:
         self.environments.close()
 
 
-def _step(shown: Sequence[Sequence[Sensed]], errors: Sequence[str | None]) -> Step:
-    """What B episodes of L actions showed."""
+def _step(
+    shown: Sequence[Sequence[Sensed]], outcomes: Sequence[Sequence[float | None]], errors: Sequence[str | None]
+) -> Step:
+    """What B episodes of L actions showed, and how far each task was fulfilled, where that is known."""
     shapes = {sensed.frames_VHWC.shape for row in shown for sensed in row}
     if len(shapes) > 1:
         raise DataError(f"Environments of one batch show frames of different sizes: {sorted(shapes)}.")
     frames_BLVHWC = np.stack([np.stack([sensed.frames_VHWC for sensed in row]) for row in shown])
     readings = [[sensed.proprio_P for sensed in row if sensed.proprio_P is not None] for row in shown]
     known = [np.stack(row) for row in readings if row]
-    outcomes = [[float("nan") if sensed.outcome is None else sensed.outcome for sensed in row] for row in shown]
+    known_outcomes = [[float("nan") if outcome is None else outcome for outcome in row] for row in outcomes]
     ended = torch.tensor([[sensed.ended for sensed in row] for row in shown])
     return Step(
         torch.from_numpy(frames_BLVHWC),
         torch.from_numpy(np.stack(known)) if known else None,
-        torch.tensor(outcomes, dtype=torch.float32),
+        torch.tensor(known_outcomes, dtype=torch.float32),
         tuple(errors) if any(errors) else None,
         ended if bool(ended.any()) else None,
     )

@@ -57,6 +57,8 @@ class Source(Protocol):
     """Episodes of one dataset on disk, by number. Picklable: holds no open file."""
 
     name: str
+    root: Path
+    """Its folder."""
 
     def __len__(self) -> int: ...
 
@@ -108,11 +110,25 @@ def _stat(path: Path) -> tuple[Path, os.stat_result | None]:
         return path, None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A recording."""
+
+    folder: Path | None
+    """Where it is; None of several."""
+    episodes: Sequence[str]
+    """Ids of its episodes. Those of their crops, and of tasks that begin in them, go on from there."""
+
+
 class Lazy(Sequence[Item], Generic[Item]):
     """A sequence whose items are made when they are indexed."""
 
     frames: int | Sequence[int] | None = None
     """Frames of the items, known without making them: one number if all have as many, or one each."""
+    ids: Sequence[str] | None = None
+    """Ids of the items, known without making them; None: an id is known when its item is made."""
+    origin: Origin | None = None
+    """The recording that the items are from, where it is one."""
     unchecked: bool = False
     """Whether some may turn out to be bad, and are to be left out then (`gymnast convert`)."""
 
@@ -209,6 +225,8 @@ class Crops(Lazy[Episode]):
         self._episodes, self._lengths = episodes_N, lengths_N
         super().__init__(int(self._end_N[-1]), self._crop)
         self.frames = lengths_N.tolist() if selection.window is None else selection.window
+        self.ids = Lazy(len(self), self._id)
+        self.origin = Origin(source.root.resolve(), Lazy(len(episodes_N), self._episode_id))
 
     def _place(self, index: int) -> tuple[int, int]:
         """Row among the episodes, and the first frame."""
@@ -217,13 +235,17 @@ class Crops(Lazy[Episode]):
             return row, int(self._start_N[row])
         return row, index - (int(self._end_N[row - 1]) if row else 0)
 
+    def _episode_id(self, row: int) -> str:
+        return f"{self._source.name}/{self._source.label(int(self._episodes[row]))}"
+
+    def _id(self, index: int) -> str:
+        row, start = self._place(index)
+        return self._episode_id(row) if self._window is None else f"{self._episode_id(row)}/{start}"
+
     def _crop(self, index: int) -> Episode:
         row, start = self._place(index)
-        episode = int(self._episodes[row])
-        label = f"{self._source.name}/{self._source.label(episode)}"
-        if self._window is None:
-            return self._source.read(episode, 0, int(self._lengths[row]), label)
-        return self._source.read(episode, start, start + self._window, f"{label}/{start}")
+        stop = int(self._lengths[row]) if self._window is None else start + self._window
+        return self._source.read(int(self._episodes[row]), start, stop, self._id(index))
 
 
 def wanted_cameras(camera: str | None, cameras: Sequence[str]) -> list[str]:

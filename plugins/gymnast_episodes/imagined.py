@@ -87,6 +87,7 @@ class ImaginedEpisodes(Dataset):
 
         episodes = Lazy(len(self._tasks), good)
         episodes.unchecked = self.config.skip_bad
+        episodes.ids = getattr(self._tasks, "ids", None)
         return episodes
 
     def _made(self, tasks: Sequence[Task], number: int) -> list[Episode | str]:

@@ -1,8 +1,8 @@
 """What is known of a whole episode beside its frames: success, hindsight, and the simulator behind it.
 
 LeRobot's tables of episodes may have columns of others; these are `gymnast/success` (true, false or nothing),
-`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args, and view where it is
-known}). Formats whose tables hold plain values alone have the last two as JSON text.
+`gymnast/outcomes` ({instruction: true or false}) and `gymnast/start` ({id, seed, options, args, and view and
+instruction where they are known}). Formats whose tables hold plain values alone have the last two as JSON text.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Labels:
     def to_record(self) -> dict[str, Any]:
         """As JSON, without what is not known."""
         start = None if self.start is None else asdict(self.start)
-        if start is not None and start["view"] is None:
-            del start["view"]  # as it was before anybody said
+        for name in ("view", "instruction"):
+            if start is not None and start[name] is None:
+                del start[name]  # as it was before anybody said
         found = {"success": self.success, "outcomes": dict(self.outcomes), "start": start}
         return {name: value for name, value in found.items() if value not in (None, {})}
 
@@ -75,6 +76,7 @@ def _start(found: JsonObject) -> EnvironmentStart:
         found.object("options").values,
         found.object("args").values,
         None if found.values.get("view") is None else found.object("view").values,
+        None if found.values.get("instruction") is None else found.text("instruction"),
     )
 
 

@@ -70,7 +70,7 @@ class _Source:
 
     def __init__(self, config: LeRobotEpisodes.Config) -> None:
         root = folder(config.path, "Give the folder of a LeRobot dataset, the one that holds meta: path=DIR.")
-        self._config, self._info, self.name = config, read_info(root), root.resolve().name
+        self._config, self._info, self.root, self.name = config, read_info(root), root, root.resolve().name
         self._cameras = choose_cameras(self._info, wanted_cameras(config.camera, config.cameras))
         features, short = self._info.features, [camera_name(camera) for camera in self._cameras]
         self._names = dict(zip(self._cameras, self._cameras if len(set(short)) < len(short) else short, strict=True))

@@ -50,7 +50,9 @@ class PictureTasks(Dataset):
         self._ids = names if len(set(names)) == len(names) else list(config.files)
 
     def tasks(self) -> Sequence[Task]:
-        return Lazy(len(self._ids), self._task)
+        tasks = Lazy(len(self._ids), self._task)
+        tasks.ids = self._ids
+        return tasks
 
     def _task(self, index: int) -> Task:
         path = Path(self.config.files[index]).expanduser()

@@ -59,7 +59,7 @@ class ReplayedEpisodes(Dataset):
             len(recorded), self.config.batch_size, lambda number, part: self._imagined(recorded[part], number),
             "replayed-episodes",
         )  # fmt: skip
-        replayed.frames = getattr(recorded, "frames", None)
+        replayed.frames, replayed.ids = getattr(recorded, "frames", None), getattr(recorded, "ids", None)
         return replayed
 
     @torch.no_grad()

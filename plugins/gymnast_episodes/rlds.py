@@ -74,14 +74,14 @@ class _Source:
     """The records of a split, by number."""
 
     def __init__(self, config: RldsEpisodes.Config) -> None:
-        self._config, self._root = config, find_folder(config.path)
-        self.name = self._root.resolve().parent.name if _is_version(self._root) else self._root.resolve().name
-        found = find_records(self._root, config.split, config.skip_bad)
+        self._config, self.root = config, find_folder(config.path)
+        self.name = self.root.resolve().parent.name if _is_version(self.root) else self.root.resolve().name
+        found = find_records(self.root, config.split, config.skip_bad)
         self._places = [place for _, records in found for place in records]
         if not self._places:
-            raise DataError(f"{self._root} has no records in split {config.split!r}.")
+            raise DataError(f"{self.root} has no records in split {config.split!r}.")
         first = self._example(0)
-        self._chosen = choose(first, described(self._root), config, str(self._root))
+        self._chosen = choose(first, described(self.root), config, str(self.root))
         self._lengths = _lengths(self._places, self._chosen.cameras[0].feature)
         self.recording = Recording(left_out=self._chosen.left_out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -65,16 +66,27 @@ class EpisodeStarts(Dataset):
 
     def tasks(self) -> Sequence[Task]:
         self._episodes = self._dataset.episodes()
-        return Lazy(len(self._episodes) * (self.config.branches or 1), self._task)
+        tasks = Lazy(len(self._episodes) * (self.config.branches or 1), self._task)
+        tasks.origin = getattr(self._episodes, "origin", None)
+        ids, frames = (getattr(self._episodes, name, None) for name in ("ids", "frames"))
+        if ids is not None and frames is not None:
+            tasks.ids = Lazy(len(tasks), partial(self._known_id, ids, frames))
+        return tasks
+
+    def _known_id(self, ids: Sequence[str], frames: int | Sequence[int], index: int) -> str:
+        """The id of a task, from the id and length of its episode alone."""
+        number, branch = divmod(index, self.config.branches or 1)
+        count = frames if isinstance(frames, int) else frames[number]
+        return self._id(ids[number], branch, self._context(ids[number], count, branch)[-1])
 
     def _task(self, index: int) -> Task:
         number, branch = divmod(index, self.config.branches or 1)
         episode = self._episodes[number]
-        shown = self._context(episode, branch)
+        shown = self._context(episode.id, len(episode.frames_TVHWC), branch)
         # An action leads to every frame but the first; for the one after a gap it is the real one, too.
         actions_TA = episode.actions_TA[[i - 1 for i in shown[1:]]] if len(shown) > 1 else None
         return Task(
-            id=self._id(episode, branch, shown[-1]),
+            id=self._id(episode.id, branch, shown[-1]),
             instruction=episode.instruction,
             frames_TVHWC=episode.frames_TVHWC[shown],
             cameras=episode.cameras,
@@ -85,38 +97,38 @@ class EpisodeStarts(Dataset):
             expert=_rest(episode, shown[-1]) if self.config.expert else None,
         )
 
-    def _id(self, episode: Episode, branch: int, start: int) -> str:
+    def _id(self, episode: str, branch: int, start: int) -> str:
         if self.config.branches is not None:
-            return f"{episode.id}@{start}#{branch}"  # the same frame may be drawn twice
-        return episode.id if self.config.keyframe is None else f"{episode.id}@{start}"
+            return f"{episode}@{start}#{branch}"  # the same frame may be drawn twice
+        return episode if self.config.keyframe is None else f"{episode}@{start}"
 
-    def _context(self, episode: Episode, branch: int) -> list[int]:
-        """Numbers of the context frames, the last one being where the policy starts."""
-        keyframe, frames = self.config.keyframe, len(episode.frames_TVHWC)
+    def _context(self, episode: str, frames: int, branch: int) -> list[int]:
+        """Numbers of the context frames, the last one being where the policy starts, in an episode of that id."""
+        keyframe = self.config.keyframe
         if self.config.branches is not None:
-            last = self._drawn(episode, branch)
+            last = self._drawn(episode, frames, branch)
         elif keyframe is None:
             return [0]
         else:
             last = int(keyframe) if keyframe >= 1 else round(keyframe * (frames - 1))
         if last >= frames:
             raise DataError(
-                f"Episode {episode.id!r} has {frames} frames, no frame {last}. Give the keyframe as a fraction below 1."
+                f"Episode {episode!r} has {frames} frames, no frame {last}. Give the keyframe as a fraction below 1."
             )
         if self.config.context == 1:
             return [last]
         return [0, *range(max(last - self.config.context + 2, 1), last + 1)]
 
-    def _drawn(self, episode: Episode, branch: int) -> int:
+    def _drawn(self, episode: str, frames: int, branch: int) -> int:
         """A frame with `actions_left` actions after it and, so that all starts show equally much, a context before."""
-        least, frames = self.config.context - 1, len(episode.frames_TVHWC)
+        least = self.config.context - 1
         choices = frames - self.config.actions_left - least
         if choices < 1:
             raise DataError(
-                f"Episode {episode.id!r} has {frames} frames, too few for {self.config.actions_left} actions after a "
+                f"Episode {episode!r} has {frames} frames, too few for {self.config.actions_left} actions after a "
                 f"start and {least} frames before it. Lower actions_left or context, or leave such episodes out."
             )
-        generator = seeded_generator(self.config.seed, f"branch/{episode.id}/{branch}")
+        generator = seeded_generator(self.config.seed, f"branch/{episode}/{branch}")
         return least + int(torch.randint(choices, (1,), generator=generator))
 
 

@@ -93,6 +93,7 @@ class _LazyTasks(Sequence[Task]):
 
     def __init__(self, trials: Sequence[Trial], image_size: list[int] | None) -> None:
         self._trials, self._image_size = trials, image_size
+        self.ids = [trial.id for trial in trials]
 
     def __len__(self) -> int:
         return len(self._trials)

@@ -58,13 +58,13 @@ class _Folder:
     """The pairs of files of a folder."""
 
     def __init__(self, config: WorldGymEpisodes.Config) -> None:
-        self._root = folder(config.path, "Give the folder with NAME.mp4 and NAME.npz: path=FOLDER.")
-        self._config, self.name = config, self._root.resolve().name
-        videos = data_files(self._root.rglob("*.mp4"))
-        self._labels = sorted(video.relative_to(self._root).with_suffix("").as_posix() for video in videos)
+        self.root = folder(config.path, "Give the folder with NAME.mp4 and NAME.npz: path=FOLDER.")
+        self._config, self.name = config, self.root.resolve().name
+        videos = data_files(self.root.rglob("*.mp4"))
+        self._labels = sorted(video.relative_to(self.root).with_suffix("").as_posix() for video in videos)
         self.recording = Recording(robot=config.robot)
         if not self._labels:
-            raise DataError(f"No .mp4 files under {self._root}. Episodes are pairs of NAME.mp4 and NAME.npz.")
+            raise DataError(f"No .mp4 files under {self.root}. Episodes are pairs of NAME.mp4 and NAME.npz.")
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -97,7 +97,7 @@ class _Folder:
         return Episode(id, self._instruction(episode), one_camera(frames_THWC), actions_TA, fps=fps)
 
     def _file(self, episode: int, suffix: str) -> Path:
-        return self._root / (self._labels[episode] + suffix)
+        return self.root / (self._labels[episode] + suffix)
 
     def _stored_actions(self, episode: int) -> NDArray[np.float32]:
         return read_actions(self._file(episode, ".npz"), self._config.action_dim)

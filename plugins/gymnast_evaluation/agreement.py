@@ -5,6 +5,8 @@ compared over the trials that were judged in both worlds.
 
 Two intervals say two things. "over policies" (Fisher's z) is about other policies drawn like these, and knows nothing
 of how exactly each was measured. "over trials" (bootstrap of starts) is about other starts, for these very policies.
+Starts are drawn within tasks; tasks of a single start, from which only that one could be drawn, are drawn from together
+(`merged_strata`). Where a rate rests on one start alone, nothing says how much another would change: no interval.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from gymnast_core.statistics import (
     biased_interval,
     bootstrap_interval,
     cluster_index,
+    merged_strata,
     resampled_means,
 )
 
@@ -38,6 +41,7 @@ class Correlation:
     over_policies: Interval | None
     """Fisher's z; None for fewer than 4 pairs, a perfect correlation, and pairs that are no independent draws."""
     over_trials: Interval | None
+    """Bootstrap of starts; None where one of the rates rests on a single start."""
     n: int
     """Pairs of rates."""
 
@@ -47,7 +51,8 @@ class Estimate:
     """A number with its bootstrap interval over trials."""
 
     value: float
-    over_trials: Interval
+    over_trials: Interval | None
+    """None where a rate behind it rests on a single start."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Agreement:
     """Share of the trials judged in both worlds that have one outcome in both."""
     kappa: float | None
     """Cohen's kappa of those outcomes: 0 is chance, 1 is one verdict."""
+    policies_of_one_start: tuple[str, ...] = ()
+    """Policies whose rates rest on one start alone: why what compares policies has no interval over trials."""
+    tasks_of_one_start: int = 0
+    """Tasks in which a policy's rate rests on one start alone: why what compares policies x tasks has none."""
 
 
 def agreement(
@@ -129,6 +138,8 @@ def agreement(
         table=table,
         same_outcome=None if table is None else _same_outcome(table),
         kappa=None if table is None else cohens_kappa(table),
+        policies_of_one_start=tuple(names[int(kept[row])] for row in np.flatnonzero(overall.alone_PG.any(axis=1))),
+        tasks_of_one_start=int(cells.alone_PG.any(axis=0).sum()) if len(tasks) > 1 else 0,
     )
 
 
@@ -233,11 +244,14 @@ class _Rates:
         sums = [summed(world) for world in worlds]
         strata_C = np.zeros(clusters, dtype=int)
         strata_C[clusters_U] = strata_U
+        self.alone_PG = ((counts_MC > 0).sum(axis=1) == 1).reshape(len(both_PU), groups)
+        """Whether a rate rests on one start alone, which every resample would repeat."""
         with np.errstate(invalid="ignore"):
             self.imagined_M, self.reference_M = (side.sum(axis=1) / counts_MC.sum(axis=1) for side in sums)
         # One seed: the same starts are drawn in both worlds.
         self.imagined_RM, self.reference_RM = (
-            resampled_means(side, counts_MC, strata_C, seed=seed, resamples=RESAMPLES // 5) for side in sums
+            resampled_means(side, counts_MC, merged_strata(strata_C), seed=seed, resamples=RESAMPLES // 5)
+            for side in sums
         )
 
     def correlation(self, *, spearman: bool, independent: bool) -> Correlation:
@@ -246,15 +260,19 @@ class _Rates:
         n = int((~np.isnan(self.imagined_M)).sum())
         if math.isnan(value):
             return Correlation(None, None, None, n)
-        samples = correlations(self.imagined_RM, self.reference_RM, spearman=spearman)
-        over_trials = biased_interval(value, samples, (-1.0, 1.0))
+        over_trials: Interval | None = None
+        if not self.alone_PG.any():
+            samples = correlations(self.imagined_RM, self.reference_RM, spearman=spearman)
+            over_trials = biased_interval(value, samples, (-1.0, 1.0))
         over_policies = fisher_interval(value, n, spearman=spearman) if independent else None
         return Correlation(value, over_policies, over_trials, n)
 
     def rank_violation(self) -> float:
         return mean_maximum_rank_violation(self.imagined_M, self.reference_M)
 
-    def rank_violation_interval(self, largest: float) -> Interval:
+    def rank_violation_interval(self, largest: float) -> Interval | None:
+        if self.alone_PG.any():
+            return None
         samples = mean_maximum_rank_violations(self.imagined_RM, self.reference_RM)
         return biased_interval(self.rank_violation(), samples, (0.0, largest))
 

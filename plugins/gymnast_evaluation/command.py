@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gymnast_core.config import ComponentConfig
+from gymnast_core.devices import find_device
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.money import in_dollars, total_usd
@@ -28,7 +29,7 @@ from gymnast_core.signals import terminating
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
-from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
+from gymnast_evaluation.evaluate import load_tasks, roll_out
 from gymnast_evaluation.fitting import ask_all, check_all_needs, check_chunks
 from gymnast_evaluation.resuming import check_resumable
 from gymnast_evaluation.summary import Scores, brief, summarise
@@ -91,7 +92,7 @@ class _Run:
         wanted = {w: sum(self.batches[b] for p in policies for b in self.missing(p, w)) for w in worlds}
         if not any(wanted.values()):
             return
-        device = choose_device(self.config.device)
+        device = find_device(self.config.device)
         with self._open([world for world in worlds if wanted[world]], wanted) as places:
             total = self.size * len(policies) * len(worlds)
             with Progress("Evaluating", total, unit="trial", start=total - sum(wanted.values())) as progress:

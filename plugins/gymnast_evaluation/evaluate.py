@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
-import torch
 
 from gymnast_core.config import ComponentConfig
-from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+from gymnast_core.errors import DataError
+from gymnast_core.interfaces import AttachedTasks, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.money import total_usd
 from gymnast_core.plugins import compose
 from gymnast_core.processes import Processes
@@ -98,7 +97,8 @@ def evaluate(
     rollouts = [rollout for batch, _ in waiting for rollout in batch]
     rewards = [reward for batch, scored in waiting for reward in judge(reward_model, batch, scored, again)]
     episodes = _of_all(rollouts, rewards, processes)
-    values = [episode.value for episode in episodes if episode.value is not None]
+    scored = [(episode.task, episode.value) for episode in episodes if episode.value is not None]
+    tasks_of, values = [task for task, _ in scored], [value for _, value in scored]
     if not values:
         raise DataError(
             f"The reward model {names[1]!r} could judge none of the {len(episodes)} episodes of {label!r} in "
@@ -115,7 +115,7 @@ def evaluate(
         n=len(values),
         unscored=len(episodes) - len(values),
         rate=float(np.mean(values)),
-        interval=mean_interval(values, reward_model.kind, seed=seed),
+        interval=mean_interval(values, reward_model.kind, tasks_of, seed=seed),
         seconds=time.monotonic() - began,
         episodes=episodes,
         reward_kind=reward_model.kind,
@@ -136,7 +136,8 @@ def _of_all(rollouts: Sequence[Rollout], rewards: Sequence[Reward], processes: P
 
 
 def load_tasks(config: ComponentConfig, limit: int | None = None) -> Sequence[Task]:
-    """The tasks of a dataset component, at most `limit` of them. Raises `DataError` if there are none."""
+    """The tasks of a dataset component, at most `limit` of them. Raises `DataError` if there are none,
+    or if two have one id."""
     tasks = compose.load_tasks(config)
     return tasks if limit is None else _First(tasks, limit)
 
@@ -147,6 +148,10 @@ class _First(Sequence[Task]):
     def __init__(self, tasks: Sequence[Task], limit: int) -> None:
         self._tasks, self._length = tasks, min(limit, len(tasks))
 
+    def attach(self, parts: Parts) -> None:
+        if isinstance(self._tasks, AttachedTasks):
+            self._tasks.attach(parts)
+
     def __len__(self) -> int:
         return self._length
 
@@ -156,16 +161,3 @@ class _First(Sequence[Task]):
         if not -self._length <= index < self._length:
             raise IndexError(f"No task {index}; there are {self._length}.")
         return self._tasks[index % self._length]
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of that name; "auto" is cuda where there is one. Raises `ConfigError` if it cannot be used."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device={name} cannot be used here: {reason} Set device=auto, cpu or cuda.") from error
-    return device

@@ -12,6 +12,7 @@ from gymnast_core.config import ComponentConfig, RunConfig, load_config
 from gymnast_core.config.scalars import read_yaml
 from gymnast_core.config.typed import literal
 from gymnast_core.errors import ConfigError
+from gymnast_core.hub import args_of_saved
 from gymnast_core.reading import read_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.results import read_kind
@@ -127,9 +128,7 @@ def _fitting(run: Path, imagined: bool) -> dict[str, Any]:
 
 
 def _policies(policy: ComponentConfig, checkpoint: Path, with_start: bool = True) -> dict[str, Any]:
-    # A revision is one of the hub's repository that the run began with.
-    kept = {key: value for key, value in policy.args.items() if key not in ("checkpoint", "revision")}
-    trained = {"name": policy.name, "args": {**kept, "checkpoint": str(checkpoint)}}
+    trained = {"name": policy.name, "args": args_of_saved(policy.args, checkpoint)}
     return {**({START: asdict(policy)} if with_start else {}), TRAINED: trained}
 
 

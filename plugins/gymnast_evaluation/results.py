@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gymnast_core.errors import DataError
-from gymnast_core.statistics import Interval, bootstrap_interval, score_interval
+from gymnast_core.runs.results import by_occurrence
+from gymnast_core.statistics import Interval, bootstrap_interval, repeats, score_interval
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Evaluation:
     rate: float
     """Mean over the `n` episodes: of success, or of what a reward model of the kind "score" gave."""
     interval: Interval | None
-    """95 % Wilson score interval of the success rate (bootstrap of the mean if judgements are fractional, or scores;
-    None where scores that are all equal tell nothing of others)."""
+    """95 % Wilson score interval of the success rate (bootstrap of the mean if judgements are fractional, or scores,
+    or where tasks occur more than once, over tasks; None where scores that are all equal tell nothing of others)."""
     seconds: float
     episodes: tuple[EpisodeResult, ...]
     reward_kind: str = "success"
@@ -65,23 +66,31 @@ class Difference:
 
 
 def paired_difference(before: Evaluation, after: Evaluation, *, seed: int = 0) -> Difference:
-    """Mean of the episode-wise differences, with a 95 % BCa bootstrap interval over episodes (10,000 resamples).
+    """Mean of the episode-wise differences, with a 95 % BCa bootstrap interval over tasks (10,000 resamples).
 
-    Episodes are paired by task; those that lack a judgement on either side are left out. Raises `DataError` when the
-    evaluations share no task.
+    Episodes are paired by task, those of a task that occurs more than once in order; those that lack a judgement on
+    either side are left out. Raises `DataError` when the evaluations share no task.
     """
-    first = {episode.task: episode.value for episode in before.episodes if episode.value is not None}
-    second = {episode.task: episode.value for episode in after.episodes if episode.value is not None}
+    first, second = _judged(before), _judged(after)
     shared = sorted(first.keys() & second.keys())
     if not shared:
         raise DataError(f"The evaluations {before.label!r} and {after.label!r} have no judged task in common.")
-    differences = np.array([second[task] - first[task] for task in shared])
+    differences, tasks = np.array([second[key] - first[key] for key in shared]), [task for task, _ in shared]
     interval: Interval | None
     if after.reward_kind == "success":
-        interval = bootstrap_interval(differences, bounds=(-1.0, 1.0), seed=seed)
+        interval = bootstrap_interval(differences, tasks, bounds=(-1.0, 1.0), seed=seed)
     else:
-        interval = score_interval(differences, seed=seed)
-    return Difference(float(differences.mean()), interval, len(shared), "paired BCa bootstrap over episodes")
+        interval = score_interval(differences, tasks, seed=seed)
+    over = "tasks" if repeats(tasks) else "episodes"
+    return Difference(float(differences.mean()), interval, len(shared), f"paired BCa bootstrap over {over}")
+
+
+def _judged(evaluation: Evaluation) -> dict[tuple[str, int], float]:
+    """Values by task and by how often that occurred so far."""
+    keys = by_occurrence(episode.task for episode in evaluation.episodes)
+    return {
+        key: episode.value for key, episode in zip(keys, evaluation.episodes, strict=True) if episode.value is not None
+    }
 
 
 def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:

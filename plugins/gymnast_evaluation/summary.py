@@ -21,6 +21,7 @@ from gymnast_core.statistics import (
     holm,
     is_binary,
     mcnemar,
+    repeats,
     score_interval,
     sign_flip_test,
     wilson_interval,
@@ -182,19 +183,29 @@ def _comparisons(scores: Scores, world: str, seed: int) -> list[dict[str, Any]]:
 def _paired(
     first_U: NDArray[Any], second_U: NDArray[Any], starts_U: NDArray[Any], kind: str, seed: int
 ) -> dict[str, Any] | None:
-    """Second minus first: mean, interval and test (McNemar's where both are 0/1 success, else sign flips)."""
+    """Second minus first: mean, interval and test.
+
+    The test is McNemar's where both are 0/1 success and no start is repeated. What is graded has sign flips, and so
+    have repeated trials of several starts: whole starts are flipped, for what happens twice from one start says nothing
+    of others. Of one start alone, trials are tested; they say nothing of other starts.
+    """
     both = ~np.isnan(first_U) & ~np.isnan(second_U)
     if not both.any():
         return None
     a, b, clusters = first_U[both], second_U[both], starts_U[both]
     found: dict[str, Any] = {
         "n": int(both.sum()),
+        "starts": len(set(clusters)),
         "difference": float((b - a).mean()),
         "interval": _bootstrap(b - a, clusters, kind, seed, bounds=(-1.0, 1.0)),
     }
-    if kind == "success" and is_binary(a) and is_binary(b):
-        return {**found, "test": "exact McNemar", **asdict(mcnemar(a, b))}
-    return {**found, "test": "paired permutation", "p_value": sign_flip_test(b - a, clusters, seed=seed)}
+    binary, repeated = kind == "success" and is_binary(a) and is_binary(b), repeats(clusters)
+    # How many trials only one of them solved is told even where they are no independent evidence.
+    counts = asdict(mcnemar(a, b)) if binary else {}
+    if binary and not repeated:
+        return {**found, "test": "exact McNemar", **counts}
+    test = "paired permutation of starts" if repeated else "paired permutation"
+    return {**found, "test": test, **counts, "p_value": sign_flip_test(b - a, clusters, seed=seed)}
 
 
 def _ranking(scores: Scores, world: str, seed: int) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_object, as_record, parse_json
 from gymnast_core.runs.atomic import storing, write_text
-from gymnast_core.statistics import wilson_interval
+from gymnast_core.statistics import success_interval
 from gymnast_gate.options import Config
 from gymnast_gate.sequential import evidence, lower_bound, upper_bound
 
@@ -59,8 +59,9 @@ class Audit:
 
     @property
     def surely(self) -> float:
-        """What true success is at least, by Wilson's interval: few rollouts make no policy the best."""
-        return wilson_interval(sum(one.true for one in self.seen), len(self.seen))[0]
+        """What true success is at least, by its 95 % interval over task draws: few rollouts, or few starts, make no
+        policy the best."""
+        return success_interval([float(one.true) for one in self.seen], [one.label for one in self.seen])[0]
 
 
 class AuditFile:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gymnast_core.money import total_usd
-from gymnast_core.statistics import mcnemar
+from gymnast_core.statistics import mcnemar, repeats, sign_flip_test
 from gymnast_gate.config import GateConfig
 from gymnast_gate.options import Config
 from gymnast_gate.pixels import Comparison, Likeness
@@ -117,8 +117,9 @@ def policy_gate(found: Found) -> Gate:
 def frames_gate(found: Found) -> Gate:
     """Gate 2: are imagined frames nearer to real ones than frames in which nothing moves?"""
     asked = found.config.gate
-    errors = [row.pixels for row in found.rows if row.pixels is not None] or list(found.recorded)
-    seen = Comparison(errors)
+    measured = [row for row in found.rows if row.pixels is not None]
+    errors = [row.pixels for row in measured if row.pixels is not None] or list(found.recorded)
+    seen = Comparison(errors, [row.task for row in measured] or None)
     title, question = "Frames", "Does the world model show what will be seen, where it moves and where it does not?"
     if not errors:
         note = "There are no real episodes: name some in gate.episodes." if not found.environment else ""
@@ -152,8 +153,9 @@ def actions_gate(found: Found) -> Gate:
     asked = found.config.gate
     rows = [row for row in found.rows if row.real is not None and row.true is not None]
     differences = [float(bool(row.true)) - float(bool(row.real)) for row in rows]
+    tasks = [row.task for row in rows]
     value = sum(differences) / len(rows) if rows else None
-    interval = mean_interval(differences, [row.task for row in rows], bounds=(-1.0, 1.0))
+    interval = mean_interval(differences, tasks, bounds=(-1.0, 1.0))
     lag = criterion(
         "true success of imagined actions, above the policy's in the environment", value, interval, len(rows),
         -asked.action_lag, unit="points", least_n=asked.least, enough=asked.enough,
@@ -166,7 +168,9 @@ def actions_gate(found: Found) -> Gate:
             "imagined": sum(bool(row.true) for row in rows) / len(rows),
             "only_real": test.only_first,
             "only_imagined": test.only_second,
-            "p_value": test.p_value,
+            # Where tasks repeat, rollouts are no independent evidence: the signs of whole tasks are flipped.
+            "test": "paired permutation of tasks" if repeats(tasks) else "exact McNemar",
+            "p_value": sign_flip_test(differences, tasks) if repeats(tasks) else test.p_value,
         }
     question = "Do actions that were taken in imagination succeed as often as the policy does in the environment?"
     return Gate("actions", "Actions", question, lag.verdict, [lag], details=details)

@@ -5,7 +5,8 @@ than `levels` of 255. Errors are squared differences of levels, added up over pi
 10 log10(255² / mean), is taken of sums over all episodes, not averaged over episodes, some of which have hardly a
 changed pixel.
 
-Shapes: E episodes, T frames after the start, V cameras, H W C pixels, R resamples.
+Shapes: E episodes, K clusters of episodes that begin alike, T frames after the start, V cameras, H W C pixels, R
+resamples.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gymnast_core.statistics import Interval, percentiles, resampled_means
+from gymnast_core.statistics import Interval, cluster_index, percentiles, resampled_means
 
 FAINTEST = 1e-4
 """Mean squared error, levels squared, that stands for equality: 88 dB."""
@@ -71,16 +72,17 @@ class Likeness:
     value: float
     """dB."""
     interval: Interval
-    """95 %, by resampling episodes."""
+    """95 %, by resampling episodes; all that begin alike together."""
     n: int
     """Episodes that have such pixels."""
 
 
 class Comparison:
-    """The errors of many episodes at all frames."""
+    """The errors of many episodes at all frames. `starts` names where each begins; None: each elsewhere."""
 
-    def __init__(self, episodes: Sequence[Sums]) -> None:
+    def __init__(self, episodes: Sequence[Sums], starts: Sequence[str] | None = None) -> None:
         self._episodes = episodes
+        self._cluster_E = np.arange(len(episodes)) if starts is None else cluster_index(starts)
         self.frames = len(episodes[0]["changed/first/count"]) if episodes else 0
 
     def knows(self, source: str) -> bool:
@@ -107,8 +109,10 @@ class Comparison:
         n = int((counts_E > 0).sum())
         if not n:
             return None
-        counts_SE = np.broadcast_to(counts_E, errors_SE.shape)
-        means_RS = resampled_means(errors_SE, counts_SE, np.zeros(len(counts_E)), seed=0, resamples=2000)
+        counts_K = np.bincount(self._cluster_E, weights=counts_E)
+        errors_SK = np.stack([np.bincount(self._cluster_E, weights=errors_E) for errors_E in errors_SE])
+        counts_SK = np.broadcast_to(counts_K, errors_SK.shape)
+        means_RS = resampled_means(errors_SK, counts_SK, np.zeros(len(counts_K)), seed=0, resamples=2000)
         value = _signed(_decibels(errors_SE.sum(axis=1) / counts_E.sum()))
         return Likeness(float(value), percentiles(_signed(_decibels(means_RS))), n)
 

@@ -10,9 +10,10 @@ from statistics import fmean
 from torch import Generator, Tensor
 
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.measures import psnr
 from gymnast_core.seeds import seeded_generator
 from gymnast_imagine.panels import Cell, Row, compose, layout
-from gymnast_imagine.rolling import blaming, cameras_of, picture, psnr, roll_out
+from gymnast_imagine.rolling import blaming, cameras_of, picture, roll_out
 from gymnast_imagine.shots import Line, Shot
 from gymnast_pages.video import write_poster, write_video
 
@@ -190,8 +191,8 @@ def _quality(shot: Shot, line: Line, views: Sequence[View]) -> list[Quality]:
         if view is reference or view.frames_VTHWC.shape != reference.frames_VTHWC.shape:
             continue
         for label, frames_THWC, truth_THWC in zip(line.labels, view.frames_VTHWC, reference.frames_VTHWC, strict=True):
-            start = psnr(truth_THWC[:1], truth_THWC)
-            values = psnr(frames_THWC, truth_THWC)
+            start = psnr(truth_THWC[:1], truth_THWC).tolist()
+            values = psnr(frames_THWC, truth_THWC).tolist()
             found += [
                 Quality(shot.name, line.title, label, view.world, view.sample or 0, t, values[t], start[t])
                 for t in range(1, len(values))

@@ -82,9 +82,3 @@ def chunks_of(steps: int, length: int) -> list[int]:
     """`steps` actions in chunks of `length`; the last one may be shorter."""
     whole, rest = divmod(steps, length)
     return [length] * whole + [rest] * (rest > 0)
-
-
-def psnr(frames_THWC: Tensor, reference_THWC: Tensor) -> list[float]:
-    """Peak signal-to-noise ratio of uint8 frames, dB, one a frame; at most 60, which equal frames get."""
-    error_T = (frames_THWC.double() - reference_THWC.double()).square().mean(dim=(-3, -2, -1))
-    return (10 * torch.log10(255.0**2 / error_T.clamp(min=255.0**2 / 1e6))).tolist()

@@ -8,7 +8,7 @@ wrong. Where the tasks have a simulator, executing the imagined actions in it is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gymnast_core.errors import ConfigError
@@ -36,6 +36,10 @@ class Denials:
     cost_usd: float | None
     auditor: str = ""
     """Who said so: a resumed run may ask another one."""
+    denied_tasks: list[str] = field(default_factory=list)
+    """The task of each one that is denied; rollouts of a task share their start."""
+    confirmed_tasks: list[str] = field(default_factory=list)
+    """The same of the others."""
 
 
 class Audit:
@@ -74,11 +78,15 @@ class Audit:
             found = judge(auditor, chosen)
         cost = total_usd(reward.cost_usd for reward in found)
         note(self._folder, Payment("audit", iteration, cost))
-        values = [reward.value for reward in found if reward.value is not None]
-        if not values:
+        said = [
+            (rollout.task.id, reward.value > 0.5)
+            for rollout, reward in zip(chosen, found, strict=True)
+            if reward.value is not None
+        ]
+        if not said:
             raise JudgeFailing(f"{self._part.name!r} could judge none of {shown} rollouts: {found[0].error}")
-        denied = sum(value <= 0.5 for value in values)
-        self.file.append([Denials(iteration, len(values), denied, cost, judge_label(self._part))])
+        denied, confirmed = ([task for task, success in said if success == wanted] for wanted in (False, True))
+        self.file.append([Denials(iteration, len(said), len(denied), cost, judge_label(self._part), denied, confirmed)])
         return self.findings()
 
     def _expect_success(self, kind: str) -> None:

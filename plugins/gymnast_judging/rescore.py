@@ -15,7 +15,7 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.progress import Progress
-from gymnast_core.statistics import bootstrap_interval, score_interval, success_interval, wilson_interval
+from gymnast_core.statistics import bootstrap_interval, mean_interval, score_interval, success_interval
 from gymnast_core.types import Reward
 from gymnast_judging.rows import RowFile
 from gymnast_judging.scoring import Asked, ErrorLimit, built, judge_label, judged
@@ -137,49 +137,66 @@ def _row(item: Item, reward: Reward, kind: str) -> Rescored:
 def summarise(rows: Sequence[Rescored], judge: str) -> dict[str, Any]:
     """What the judge says, and its agreement with the first one on what both judged. The last row of each rollout
     counts. Success is what judges of success give; of one that gives scores it is a mean reward by that judge, which
-    agrees with nothing but scores."""
+    agrees with nothing but scores. Rollouts of a task, as those of a group, share their start: intervals are over tasks
+    where tasks repeat."""
     latest = list({row.id: row for row in rows}.values())
-    values = [row.value for row in latest if row.value is not None]
+    scored = [(row.task, row.value) for row in latest if row.value is not None]
     errors = [row.error for row in latest if row.error is not None]
     kinds = {row.reward_kind for row in latest}
     both = [
-        (row.first_value, row.value)
+        Judged(row.task, row.first_value, row.value)
         for row in latest
         if row.first_value is not None and row.value is not None and row.first_kind == row.reward_kind
     ]
     return {
         "rollouts": len(latest),
-        "scored": len(values),
+        "scored": len(scored),
         "newly_scored": sum(row.first_value is None and row.value is not None for row in latest),
         "unscored": len(errors),
         "first_error": errors[0] if errors else None,
-        **_mean(values, judge, is_success=kinds <= {"success"}),
+        **_mean(scored, judge, is_success=kinds <= {"success"}),
         "agreement": _agreement(both, is_success=kinds <= {"success"}) if both else None,
         "cost_usd": total_usd(row.cost_usd for row in rows),
     }
 
 
-def _mean(values: Sequence[float], judge: str, *, is_success: bool) -> dict[str, Any]:
-    if is_success:
-        success = {"mean": sum(values) / len(values), "interval": success_interval(values)} if values else None
-        return {"success": success}
-    reward = {"mean": sum(values) / len(values), "interval": score_interval(values)} if values else None
-    return {mean_key(judge): reward}
+@dataclass(frozen=True)
+class Judged:
+    """A rollout that both judged."""
+
+    task: str
+    first: float
+    now: float
 
 
-def _agreement(pairs: Sequence[tuple[float, float]], *, is_success: bool) -> dict[str, Any]:
-    same = sum(first == now for first, now in pairs)
-    differences = [now - first for first, now in pairs]
+def _mean(scored: Sequence[tuple[str, float]], judge: str, *, is_success: bool) -> dict[str, Any]:
+    """Of values with their tasks."""
+    key = "success" if is_success else mean_key(judge)
+    if not scored:
+        return {key: None}
+    tasks, values = [task for task, _ in scored], [value for _, value in scored]
+    interval = mean_interval(values, "success" if is_success else "score", tasks)
+    return {key: {"mean": sum(values) / len(values), "interval": interval, "tasks": len(set(tasks))}}
+
+
+def _agreement(both: Sequence[Judged], *, is_success: bool) -> dict[str, Any]:
+    tasks, n = [one.task for one in both], len(both)
+    same = [float(one.first == one.now) for one in both]
+    differences = [one.now - one.first for one in both]
     return {
-        "n": len(pairs),
-        "same": same / len(pairs),
-        "same_interval": wilson_interval(same, len(pairs)),
-        "mean_difference": sum(differences) / len(pairs),
+        "n": n,
+        "tasks": len(set(tasks)),
+        "same": sum(same) / n,
+        "same_interval": success_interval(same, tasks),
+        "mean_difference": sum(differences) / n,
         "mean_difference_interval": (
-            bootstrap_interval(differences, bounds=(-1.0, 1.0)) if is_success else score_interval(differences)
+            bootstrap_interval(differences, tasks, bounds=(-1.0, 1.0))
+            if is_success
+            else score_interval(differences, tasks)
         ),
         "table": [
-            {"first": first, "now": now, "n": len(list(found))} for (first, now), found in groupby(sorted(pairs))
+            {"first": first, "now": now, "n": len(list(found))}
+            for (first, now), found in groupby(sorted((one.first, one.now) for one in both))
         ],
     }
 

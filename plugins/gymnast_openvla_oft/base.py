@@ -47,7 +47,7 @@ from gymnast_openvla_oft.dtypes import CHOICES, DTYPES, weights_dtype
 from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, MAX_IMAGES, Parts, find_facts
 from gymnast_openvla_oft.features import FeatureStore
 from gymnast_openvla_oft.images import PREPARATIONS, ImageProcessor
-from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, draw_decisions, joined
+from gymnast_openvla_oft.imitation import Decisions, Imitation, augment, centred, draw_decisions, joined
 from gymnast_openvla_oft.initialise import initialise
 from gymnast_openvla_oft.lora import continued, default_alpha
 from gymnast_openvla_oft.model import Inputs, ModelShape, OFTModel
@@ -80,8 +80,8 @@ class CheckpointConfig:
     """Statistics that span the actions: "q99" (quantiles; Bridge, LIBERO) or "minmax" (ALOHA). None: those that the
     checkpoint was saved with, or q99, which is logged."""
     center_crop: bool | None = None
-    """Crop images to 90 % of their area, as models fine-tuned with random crops expect. None: as the checkpoint was
-    saved, or not, which is logged."""
+    """Crop images to 90 % of their area, as models fine-tuned with random crops expect. None: true with
+    `imitation.oft_augmentation`, else as the checkpoint was saved, or not, which is logged."""
     preparation: Annotated[str, Choices(*PREPARATIONS)] | None = None
     """What training frames went through first: "none" (Bridge), "jpeg-lanczos" (ALOHA) or "libero" (also rotated).
     None: as the checkpoint was saved, or "none", which is logged."""
@@ -227,14 +227,17 @@ class CheckpointPolicy(Policy):
             if settings.oft_augmentation:
                 decisions = replace(decisions, observation=self.processor.prepare(decisions.observation))
             drawn.append(augment(decisions, settings, own))
-        return joined(drawn)
+        decisions = joined(drawn)
+        # A random crop has taken the place of the central one, and moved the points already.
+        return decisions if settings.oft_augmentation or not self.facts.center_crop else centred(decisions)
 
     def plain_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
-        """Decisions of a validation batch, as they were recorded."""
+        """Decisions of a validation batch: images as they were recorded, points as the network sees them."""
         settings, needs = self.config.imitation, self.needed
         generators = episode_generators(generator, len(episodes))
         pairs = zip(episodes, generators, strict=True)
-        return joined([draw_decisions(episode, self.chunk_length, settings, needs, own) for episode, own in pairs])
+        drawn = [draw_decisions(episode, self.chunk_length, settings, needs, own) for episode, own in pairs]
+        return centred(joined(drawn)) if self.facts.center_crop else joined(drawn)
 
     def check_golden_actions(self) -> None:
         """Compare with the checkpoint's golden actions, or leave that to the first `act` on their kind of device."""

@@ -19,9 +19,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from gymnast_core.config.presets import checkpoint_advice
+from gymnast_core.config.presets import checkpoint_advice, fitted_by
 from gymnast_core.config.ranges import Range
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.hub import locate
 from gymnast_core.reading import JsonObject, as_object, parse_json, read_object
 from gymnast_openvla_oft.adapters import (
     ADAPTER_CONFIG,
@@ -35,7 +36,6 @@ from gymnast_openvla_oft.adapters import (
     write_adapter,
 )
 from gymnast_openvla_oft.components import optional_part, plain_name, read_components, write_components
-from gymnast_openvla_oft.hub import FILES, locate
 from gymnast_openvla_oft.images import RESIZES, input_size
 from gymnast_openvla_oft.initialise import fill_missing
 from gymnast_openvla_oft.model import END_TOKEN, ModelShape, OFTModel
@@ -55,6 +55,8 @@ from gymnast_openvla_oft.weights import (
 )
 
 STATISTICS_FILE = "dataset_statistics.json"
+FILES = ("*.json", "*.safetensors", "*.pt", "*.model", "*.py")
+"""What a download fetches: configs, tokenizers, weights. Code comes along for a later save and is never run."""
 COMPANIONS = (
     "generation_config.json",
     "tokenizer_config.json",
@@ -102,6 +104,14 @@ class Description:
     """File of the statistics, for errors."""
 
 
+def find_directory(
+    name: str, revision: str | None, files: Sequence[str] = FILES, *, key: str = "policy.args.checkpoint"
+) -> Path:
+    """The local directory of a checkpoint or, at another `key`, of the model under an adapter; see `locate`."""
+    own = f"a published OpenVLA or OpenVLA-OFT, or to RUN/checkpoint, which `{fitted_by('openvla-oft')}` writes"
+    return locate(name, revision, files=files, key=key, instead=own)
+
+
 def open_source(
     checkpoint: str, revision: str | None = None, base: str | None = None, files: Sequence[str] = FILES
 ) -> Source:
@@ -109,7 +119,7 @@ def open_source(
 
     `files` are the patterns of what is fetched of hub repositories.
     """
-    directory = locate(checkpoint, revision, files)
+    directory = find_directory(checkpoint, revision, files)
     adapter = adapter_directory(directory)
     if adapter is None and base is not None:
         raise ConfigError(f"{directory} holds no adapter, so it has no use for base={base!r}. Leave base out.")
@@ -119,7 +129,7 @@ def open_source(
     if not named:
         raise CheckpointError(f"{adapter} does not name the model that it adapts. Set policy.args.base to it.")
     try:
-        return Source(directory, locate(str(named), files=files))
+        return Source(directory, find_directory(str(named), None, files, key="policy.args.base"))
     except CheckpointError as error:
         raise CheckpointError(
             f"{directory} holds a LoRA adapter of {str(named)!r} and no weights: {error} Set policy.args.base to that "

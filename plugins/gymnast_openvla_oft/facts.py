@@ -103,7 +103,7 @@ def find_facts(options: Any, config: Mapping[str, Any], parts: Parts, where: str
     """
     stated = JsonObject(dict(config), where, CheckpointError)
     said = _stated(stated)
-    own = {name: getattr(options, name, None) for name in USUAL}
+    own = {name: getattr(options, name, None) for name in USUAL} | {"center_crop": _crop(options)}
     if options.cameras is not None:
         own["images"] = len(options.cameras)
     usual = dict(USUAL)
@@ -125,6 +125,22 @@ def find_facts(options: Any, config: Mapping[str, Any], parts: Parts, where: str
         },
         **found,
     )
+
+
+def _crop(options: Any) -> bool | None:
+    """What the options say of the central crop: who learns from random crops acts on the central one, of their area.
+
+    Raises `ConfigError` where they say the opposite, as the evaluations of OpenVLA(-OFT) assert.
+    """
+    if not options.imitation.oft_augmentation:
+        return options.center_crop
+    if options.center_crop is False:
+        raise ConfigError(
+            "policy.args.imitation.oft_augmentation trains on random crops of 90 % of an image's area, and with "
+            "policy.args.center_crop=false the policy would act on whole images, in which all is smaller. Leave "
+            "center_crop out, or set oft_augmentation=false."
+        )
+    return True
 
 
 def _first(*values: Any) -> Any:

@@ -89,9 +89,8 @@ def verify_command(checkpoint: Path, overrides: tuple[str, ...], device: str) ->
 def _build(name: str, checkpoint: Path, args: dict[str, Any], device: str) -> Any:
     from dataclasses import fields
 
-    import torch
-
-    from gymnast_core.errors import CheckpointError, ConfigError
+    from gymnast_core.devices import find_device
+    from gymnast_core.errors import CheckpointError
     from gymnast_core.plugins.compose import registries
 
     if not checkpoint.is_dir():
@@ -99,8 +98,5 @@ def _build(name: str, checkpoint: Path, args: dict[str, Any], device: str) -> An
     policies = registries().policies
     known = {item.name for item in fields(policies.load(name).Config)}
     own = {"checkpoint": str(checkpoint)} | ({"golden": "off"} if "golden" in known else {})
-    policy = policies.build(name, {**args, **own}, key="policy")
-    try:
-        return policy.eval().to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    place = find_device(device, "--device")
+    return policies.build(name, {**args, **own}, key="policy").eval().to(place)

@@ -15,7 +15,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.rollouts.sight import Names, Sight, find_sight
 from gymnast_core.types import Episode, Metric, Needs, Observation, Offers, Task
 from gymnast_openvla_oft.actions import ActionCodec
-from gymnast_openvla_oft.augmentation import jitter_color, oft_recipe, shift
+from gymnast_openvla_oft.augmentation import CROP_AREA, jitter_color, oft_recipe, shift
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Imitation:
     label_smoothing_sigma: Annotated[float, Range(least=0, most=2)] = 0.0
     """Standard deviation of Gaussian soft labels, normalised action units (of a range of 2); 0 is one-hot."""
     oft_augmentation: bool = False
-    """OpenVLA-OFT's random crops (90 % of the area) and colours. Act with center_crop=true after training so."""
+    """OpenVLA-OFT's random crops (90 % of the area) and colours. The policy then acts on the central crop, and says so
+    where it is saved (`center_crop`)."""
     shift_pixels: Annotated[int, Range(least=0, most=4096)] = 0
     """Largest random translation of an image on each axis, pixels."""
     color_jitter: Fraction = 0.0
@@ -137,6 +138,14 @@ def augment(decisions: Decisions, settings: Imitation, generator: torch.Generato
         images_BVHWC = jitter_color(images_BVHWC, settings.color_jitter, generator)
     observation = replace(observation, images_BTVHWC=images_BVHWC[:, None])
     return replace(decisions, observation=observation, points_BJ2=points_BJ2)
+
+
+def centred(decisions: Decisions) -> Decisions:
+    """With the points where they lie in the central crop, which the policy itself takes of the images."""
+    if decisions.points_BJ2 is None:
+        return decisions
+    side = CROP_AREA**0.5
+    return replace(decisions, points_BJ2=(decisions.points_BJ2 - (1.0 - side) / 2.0) / side)
 
 
 def token_loss(logits_BKC: Tensor, normalised_BK: Tensor, codec: ActionCodec, sigma: float) -> Tensor:

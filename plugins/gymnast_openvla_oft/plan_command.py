@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -159,7 +160,6 @@ def _policy(part: ComponentConfig) -> Any:
     from gymnast_openvla_oft.architecture import checkpoint_config, model_shape, with_parts
     from gymnast_openvla_oft.base import check_config
     from gymnast_openvla_oft.facts import Parts, find_facts
-    from gymnast_openvla_oft.hub import locate
     from gymnast_openvla_oft.normalisation import choose_statistics
     from gymnast_openvla_oft.weights import read_json
 
@@ -171,7 +171,7 @@ def _policy(part: ComponentConfig) -> Any:
     if options.checkpoint is None:
         config = checkpoint_config(options.architecture, 512, options.unnorm_key or "scratch")
     else:
-        directory = locate(options.base or options.checkpoint, options.revision, files=["*.json"])
+        directory = _small_files(options)
         config = read_json(directory / "config.json")
         statistics = directory / "dataset_statistics.json"
         norm_stats = read_json(statistics) if statistics.is_file() else None
@@ -198,6 +198,15 @@ def _world(part: ComponentConfig) -> Any:
         return lambda episodes: {}
     options = typed(cls.Config, part.args, "world_model.args")
     return lambda episodes: cls.memory_plan(options, episodes)
+
+
+def _small_files(options: Any) -> Path:
+    """The directory of the network's JSON files: of the model under an adapter, or of the checkpoint itself."""
+    from gymnast_openvla_oft.checkpoint import find_directory
+
+    if options.base is not None:
+        return find_directory(options.base, None, ["*.json"], key="policy.args.base")
+    return find_directory(options.checkpoint, options.revision, ["*.json"])
 
 
 def _machine(gpus: int | None, gib: float | None, config: RunConfig) -> Machine:

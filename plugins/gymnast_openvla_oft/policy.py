@@ -70,14 +70,12 @@ class OpenVLAOFT(CheckpointPolicy):
         self.check_golden_actions()
 
     def _check_points(self) -> None:
-        """Points are labelled in the frame as it was recorded. Raises `ConfigError` where the network sees another."""
-        facts = self.facts
-        moved = [f"center_crop={str(facts.center_crop).lower()}"] if facts.center_crop else []
-        moved += [f"preparation={facts.preparation}"] if facts.preparation == "libero" else []
-        if moved:
+        """Points are labelled in the frame as it was recorded, and follow crops and shifts. Raises `ConfigError` where
+        the network sees a frame that is turned."""
+        if self.facts.preparation == "libero":
             raise ConfigError(
-                f"imitation.auxiliary_points labels points in the frame as it was recorded, and {' and '.join(moved)} "
-                "shows the network another part or side of it. Set auxiliary_points to 0, or leave the frame as it is."
+                "imitation.auxiliary_points labels points in the frame as it was recorded, and preparation=libero "
+                "turns it. Set auxiliary_points to 0, or leave the frame as it is."
             )
 
     def _act(self, observation: Observation, temperature: float, generator: torch.Generator | None) -> ActionChunk:

@@ -25,7 +25,8 @@ def probe(arguments: tuple[str, ...], resume: Path | None) -> None:
     edits.LABEL={edit: NAME, ...} chooses the edits and their settings, edits.NAME={} one with its defaults; without
     any, all that need no provider are made. Success is judged by the new instruction where an edit asks for something
     else, by the original one where it does not (paraphrase, nonsense, pictures). Tasks to which an edit does not apply
-    are left out and counted. In a learned world the world model and the judge see an edited picture, too: check a fall
+    are left out and counted; an edit that asks for something else is refused where the judge is a simulator that goes
+    on to judge the old goal. In a learned world the world model and the judge see an edited picture, too: check a fall
     by eye (videos/) before you blame the policy.
 
     Reports the fall of each policy on the same tasks, with paired 95 % intervals and exact tests. Writes results.jsonl

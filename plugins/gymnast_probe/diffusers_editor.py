@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from gymnast_core.devices import find_device
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_probe.interfaces import Generated, ImageEditor
 
@@ -41,6 +42,7 @@ class DiffusersEditor(ImageEditor):
             if getattr(config, name) < 1:
                 raise ConfigError(f"{name} is {getattr(config, name)}; it must be at least 1.")
         self.config = config
+        self._device = find_device(config.device)
         self._pipeline: Any = None
 
     def edit(self, image_HWC: NDArray[np.uint8], prompt: str, *, seed: int) -> Generated:
@@ -61,10 +63,10 @@ class DiffusersEditor(ImageEditor):
     def _load(self) -> Any:
         from diffusers import DiffusionPipeline
 
-        cuda = torch.cuda.is_available()
-        device = ("cuda" if cuda else "cpu") if self.config.device == "auto" else self.config.device
         name = self.config.dtype
-        dtype = getattr(torch, ("float16" if "cuda" in device else "float32") if name == "auto" else name)
+        if name == "auto":
+            name = "float16" if self._device.type == "cuda" else "float32"
+        dtype = getattr(torch, name)
         try:
             pipeline = DiffusionPipeline.from_pretrained(self.config.model, torch_dtype=dtype, use_safetensors=True)
         except (OSError, ValueError) as error:
@@ -78,4 +80,4 @@ class DiffusersEditor(ImageEditor):
                 "it does not edit. Choose an image-editing one, e.g. timbrooks/instruct-pix2pix."
             )
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(device)
+        return pipeline.to(self._device)

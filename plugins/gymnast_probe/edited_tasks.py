@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Fraction, Seed
 from gymnast_core.errors import ConfigError, DataError
-from gymnast_core.interfaces import Dataset
+from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Task
-from gymnast_probe.interfaces import NotApplicable
-from gymnast_probe.library import build_edit, edit_task
+from gymnast_probe.interfaces import Edit, NotApplicable
+from gymnast_probe.library import build_edit, check_judged, edit_task
 
 
 class EditedTasks(Dataset):
     """The same tasks in the same order; which are edited, and how, depends on the seed and the task's place.
 
     A policy that is trained on them is rewarded for the goal that the edit leaves or sets. What keeps the goal but
-    hides it from the judge (paraphrase, nonsense) is refused: rollouts are judged by the words that the policy got.
+    hides it from the judge (paraphrase, nonsense) is refused: rollouts are judged by the words that the policy got. So
+    is an edit of the goal where the run's judge would go on to judge the old one (a simulator that cannot be told).
     """
-
-    api_version = 2
 
     api_version = 2
 
@@ -51,7 +50,8 @@ class EditedTasks(Dataset):
 
     def tasks(self) -> Sequence[Task]:
         part = self.config.dataset
-        return _Edited(registries().datasets.build(part.name, part.args, key="tasks.args.dataset").tasks(), self._edit)
+        tasks = registries().datasets.build(part.name, part.args, key="tasks.args.dataset").tasks()
+        return _Edited(tasks, self._edit, self._edits if self.config.share > 0 else {})
 
     def _edit(self, task: Task, index: int) -> Task:
         digest = hashlib.sha256(f"{self.config.seed}\0{index}".encode()).digest()
@@ -68,10 +68,16 @@ class EditedTasks(Dataset):
 class _Edited(Sequence[Task]):
     """Edits a task when it is indexed."""
 
-    def __init__(self, tasks: Sequence[Task], edit: Any) -> None:
-        self._tasks, self._edit = tasks, edit
+    def __init__(self, tasks: Sequence[Task], edit: Callable[[Task, int], Task], edits: Mapping[str, Edit]) -> None:
+        self._tasks, self._edit, self._edits = tasks, edit, edits
+        self.ids: Sequence[str] | None = getattr(tasks, "ids", None)
         if not len(tasks):
             raise DataError("The dataset to edit holds no tasks.")
+
+    def attach(self, parts: Parts) -> None:
+        """Raises `ConfigError` if the judge of a run cannot judge what edited tasks ask for."""
+        if parts.reward_model is not None:
+            check_judged(self._edits, self._tasks[0], parts.reward_model, "tasks.args.edits")
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -50,7 +50,8 @@ class GeneratedImage(Edit):
         if found is None or found.shape != image_HWC.shape or found.dtype != np.uint8:
             got = "nothing" if found is None else f"{found.dtype} {found.shape}"
             raise EditorFailed(
-                f"The image editor {self.editor!r} returned {got} for a picture uint8 {image_HWC.shape}."
+                f"The image editor {self.editor!r} returned {got} for a picture uint8 {image_HWC.shape}.",
+                cost_usd=made.cost_usd,
             )
         frames_TVHWC = torch.from_numpy(found.copy())[None, None]
         return Edited(replace(task, frames_TVHWC=frames_TVHWC), task.instruction, made.cost_usd)
@@ -73,6 +74,7 @@ class ProposedInstruction(Edit):
     """Of the editor's Config."""
 
     is_generated: ClassVar[bool] = True
+    changes_goal: ClassVar[bool] = True
 
     @cached_property
     def _editor(self) -> InstructionEditor:
@@ -81,6 +83,8 @@ class ProposedInstruction(Edit):
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         seed = int(rng.integers(2**31))
         made = self._editor.propose(task.view()[-1].numpy(), task.instruction, seed=seed)
+        if not made.instructions:
+            raise EditorFailed(f"The instruction editor {self.editor!r} proposed nothing.", cost_usd=made.cost_usd)
         return renamed(task, str(rng.choice(made.instructions)), made.cost_usd)
 
     def prepare(self) -> None:

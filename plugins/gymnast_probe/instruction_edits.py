@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from gymnast_core.types import Task
 from gymnast_probe.colours import HUES, visible_colours
-from gymnast_probe.interfaces import Edit, Edited, NotApplicable
+from gymnast_probe.interfaces import Edit, Edited, NotApplicable, reworded
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "push": ("move", "shove", "slide"), "move": ("bring", "shift", "take"), "put": ("place", "set", "lay"),
@@ -45,12 +46,14 @@ class Paraphrase(Edit):
             text = FRAMES[rng.integers(len(FRAMES))].format(text.rstrip("."))
         if text == task.instruction:
             raise NotApplicable("no word of the instruction has a known synonym")
-        return Edited(replace(task, instruction=text), task.instruction)
+        return Edited(reworded(task, text), task.instruction)
 
 
 @dataclass(frozen=True)
 class OtherColour(Edit):
     """Names another colour that the picture shows; success is that of the new instruction."""
+
+    changes_goal: ClassVar[bool] = True
 
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         named = [colour for colour in HUES if _find(colour, task.instruction)]
@@ -69,6 +72,8 @@ class OtherObject(Edit):
     objects: list[str] = field(default_factory=list)
     """Names of what is on the tables of these tasks, as instructions call it, e.g. [red cup, spoon]."""
 
+    changes_goal: ClassVar[bool] = True
+
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         # The longest name first: "red cup" before "cup".
         named = next((name for name in sorted(self.objects, key=len)[::-1] if _find(name, task.instruction)), None)
@@ -81,6 +86,8 @@ class OtherObject(Edit):
 @dataclass(frozen=True)
 class OtherGoal(Edit):
     """Asks for the opposite: left for right, open for close; success is that of the new instruction."""
+
+    changes_goal: ClassVar[bool] = True
 
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         pairs = [*OPPOSITES.items(), *((b, a) for a, b in OPPOSITES.items())]
@@ -98,14 +105,18 @@ class Nonsense(Edit):
     def apply(self, task: Task, rng: np.random.Generator) -> Edited:
         count = max(1, len(task.instruction.split()))
         words = ["".join(rng.choice(_SYLLABLES, rng.integers(1, 4))) for _ in range(count)]
-        return Edited(replace(task, instruction=" ".join(words)), task.instruction)
+        return Edited(reworded(task, " ".join(words)), task.instruction)
 
 
 def renamed(task: Task, instruction: str, cost_usd: float | None = 0.0) -> Edited:
-    """The task with another goal, for the environment behind it, too, where that is told the instruction."""
+    """The task with another goal, for the environment behind it, too, where that is told the instruction; any other
+    goes on to judge by the old one, which its start then names (`EnvironmentStart.instruction`)."""
     start = task.start
-    if start is not None and "instruction" in start.options:
-        start = replace(start, options={**start.options, "instruction": instruction})
+    if start is not None and start.instruction is None:
+        if "instruction" in start.options:
+            start = replace(start, options={**start.options, "instruction": instruction})
+        else:
+            start = replace(start, instruction=task.instruction)
     # What counted as half a success, and the episode that fulfilled the task, were about the old goal.
     new = replace(task, instruction=instruction, start=start, partial_credit_criteria=None, expert=None)
     return Edited(new, instruction, cost_usd)

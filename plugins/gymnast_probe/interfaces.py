@@ -26,7 +26,12 @@ class NotApplicable(Exception):
 
 
 class EditorFailed(GymnastError):
-    """A provider gave no picture or instruction; the trial is unscored, and says why."""
+    """A provider gave no picture or instruction that can be used; the trial is unscored, and says why."""
+
+    def __init__(self, message: str, *, cost_usd: float | None = 0.0) -> None:
+        super().__init__(message)
+        self.cost_usd = cost_usd
+        """What was paid all the same; None: not known."""
 
 
 class EditorSpent(GymnastError):
@@ -47,12 +52,26 @@ class Edited:
     """The instruction that success is judged by."""
     cost_usd: float | None = 0.0
 
+    def as_judged(self) -> Task:
+        """The task in the words that success is judged by."""
+        if self.judged == self.task.instruction:
+            return self.task
+        return reworded(self.task, self.judged)
+
+
+def reworded(task: Task, words: str) -> Task:
+    """The same task in other words: the environment behind it, if there is one, judges what they mean."""
+    start = None if task.start is None else dataclasses.replace(task.start, instruction=words)
+    return dataclasses.replace(task, instruction=words, start=start)
+
 
 class Edit(ABC):
     """A frozen dataclass of settings that makes a probe of a task."""
 
     is_generated: ClassVar[bool] = False
     """Whether a provider makes it; what it made is kept, since it may make something else the next time."""
+    changes_goal: ClassVar[bool] = False
+    """Whether success is no longer what the task's own instruction asks for."""
 
     def prepare(self) -> None:  # noqa: B027 (most need nothing)
         """Called before anything is rolled out: refuse (`GymnastError`) what cannot work, e.g. for want of a key."""
@@ -81,7 +100,8 @@ class ImageEditor(ABC):
 
     @abstractmethod
     def edit(self, image_HWC: NDArray[np.uint8], prompt: str, *, seed: int) -> Generated:
-        """The edited picture, uint8 RGB of the same height and width. Raises `EditorFailed` if there is none."""
+        """The edited picture, uint8 RGB of the same height and width. Raises `EditorFailed`, which
+        says what was paid, if there is none."""
 
     def close(self) -> None:  # noqa: B027 (not everyone holds something)
         """Release connections and models."""
@@ -94,7 +114,8 @@ class InstructionEditor(ABC):
 
     @abstractmethod
     def propose(self, image_HWC: NDArray[np.uint8], instruction: str, *, seed: int) -> Generated:
-        """At least one instruction other than `instruction`. Raises `EditorFailed` if there is none."""
+        """At least one instruction other than `instruction`. Raises `EditorFailed`, which says what was paid, if there
+        is none."""
 
     def close(self) -> None:  # noqa: B027 (not everyone holds something)
         """Release connections and models."""

@@ -17,11 +17,12 @@ from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import replacing, write_text
 from gymnast_core.types import Task
 from gymnast_probe.instruction_edits import renamed
-from gymnast_probe.interfaces import Edited
+from gymnast_probe.interfaces import Edited, reworded
 
 
 def read_kept(folder: Path, label: str, index: int, task: Task) -> Edited | None:
-    """What was made for this trial before, free of charge; None if there is nothing, or it is of another task."""
+    """What was made for this trial before, with what that cost then; None if there is nothing, or it is of another
+    task."""
     path = folder / "generated" / label / f"{index:06d}.json"
     if not path.exists():
         return None
@@ -34,7 +35,16 @@ def read_kept(folder: Path, label: str, index: int, task: Task) -> Edited | None
         with Image.open(path.with_suffix(".png")) as file:
             frame_HWC = np.array(file.convert("RGB"))
         task = replace(task, frames_TVHWC=torch.from_numpy(frame_HWC)[None, None])
-    return Edited(replace(task, instruction=about["shown"]), about["judged"])
+    cost = about.number("cost_usd", default=None)
+    if about["shown"] != task.instruction:
+        task = reworded(task, about["shown"])
+    return Edited(task, about["judged"], cost)
+
+
+def kept_costs(folder: Path) -> dict[tuple[str, int], float | None]:
+    """What everything that is kept has cost, by label and index of the trial."""
+    paths = sorted((folder / "generated").glob("*/*.json"))
+    return {(path.parent.name, int(path.stem)): read_object(path).number("cost_usd", default=None) for path in paths}
 
 
 def keep(folder: Path, label: str, index: int, task: Task, edited: Edited) -> None:

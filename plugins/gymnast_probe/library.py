@@ -10,10 +10,11 @@ import numpy as np
 
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, unknown_name
+from gymnast_core.interfaces import RewardModel
 from gymnast_core.types import Task
 from gymnast_probe.generated_edits import GENERATED_EDITS
 from gymnast_probe.image_edits import IMAGE_EDITS
-from gymnast_probe.instruction_edits import INSTRUCTION_EDITS
+from gymnast_probe.instruction_edits import INSTRUCTION_EDITS, renamed
 from gymnast_probe.interfaces import Edit, Edited
 
 EDITS: Mapping[str, type[Edit]] = {**INSTRUCTION_EDITS, **IMAGE_EDITS, **GENERATED_EDITS}
@@ -25,6 +26,21 @@ def build_edit(label: str, settings: Mapping[str, Any]) -> Edit:
     if name not in EDITS:
         raise ConfigError(f"edits.{label}: {unknown_name('edit', name, EDITS)}")
     return typed(EDITS[name], {key: value for key, value in settings.items() if key != "edit"}, f"edits.{label}")
+
+
+def check_judged(edits: Mapping[str, Edit], task: Task, reward_model: RewardModel, key: str) -> None:
+    """Raises `ConfigError` for edits that ask for something else where the judge would go on to judge the old goal.
+    What is said of a task like `task` holds for all; `key` is where the edits stand in the config."""
+    labels = [label for label, edit in edits.items() if edit.changes_goal]
+    if not labels:
+        return
+    objection = reward_model.objection(renamed(task, "another instruction").task)
+    if objection is not None:
+        named = " and ".join(f"{key}.{label}" for label in labels)
+        raise ConfigError(
+            f"{named}: success would have to be that of another instruction, and this judge cannot say it. "
+            f"{objection} Or leave {'it' if len(labels) == 1 else 'them'} out: name the other edits, {key}.LABEL={{}}."
+        )
 
 
 def edit_task(edit: Edit, label: str, task: Task, seed: int) -> Edited:

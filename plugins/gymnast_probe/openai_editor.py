@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from gymnast_core.errors import ConfigError
 from gymnast_probe.interfaces import EditorFailed, EditorSpent, Generated, ImageEditor
+from gymnast_probe.service import Service
 
 
 class OpenAIEditor(ImageEditor):
@@ -24,9 +24,10 @@ class OpenAIEditor(ImageEditor):
     class Config:
         model: str = "gpt-image-1"
         base_url: str | None = None
-        """Of another server with the same interface; None: OpenAI's."""
-        api_key_env: str = "OPENAI_API_KEY"
-        """Environment variable that holds the key; keys never go into configs."""
+        """Of another server with the same interface, without a login; None: OpenAI's."""
+        api_key_env: str | None = None
+        """Environment variable that holds the key; keys never go into configs. None: OPENAI_API_KEY for OpenAI's own
+        server, and no key for any other."""
         size: str = "1024x1024"
         """Pixels that the service works at; the picture is enlarged to it, and the answer made small again."""
         usd_per_image: float = 0.042
@@ -37,24 +38,15 @@ class OpenAIEditor(ImageEditor):
         max_retries: int = 3
 
     def __init__(self, config: OpenAIEditor.Config) -> None:
-        from openai import OpenAI
-
-        key = os.environ.get(config.api_key_env)
-        if not key:
-            raise ConfigError(f"The image editor 'openai' needs a key: export {config.api_key_env}=...")
         try:
             self._side = int(config.size.partition("x")[0])
         except ValueError as error:
             raise ConfigError(f"size is {config.size!r}; write WIDTHxHEIGHT, e.g. 1024x1024.") from error
         self.config, self.spent_usd = config, 0.0
-        self._client = OpenAI(
-            api_key=key, base_url=config.base_url, timeout=config.timeout_s, max_retries=config.max_retries
-        )
+        self._service = Service(config, "image editor", "/images/edits")
 
     def edit(self, image_HWC: NDArray[np.uint8], prompt: str, *, seed: int) -> Generated:
         """The API takes no seed: the same request may be answered by another picture."""
-        import openai
-
         price, limit = self.config.usd_per_image, self.config.max_usd
         if limit is not None and self.spent_usd + price > limit:
             raise EditorSpent(
@@ -64,26 +56,34 @@ class OpenAIEditor(ImageEditor):
         picture = io.BytesIO()
         Image.fromarray(image_HWC).resize((self._side, self._side), Image.Resampling.LANCZOS).save(picture, "PNG")
         request: dict[str, Any] = {"size": self.config.size, "n": 1}
+        file = ("image.png", picture.getvalue(), "image/png")
+        budget = None if limit is None else limit - self.spent_usd
         try:
-            answer = self._client.images.edit(
-                model=self.config.model, image=("image.png", picture.getvalue(), "image/png"), prompt=prompt, **request
-            )
-        except openai.OpenAIError as error:
-            raise EditorFailed(f"The image editor {self.config.model!r} failed: {error}") from error
-        self.spent_usd += price
-        content = answer.data[0].b64_json if answer.data else None
-        if not content:
-            raise EditorFailed(f"The image editor {self.config.model!r} returned no picture.")
-        return Generated(_decode(content, image_HWC.shape), cost_usd=price)
+            answer, cost = self._service.ask(
+                lambda client: client.images.edit(model=self.config.model, image=file, prompt=prompt, **request),
+                price, budget,
+            )  # fmt: skip
+        except EditorFailed as error:
+            self.spent_usd += error.cost_usd or 0.0
+            raise
+        self.spent_usd += cost or 0.0
+        # The client makes its classes of whatever came, unchecked.
+        data = getattr(answer, "data", None)
+        content = getattr(data[0], "b64_json", None) if isinstance(data, list) and data else None
+        if not isinstance(content, str) or not content:
+            raise EditorFailed(f"The image editor {self.config.model!r} returned no picture.", cost_usd=cost)
+        return Generated(_decode(content, image_HWC.shape, cost), cost_usd=cost)
 
     def close(self) -> None:
-        self._client.close()
+        self._service.close()
 
 
-def _decode(content: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _decode(content: str, shape: tuple[int, ...], cost_usd: float | None) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(base64.b64decode(content, validate=True))) as file:
             image = file.convert("RGB").resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
     except (OSError, binascii.Error, Image.DecompressionBombError) as error:
-        raise EditorFailed(f"The image editor returned something that is no picture: {error}") from error
+        raise EditorFailed(
+            f"The image editor returned something that is no picture: {type(error).__name__}.", cost_usd=cost_usd
+        ) from error
     return np.asarray(image)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gymnast_core.config import load_config
+from gymnast_core.devices import find_device
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
 from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
@@ -21,20 +22,22 @@ from gymnast_core.runs.atomic import write_json, write_text
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.progress import Progress
+from gymnast_core.runs.spending import spent_usd
 from gymnast_core.runs.versions import versions
 from gymnast_core.signals import terminating
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout, Task
-from gymnast_evaluation.evaluate import choose_device, load_tasks, roll_out
+from gymnast_evaluation.evaluate import load_tasks, roll_out
 from gymnast_evaluation.fitting import ask_all, check_all_needs, check_chunks
 from gymnast_evaluation.resuming import has_rows
 from gymnast_evaluation.trials import Trial, TrialFile
 from gymnast_evaluation.videos import film, filmed_trials
 from gymnast_pages.measure import judge_name
 from gymnast_probe.config import ORIGINAL, ProbeConfig
+from gymnast_probe.costs import is_booked, note_earlier, note_edit, note_judged
 from gymnast_probe.interfaces import Edit, Edited, EditorFailed, NotApplicable, ProbeFailing
 from gymnast_probe.kept import keep, read_kept
-from gymnast_probe.library import build_edit, edit_task
+from gymnast_probe.library import build_edit, check_judged, edit_task
 from gymnast_probe.page import build_probe_page
 from gymnast_probe.pictures import keep_picture
 from gymnast_probe.summary import summarise
@@ -70,6 +73,7 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
         trials = [trial for trial in run.file.trials if trial.world in labels]
         judged_by = judge_name(config.reward_model)
         summary = summarise(trials, list(config.all_policies()), labels, judge=judged_by, seed=config.seed)
+        summary["cost_usd"] = spent_usd(folder)
         write_json(folder / "summary.json", summary)
         build_probe_page(folder)
         tell("gymnast_run_done", RunDone(config, folder, summary=summary))
@@ -84,6 +88,8 @@ class Unedited:
     """Why."""
     applies: bool = True
     """Whether the edit makes sense there."""
+    cost_usd: float | None = 0.0
+    """What was paid all the same; None: not known."""
 
 
 class _Run:
@@ -95,6 +101,7 @@ class _Run:
         self.batches = {first: min(size, len(tasks) - first) for first in range(0, len(tasks), size)}
         self.file = TrialFile(folder / "results.jsonl", self.batches)
         self.filmed = filmed_trials(len(tasks), config.videos)
+        note_earlier(folder, self.file.trials)
 
     def missing(self, policy: str) -> list[tuple[str, int]]:
         """Edit and first trial of the batches that are not done."""
@@ -105,7 +112,7 @@ class _Run:
 
     def roll_out_what_is_missing(self) -> None:
         """Policy by policy: two might not fit the memory."""
-        known, config, device = registries(), self.config, choose_device(self.config.device)
+        known, config, device = registries(), self.config, find_device(self.config.device)
         wanted = [label for label in config.all_policies() if self.missing(label)]
         if not wanted:
             return
@@ -120,6 +127,9 @@ class _Run:
             opened.append(world)
             # Policies come and go; these two stay together.
             Parts(world_model=world, reward_model=reward_model, tasks=self.tasks, config=config).attach()
+            due = {label for name in wanted for label, _ in self.missing(name)}
+            edits = {label: edit for label, edit in self.edits.items() if label in due}
+            check_judged(edits, self.tasks[0], reward_model, "edits")
             with Progress("Probing", total, unit="trial", start=len(self.file.trials)) as progress:
                 for name in wanted:
                     self._roll_out_policy(name, device, world, reward_model, progress)
@@ -156,7 +166,8 @@ class _Run:
             except NotApplicable as reason:
                 found.append(Unedited(f"The edit does not apply: {reason}.", applies=False))
             except EditorFailed as error:
-                found.append(Unedited(str(error)))
+                note_edit(self.folder, index, error.cost_usd)
+                found.append(Unedited(str(error), cost_usd=error.cost_usd))
         if label == ORIGINAL:
             return found
         pictures = len(list((self.folder / "pictures" / label).glob("*.png")))
@@ -170,9 +181,12 @@ class _Run:
         edit = self.edits[label]
         known = read_kept(self.folder, label, index, task) if edit.is_generated else None
         if known is not None:
-            return known
+            # Paid once: by the first row, or, if a batch was killed before it had rows, by the first that then has one.
+            booked = is_booked(self.file.trials, label, index, known.cost_usd)
+            return replace(known, cost_usd=0.0) if booked else known
         edited = edit_task(edit, label, task, self.config.seed)
         if edit.is_generated:
+            note_edit(self.folder, index, edited.cost_usd)
             keep(self.folder, label, index, task, edited)
         return edited
 
@@ -197,10 +211,11 @@ class _Run:
                 temperature=config.temperature, seed=config.seed,
             )  # fmt: skip
             judged = [
-                replace(rollout, task=replace(rollout.task, instruction=item.judged), group=place)
+                replace(rollout, task=item.as_judged(), group=place)
                 for rollout, item, place in zip(rollouts, items, places, strict=True)
             ]
             rewards = judge(reward_model, judged, again=config.rescore)
+            note_judged(self.folder, first, [reward.cost_usd for reward in rewards])
             film(self.folder, name, label, judged, self.filmed)
             done = dict(zip(places, zip(judged, rewards, strict=True), strict=True))
         rows = []
@@ -212,7 +227,7 @@ class _Run:
                 rollout, reward = done[index]
                 outcome, shown, paid = rollout.outcome, item.task.instruction, item.cost_usd
             else:
-                reward = Reward(None, error=item.error)
+                reward, paid = Reward(None, error=item.error), item.cost_usd
             rows.append(
                 Trial(
                     policy=name, world=label, index=index, task=self.tasks[index].id, instruction=shown, trial=0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from gymnast_core.errors import ConfigError
 from gymnast_probe.interfaces import EditorFailed, Generated, InstructionEditor
+from gymnast_probe.service import Service
 
 PROMPT = (
     "The picture shows what a robot sees. It was told: {instruction}\n"
@@ -31,9 +31,10 @@ class ProposedInstructions(InstructionEditor):
     class Config:
         model: str = "gpt-4o"
         base_url: str | None = None
-        """Of an OpenAI-compatible server; None: OpenAI's."""
-        api_key_env: str = "OPENAI_API_KEY"
-        """Environment variable that holds the key; keys never go into configs."""
+        """Of an OpenAI-compatible server, without a login; None: OpenAI's."""
+        api_key_env: str | None = None
+        """Environment variable that holds the key; keys never go into configs. None: OPENAI_API_KEY for OpenAI's own
+        server, and no key for any other."""
         count: int = 4
         """Instructions asked for; the probe draws one of them."""
         min_pixels: int = 256
@@ -46,53 +47,51 @@ class ProposedInstructions(InstructionEditor):
         max_retries: int = 3
 
     def __init__(self, config: ProposedInstructions.Config) -> None:
-        from openai import OpenAI
-
-        key = os.environ.get(config.api_key_env) or ("none" if config.base_url else None)
-        if key is None:
-            raise ConfigError(f"The instruction editor needs a key: export {config.api_key_env}=...")
         if config.count < 1:
             raise ConfigError(f"count is {config.count}; it must be at least 1.")
         self.config = config
-        self._client = OpenAI(
-            api_key=key, base_url=config.base_url, timeout=config.timeout_s, max_retries=config.max_retries
-        )
+        self._service = Service(config, "instruction editor", "/chat/completions")
 
     def propose(self, image_HWC: NDArray[np.uint8], instruction: str, *, seed: int) -> Generated:
-        import openai
-
         config = self.config
         text = PROMPT.format(instruction=json.dumps(instruction), count=config.count)
         url = f"data:image/png;base64,{_png(image_HWC, config.min_pixels)}"
         content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
-        try:
-            answer = self._client.chat.completions.create(
+        answer, cost = self._service.ask(
+            lambda client: client.chat.completions.create(
                 model=config.model, messages=[{"role": "user", "content": content}],  # type: ignore[misc, list-item]
                 max_tokens=config.max_tokens, temperature=config.temperature, seed=seed,
-            )  # fmt: skip
-        except openai.OpenAIError as error:
-            raise EditorFailed(f"The instruction editor {config.model!r} failed: {error}") from error
-        said = (answer.choices[0].message.content if answer.choices else None) or ""
-        return Generated(instructions=read_instructions(said, instruction), cost_usd=config.usd_per_request)
+            ),
+            config.usd_per_request,
+        )  # fmt: skip
+        # The client makes its classes of whatever came, unchecked.
+        choices = getattr(answer, "choices", None)
+        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        said = getattr(message, "content", None)
+        said = self._service.fit(said) if isinstance(said, str) else ""
+        return Generated(instructions=read_instructions(said, instruction, cost), cost_usd=cost)
 
     def close(self) -> None:
-        self._client.close()
+        self._service.close()
 
 
-def read_instructions(text: str, original: str) -> tuple[str, ...]:
-    """The instructions in a model's answer, without the original. Raises `EditorFailed` if there are none."""
+def read_instructions(text: str, original: str, cost_usd: float | None = 0.0) -> tuple[str, ...]:
+    """The instructions in a model's answer, without the original. Raises `EditorFailed`, with what the answer cost, if
+    there are none."""
     found = re.search(r"\[.*\]", text, flags=re.DOTALL)
     try:
         items = json.loads(found.group()) if found else None
     except ValueError:
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise EditorFailed(f"The instruction editor did not answer with a JSON array of strings: {text[:200]!r}")
+        raise EditorFailed(
+            f"The instruction editor did not answer with a JSON array of strings: {text[:200]!r}", cost_usd=cost_usd
+        )
     plain = [" ".join(item.split()).rstrip(".") for item in items]
     same = original.strip().rstrip(".").lower()
     kept = tuple(dict.fromkeys(item for item in plain if item and len(item) <= 300 and item.lower() != same))
     if not kept:
-        raise EditorFailed(f"The instruction editor proposed nothing new: {text[:200]!r}")
+        raise EditorFailed(f"The instruction editor proposed nothing new: {text[:200]!r}", cost_usd=cost_usd)
     return kept
 
 

@@ -15,6 +15,7 @@ from gymnast_core.statistics import (
     is_binary,
     mcnemar,
     mean_interval,
+    repeats,
     score_interval,
     sign_flip_test,
 )
@@ -45,11 +46,12 @@ def summarise(
 
 
 def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, kind: str, seed: int) -> dict[str, Any]:
-    values = [trial.value for trial in rows.values() if trial.value is not None]
+    scored = [(trial.task, trial.value) for trial in rows.values() if trial.value is not None]
+    tasks, values = [task for task, _ in scored], [value for _, value in scored]
     left_out = sum(not trial.applies for trial in rows.values())
     cell: dict[str, Any] = {
         "rate": float(np.mean(values)) if values else None,
-        "interval": mean_interval(values, kind, seed=seed) if values else None,
+        "interval": mean_interval(values, kind, tasks, seed=seed) if values else None,
         "n": len(values),
         "unscored": len(rows) - len(values) - left_out,
         "not_applicable": left_out,
@@ -60,12 +62,14 @@ def _cell(rows: dict[int, Trial], original: dict[int, Trial], label: str, kind: 
 
 
 def _fall(rows: dict[int, Trial], original: dict[int, Trial], kind: str, seed: int) -> dict[str, Any] | None:
-    """Edited minus original over the tasks that were judged both ways; None if there are none."""
-    pairs = []
+    """Edited minus original over the tasks that were judged both ways; None if there are none. Where a task occurs
+    more than once, it counts as one case in interval and test."""
+    pairs, tasks = [], []
     for index, trial in sorted(rows.items()):
         untouched = original[index].value if index in original else None
         if trial.value is not None and untouched is not None:
             pairs.append((untouched, trial.value))
+            tasks.append(trial.task)
     if not pairs:
         return None
     before, after = np.array(pairs, dtype=float).T
@@ -74,10 +78,13 @@ def _fall(rows: dict[int, Trial], original: dict[int, Trial], kind: str, seed: i
         "n": len(pairs),
         "original": float(before.mean()),
         "difference": float(change.mean()),
-        "interval": bootstrap_interval(change, bounds=(-1.0, 1.0), seed=seed)
+        "interval": bootstrap_interval(change, tasks, bounds=(-1.0, 1.0), seed=seed)
         if success
-        else score_interval(change, seed=seed),
+        else score_interval(change, tasks, seed=seed),
     }
-    if success and is_binary(before) and is_binary(after):
-        return {**found, "test": "exact McNemar", **asdict(mcnemar(before, after))}
-    return {**found, "test": "paired permutation", "p_value": sign_flip_test(change, seed=seed)}
+    binary, repeated = success and is_binary(before) and is_binary(after), repeats(tasks)
+    counts = asdict(mcnemar(before, after)) if binary else {}
+    if binary and not repeated:
+        return {**found, "test": "exact McNemar", **counts}
+    test = "paired permutation of tasks" if repeated else "paired permutation"
+    return {**found, "test": test, **counts, "p_value": sign_flip_test(change, tasks, seed=seed)}

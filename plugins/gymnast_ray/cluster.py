@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gymnast_core.errors import ConfigError, PluginError
+from gymnast_core.network.address import refuse_secrets
 from gymnast_ray.config import RayConfig
 
 ADDRESS = "RAY_ADDRESS"
@@ -52,6 +53,8 @@ def connect(address: str | None, key: str, options: Mapping[str, Any]) -> None:
         here = {"include_dashboard": False, **options}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     handler = signal.getsignal(signal.SIGTERM)
+    if address is not None:
+        refuse_secrets(address, f"{key}, or {ADDRESS} in its place,", "Ray takes HOST:PORT.")
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from gymnast_core.config.ranges import Choices, Count, NotNegative, Positive, Range
+from gymnast_core.network.address import refuse_secrets
 
 JUDGING = ("workers", "apart", "here")
 
@@ -44,3 +45,7 @@ class RayConfig:
     and the rollouts that were not fetched yet."""
     attempts: Count = 3
     """How often the same rollouts may lose their worker before the run stops."""
+
+    def __post_init__(self) -> None:
+        if self.address is not None:
+            refuse_secrets(self.address, "engine.args.address", "Ray takes HOST:PORT.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gymnast_core.runs.results import Evaluation, Run
+from gymnast_core.runs.results import Evaluation, Run, by_occurrence
 from gymnast_core.statistics import (
     Interval,
     McNemar,
@@ -17,6 +17,7 @@ from gymnast_core.statistics import (
     holm,
     is_binary,
     mcnemar,
+    repeats,
     score_interval,
     sign_flip_test,
 )
@@ -44,7 +45,7 @@ class Paired:
     """95 %, by bootstrap."""
     n: int
     test: McNemar | None
-    """Exact test of 0/1 outcomes; None for others, where signs are flipped."""
+    """Exact test of 0/1 outcomes; None for others and where tasks repeat, where the signs of tasks are flipped."""
     p_value: float
     p_holm: float
     """Corrected for comparing several runs with the first."""
@@ -129,31 +130,28 @@ def _incomparable(first: Evaluation | None, second: Evaluation | None, name: str
     return ""
 
 
-def _both(first: Evaluation, second: Evaluation) -> list[tuple[float, float]]:
-    """Values of the tasks that both judged; a task that one of them has twice is paired in order."""
-    known: dict[tuple[str, int], float] = _values(first)
-    return [(known[key], value) for key, value in _values(second).items() if key in known]
+def _both(first: Evaluation, second: Evaluation) -> list[tuple[str, float, float]]:
+    """What both judged; a task that one of them has twice is paired in order."""
+    known = _values(first)
+    return [(key[0], known[key], value) for key, value in _values(second).items() if key in known]
 
 
 def _values(evaluation: Evaluation) -> dict[tuple[str, int], float]:
-    seen: dict[str, int] = {}
-    found = {}
-    for episode in evaluation.episodes:
-        seen[episode.task] = seen.get(episode.task, 0) + 1
-        if episode.value is not None:
-            found[episode.task, seen[episode.task]] = episode.value
-    return found
+    keys = by_occurrence(episode.task for episode in evaluation.episodes)
+    return {
+        key: episode.value for key, episode in zip(keys, evaluation.episodes, strict=True) if episode.value is not None
+    }
 
 
 @lru_cache(maxsize=256)
-def _pair(name: str, measure: Measure, both: tuple[tuple[float, float], ...]) -> Paired:
-    a, b = [x for x, _ in both], [y for _, y in both]
-    changes = [y - x for x, y in both]
+def _pair(name: str, measure: Measure, both: tuple[tuple[str, float, float], ...]) -> Paired:
+    tasks, a, b = [task for task, _, _ in both], [x for _, x, _ in both], [y for _, _, y in both]
+    changes = [y - x for _, x, y in both]
     binary = measure.kind == "success" and is_binary(a) and is_binary(b)
-    test = mcnemar(a, b) if binary else None
-    p_value = test.p_value if test is not None else sign_flip_test(changes)
+    test = mcnemar(a, b) if binary and not repeats(tasks) else None
+    p_value = test.p_value if test is not None else sign_flip_test(changes, tasks)
     bounded = measure.kind == "success"
-    interval = bootstrap_interval(changes, bounds=(-1.0, 1.0)) if bounded else score_interval(changes)
+    interval = bootstrap_interval(changes, tasks, bounds=(-1.0, 1.0)) if bounded else score_interval(changes, tasks)
     n = len(both)
     return Paired(name, measure, sum(a) / n, sum(b) / n, sum(changes) / n, interval, n, test, p_value, p_value)
 

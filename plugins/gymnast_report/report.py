@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_object, parse_json
 from gymnast_core.runs.atomic import write_text
-from gymnast_core.runs.results import Evaluation, Run, position, read_run
+from gymnast_core.runs.results import Evaluation, Run, Scored, position, read_run
 from gymnast_core.runs.spending import spent_usd
 from gymnast_core.statistics import mean_interval
 from gymnast_pages import claims
@@ -144,12 +144,13 @@ def _facts(run: Run, shown: Evaluation | None) -> Facts:
     return facts.but(judge=shown.reward_model, world=shown.world, n=n)
 
 
-def _rate(values: Iterable[float | None], kind: str) -> Rate:
-    values = list(values)
-    scored = [value for value in values if value is not None]
+def _rate(episodes: Sequence[Scored], kind: str) -> Rate:
+    scored = [(episode.task, episode.value) for episode in episodes if episode.value is not None]
     if not scored:
-        return Rate(None, None, 0, len(values))
-    return Rate(sum(scored) / len(scored), mean_interval(scored, kind), len(scored), len(values) - len(scored))
+        return Rate(None, None, 0, len(episodes))
+    tasks, values = [task for task, _ in scored], [value for _, value in scored]
+    interval = mean_interval(values, kind, tasks)
+    return Rate(sum(values) / len(values), interval, len(values), len(episodes) - len(values))
 
 
 def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]]]:
@@ -158,7 +159,7 @@ def _by_instruction(columns: Sequence[Evaluation]) -> list[tuple[str, list[Rate]
         (
             text,
             [
-                _rate((e.value for e in column.episodes if e.instruction == text), column.reward_kind)
+                _rate([episode for episode in column.episodes if episode.instruction == text], column.reward_kind)
                 for column in columns
             ],
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gymnast_core.config.presets import fitted_by
 from gymnast_core.config.ranges import Choices, Count, NotNegative, Range, Seed, check_values
+from gymnast_core.devices import find_device
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.seeds import episode_generators
@@ -76,7 +77,7 @@ class SuccessClassifier(RewardModel):
         init_seed: Seed = 0
         """Seed of a fresh network's weights."""
         device: str = "cpu"
-        """Where the network lives, e.g. "cuda"."""
+        """torch device of the network; auto: cuda where there is one."""
 
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
@@ -92,7 +93,7 @@ class SuccessClassifier(RewardModel):
         self.network = _build(config)
         if directory is not None:
             checkpoint.read_weights(directory, self.network)
-        self.network.to(_device(config.device))
+        self.network.to(find_device(config.device, "reward_model.args.device"))
 
     @classmethod
     def looks_at(cls, config: Config, frames: int) -> Sequence[int]:
@@ -284,10 +285,3 @@ def _check(config: SuccessClassifier.Config) -> None:
         raise ConfigError("reward_model.args.thresholds lists an instruction twice.")
     if config.width is None or config.width % 8:
         raise ConfigError(f"reward_model.args.width is {config.width}; it must be a multiple of 8.")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"reward_model.args.device: no torch device {name!r}. Use cpu, cuda or cuda:0.") from None

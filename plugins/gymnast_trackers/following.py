@@ -11,18 +11,21 @@ import logging
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gymnast_core.errors import StorageError, shortened
+from gymnast_core.errors import StorageError
+from gymnast_core.network.secrecy import Mask, secrets_in
+from gymnast_core.network.wording import shown
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_pages.built import BUILT
 from gymnast_trackers.points import newest_snapshot, points, summary_numbers
-from gymnast_trackers.secrets import without_secrets
+from gymnast_trackers.secrets import KEYS, without_secrets
 from gymnast_trackers.sink import Opening, Sink
 
 if TYPE_CHECKING:
@@ -173,12 +176,13 @@ class Following:
             raise
         except Exception as error:
             run.failures += 1
+            mask = Mask(secrets_in(KEYS))
             if run.failures == 1:
-                reason = shortened(f"{type(error).__name__}: {error}", 300)
+                reason = shown(f"{type(error).__name__}: {error}", mask)
                 logger.warning(
                     "hooks.%s: the tracker failed (%s). The run goes on; it is tried again, and told no more.",
                     self._name, reason,
                 )  # fmt: skip
-            logger.debug("Traceback:", exc_info=True)
+            logger.debug("%s", mask(traceback.format_exc()))
             run.again = time.monotonic() + run.pause
             run.pause = min(2 * run.pause, LONGEST_PAUSE_SECONDS)

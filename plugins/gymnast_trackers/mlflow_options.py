@@ -36,6 +36,7 @@ class Config:
         require("mlflow", "mlflow", "mlflow")
         if has_login(self.tracking_uri):
             raise ConfigError(
-                "hooks.mlflow.tracking_uri holds a login, and configs are written to files. Leave it out, and set "
+                "hooks.mlflow.tracking_uri holds a login, or a query (?…) that may be one, and configs are written to "
+                "files. Leave it out, and set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
             )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from gymnast_core.config.ranges import Range
+from gymnast_core.network.vendors import ANTHROPIC
+from gymnast_core.network.wording import fit, shown
 from gymnast_vlm_reward.completeness import finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
@@ -17,7 +19,6 @@ from gymnast_vlm_reward.replies import RefusedError, body_of, token_count, words
 from gymnast_vlm_reward.service import Connection, ServiceReward
 from gymnast_vlm_reward.store import Answer
 from gymnast_vlm_reward.unsupported import Unsupported
-from gymnast_vlm_reward.wording import fit, shown
 
 ENDPOINT = "/messages"
 _VERSION = "2023-06-01"
@@ -115,15 +116,17 @@ class Claude(ServiceReward):
 
     vendor = "anthropic"
     endpoint = ENDPOINT
+    server = ANTHROPIC
 
     @dataclass(frozen=True)
     class Config(ServiceConfig):
         model: str = "claude-sonnet-4-6"
         """Anthropic's name of the model."""
-        base_url: str | None = "https://api.anthropic.com"
+        base_url: str | None = ANTHROPIC.base_url
         """Address of the server."""
-        api_key_env: str | None = "ANTHROPIC_API_KEY"
-        """Name of the environment variable that holds the key."""
+        api_key_env: str | None = None
+        """Name of the environment variable that holds the key; null: ANTHROPIC_API_KEY for Anthropic's own server, and
+        no key for any other."""
         temperature: Annotated[float, Range(least=0, most=1)] | None = None
         """Sampling temperature, in [0, 1]; null leaves it to the model, as those must that accept none."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gymnast_vlm_reward.wording import shown
+from gymnast_core.network.wording import shown
 
 COMPLETE = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "stop_token", "complete", "completed"})
 """Reasons to end that mean "said everything", in lower case: OpenAI, Azure, vLLM, SGLang, llama.cpp, Ollama, Gemini,

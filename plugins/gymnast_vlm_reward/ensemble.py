@@ -14,7 +14,7 @@ from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.money import total_usd
 from gymnast_core.plugins.registry import registries
-from gymnast_core.types import Reward, Rollout
+from gymnast_core.types import Reward, Rollout, Task
 from gymnast_vlm_reward.config import KEY
 from gymnast_vlm_reward.votes import TIES, decide
 
@@ -83,6 +83,12 @@ class Ensemble(RewardModel):
     def attach(self, parts: Parts) -> None:
         for judge in self.judges:
             judge.attach(parts)
+
+    def objection(self, task: Task) -> str | None:
+        """That of a member, if the others cannot decide without those that object."""
+        found = [objection for judge in self.judges if (objection := judge.objection(task)) is not None]
+        needed = self.config.rule == "unanimous" or len(self.judges) - len(found) <= len(found)
+        return found[0] if found and needed else None
 
     def state_dict(self) -> dict[str, Any]:
         return {"judges": [judge.state_dict() for judge in self.judges]}

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gymnast_core.config.ranges import Range
+from gymnast_core.devices import find_device
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_vlm_reward.config import KEY, JudgeConfig
 from gymnast_vlm_reward.engine import A_DAY, Engine, RetryConfig
@@ -39,7 +40,7 @@ class LocalVLM(VLMReward):
         revision: str | None = None
         """Branch, tag or commit on the hub."""
         device: str = "cpu"
-        """Where the model lives, e.g. "cuda"."""
+        """torch device of the model; auto: cuda where there is one."""
         dtype: str = "auto"
         """Type of the weights, e.g. "bfloat16"; "auto": as they were saved."""
         batch_size: Annotated[int, Range(least=1, most=10_000)] = 8
@@ -190,9 +191,11 @@ class GumbelNoise:
 
 
 def load_model(config: LocalVLM.Config) -> tuple[Any, Any]:
-    """Processor and model. Raises `CheckpointError` if either cannot be loaded."""
+    """Processor and model. Raises `CheckpointError` if either cannot be loaded, `ConfigError` for a device that is not
+    there."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    device = find_device(config.device, f"{KEY}.device")
     source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
         processor = AutoProcessor.from_pretrained(config.model, **source)
@@ -209,7 +212,7 @@ def load_model(config: LocalVLM.Config) -> tuple[Any, Any]:
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    return processor, model.to(torch.device(config.device)).eval().requires_grad_(False)
+    return processor, model.to(device).eval().requires_grad_(False)
 
 
 def fingerprint(model: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from gymnast_core.config.ranges import Range
+from gymnast_core.network.vendors import OPENAI
+from gymnast_core.network.wording import fit, shown
 from gymnast_vlm_reward.completeness import REFUSED, content_text, finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
@@ -17,14 +18,12 @@ from gymnast_vlm_reward.replies import RefusedError, body_of, token_count, words
 from gymnast_vlm_reward.service import Connection, ServiceReward
 from gymnast_vlm_reward.store import Answer
 from gymnast_vlm_reward.unsupported import Unsupported
-from gymnast_vlm_reward.wording import fit, shown
 
 # The newer `responses` interface has no `n`, and servers of open models do not have it at all.
 ENDPOINT = "/chat/completions"
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _FIELDS = ("n", *_LIMITS, "temperature", "response_format")
 """What some servers or models refuse."""
-_VENDOR = "api.openai.com"
 
 
 class OpenAIProvider(Provider):
@@ -128,13 +127,7 @@ class OpenAIProvider(Provider):
             headers = (
                 {"api-key": connection.key.value} if azure else {"Authorization": f"Bearer {connection.key.value}"}
             )
-        if connection.address.host == _VENDOR:
-            # Who pays, as OpenAI's own clients read it. It is nobody else's business.
-            for header, variable in (("Organization", "OPENAI_ORG_ID"), ("Project", "OPENAI_PROJECT_ID")):
-                value = os.environ.get(variable, "").strip()
-                if value and value.isascii() and value.isprintable():
-                    headers[f"OpenAI-{header}"] = value
-        return headers
+        return {**headers, **OPENAI.payer_headers(connection.address)}
 
 
 def read_completion(body: Mapping[str, Any], mask: Any) -> Reply:
@@ -192,15 +185,17 @@ class GPT4o(ServiceReward):
 
     vendor = "openai"
     endpoint = ENDPOINT
+    server = OPENAI
 
     @dataclass(frozen=True)
     class Config(ServiceConfig):
         model: str = "gpt-4o"
         """OpenAI's name of the model."""
-        base_url: str | None = "https://api.openai.com/v1"
+        base_url: str | None = OPENAI.base_url
         """Address of the server."""
-        api_key_env: str | None = "OPENAI_API_KEY"
-        """Name of the environment variable that holds the key."""
+        api_key_env: str | None = None
+        """Name of the environment variable that holds the key; null: OPENAI_API_KEY for OpenAI's own server, and no key
+        for any other."""
 
     def make_provider(self, connection: Connection) -> Provider:
         votes = self.config.votes

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from gymnast_core.network.wording import MOST_LETTERS
 from gymnast_vlm_reward.completeness import without_thinking
-from gymnast_vlm_reward.wording import MOST_LETTERS
 
 _LABEL = re.compile(r"\bfinal[ \t]*score\b[*_\"'` \t]*[:=][ \t]*", re.IGNORECASE)
 _YES_NO = re.compile(r"\banswer[*_\"'` \t]*:[*_\"'`<\[( \t]*(?P<word>yes|no)\b", re.IGNORECASE)

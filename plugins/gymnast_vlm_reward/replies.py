@@ -10,10 +10,10 @@ from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
+from gymnast_core.network.secrecy import Mask
+from gymnast_core.network.wording import shown, without_tags
 from gymnast_vlm_reward.provider import AskError
-from gymnast_vlm_reward.secrecy import Mask
 from gymnast_vlm_reward.wire import Response
-from gymnast_vlm_reward.wording import shown, without_tags
 
 _DIGITS = 18
 """Of integers that are read as such; what counts tokens has fewer."""
@@ -52,7 +52,7 @@ def status_error(status: int, body: Any, response: Response, mask: Mask) -> AskE
     if unpaid:
         hint = " The account with the vendor is used up: add credit there."
     elif status in (401, 403):
-        hint = " Check the key in the environment variable that reward_model.args.api_key_env names."
+        hint = " Check the key: reward_model.args.api_key_env names its variable; a server of others is sent none else."
     elif status in (404, 405):
         hint = " Check reward_model.args.model and base_url."
     label = (

@@ -14,8 +14,10 @@ import torch
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.money import in_dollars, total_usd
+from gymnast_core.network.address import Address, find_proxy, read_address
+from gymnast_core.network.secrecy import Mask, Secret, read_key
+from gymnast_core.network.vendors import Vendor
 from gymnast_core.types import Rollout, Task
-from gymnast_vlm_reward.address import Address, find_proxy, read_address
 from gymnast_vlm_reward.config import KEY, ServiceConfig
 from gymnast_vlm_reward.engine import Engine
 from gymnast_vlm_reward.ledger import Ledger
@@ -23,7 +25,6 @@ from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.prices import find_price
 from gymnast_vlm_reward.provider import AskError, Provider
 from gymnast_vlm_reward.reward import VLMReward
-from gymnast_vlm_reward.secrecy import Mask, Secret, read_key
 from gymnast_vlm_reward.store import Store
 from gymnast_vlm_reward.wire import Wire
 
@@ -59,6 +60,9 @@ class ServiceReward(VLMReward):
 
     endpoint: ClassVar[str]
     """What is added to the base URL."""
+
+    server: ClassVar[Vendor | None] = None
+    """Whose key is sent where no variable is named, to that vendor's own server alone."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
@@ -124,7 +128,7 @@ class ServiceReward(VLMReward):
 
     def make_engine(self) -> Engine:
         config = self.config
-        provider = self.make_provider(connect(config, self.endpoint))
+        provider = self.make_provider(connect(config, self.endpoint, self.server))
         price = find_price(config.model, config.prices)
         if price is None and config.max_usd is not None:
             raise ConfigError(
@@ -160,12 +164,13 @@ class ServiceReward(VLMReward):
         )
 
 
-def connect(config: ServiceConfig, endpoint: str) -> Connection:
+def connect(config: ServiceConfig, endpoint: str, server: Vendor | None = None) -> Connection:
     """What a client needs. Raises `ConfigError` for an address, key or proxy that cannot be used; it shows no key."""
     if not config.base_url:
         raise ConfigError(f"{KEY}.base_url is not set: give the server's address, e.g. http://localhost:8000/v1.")
-    address = read_address(config.base_url, f"{KEY}.base_url", endpoint)
-    key = read_key(config.api_key_env, config.model, f"{KEY}.api_key_env")
+    address = read_address(config.base_url, f"{KEY}.base_url", endpoint, key_option=f"{KEY}.api_key_env")
+    variable = config.api_key_env if server is None else server.key_variable(config.api_key_env, address)
+    key = read_key(variable, f"the model {config.model!r}", f"{KEY}.api_key_env")
     proxy = find_proxy(address)
     secrets = [None if key is None else key.value, *([] if proxy is None else proxy.secrets)]
     return Connection(address, key, Mask(secrets), config.retry.timeout_s)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Self
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.network.wording import MOST_LETTERS, fit
 from gymnast_vlm_reward.claims import Claims
 from gymnast_vlm_reward.completeness import REFUSED
-from gymnast_vlm_reward.wording import MOST_LETTERS, fit
 
 PATIENCE_SECONDS = 60.0
 """How long others may hold the file."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx2
 
-from gymnast_vlm_reward.address import Address, Proxy, certificates, find_proxy
+from gymnast_core.network.address import Address, Proxy, certificates, find_proxy
+from gymnast_core.network.secrecy import Mask, quiet
+from gymnast_core.network.wording import shown
 from gymnast_vlm_reward.provider import AskError
-from gymnast_vlm_reward.secrecy import Mask, quiet
-from gymnast_vlm_reward.wording import shown
 
 MOST_BYTES = 8 * 2**20
 """Of an answer; a thousand times what the longest verdict takes."""

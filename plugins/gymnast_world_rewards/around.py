@@ -18,7 +18,7 @@ from gymnast_core.plugins.registry import registries
 from gymnast_core.rollouts.replay import Course, replay, shown_again
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.judge import submit
-from gymnast_core.types import Reward, Rollout
+from gymnast_core.types import Reward, Rollout, Task
 
 KEY = "reward_model.args"
 
@@ -123,6 +123,9 @@ class AroundJudge(RewardModel):
 
     def attach(self, parts: Parts) -> None:
         self.judge.attach(replace(parts, reward_model=self.judge))
+
+    def objection(self, task: Task) -> str | None:
+        return self.judge.objection(task)
 
     def preflight(self, rollouts: int, frames: int) -> None:
         self.judge.preflight(rollouts, frames)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from gymnast_core.config.ranges import AnyNumber, check_values
 from gymnast_core.errors import ConfigError
+from gymnast_core.rollouts.open_loop import Chunks
 from gymnast_episodes.robots import robot
 from gymnast_worldgym.codec import Codec
 from gymnast_worldgym.model import DiT
@@ -33,6 +34,9 @@ from gymnast_worldgym.quantities import (
     Width,
     Window,
 )
+
+CHUNKS = Chunks(4)
+"""How recorded actions are given in validation. Any number of them can be imagined at once."""
 
 
 @dataclass(frozen=True)

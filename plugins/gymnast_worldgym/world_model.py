@@ -13,17 +13,19 @@ from torch import Tensor
 
 from gymnast_core.config.presets import untrained
 from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
+from gymnast_core.devices import find_device
 from gymnast_core.errors import DataError
 from gymnast_core.frames import Undecoded
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.rollouts.open_loop import open_loop_quality
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Offers, Step, Task
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
-from gymnast_worldgym.architecture import as_dict
+from gymnast_worldgym.architecture import CHUNKS, as_dict
 from gymnast_worldgym.codec import Codec, PixelCodec
-from gymnast_worldgym.devices import compute_dtype, find_device
+from gymnast_worldgym.devices import compute_dtype
 from gymnast_worldgym.facts import offered, settle
 from gymnast_worldgym.memory import memory_plan, work_plan
 from gymnast_worldgym.model import DiT
@@ -54,7 +56,6 @@ from gymnast_worldgym.sampling import Sampler
 from gymnast_worldgym.schedule import noise_process
 from gymnast_worldgym.training import PixelWeights, diffusion_loss, draw_clips, joined
 from gymnast_worldgym.vae import AutoencoderCodec, VaeBatch
-from gymnast_worldgym.validation import illustrate, open_loop_quality
 from gymnast_worldgym.views import TallCodec, apart, chosen, tall
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class WorldGym(WorldModel):
         codec: CodecName | None = None
         """Latents: pixels, or autoencoder-kl (a Stable-Diffusion autoencoder, see vae)."""
         robot: str | None = None
-        """Robot whose actions come in, in its own units: bridge, rt_1, libero, ... (robots.yaml); null: see below."""
+        """Robot whose actions come in, in its own units: bridge, libero_openvla, ... (robots.yaml); null: see below."""
         robot_action_dim: ActionWidth | None = None
         """For other robots: width of the actions; null takes any width up to action_dim."""
         action_scale: list[AnyNumber] | None = None
@@ -219,7 +220,7 @@ class WorldGym(WorldModel):
             if self._autoencoder is not None:
                 self._autoencoder.check_latents(saved.latents, saved.source)
             checkpoints.load_into(self.network, saved)
-        self.network.to(find_device(config.device)).eval()
+        self.network.to(find_device(config.device, "world_model.args.device")).eval()
         wanted = published.compute_dtype(config.compute_dtype, config.preset)
         self.network.set_compute_dtype(compute_dtype(wanted, self.device))
         if config.compile:
@@ -348,10 +349,12 @@ class WorldGym(WorldModel):
         return joined(parts, self.device)
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
-        return open_loop_quality(self, [self._restricted(episode) for episode in episodes], generator)
+        return open_loop_quality(self, [self._restricted(episode) for episode in episodes], CHUNKS, generator)
 
     def illustrate(self, episodes: Sequence[Episode], directory: Path, *, generator: torch.Generator) -> None:
-        illustrate(self, [self._restricted(episode) for episode in episodes], directory, generator)
+        from gymnast_pages.open_loop import illustrate
+
+        illustrate(self, [self._restricted(episode) for episode in episodes], CHUNKS, directory, generator)
 
     def save(self, directory: Path) -> None:
         config: dict[str, Any] = {"architecture": as_dict(self.architecture), "sampling": as_dict(self.sampling)}

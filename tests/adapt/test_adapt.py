@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from small import CommandLine, Models
 
+from gymnast_adapt.config import AdaptConfig
 from gymnast_adapt.summary import summarise
 from gymnast_adapt.tasks import AdaptationTasks
-from gymnast_core.config import ComponentConfig
+from gymnast_core.config import ComponentConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.testing import check_dataset
 from gymnast_episodes.picture_tasks import PictureTasks
@@ -140,17 +142,49 @@ def test_a_photograph_and_words_are_a_target(gymnast: CommandLine, models: Model
         (["pictures=[a.png]", "instruction=x"], "Give one of them"),
         (["target=null", "pictures=[a.png]"], "without words"),
         (["instruction=x"], "instruction goes with pictures"),
+        (["image_size=[32,32]"], "image_size=[32, 32] resizes pictures; the tasks of target have a size of their own"),
         (["loop.iterations=0"], "nothing would be learned"),
         (["protect.share=0.5"], "protect.tasks is not given"),
         (["protect.tasks=tabletop", "protect.share=1"], "leaves no start for the target"),
         (["protect.kl_coefficient=0.1", "optimizer.args.kl_coefficient=0.1"], "given twice"),
         (["protect.kl_coefficient=-1"], "protect.kl_coefficient"),
+        (["protect.lora_rank=2", "policy.args.train.lora_rank=4"], "lora_rank is given twice"),
+        (["trainer.devices=2"], "trainer.devices=2: this command trains in one process. Set it to 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(gymnast: CommandLine, words: list[str], told: str) -> None:
     message = gymnast.error("adapt", "adapt-tabletop", "output=out", *words)
     assert told in message, message
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("devices", ["2", "-1", "auto", "[0,1]", "'0,1'", "0", "[]"])
+def test_what_may_be_several_processes_is_refused(devices: str) -> None:
+    for key in ("devices", "num_nodes"):
+        with pytest.raises(ConfigError, match=rf"trainer\.{key}=.*: this command trains in one process"):
+            load_config(AdaptConfig, "adapt-tabletop", [f"trainer.{key}={devices}"])
+
+
+@pytest.mark.parametrize("options", [["devices=1"], ["devices='1'"], ["devices=[3]"], ["devices='3,'", "num_nodes=1"]])
+def test_a_single_device_may_be_named(options: list[str]) -> None:
+    load_config(AdaptConfig, "adapt-tabletop", [f"trainer.{option}" for option in options])
+
+
+@pytest.mark.parametrize(
+    ("targets", "others", "share"),
+    [(100, 10, 0.5), (100, 30, 0.9), (20, 5, 0.25), (1, 1, 0.9), (3, 100, 0.5), (1, 10, 0.5), (7, 2, 1 / 3)],
+)
+def test_the_share_is_kept_whichever_kind_there_are_few_of(targets: int, others: int, share: float) -> None:
+    dataset = AdaptationTasks(AdaptationTasks.Config(tabletop(0, targets), others=tabletop(1000, others), share=share))
+    ids = [task.id for task in dataset.tasks()]
+    assert len(set(ids)) == len(ids)
+    kinds = {True: Counter[str](), False: Counter[str]()}
+    for name in ids:
+        kinds[name.startswith("other/")][name.rpartition("/")[0]] += 1
+    assert abs(kinds[True].total() / len(ids) - share) <= 1 / len(ids)
+    assert (len(kinds[False]), len(kinds[True])) == (targets, others)  # every task of both is there
+    for times in kinds.values():
+        assert max(times.values()) - min(times.values()) <= 1
 
 
 def test_others_have_their_share() -> None:

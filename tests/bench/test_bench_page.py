@@ -51,6 +51,26 @@ def test_what_different_judges_gave_is_not_compared(tmp_path: Path) -> None:
     assert "50.0 %" in text and "−3.5" in text and "mean reward by progress" in text
 
 
+def test_the_best_of_a_few_seeds_is_held_to_students_t(tmp_path: Path) -> None:
+    """Gains of 2.2, 3.2 and 4.2, chosen of two combinations: t of 2 degrees at 97.5 % is 6.205, a bound below zero,
+    where a normal's quantiles would move the bound of 95 % (4.303) by 14 % only and leave it above."""
+
+    def cells(label: str, gains: list[float]) -> list[Row]:
+        return [
+            replace(ROW, cell=f"{label}-{seed}", labels={"optimizer": label}, seed=seed, difference=gain)
+            for seed, gain in enumerate(gains)
+        ]
+
+    rows = [*cells("grpo", [-0.1, 0.0, 0.1]), *cells("rloo", [2.2, 3.2, 4.2])]
+    found = combine(rows)[1]
+    assert found.gain_degrees == 2
+    assert found.gain_interval == pytest.approx((3.2 - 4.3027 / 3**0.5, 3.2 + 4.3027 / 3**0.5), abs=1e-3)
+    assert "No gain over the policy before training is shown; the largest: rloo" in text_of(tmp_path, rows)
+    sure = [*cells("grpo", [-0.1, 0.0, 0.1]), *cells("rloo", [2.7, 3.7, 4.7])]  # 6.205 / √3 is 3.58
+    assert "Best: rloo" in text_of(tmp_path, sure)
+    assert combine([ROW])[0].gain_degrees is None  # of one seed, the interval is over episodes
+
+
 def test_rows_say_what_was_measured(tmp_path: Path) -> None:
     write_rows(tmp_path, [ROW])
     assert json.loads((tmp_path / "rows.jsonl").read_text())["after"]["judge"] == "progress"

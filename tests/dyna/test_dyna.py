@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from small import CommandLine, Models
 
 from gymnast_core.config import ComponentConfig, load_config
+from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Dataset
 from gymnast_core.plugins.compose import registries
 from gymnast_core.runs.spending import Payment, note
@@ -275,6 +276,12 @@ def test_practice_may_come_first(gymnast: CommandLine, models: Models) -> None:
         ([f"judge.imagined={{tasks: {TASKS}, horizon: 4}}"], "judge.imagined.fps"),
         ([IMAGINED, "judge.imagined.policy=openvla-oft"], "judge.imagined.policy is set by the rounds themselves"),
         ([IMAGINED, "judge.imagined.horizonn=4"], "horizonn"),
+        (["train.trainer.devices=2"], "train.trainer.devices=2: this command trains in one process"),
+        (["world.recorded.args.path=mine"], "world.recorded.args.path is set to each recording"),
+        (
+            ["collect.environments=[{id: gymnast/Tabletop-v0, seeds: [100-149], count: 3}]"],
+            "collect.environments[0].seeds would start every round from the same seeds",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_at_once(gymnast: CommandLine, models: Models, words: list[str], told: str) -> None:
@@ -293,6 +300,19 @@ def test_rounds_never_meet_the_same_seeds(models: Models) -> None:
     firsts = [collect_config(config, parts, number, Path("x")).environments[0].first for number in (1, 2, 3)]
     seeds = [collect_config(config, parts, number, Path("x")).seed for number in (1, 2, 3)]
     assert firsts == [0, 1_000_000, 2_000_000] and len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize("section", ["train.trainer", "world.fit.trainer", "judge.fit.trainer"])
+@pytest.mark.parametrize("devices", ["2", "-1", "auto", "[0,1]", "'0,1'", "0", "[]"])
+def test_what_may_be_several_processes_is_refused(section: str, devices: str, models: Models) -> None:
+    for key in ("devices", "num_nodes"):
+        with pytest.raises(ConfigError, match=rf"^{section}\.{key}=.*: this command trains in one process"):
+            _config(models, f"{section}.{key}={devices}")
+
+
+@pytest.mark.parametrize("devices", ["1", "'1'", "[3]", "'3,'"])
+def test_a_single_device_may_be_named(devices: str, models: Models) -> None:
+    _config(models, *(f"{key}.trainer.devices={devices}" for key in ("train", "world.fit", "judge.fit")))
 
 
 def test_a_judge_learns_from_what_the_policy_imagines(gymnast: CommandLine, models: Models) -> None:
@@ -342,12 +362,38 @@ def test_earlier_episodes_come_along(models: Models) -> None:
         ([0.3, 0.31, 0.36], 0.02, 2, False),
         ([0.3, 0.31, 0.31], 0.02, 2, True),
         ([0.3], 0.02, 1, False),
+        ([0.3, 0.5, 0.4, 0.45], 0.02, 2, True),  # the best before, not the last
         ([0.3, 0.1], None, 1, False),
+        ([-0.3, -0.2], 0.02, 1, False),
+        ([-0.3, None, -0.2], 0.02, 1, False),  # a round that could not be scored is no 0
+        ([-0.3, None, -0.29], 0.02, 1, True),
+        ([0.3, None], 0.02, 1, False),  # nor is it fruitless
+        ([0.3, 0.31, None], 0.02, 2, False),
+        ([0.3, 0.31, None, 0.31], 0.02, 2, True),
+        ([None, 0.3], 0.02, 1, False),  # nothing to compare with
+        ([None, 0.3, 0.31], 0.02, 1, True),
     ],
 )
-def test_fruitless_rounds_end_it(rates: list[float], least: float | None, patience: int, ends: bool) -> None:
+def test_fruitless_rounds_end_it(rates: list[float | None], least: float | None, patience: int, ends: bool) -> None:
+    assert _ends("collect", rates, StopConfig(least, patience)) is ends
+
+
+@pytest.mark.parametrize(
+    ("rates", "ends"),
+    [
+        ([0.3, 0.3], False),  # nothing was recorded yet
+        ([0.3, 0.3, 0.31], True),
+        ([0.3, 0.5, 0.4], True),  # round 0 was better
+        ([0.3, None, 0.4], False),
+    ],
+)
+def test_practice_before_the_first_recording_is_no_fruitless_round(rates: list[float | None], ends: bool) -> None:
+    assert _ends("train", rates, StopConfig(0.02, 1)) is ends
+
+
+def _ends(begin: str, rates: list[float | None], stop: StopConfig) -> bool:
     part = ComponentConfig("any")
-    config = DynaConfig(part, part, part, {}, {}, collect={}, world=RefitConfig(), stop=StopConfig(least, patience))
+    config = DynaConfig(part, part, part, {}, {}, collect={}, world=RefitConfig(), begin=begin, stop=stop)
     rounds = _Rounds(config, Path("x"))
     rounds.rows = [{"reference": "w", "measured": {"w": {"rate": rate}}} for rate in rates]
-    assert rounds._is_fruitless() is ends
+    return rounds._is_fruitless()

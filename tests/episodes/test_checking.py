@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from clips import encode, episodes_of, pictures
@@ -90,7 +92,7 @@ def test_metadata_that_promises_more_frames_than_memory_can_number():
 
 
 class _Nothing:
-    name = "nothing"
+    name, root = "nothing", Path("nothing")
 
     def label(self, episode):
         return str(episode)

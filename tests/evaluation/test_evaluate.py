@@ -26,7 +26,7 @@ from gymnast_core.runs.spending import Payment, read_payments
 from gymnast_core.types import Reward, Rollout
 from gymnast_environment.rewards import EnvironmentReward
 from gymnast_environment.world import GymnasiumWorld
-from gymnast_evaluation.evaluate import choose_device, evaluate, share
+from gymnast_evaluation.evaluate import evaluate, share
 from gymnast_evaluation.hooks import gymnast_callbacks, gymnast_evaluate, gymnast_run_done
 from gymnast_evaluation.results import evaluation_from_json, paired_difference
 from gymnast_tabletop.datasets import TabletopTasks
@@ -122,13 +122,6 @@ def test_the_policy_is_measured_in_evaluation_mode(training: bool) -> None:
     with pytest.raises(ConfigError):
         evaluate(policy, world, EnvironmentReward(), tabletop(1), label="", names=("", ""), horizon=3)
     assert policy.training is training
-
-
-def test_devices_by_name() -> None:
-    assert choose_device("auto") == torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match=r"device=warp cannot be used here.*Set device=auto"):
-        choose_device("warp")
 
 
 def run_config(folder: Path, **changes: Any) -> RunConfig:

@@ -71,6 +71,7 @@ def test_policies_are_moved_to_the_device(gymnast: Command, tmp_path: Path, monk
     """The meta device stands in for an accelerator; what is computed there has no values, so nothing is."""
     moved: list[str] = []
     monkeypatch.setattr(OpenVLAOFT, "to", lambda self, device: moved.append(str(device)))
+    monkeypatch.setattr("gymnast_core.devices.available_devices", lambda: ["cpu", "meta:0"])
     assert gymnast(*arguments(tmp_path / "run", "episodes=1", "device=meta"))[0] == 0
     assert moved == ["meta", "meta"]
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,30 @@ def test_the_page_needs_nothing_but_itself(finished: Path) -> None:
     assert len(videos) == 3 * 2 * 3
     assert all('aria-label="' in video and "data:video/mp4" in video for video in videos)
     assert all('aria-label="' in svg for svg in re.findall(r"<svg[^>]*>", page))
+
+
+def rendered(folder: Path, starts: Callable[[int], str], group_by: str = "task") -> str:
+    """The page of three policies in two worlds, trials beginning at the start of their number."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text("kind: evaluate\n")
+    file = TrialFile(folder / "results.jsonl", {0: COUNT})
+    for world in WORLDS:
+        for number, policy in enumerate("abc"):
+            rows = [replace(trial("alpha", world, i), policy=policy, task=starts(i)) for i in range(COUNT)]
+            file.append([replace(row, value=float((row.index * 7) % 10 < 3 * number)) for row in rows])
+    summary = summarise(Scores(file.trials, list("abc"), WORLDS, group_by))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return build_evaluation_page(folder).read_text()
+
+
+def test_the_page_names_the_test_and_why_an_interval_is_missing(tmp_path: Path) -> None:
+    missing = "No interval over trials for policies × tasks"
+    alone = rendered(tmp_path / "alone", lambda index: f"start-{index}")
+    assert f"exact McNemar, {COUNT} trials<" in alone and f"{missing}: {COUNT} of {COUNT} tasks have one" in alone
+    repeated = rendered(tmp_path / "repeated", lambda index: f"start-{index % 10}")
+    assert f"paired permutation of starts, {COUNT} trials of 10 starts<" in repeated
+    assert f"{missing}: 10 of 10 tasks" in repeated
+    assert missing not in rendered(tmp_path / "grouped", lambda index: f"start-{index}", group_by="instruction")
 
 
 def test_many_policies_are_compared_in_a_matrix(tmp_path: Path) -> None:

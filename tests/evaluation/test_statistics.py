@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from unittest import mock
 
 import numpy as np
@@ -26,8 +26,10 @@ from gymnast_core.statistics import (
     cluster_index,
     holm,
     mcnemar,
+    mean_interval,
     percentiles,
     resampled_means,
+    score_interval,
     sign_flip_test,
     success_interval,
     wilson_interval,
@@ -166,6 +168,37 @@ def test_an_unscored_episode_is_left_out_on_both_sides() -> None:
     after = evaluation({"a": 0.0, "b": 1.0, "c": None, "only-after": 1.0})
     found = paired_difference(before, after)
     assert (found.mean, found.n) == (-1.0, 1)
+
+
+def test_a_task_that_occurs_twice_is_paired_in_order_and_never_dropped() -> None:
+    """Two episodes of each of two names: gains of 1, 1, 0, 0. By name alone the first two would be lost."""
+    names = ["episodes/000000", "episodes/000001"] * 2
+    sides = [
+        replace(evaluation({}), n=4, episodes=tuple(EpisodeResult(*pair, None, None) for pair in rows))
+        for rows in (
+            [(name, "", value) for name, value in zip(names, [0.0, 0.0, 1.0, 1.0], strict=True)],
+            [(name, "", 1.0) for name in names],
+        )
+    ]
+    found = paired_difference(*sides)
+    assert (found.mean, found.n, found.method) == (0.5, 4, "paired BCa bootstrap over tasks")
+    # Both tasks gain 0.5 in the mean: what is known is what two cases tell, Wilson's share of what was not seen.
+    unseen = wilson(0, 2)[1]
+    assert found.interval == pytest.approx((0.5 - 1.5 * unseen, 0.5 + 0.5 * unseen))
+
+
+def test_success_of_repeated_starts_is_known_as_well_as_those_starts() -> None:
+    """Two of four tasks always succeed, 32 rollouts each: SciPy's bootstrap of the four."""
+    values, starts = [1.0] * 64 + [0.0] * 64, [f"t{i // 32}" for i in range(128)]
+    four = stats.bootstrap(
+        ([1.0, 1.0, 0.0, 0.0],), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval  # fmt: skip
+    assert success_interval(values, starts) == pytest.approx(tuple(four)) == (0.0, 1.0)
+    assert mean_interval(values, "success", starts) == (0.0, 1.0)
+    low, high = score_interval(values, starts)
+    assert (low, high) == mean_interval(values, "score", starts) and high - low > 0.5
+    assert success_interval(values, list(range(128))) == success_interval(values) == wilson(64, 128)
+    assert success_interval(values, ["t"] * 128) == wilson(64, 128)  # of one start alone, trials are the evidence
 
 
 def test_nothing_shared_is_an_error() -> None:

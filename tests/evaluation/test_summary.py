@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from gymnast_evaluation.summary import Scores, brief, summarise
@@ -75,6 +76,35 @@ def test_intervals_of_repeated_starts_are_over_starts() -> None:
     assert cells[1]["interval"] == cells[1]["bootstrap"] == pytest.approx(cells[0]["bootstrap"])
     assert cells[1]["tasks"]["push"]["interval"] == cells[1]["interval"]
     assert (cells[1]["n"], cells[1]["starts"]) == (30, 6)
+
+
+@pytest.mark.parametrize("trials", [1, 5, 10])
+def test_repeating_a_start_proves_nothing_about_others(trials: int) -> None:
+    """Of 10 starts one policy solves 7 and the other the 3 others, however often: p = 0.34, that of 7 in 10."""
+
+    def rows(policy: str, solved: range) -> list[Trial]:
+        return [trial(policy, i, float(i % 10 in solved), task=f"t{i % 10}", trial=i // 10) for i in range(10 * trials)]
+
+    found = Scores([*rows("a", range(7)), *rows("b", range(7, 10))], ["a", "b"], ["w"], "instruction")
+    row = summarise(found)["comparisons"][0]
+    assert row["p_value"] == pytest.approx(binomtest(7, 10).pvalue) == pytest.approx(0.34375)
+    assert row["test"] == ("exact McNemar" if trials == 1 else "paired permutation of starts")
+    assert (row["n"], row["starts"]) == (10 * trials, 10)
+    assert (row["only_first"], row["only_second"]) == (7 * trials, 3 * trials)
+
+
+def test_a_start_that_is_judged_more_often_than_others_is_one_start() -> None:
+    """Six starts, the first of them twelve times more: flips of whole starts, 2 of 2⁶ of which are as large."""
+    starts = [0] * 12 + list(range(6))
+    rows = [trial(p, i, float(p == "b"), task=f"t{start}") for p in "ab" for i, start in enumerate(starts)]
+    row = summarise(Scores(rows, ["a", "b"], ["w"], "instruction"))["comparisons"][0]
+    assert row["p_value"] == pytest.approx(2 / 2**6) and row["starts"] == 6
+
+
+def test_trials_of_one_start_alone_are_tested_as_what_they_are() -> None:
+    rows = [trial(p, i, float(p == "b"), task="t") for p in "ab" for i in range(10)]
+    row = summarise(Scores(rows, ["a", "b"], ["w"], "instruction"))["comparisons"][0]
+    assert row["test"] == "exact McNemar" and row["p_value"] == pytest.approx(2 / 2**10) and row["starts"] == 1
 
 
 def test_the_truth_is_the_world_that_knows_outcomes() -> None:

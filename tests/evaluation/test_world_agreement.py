@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa as their_kappa
 
-from gymnast_core.statistics import biased_interval, percentiles, resampled_means
+from gymnast_core.statistics import biased_interval, merged_strata, percentiles, resampled_means
 from gymnast_evaluation.agreement import (
     agreement,
     cohens_kappa,
@@ -198,6 +198,52 @@ def test_rates_by_task_are_means_of_that_task() -> None:
     assert found is not None and found.tasks == ("lift", "pull", "push")
     for row, policy in enumerate(real):
         assert found.reference_by_task[row] == pytest.approx([policy[tasks == task].mean() for task in found.tasks])
+
+
+def test_starts_that_are_tasks_of_their_own_vary_as_starts_do() -> None:
+    """group_by=task: every stratum holds one start. Drawn within those, the interval would have no width."""
+    imagined, real = worlds(starts=12, gap=0.2)
+    names, starts = [f"p{i}" for i in range(6)], np.arange(12)
+    found = agreement(names, imagined, real, starts, starts)
+    assert found is not None
+    # Numbers by the definition: starts drawn with replacement, the same ones in both worlds and for all policies.
+    drawn = np.random.default_rng(1).integers(12, size=(4000, 12))
+    value = stats.pearsonr(imagined.mean(axis=1), real.mean(axis=1)).statistic
+    samples = correlations(imagined[:, drawn].mean(axis=2).T, real[:, drawn].mean(axis=2).T)
+    assert found.pearson.over_trials == pytest.approx(biased_interval(value, samples, (-1.0, 1.0)), abs=0.05)
+    low, high = found.mean_maximum_rank_violation.over_trials
+    assert low < found.mean_maximum_rank_violation.value < high
+    # A cell's rate rests on one start: nothing says how another one would be.
+    assert found.pearson_by_task is not None and found.pearson_by_task.value is not None
+    assert found.pearson_by_task.over_trials is None and found.spearman_by_task.over_trials is None
+    assert (found.tasks_of_one_start, found.policies_of_one_start) == (12, ())
+    # Tasks of several starts keep their strata, and their cells vary.
+    grouped = agreement(names, imagined, real, starts, starts % 3)
+    assert grouped is not None and grouped.pearson_by_task.over_trials is not None and not grouped.tasks_of_one_start
+
+
+@pytest.mark.parametrize(
+    "strata, merged",
+    [
+        ([0, 1, 2, 3], [0, 0, 0, 0]),  # every start its own task
+        ([5, 5, 6, 6, 7, 8], [0, 0, 1, 1, 2, 2]),  # two tasks of one start are drawn from together
+        ([5, 5, 6, 6, 7], [0, 0, 0, 0, 0]),  # one alone could only be drawn as itself
+        ([1, 1, 2, 2], [0, 0, 1, 1]),
+        ([3], [0]),
+    ],
+)
+def test_strata_of_a_single_start_are_merged(strata: list[int], merged: list[int]) -> None:
+    found = merged_strata(strata)
+    same = found[:, None] == found[None]
+    assert np.array_equal(same, np.equal.outer(merged, merged))
+
+
+def test_a_policy_that_was_judged_on_one_start_has_no_interval_over_starts() -> None:
+    imagined, real = worlds(gap=0.1)
+    imagined[2, 1:] = np.nan
+    found = agreement([f"p{i}" for i in range(6)], imagined, real, np.arange(60), np.zeros(60))
+    assert found is not None and found.pearson.value is not None and found.pearson.over_trials is None
+    assert found.mean_maximum_rank_violation.over_trials is None and found.policies_of_one_start == ("p2",)
 
 
 def test_nothing_judged_in_both_is_no_agreement() -> None:

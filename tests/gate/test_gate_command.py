@@ -5,16 +5,20 @@ from __future__ import annotations
 import html
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from gate_parts import PARTS, Dream, Onlooker, Street, Walker, Walks, place_of
+from scipy.stats import binomtest
 from small import CommandLine
 
 from gymnast_core.errors import DataError
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_gate import gates, page
+from gymnast_gate.config import GateOptions
+from gymnast_gate.options import Config
 from gymnast_gate.pixels import Comparison, errors_of
 from gymnast_gate.playback import OwnNoise, play_back
 from gymnast_gate.rows import Batches, Row
@@ -312,10 +316,36 @@ class TestPixels:
         assert gain is not None and gain.value == pytest.approx(10 * torch.log10(torch.tensor(800.0)).item(), abs=1e-4)
         assert Comparison([other]).psnr("changed", "model", 1) is None
 
+    def test_episodes_that_begin_alike_are_resampled_together(self) -> None:
+        good = errors_of(self.frames(0, 1), self.frames(0, 1, level=190), None, 16)
+        bad = errors_of(self.frames(0, 1), self.frames(0, 1, level=100), None, 16)
+        apart, alike, once = (
+            Comparison(episodes, starts).psnr("changed", "model", 1)
+            for episodes, starts in (
+                ([good, bad] * 8, None), ([good, bad] * 8, ["a", "b"] * 8), ([good, bad], None),
+            )
+        )  # fmt: skip
+        assert apart is not None and alike is not None and once is not None
+        assert apart.value == alike.value and (alike.n, once.n) == (16, 2)
+        assert alike.interval == once.interval
+        assert apart.interval[1] - apart.interval[0] < 0.6 * (alike.interval[1] - alike.interval[0])
+
     def test_equality_is_finite(self) -> None:
         sums = errors_of(self.frames(0, 1), self.frames(0, 1), None, 16)
         found = Comparison([sums] * 3).psnr("changed", "model", 1)
         assert found is not None and 80 < found.value < 100
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_measuring_a_task_again_proves_nothing_of_other_tasks(times: int) -> None:
+    """Of 8 tasks one succeeds only in the environment and seven only in imagination, however often: p of 1 in 8."""
+    rows = [Row(i, f"t{i % 8}", "go", "go", real=i % 8 == 0, true=i % 8 != 0) for i in range(8 * times)]
+    config: Any = SimpleNamespace(gate=GateOptions())
+    found = gates.Found(rows, config, Config(), "street", replays=True, environment=True)
+    details = gates.actions_gate(found).details
+    assert (details["only_real"], details["only_imagined"]) == (times, 7 * times)
+    assert details["test"] == ("exact McNemar" if times == 1 else "paired permutation of tasks")
+    assert details["p_value"] == pytest.approx(binomtest(1, 8).pvalue)
 
 
 def test_a_place_is_what_the_picture_shows() -> None:

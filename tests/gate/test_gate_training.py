@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gate_parts import Dream, Onlooker, Street, Walker, Walks
 from safetensors.torch import load_file
+from scipy import stats
 from twins import together
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig
@@ -280,6 +282,16 @@ class TestConclusions:
         rows = [self.audit(1, 256, 0.5, 0.30), self.audit(2, 16, 0.5, 0.375), self.audit(3, 240, 0.5, 0.40)]
         assert best_of(rows[:2]).iteration == 1 and best_of(rows).iteration == 3
         assert best_of([rows[0], replace(rows[0], iteration=7)]).iteration == 1
+
+    def test_the_surest_has_more_starts_not_more_rollouts_of_one(self) -> None:
+        """Four of eight draws succeed, with 32 rollouts of each: known as well as eight rollouts are, and worse than
+        40 % of as many draws as rollouts."""
+        grouped = Audit(1, [Seen(i // 32, "a", True, i < 128) for i in range(256)], 0, 0.0, 0.0, "street")
+        draws = ([1.0] * 4 + [0.0] * 4,)
+        eight = stats.bootstrap(draws, np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(0))
+        assert grouped.surely == pytest.approx(eight.confidence_interval.low) and grouped.surely < 0.3
+        apart = self.audit(2, 256, 0.5, 0.4)
+        assert best_of([grouped, apart]) is apart
 
     def test_rollouts_of_one_draw_are_one_case(self) -> None:
         """Eight rollouts from each of 3 starts say less than 24 from as many."""

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from launching import Launched
 from line_parts import Command
+from scipy import stats
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.types import EnvironmentStart, Episode, Reward, Rollout, Task
-from gymnast_judging.rescore import Rescored
+from gymnast_judging.rescore import Rescored, summarise
 from gymnast_judging.rows import RowFile
 from gymnast_judging.stored import PART, prune_scored, prune_unscored, store, stored_places
 
@@ -347,3 +349,30 @@ def test_half_a_letter_of_a_foreign_judge_is_written_and_read(tmp_path: Path) ->
     (tmp_path / "rows.jsonl").write_text('["no object"]\n')
     with pytest.raises(DataError, match="line 1"):
         RowFile(tmp_path / "rows.jsonl", Row)
+
+
+def test_rollouts_of_a_group_are_known_as_well_as_their_starts() -> None:
+    """Two of four tasks always succeed, 32 rollouts of each; of the others, the first judge believed one."""
+    rows = [
+        Rescored(f"{task}-{i}", f"t{task}", "x", float(task < 3), None, float(task < 2), None, None, "", 0.0)
+        for task in range(4)
+        for i in range(32)
+    ]
+
+    def of_four(*means: float) -> tuple[float, float]:
+        found = stats.bootstrap((means,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(0))
+        return pytest.approx(tuple(found.confidence_interval))
+
+    found = summarise(rows, "environment")
+    assert found["success"] == {"mean": 0.5, "interval": of_four(1, 1, 0, 0), "tasks": 4}
+    agreed = found["agreement"]
+    assert (agreed["n"], agreed["tasks"], agreed["same"], agreed["mean_difference"]) == (128, 4, 0.75, -0.25)
+    assert agreed["same_interval"] == of_four(1, 1, 0, 1)
+    assert agreed["mean_difference_interval"] == of_four(0, 0, -1, 0)
+    assert agreed["table"] == [
+        {"first": 0.0, "now": 0.0, "n": 32}, {"first": 1.0, "now": 0.0, "n": 32}, {"first": 1.0, "now": 1.0, "n": 64},
+    ]  # fmt: skip
+    apart = summarise([replace(row, task=row.id) for row in rows], "environment")
+    assert apart["success"]["interval"] == pytest.approx((0.4146, 0.5854), abs=1e-4)  # Wilson's of 64 in 128
+    scores = summarise([replace(row, reward_kind="score", first_kind="score") for row in rows], "progress")
+    assert scores["mean reward by progress"]["interval"] == of_four(1, 1, 0, 0)

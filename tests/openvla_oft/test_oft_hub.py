@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -17,7 +10,7 @@ import pytest
 import torch
 from oft_cases import greedy, load_tiny
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.errors import CheckpointError, ConfigError
 
 
 class TestHub:
@@ -43,7 +36,7 @@ class TestHub:
 
     def test_offline(self) -> None:
         with pytest.raises(
-            CheckpointError, match=r"'someone/nothing' is no local directory, .*`hf download someone/nothing`"
+            CheckpointError, match=r"'someone/nothing' is no local folder, .*`hf download someone/nothing`"
         ):
             load_tiny("someone/nothing")
 
@@ -51,81 +44,13 @@ class TestHub:
     def test_paths_are_not_repositories(self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         Path("runs").mkdir()
-        with pytest.raises(CheckpointError, match="no checkpoint directory"):
+        with pytest.raises(CheckpointError, match=r"There is no folder .* RUN/checkpoint, which `gymnast fit"):
             load_tiny(path)
 
     def test_a_file(self, words: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"is a file; .* the directory"):
+        with pytest.raises(CheckpointError, match=r"is a file; policy\.args\.checkpoint is a folder"):
             load_tiny(words / "model.safetensors")
 
-
-class _Hub(BaseHTTPRequestHandler):
-    """The requests of a hub download, answered from a directory."""
-
-    directory: Path
-    commit = "a" * 40
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def answer(self, *, body: bool) -> None:
-        path = self.path.split("?")[0]
-        if path == "/api/models/someone/tiny/revision/v2":
-            siblings = [{"rfilename": file.name} for file in sorted(self.directory.iterdir())]
-            content = json.dumps({"id": "someone/tiny", "sha": self.commit, "siblings": siblings}).encode()
-            self.send(content, body, "application/json")
-        elif path == f"/api/models/someone/tiny/tree/{self.commit}":
-            files = sorted(self.directory.iterdir())
-            tree = [{"type": "file", "path": x.name, "size": x.stat().st_size, "oid": self.commit} for x in files]
-            self.send(json.dumps(tree).encode(), body, "application/json")
-        elif path.startswith(f"/someone/tiny/resolve/{self.commit}/"):
-            self.send((self.directory / path.rsplit("/", 1)[1]).read_bytes(), body, "application/octet-stream")
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RevisionNotFound" if "someone/tiny" in path else "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def send(self, content: bytes, body: bool, kind: str) -> None:
-        self.send_response(200)
-        headers = {"Content-Type": kind, "Content-Length": str(len(content)), "X-Repo-Commit": self.commit}
-        headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def test_download_from_a_hub(words: Path, tmp_path: Path) -> None:
-    """A process of its own, since the hub's address is read once; a server on loopback stands for the hub."""
-    (words / "README.md").write_text("not wanted")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), {"directory": words}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = (
-        "import sys\nfrom gymnast_core.errors import CheckpointError\nfrom gymnast_openvla_oft.hub import locate\n"
-        "for name, revision in (('someone/tiny', 'v2'), ('someone/tiny', 'v3'), ('someone/else', 'v2')):\n"
-        "    try: print(locate(name, revision))\n"
-        "    except CheckpointError as error: print(error)\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
-    environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment | settings, capture_output=True, text=True, timeout=120
-    )
-    server.shutdown()
-    assert done.returncode == 0, done.stderr
-    directory, revision, repository = done.stdout.splitlines()
-    found, wanted = ({path.name for path in Path(place).iterdir()} for place in (directory, words))
-    assert found == wanted - {"README.md"}
-    assert (Path(directory) / "model.safetensors").read_bytes() == (words / "model.safetensors").read_bytes()
-    assert "has no revision 'v3'" in revision
-    assert "'someone/else' is no local directory" in repository and "does not exist, or is private" in repository
+    def test_a_folder_has_no_revision(self, words: Path) -> None:
+        with pytest.raises(ConfigError, match=r"revision 'v2' is of a hub repository.* Leave the revision out"):
+            load_tiny(words, revision="v2")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import json
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +304,55 @@ def test_training_with_the_oft_recipe_crops_once_and_validation_in_the_centre() 
         wanted, _ = oft_recipe(drawn, generator)
         assert torch.equal(seen[0][row], wanted[0])
         assert torch.equal(seen[1][row], crop_center(drawn, 16)[0])
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_points_follow_the_central_crop(augmented: bool) -> None:
+    """A spot of light is where the points say, in what the network is shown: in training, and in validation."""
+    side = 100
+    frames = torch.full((4, 1, side, side, 3), 40, dtype=torch.uint8)
+    frames[:, :, 73:78, 28:33] = 220
+    points = torch.tensor([0.305, 0.755]).expand(4, 1, 2)
+    episode = replace(episodes(1, length=4)[0], frames_TVHWC=frames, actions_TA=torch.zeros(3, 2), points_TJ2=points)
+    config = small_config(auxiliary_points=1, oft_augmentation=augmented)
+    architecture = replace(config.architecture, image_size=96)
+    policy = OpenVLAOFT(replace(config, center_crop=None if augmented else True, architecture=architecture))
+    for draw, prepared in ((policy.training_decisions, augmented), (policy.plain_decisions, False)):
+        decisions = draw([episode], seeded(3))
+        assert decisions.points_BJ2 is not None
+        x, y = decisions.points_BJ2[0, 0].tolist()
+        pixels = policy.processor.pixels(decisions.observation.latest_BVHWC, prepared=prepared)[0, 0, 0]
+        rows, columns = (pixels > (pixels.max() + pixels.min()) / 2).nonzero().float().mean(0).tolist()
+        assert abs(columns + 0.5 - x * 96) < 1 and abs(rows + 0.5 - y * 96) < 1
+        if not prepared:
+            assert (x, y) == pytest.approx([0.5 + (value - 0.5) / 0.9**0.5 for value in (0.305, 0.755)], abs=1e-6)
+
+
+def test_what_is_trained_on_crops_acts_on_crops(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`oft_augmentation` is what was asked for, and center_crop of config.json what was done: one record."""
+    policy = OpenVLAOFT(small_config(oft_augmentation=True))
+    assert policy.processor.images.center_crop
+    policy.save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["center_crop"] is True
+    again = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path / "saved")))
+    assert again.processor.images.center_crop and not policy.facts.contradicted
+    OpenVLAOFT(small_config()).save(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["center_crop"] is False
+    caplog.clear()
+    go_on = OpenVLAOFT.Config(checkpoint=str(tmp_path / "whole"), imitation=Imitation(oft_augmentation=True))
+    OpenVLAOFT(go_on).save(tmp_path / "went on")
+    assert "says center_crop=false; the option is used instead" in caplog.text
+    assert json.loads((tmp_path / "went on" / "config.json").read_text())["center_crop"] is True
+
+
+@pytest.mark.parametrize("kind", [OpenVLAOFT, OpenVLA])
+def test_acting_on_whole_images_after_crops_is_refused(kind: type[Any]) -> None:
+    config = kind.Config(
+        architecture=small_config().architecture, center_crop=False, imitation=Imitation(oft_augmentation=True)
+    )
+    with pytest.raises(ConfigError, match=r"oft_augmentation trains on random crops .*Leave center_crop out"):
+        kind.needs(config)
+    assert not kind(replace(config, imitation=Imitation())).processor.images.center_crop
 
 
 def test_point_heads_ignore_what_is_out_of_view() -> None:

@@ -280,7 +280,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (("policy=random",), "random"),
-            (("policy=openvla-oft", "policy.args.checkpoint=/nowhere"), "There is no checkpoint directory /nowhere"),
+            (("policy=openvla-oft", "policy.args.checkpoint=/nowhere"), "There is no folder /nowhere"),
             (("policy=openvla-oft", "policy.args.dtype=int8"), "int8"),
             (("policy=openvla-oft", "policy.args.train.vision=half"), "train.vision"),
             (("tabletop", "--hardware", "h1000"), "Did you mean 'h100'?"),

@@ -126,7 +126,7 @@ def test_a_policy_outlives_the_folder_that_it_came_from(tmp_path: Path) -> None:
     policy = OpenVLAOFT(OpenVLAOFT.Config(checkpoint=str(tmp_path / "gone")))
     shutil.rmtree(tmp_path / "gone")
     assert policy.needed == Needs(CAMERAS, proprio=2, actions=2)
-    with pytest.raises(CheckpointError, match="There is no checkpoint directory"):
+    with pytest.raises(CheckpointError, match="There is no folder"):
         OpenVLAOFT.needs(OpenVLAOFT.Config(checkpoint=str(tmp_path / "never")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from gymnast_core.config import ComponentConfig
 from gymnast_pages.claims import Candidate, Change, accuracy, best, change, first_of, rate
@@ -99,6 +100,26 @@ def test_best_is_a_gain_that_is_shown_and_never_the_smaller_loss() -> None:
     assert best(SUCCESS, [candidate("c", 0.1, 0.095)], "before").startswith("A gain over before: c")
     unknown = [Candidate("a", 0.5, None), Candidate("b", 0.6, None)]
     assert best(SUCCESS, unknown, "before") == "Nothing says what was gained; the highest success: b, 60.0 %"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_the_best_of_several_is_held_to_its_few_seeds(seeds: int) -> None:
+    """Bounds at the level of all candidates together are those of SciPy's t distribution."""
+    values = [0.03, 0.05, 0.04, 0.06, 0.02, 0.05, 0.05, 0.03, 0.07, 0.01][:seeds]
+
+    def interval(level: float) -> tuple[float, float]:
+        found = stats.ttest_1samp(values, 0.0).confidence_interval(level)
+        return float(found.low), float(found.high)
+
+    mean = sum(values) / seeds
+    gain = Change(mean, interval(0.95), degrees=seeds - 1)
+    assert gain.among(1) == gain
+    among = gain.among(10)
+    assert among.interval == pytest.approx(interval(0.995))
+    assert (among.mean, among.degrees) == (mean, seeds - 1)
+    # What no seeds stand behind keeps a normal's quantiles: 2.807 / 1.960.
+    low, high = Change(0.1, (0.0, 0.2)).among(10).interval
+    assert (low, high) == pytest.approx((0.1 - 0.1 * 2.807 / 1.96, 0.1 + 0.1 * 2.807 / 1.96), abs=1e-4)
 
 
 def test_the_first_of_a_ranking_must_beat_every_other() -> None:

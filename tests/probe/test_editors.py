@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import email.parser
-import email.policy
 import io
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from editing_server import Server, png
 from PIL import Image
 
 from gymnast_core.errors import CheckpointError, ConfigError
@@ -28,75 +25,6 @@ from gymnast_probe.proposed_instructions import read_instructions
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 IMAGE[:, :8] = (200, 40, 40)
 TASK = Task("task-1", "push the red block to the left", torch.from_numpy(IMAGE)[None, None])
-
-
-def png(image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers as OpenAI's API does; `answer` makes (status, JSON) of a request's path and fields."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.answer: Callable[[dict[str, Any]], tuple[int, Any]] = mirrored
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        kind = self.headers["Content-Type"]
-        fields = json.loads(body) if kind == "application/json" else read_form(kind, body)
-        self.server.requests.append((self.path, fields))
-        status, content = self.server.answer(fields)
-        text = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-def read_form(kind: str, body: bytes) -> dict[str, Any]:
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
-        f"Content-Type: {kind}\r\n\r\n".encode() + body
-    )
-    fields: dict[str, Any] = {}
-    for part in message.iter_parts():
-        content = part.get_payload(decode=True)
-        is_file = part.get_filename() is not None
-        fields[str(part.get_param("name", header="content-disposition"))] = content if is_file else content.decode()
-    return fields
-
-
-def mirrored(fields: dict[str, Any]) -> tuple[int, Any]:
-    """The picture that was sent, flipped left to right."""
-    with Image.open(io.BytesIO(fields["image"])) as file:
-        image = np.asarray(file.convert("RGB"))
-    return 200, {"created": 1, "data": [{"b64_json": png(image[:, ::-1])}]}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def image_editor(server: Server, **settings: Any) -> OpenAIEditor:
@@ -131,8 +59,11 @@ def test_the_images_api_gets_the_picture_and_gives_the_edited_one(server: Server
 )
 def test_what_is_no_picture_is_an_error(server: Server, answer: tuple[int, Any], message: str) -> None:
     server.answer = lambda fields: answer
-    with pytest.raises(EditorFailed, match=message):
-        image_editor(server).edit(IMAGE, "x", seed=0)
+    editor = image_editor(server)
+    with pytest.raises(EditorFailed, match=message) as caught:
+        editor.edit(IMAGE, "x", seed=0)
+    # What the service refused is not billed; a picture that cannot be used is.
+    assert caught.value.cost_usd == editor.spent_usd == (0.0 if answer[0] == 400 else 0.042)
 
 
 def test_edits_stop_before_they_cost_too_much(server: Server) -> None:

@@ -159,6 +159,15 @@ def test_falls_are_paired_and_corrected() -> None:
     assert easy["fall"]["p_value"] == 1.0
 
 
+def test_a_task_that_occurs_twice_falls_once() -> None:
+    """Ten tasks twice each, all of which fail when edited: p = 2 / 2¹⁰ over tasks, not 2 / 2²⁰ over trials."""
+    rows = {label: [replace(trial("a", label, i, value), task=f"t{i % 10}") for i in range(20)]
+            for label, value in ((ORIGINAL, 1.0), ("hard", 0.0))}  # fmt: skip
+    fall = summarise([*rows[ORIGINAL], *rows["hard"]], ["a"], [ORIGINAL, "hard"])["policies"]["a"]["hard"]["fall"]
+    assert (fall["n"], fall["only_first"], fall["test"]) == (20, 20, "paired permutation of tasks")
+    assert fall["p_value"] == pytest.approx(2 / 2**10)
+
+
 def test_a_fall_of_another_reward_is_named_after_its_judge(gymnast: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert gymnast(*arguments(run, "episodes=2"))[0] == 0

@@ -12,6 +12,8 @@ import torch
 
 from gymnast_core.errors import DataError
 from gymnast_core.learning import Advantages, Judged, Learned
+from gymnast_core.runs.results import read_run
+from gymnast_report.compare import paired
 from gymnast_report.groups import GroupRecord, read_groups, weightiest
 from gymnast_report.replay import agreements, audit_chart
 
@@ -80,3 +82,44 @@ def test_rewards_are_held_against_what_another_judge_says(tmp_path: Path) -> Non
     (tmp_path / "judging/audit.jsonl").write_text('{"iteration": 5, "n": 8, "denied": 3}\n')
     chart = audit_chart(tmp_path)
     assert chart is not None and "62.5 % at iteration 5" in chart.description()
+
+
+def test_rollouts_of_one_task_are_one_case_against_replay(tmp_path: Path) -> None:
+    """Of 4 tasks with 8 rewarded rollouts each the other judge confirms 2: that is known of 4 cases, not of 32."""
+    folder = tmp_path / "rescored" / "environment"
+    folder.mkdir(parents=True)
+    rows = [
+        {"id": f"{task}-{i}", "task": f"t{task}", "first_value": 1.0, "value": float(task < 2)}
+        for task in range(4)
+        for i in range(8)
+    ]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = agreements(tmp_path)
+    assert (found.n, found.tasks, found.table) == (32, 4, ((0, 0), (16, 16)))
+    assert found.confirmed == (0.5, (0.0, 1.0))
+    (tmp_path / "judging").mkdir()
+    tasks = {"denied_tasks": ["t0"] * 8 + ["t1"] * 8, "confirmed_tasks": ["t2"] * 8 + ["t3"] * 8}
+    lines = [{"iteration": 1, "n": 32, "denied": 16} | tasks, {"iteration": 2, "n": 32, "denied": 16}]
+    (tmp_path / "judging/audit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    chart = audit_chart(tmp_path)
+    assert chart is not None
+    known, unknown = chart.series[0].points
+    assert (known.y, known.low, known.high) == (0.5, 0.0, 1.0)
+    # Audits that did not write their tasks down keep Wilson's interval of 16 in 32.
+    assert (unknown.low, unknown.high) == pytest.approx((0.3363, 0.6637), abs=1e-4)
+
+
+def test_a_task_that_occurs_twice_is_one_case_beside_another_run(tmp_path: Path) -> None:
+    """Twelve tasks twice each, all of which one run alone solves: p = 2 / 2¹², and 24 pairs."""
+    for name, value in (("first", 0.0), ("second", 1.0)):
+        (tmp_path / name / "evaluations").mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("kind: train\n")
+        episodes = [{"task": f"t{i % 12}", "instruction": "x", "value": value} for i in range(24)]
+        result = {
+            "label": "after", "iteration": 1, "world": "w", "reward_model": "environment", "rate": value,
+            "interval": [value, value], "n": 24, "unscored": 0, "episodes": episodes,
+        }  # fmt: skip
+        (tmp_path / name / "evaluations/after.json").write_text(json.dumps(result))
+    (found,), refused = paired({name: read_run(tmp_path / name) for name in ("first", "second")})
+    assert (refused, found.n, found.difference, found.test) == ([], 24, 1.0, None)
+    assert found.p_value == pytest.approx(2 / 2**12)

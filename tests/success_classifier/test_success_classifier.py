@@ -287,7 +287,7 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         ({"own_share": -0.5}, "own_share is -0.5"),
         ({"augmentation": AugmentationConfig(blur=-1.0)}, r"augmentation\.blur is -1"),
         ({"augmentation": AugmentationConfig(noise=float("nan"))}, r"augmentation\.noise is nan"),
-        ({"device": "gpu"}, "no torch device 'gpu'"),
+        ({"device": "gpu"}, r"reward_model\.args\.device=gpu cannot be used here"),
     ],
 )
 def test_a_wrong_setting_is_named(changes: dict[str, object], message: str) -> None:

@@ -150,6 +150,7 @@ def test_secrets_and_the_environment_stay_here(
     assert without_secrets("http://user:p/w@host/x?to=a@b") == "http://host/x?to=a@b"
     for address in ("https://x.org/data@v1", "hf://datasets/o/n@main/x.parquet", "http://localhost:8000/v1@2"):
         assert without_secrets(address) == address
+    assert without_secrets("ws://h/x?token=a&to=b&api-key=c") == "ws://h/x?token=(withheld)&to=b&api-key=(withheld)"
     sink = WandbSink(Config(mode="offline"), Opening(tmp_path, "train", config))
     sink.send(Point(1, {"loss": 0.5, "odd": math.nan}))
     sink.finish(True)
@@ -166,8 +167,28 @@ def test_a_missing_library_is_one_error_with_the_command(gymnast: CommandLine, m
 
 @pytest.mark.usefixtures("_libraries")
 def test_a_login_in_an_address_is_refused(gymnast: CommandLine) -> None:
-    said = gymnast.error("train", "tabletop", "hooks.mlflow.tracking_uri=http://me:word@host:5000")
-    assert "MLFLOW_TRACKING_PASSWORD" in said and "word@" not in said
+    for uri in (
+        "http://me:secret-word@host:5000",
+        "http://host:5000/?t=secret-word",
+        "mysql://host/db?password=secret-word",
+    ):
+        said = gymnast.error("train", "tabletop", f"hooks.mlflow.tracking_uri='{uri}'")
+        assert "MLFLOW_TRACKING_PASSWORD" in said and "secret-word" not in said
+
+
+def test_a_failure_is_told_without_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from gymnast_trackers.following import Following, _Followed
+
+    monkeypatch.setenv("WANDB_API_KEY", "secret-word-0123456789")
+
+    def refused(run: object) -> None:
+        raise RuntimeError("401 for Basic secret-word-0123456789")
+
+    with caplog.at_level("DEBUG", logger="gymnast_core.trackers"):
+        Following("wandb", object, refused)._attempt(_Followed(None, None, 1), refused)  # type: ignore[arg-type]
+    assert "401 for Basic [key]" in caplog.text and "Traceback" in caplog.text and "secret-word" not in caplog.text
 
 
 def curves(folder: Path, steps: list[int], done: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -92,6 +93,9 @@ class RawServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Closing alone leaves the thread waiting, and it would take a connection of whoever gets this descriptor next.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _accept(self) -> None:

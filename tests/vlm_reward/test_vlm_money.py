@@ -12,12 +12,12 @@ import pytest
 from judging import KEY, MAKERS, PATIENT, claude_judge, compatible_judge, make_rollout, make_rollouts, openai_judge
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.network.secrecy import Mask
 from gymnast_core.plugins.registry import registries
 from gymnast_vlm_reward.ledger import Ledger
 from gymnast_vlm_reward.limits import RateLimit
 from gymnast_vlm_reward.loopback import TOKENS_IN, TOKENS_OUT, Behaviour, LoopbackServer
 from gymnast_vlm_reward.prices import Price, Usage, find_price
-from gymnast_vlm_reward.secrecy import Mask
 from gymnast_vlm_reward.store import Store
 
 REQUEST_USD = (2.5 * TOKENS_IN + 10 * 5 * TOKENS_OUT) / 1e6

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,29 +15,8 @@ from raw_server import RawServer
 from gymnast_core.errors import ConfigError, GymnastError
 from gymnast_core.plugins.registry import registries
 from gymnast_vlm_reward.engine import RetryConfig
-from gymnast_vlm_reward.secrecy import Mask, Secret, read_key
 
 ONCE = RetryConfig(attempts=1, timeout_s=30.0)
-
-
-@pytest.mark.parametrize("escape", ESCAPINGS.values(), ids=ESCAPINGS)
-def test_the_mask_knows_every_escaping(escape: Callable[[str], str]) -> None:
-    before, after = "the key is ", ' and then {"score": 1}'
-    masked = Mask([CANARY, None])(before + escape(CANARY) + after)
-    assert not leaks(masked) and "[key]" in masked
-    assert masked.startswith(before) and masked.endswith(after)
-
-
-def test_what_is_no_secret_stays() -> None:
-    text = '{"reasoning": "sk-canary is a bird; x y EMPTY", "score": 1}'
-    assert Mask([CANARY, "x", ""])(text) == text
-
-
-@pytest.mark.parametrize("text", ["a" * 100_000, CANARY[:11] * 9_000, "\\" * 100_000, "%25" * 30_000, "s " * 50_000])
-def test_masking_takes_no_longer_than_reading(text: str) -> None:
-    mask, began = Mask([CANARY]), time.process_time()
-    mask(text)
-    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -101,9 +78,6 @@ def test_a_key_in_place_of_its_variable_is_refused_unseen() -> None:
         with pytest.raises(ConfigError, match="api_key_env") as caught:
             registries().reward_models.build("gpt-4o", {"api_key_env": key})
         assert key not in str(caught.value)
-    with pytest.raises(ConfigError, match="MY_KEY is not set"):
-        read_key("MY_KEY", "m", "api_key_env")
-    assert repr(Secret(CANARY)) == "[key]"
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,23 @@ def test_robot_units() -> None:
     assert robot("rt_1").width == 10 and robot("cable_routing").width == 6
 
 
+def test_both_conventions_of_liberos_gripper_open_and_close_alike() -> None:
+    """OpenVLA's evaluation in LIBERO (experiments/robot/robot_utils.py) makes a sign of 2 * gripper - 1 and turns it
+    round for the controller, whose -1 opens: what `libero` takes of the controller, `libero_openvla` takes of the
+    policy."""
+    policy = torch.tensor([[0.3, -0.5, 0.1, 0.2, 0.1, -0.3, gripper] for gripper in (0.0, 0.2, 0.49, 0.51, 0.996, 1.0)])
+    controller = policy.clone()
+    controller[:, 6] = -torch.sign(2 * policy[:, 6] - 1)
+    assert controller[:, 6].tolist() == [1, 1, 1, -1, -1, -1]
+    expected = robot("libero").to_model(controller)
+    golden.close(robot("libero_openvla").to_model(policy), expected, atol=0)
+    world = worlds.world(**MIXED, robot="libero_openvla")
+    golden.close(world.actions.to_model(policy)[:, :7], expected, atol=0)
+    unit = robot("libero_openvla").unit_range(), robot("libero").unit_range()
+    golden.close(unit[0].to_model(policy), unit[1].to_model(controller), atol=0)
+    assert robot("libero_openvla").from_model(expected)[:, 6].tolist() == [0, 0, 0, 1, 1, 1]
+
+
 def test_recordings_of_another_robot_are_data_errors() -> None:
     bridge = robot("bridge")
     with pytest.raises(DataError, match=r"Column 2 .* reaches 3; robot 'bridge' ends at 1.75"):

@@ -14,13 +14,15 @@ import pytest
 import torch
 import worlds
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.measures import ssim
+from gymnast_core.rollouts import open_loop
+from gymnast_core.rollouts.open_loop import open_loop_quality
 from gymnast_core.types import Episode, Step, Task
-from gymnast_worldgym import validation
-from gymnast_worldgym.validation import illustrate, mse, open_loop_quality, psnr, ssim
+from gymnast_pages.open_loop import illustrate
+from gymnast_worldgym.architecture import CHUNKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,65 +44,6 @@ class Remembering(WorldModel):
         state["at"] = at + length
         frames = torch.stack([episode.frames_TVHWC[at : at + length] for episode in state["known"]])
         return Step((frames.int() - self.error).clamp(min=0).to(torch.uint8))
-
-
-def pictures(shape: tuple[int, ...], seed: int) -> Tensor:
-    return torch.randint(256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-
-
-def noisy(frames: Tensor, seed: int) -> Tensor:
-    noise = torch.randint(-40, 41, frames.shape, generator=torch.Generator().manual_seed(seed))
-    return (frames.int() + noise).clamp(0, 255).to(torch.uint8)
-
-
-def ssim_by_definition(x_HW: np.ndarray, y_HW: np.ndarray) -> float:
-    """Wang et al. 2004, eq. 13 to 17, window by window."""
-    offsets = np.arange(11) - 5
-    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
-    weights /= weights.sum()
-    found = []
-    for top in range(x_HW.shape[0] - 10):
-        for left in range(x_HW.shape[1] - 10):
-            x, y = (image[top : top + 11, left : left + 11].astype(np.float64) for image in (x_HW, y_HW))
-            mean_x, mean_y = (weights * x).sum(), (weights * y).sum()
-            variance_x, variance_y = (weights * (x - mean_x) ** 2).sum(), (weights * (y - mean_y) ** 2).sum()
-            covariance = (weights * (x - mean_x) * (y - mean_y)).sum()
-            c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-            luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-            found.append(luminance * (2 * covariance + c2) / (variance_x + variance_y + c2))
-    return float(np.mean(found))
-
-
-def test_ssim_is_that_of_the_paper() -> None:
-    x = pictures((2, 14, 17, 3), 0)
-    x[1] = torch.linspace(0, 255, 17)[None, :, None].to(torch.uint8)
-    y = noisy(x, 1)
-    expected = [
-        np.mean([ssim_by_definition(a[..., c].numpy(), b[..., c].numpy()) for c in range(3)])
-        for a, b in zip(x, y, strict=True)
-    ]
-    assert ssim(x, y).tolist() == pytest.approx(expected, abs=2e-5)
-    assert expected[1] < 0.8 < expected[0] < 0.99
-
-
-def test_ssim_is_that_of_torchmetrics() -> None:
-    x = pictures((3, 32, 24, 3), 2)
-    y = noisy(x, 3)
-    a, b = (frames.movedim(-1, 1).double() for frames in (y, x))
-    _, theirs = structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, return_full_image=True)
-    # They reflect the frame at its border, where the window does not fit.
-    expected = theirs[:, :, 5:-5, 5:-5].mean((1, 2, 3))
-    assert ssim(y, x).tolist() == pytest.approx(expected.tolist(), abs=2e-5)
-
-
-def test_measures_of_grey_frames_can_be_worked_out_by_hand() -> None:
-    x, y = torch.full((2, 5, 16, 16, 3), 100, dtype=torch.uint8), torch.full((2, 5, 16, 16, 3), 150, dtype=torch.uint8)
-    luminance = (2 * 100 * 150 + 6.5025) / (100**2 + 150**2 + 6.5025)
-    assert torch.allclose(ssim(x, y), torch.full((2, 5), luminance), atol=1e-4)
-    assert torch.equal(mse(x, y), torch.full((2, 5), 2500.0))
-    assert psnr(x, y)[0, 0].item() == pytest.approx(10 * np.log10(65025 / 2500))
-    assert torch.allclose(ssim(x, x), torch.ones(2, 5)) and psnr(x, x).eq(60).all() and mse(x, x).eq(0).all()
-    assert ssim(x[..., :8, :8, :], y[..., :8, :8, :])[0, 0].item() == pytest.approx(luminance, abs=1e-4)
 
 
 class Obedient(Remembering):
@@ -127,29 +70,29 @@ def test_others_actions_are_a_control_whatever_the_batches(
 ) -> None:
     """Recordings of one grey each, which is also the action that makes it: a world that heeds actions is perfect with
     its own and wrong with all others; one that does not is as good with any. Every episode counts, in any batch."""
-    monkeypatch.setattr(validation, "_batch_size", lambda episodes: size)
+    monkeypatch.setattr(open_loop, "batch_size", lambda episodes: size)
     episodes = [
         Episode(f"e{i}", "go", torch.full((3, 1, 16, 16, 3), 20 * i, dtype=torch.uint8), torch.full((2, 1), 20.0 * i))
         for i in range(count)
     ]
-    heeding = open_loop_quality(Obedient(deaf=False), episodes, worlds.generator())
+    heeding = open_loop_quality(Obedient(deaf=False), episodes, CHUNKS, worlds.generator())
     half = count // 2
     wrong = [(20.0 * (i - (i + half) % count)) ** 2 for i in range(count)]
     assert heeding["mse"] == 0 and heeding["mse_shuffled"] == pytest.approx(sum(wrong) / count)
-    deaf = open_loop_quality(Obedient(deaf=True), episodes, worlds.generator())
+    deaf = open_loop_quality(Obedient(deaf=True), episodes, CHUNKS, worlds.generator())
     assert deaf["mse_shuffled"] == pytest.approx(deaf["mse"]) and deaf["psnr_shuffled"] == pytest.approx(deaf["psnr"])
 
 
 def test_one_episode_has_nobody_elses_actions() -> None:
     episodes = worlds.moving_dot(1, length=10)
     assert not any(
-        "shuffled" in name for name in open_loop_quality(Remembering(episodes), episodes, worlds.generator())
+        "shuffled" in name for name in open_loop_quality(Remembering(episodes), episodes, CHUNKS, worlds.generator())
     )
 
 
 def test_quality_by_frame_and_on_average() -> None:
     episodes = worlds.moving_dot(6, length=10)
-    quality = open_loop_quality(Remembering(episodes, error=5), episodes, worlds.generator())
+    quality = open_loop_quality(Remembering(episodes, error=5), episodes, CHUNKS, worlds.generator())
     # A dot of 255 and a table of 180 grey levels become 5 levels darker, where a channel is not black already.
     frames = torch.stack([episode.view()[1:] for episode in episodes]).float()
     expected = (frames - (frames - 5).clamp(min=0)).square().mean((2, 3, 4))
@@ -167,15 +110,15 @@ def test_quality_by_frame_and_on_average() -> None:
 def test_large_frames_are_imagined_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = worlds.moving_dot(5)
     world = Remembering(episodes, error=3)
-    together = open_loop_quality(world, episodes, worlds.generator())
+    together = open_loop_quality(world, episodes, CHUNKS, worlds.generator())
     assert world.most == 5
-    monkeypatch.setattr(validation, "BATCH_PIXELS", 2 * 16 * 16)
+    monkeypatch.setattr(open_loop, "BATCH_PIXELS", 2 * 16 * 16)
     few = Remembering(episodes, error=3)
-    assert open_loop_quality(few, episodes, worlds.generator())["psnr"] == pytest.approx(together["psnr"])
+    assert open_loop_quality(few, episodes, CHUNKS, worlds.generator())["psnr"] == pytest.approx(together["psnr"])
     assert few.most == 2
     with pytest.raises(DataError, match="at least 2 frames"):
         short = [Episode("a", "", episodes[0].frames_TVHWC[:1], episodes[0].actions_TA[:0])]
-        open_loop_quality(few, short, worlds.generator())
+        open_loop_quality(few, short, CHUNKS, worlds.generator())
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -185,7 +128,7 @@ def decoded(path: Path) -> np.ndarray:
 
 def test_pictures_show_recorded_beside_imagined(tmp_path: Path) -> None:
     episodes = worlds.moving_dot(10)
-    illustrate(Remembering(episodes, error=60), episodes, tmp_path, worlds.generator())
+    illustrate(Remembering(episodes, error=60), episodes, CHUNKS, tmp_path, worlds.generator())
     names = {f"episode-{i}.mp4" for i in range(8)} | {"curves.csv", "curves.json", "curves.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     video = decoded(tmp_path / "episode-7.mp4")
@@ -203,7 +146,7 @@ def test_curves_are_numbers_and_a_drawing(tmp_path: Path) -> None:
     episodes = worlds.moving_dot(4)
     worlds.world().illustrate(episodes, tmp_path, generator=worlds.generator(1))
     curves = json.loads((tmp_path / "curves.json").read_text())
-    quality = open_loop_quality(worlds.world(), episodes, worlds.generator(1))
+    quality = open_loop_quality(worlds.world(), episodes, CHUNKS, worlds.generator(1))
     for name in ("mse", "psnr", "ssim", "mse_copy", "psnr_copy", "ssim_copy"):
         assert len(curves[name]) == 7 and curves[name][3] == pytest.approx(quality[f"{name}_4"])
         assert np.mean(curves[name]) == pytest.approx(quality[name])

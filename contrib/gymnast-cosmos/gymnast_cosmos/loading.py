@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +9,8 @@ import torch
 from gymnast_core.errors import CheckpointError, ConfigError
 from gymnast_core.reading import read_object
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors"]
-
-
-def locate(name: str, revision: str | None) -> Path:
-    """The directory of a local folder or of a hub repository "owner/name", downloaded when needed.
-
-    Raises `CheckpointError` for what cannot be had.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or REPOSITORY.fullmatch(name) is None or path.parent.is_dir():
-        raise CheckpointError(
-            f"There is no folder {path}. Set world_model.args.checkpoint to one, or to a hub repository."
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{name!r} is no local folder, and revision {revision or 'main'!r} of that hub repository cannot be had "
-            f"({type(error).__name__}). Check the name, log in with `hf auth login` if it is gated, or set "
-            "world_model.args.checkpoint to a folder."
-        ) from error
+"""What is downloaded of a repository."""
 
 
 def load_pipeline(directory: Path, dtype: torch.dtype, guardrail: bool) -> Any:

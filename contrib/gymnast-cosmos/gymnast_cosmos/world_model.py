@@ -10,14 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, Positive, Seed, check_values
+from gymnast_core.devices import find_device
 from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.hub import locate
 from gymnast_core.interfaces import WorldModel
 from gymnast_core.types import Step, Task
 from PIL import Image
 from torch import Tensor
 
 from gymnast_cosmos.actions import ActionSpace, read_quantiles
-from gymnast_cosmos.loading import load_pipeline, locate
+from gymnast_cosmos.loading import FILES, load_pipeline
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = ("bridge", "native")
@@ -86,22 +88,18 @@ class Cosmos(WorldModel):
     def __init__(self, config: Config) -> None:
         _check(config)
         self.config = config
+        self.device = find_device(config.device, "world_model.args.device")
         width = _domain_width(config.domain)
         quantiles = None if config.statistics is None else read_quantiles(Path(config.statistics), width)
         self.actions = ActionSpace(config.layout, width, quantiles)
         self.action_dim = self.actions.width
-        directory = locate(config.checkpoint, config.revision)
+        directory = locate(config.checkpoint, config.revision, files=FILES, key="world_model.args.checkpoint")
         self.pipeline = load_pipeline(directory, DTYPES[config.dtype], config.guardrail)
         if width > self.pipeline.transformer.config.action_dim:
             limit = self.pipeline.transformer.config.action_dim
             raise ConfigError(
                 f"domain {config.domain!r} has actions of width {width}; the checkpoint takes up to {limit}."
             )
-        name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.device = torch.device(name)
-        except RuntimeError:
-            raise ConfigError(f"No torch device {name!r}. Use auto, cpu, cuda or cuda:0.") from None
         self.pipeline.to(self.device)
         self.spatial, self.temporal = self.pipeline.vae_scale_factor_spatial, self.pipeline.vae_scale_factor_temporal
 

@@ -152,7 +152,7 @@ def test_mistakes_in_the_config_say_what_to_type(build, tmp_path):
         ({"resolution": 300}, "256, 480, 704, 720"),
         ({"initial_rotation": [0.0]}, "roll, pitch, yaw"),
         ({"max_chunk": 0}, "at least 1"),
-        ({"device": "gpu7"}, "No torch device 'gpu7'"),
+        ({"device": "gpu7"}, "world_model.args.device=gpu7 cannot be used here"),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=message):
             build(**args)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnast_core.errors import CheckpointError
+from gymnast_core.hub import locate
 from gymnast_core.reading import read_object
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
@@ -19,44 +19,23 @@ if TYPE_CHECKING:
 HEAD_FILE = "gymnast_head.json"
 """The stochastic head's learned standard deviations, normalised units, one an action dimension."""
 TOKENIZER_FILE = "tokenizer.json"
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+KEY = "policy.args.checkpoint"
+"""Where a config says which checkpoint."""
 UNUSED = ("dit.embed_tokens",)
 """Weights that checkpoints may lack: the action expert reads no text."""
 
 
-def locate(name: str, revision: str | None, files: tuple[str, ...], key: str) -> Path:
-    """The directory of a local folder or of a hub repository "owner/name", downloaded when needed.
-
-    `key` is the argument to correct. Raises `CheckpointError` for what cannot be had.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or REPOSITORY.fullmatch(name) is None or path.parent.is_dir():
-        raise CheckpointError(f"There is no folder {path}. Set policy.args.{key} to one, or to a hub repository.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{name!r} is no local folder, and revision {revision or 'main'!r} of that hub repository cannot be had "
-            f"({type(error).__name__}). Check the name, log in with `hf auth login` if it is gated, or set "
-            f"policy.args.{key} to a folder."
-        ) from error
-
-
 def locate_small_files(name: str, revision: str | None) -> Path:
     """The directory of a checkpoint as `locate` finds it; of a hub repository, its JSON files alone are fetched."""
-    path = Path(name).expanduser()
-    return path if path.is_dir() else _located_once(name, revision)
+    if Path(name).expanduser().is_dir():
+        return locate(name, revision, files=(), key=KEY)
+    return _located_once(name, revision)
 
 
 @lru_cache(maxsize=8)
 def _located_once(name: str, revision: str | None) -> Path:
     # Training asks at every gradient step, and each time the hub would be asked.
-    return locate(name, revision, ("*.json",), "checkpoint")
+    return locate(name, revision, files=("*.json",), key=KEY)
 
 
 def load_model(directory: Path, dtype: torch.dtype, attention: str) -> PI0ForConditionalGeneration:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, check_values
+from gymnast_core.config.ranges import AnyNumber, Count, NotNegative, ZeroOrMore, check_values
 from gymnast_core.errors import ConfigError, DataError, unknown_name
+from gymnast_core.hub import locate
 from gymnast_core.interfaces import Policy
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
 from torch import Tensor, nn
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from gymnast_pi0 import head
 from gymnast_pi0.checkpoint import (
     HEAD_FILE,
+    KEY,
     TOKENIZER_FILE,
     load_model,
     load_tokenizer,
-    locate,
     locate_small_files,
     read_head,
 )
@@ -72,9 +73,14 @@ class Pi0Policy(Policy):
         images: Count | None = None
         """Pictures a decision where `cameras` are not named; None: 1."""
         proprio: bool = True
-        """Read the robot's state; false feeds its mean, for worlds that measure none (imagined ones)."""
+        """Read the robot's state; false feeds zeros in normalised units, for worlds that measure none (imagined ones):
+        the mean of the data's states, or, in quantiles, the middle between the two."""
         chunk_length: Count | None = None
         """L, actions executed of each predicted chunk; None: all of them."""
+        relative_dims: list[ZeroOrMore] | None = None
+        """Dimensions of the action that are predicted relative to the measured state, which is added to them (openpi's
+        DeltaActions and AbsoluteActions): [0, 1, 2, 3, 4, 5] for its `pi0_libero`, all joints for ALOHA. Checkpoints do
+        not say; None: none."""
         action_scale: list[AnyNumber] | None = None
         """Robot units = unnormalised action * scale + offset, a number a dimension; None: 1. For a gripper that the
         data opens at -1 and closes at +1, and that is 1 open and 0 closed here: scale -0.5, offset 0.5."""
@@ -97,7 +103,7 @@ class Pi0Policy(Policy):
         _check(config)
         self.config = config
         wanted = ("*.json", "*.safetensors")
-        directory = locate(config.checkpoint, config.revision, wanted, "checkpoint")
+        directory = locate(config.checkpoint, config.revision, files=wanted, key=KEY)
         self.statistics = read_statistics(directory, config.statistics)
         self.model = load_model(directory, DTYPES[config.dtype], config.attention)
         shape = self.model.config
@@ -111,12 +117,15 @@ class Pi0Policy(Policy):
         self.chunk_length = config.chunk_length or shape.chunk_size
         if self.chunk_length > shape.chunk_size:
             raise ConfigError(f"chunk_length is {self.chunk_length}; this PI0 predicts {shape.chunk_size} actions.")
+        self._check_relative()
         self.scale = self._numbers("action_scale", 1.0)
         self.offset = self._numbers("action_offset", 0.0)
         if bool((self.scale == 0).any()):
             raise ConfigError("action_scale holds a 0; every action dimension needs a scale.")
         self.steps = config.denoising_steps or shape.num_inference_steps
-        source = locate(config.tokenizer, None, (TOKENIZER_FILE,), "tokenizer") if config.tokenizer else directory
+        source = directory
+        if config.tokenizer:
+            source = locate(config.tokenizer, files=(TOKENIZER_FILE,), key="policy.args.tokenizer")
         language: Any = shape.vlm_config
         vision = language.vision_config
         self.image_size = vision.image_size
@@ -164,14 +173,15 @@ class Pi0Policy(Policy):
             seeds = torch.randint(1, head.SEED_LIMIT, (batch,), generator=generator, device=where).tolist()
         mean_BLA = self._mean(inputs, self._prefix(inputs), seeds)
         if self.log_std_A is None:
-            return ActionChunk(self._robot_units(mean_BLA), torch.full_like(mean_BLA, math.nan))
+            return ActionChunk(self._robot_units(mean_BLA, observation), torch.full_like(mean_BLA, math.nan))
         drawn_BLA = mean_BLA
         if temperature > 0:
             noise_BLA = torch.randn(mean_BLA.shape, generator=generator, device=generator.device)
             drawn_BLA = mean_BLA + noise_BLA.to(mean_BLA.device) * self._std(temperature)
         bins_BLA = head.nearest(drawn_BLA)
         log_prob_BLA = head.log_probability(bins_BLA, mean_BLA, self._std(temperature))
-        return ActionChunk(self._robot_units(head.centres(bins_BLA)), log_prob_BLA, head.encode(seeds, bins_BLA))
+        actions_BLA = self._robot_units(head.centres(bins_BLA), observation)
+        return ActionChunk(actions_BLA, log_prob_BLA, head.encode(seeds, bins_BLA))
 
     def evaluate(
         self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0
@@ -208,7 +218,7 @@ class Pi0Policy(Policy):
             if proprio_BP is None:
                 raise DataError(
                     f"PI0 reads {self.state.width} proprioceptive values, and this world measures none. Set "
-                    "policy.args.proprio=false to feed it their mean instead."
+                    "policy.args.proprio=false to feed it the middle of the data's states instead."
                 )
             if proprio_BP.ndim != 2 or len(proprio_BP) != len(ids_BS):
                 raise DataError(f"PI0 needs one row of state an episode, not {tuple(proprio_BP.shape)}.")
@@ -252,9 +262,30 @@ class Pi0Policy(Policy):
         heat_B = temperature.to(std_A)
         return std_A * torch.where(heat_B == 0, 1.0, heat_B).sqrt()[:, None, None]
 
-    def _robot_units(self, normalised_BLA: Tensor) -> Tensor:
+    def _robot_units(self, normalised_BLA: Tensor, observation: Observation) -> Tensor:
         values = self.actions.restore(normalised_BLA)
+        if relative := self.config.relative_dims:
+            measured_BP = observation.latest_proprio_BP
+            assert measured_BP is not None  # `inputs` has refused it
+            values[..., relative] += measured_BP.to(values)[:, None, relative]
         return (values * self.scale.to(values.device) + self.offset.to(values.device)).float()
+
+    def _check_relative(self) -> None:
+        """Raises `ConfigError` for actions that are relative to what is not measured."""
+        relative = self.config.relative_dims
+        if not relative:
+            return
+        if self.state is None:
+            raise ConfigError(
+                f"relative_dims is {relative}: these dimensions are added to the measured state, and proprio=false "
+                "measures none. Act in a world that measures it, or take a checkpoint with absolute actions."
+            )
+        known = min(self.action_dim, self.state.width)
+        if max(relative) >= known or len(set(relative)) < len(relative):
+            raise ConfigError(
+                f"relative_dims is {relative}; name dimensions from 0 to {known - 1}, each once: actions have "
+                f"{self.action_dim}, the state {self.state.width}."
+            )
 
     def _units(self, name: str, what: str, width: int | None, limit: int) -> Units:
         return units(what, self.statistics[name], self.config.normalisation, width=width, limit=limit)

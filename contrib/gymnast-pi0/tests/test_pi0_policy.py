@@ -306,6 +306,33 @@ def test_scale_and_offset_give_robot_units(build, observation):
     torch.testing.assert_close(turned, plain * torch.tensor([1.0, -0.5]) + torch.tensor([0.0, 0.5]))
 
 
+@pytest.mark.parametrize("noise_std", [0.0, 0.1])
+def test_relative_dimensions_are_added_to_the_measured_state(build, observation, noise_std):
+    generator = torch.Generator().manual_seed
+    absolute = build(noise_std=noise_std).act(observation, generator=generator(1))
+    relative = build(noise_std=noise_std, relative_dims=[1]).act(observation, generator=generator(1))
+    assert torch.equal(relative.actions_BLA[..., 0], absolute.actions_BLA[..., 0])
+    state_B1 = observation.latest_proprio_BP[:, 1:2]
+    torch.testing.assert_close(relative.actions_BLA[..., 1], absolute.actions_BLA[..., 1] + state_B1)
+    torch.testing.assert_close(relative.log_prob_BLD, absolute.log_prob_BLD, equal_nan=True)
+    scaled = build(noise_std=noise_std, relative_dims=[1], action_scale=[1, 2], action_offset=[0, 1])
+    actions_BLA = scaled.act(observation, generator=generator(1)).actions_BLA
+    torch.testing.assert_close(actions_BLA[..., 1], 2 * relative.actions_BLA[..., 1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"relative_dims": [0], "proprio": False}, "proprio=false measures none"),
+        ({"relative_dims": [2]}, "name dimensions from 0 to 1, each once: actions have 2, the state 3"),
+        ({"relative_dims": [0, 0]}, "each once"),
+    ],
+)
+def test_relative_dimensions_must_be_measured(build, args, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**args)
+
+
 def test_lerobots_layout_loads_as_the_same_policy(build, checkpoint, observation, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "lerobot")
     described = json.loads((folder / "config.json").read_text())

@@ -11,13 +11,15 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
 from gymnast_core.errors import GymnastError
+from gymnast_core.network.secrecy import Mask
+from gymnast_core.network.wording import shown
 
 from gymnast_remote.arrays import Malformed, from_json, from_msgpack, to_json, to_msgpack
 
@@ -53,6 +55,12 @@ class Link:
     """Attempts after the first, while the connection fails or the server is busy."""
     concurrency: int
     """Observations in flight."""
+    mask: Mask = field(default_factory=Mask)
+    """Takes the token out of what the server says."""
+
+    def said(self, text: str) -> str:
+        """What a server says, for an error: one line, without the token."""
+        return shown(text, self.mask)
 
 
 class Background:
@@ -118,7 +126,7 @@ class Client(ABC):
 
         async def one(payload: Mapping[str, Any]) -> np.ndarray:
             async with free:
-                return _actions(await self._attempts(payload))
+                return _actions(await self._attempts(payload), self.link)
 
         waiting = [asyncio.ensure_future(one(payload)) for payload in payloads]
         try:
@@ -137,19 +145,21 @@ class Client(ABC):
             except TimeoutError as error:
                 raise RemoteError(f"{url} did not answer within {timeout:g} s. Raise timeout=SECONDS.") from error
             except Malformed as error:
-                raise RemoteError(f"{url} answered something that cannot be read: {error}") from error
+                told = self.link.said(str(error))
+                raise RemoteError(f"{url} answered something that cannot be read: {told}") from None
             except aiohttp.InvalidURL as error:
                 raise RemoteError(f"{url!r} is not an address; write e.g. http://127.0.0.1:8000.") from error
             except (_Again, aiohttp.ClientConnectionError) as error:
                 if not left:
-                    reason = str(error) or type(error).__name__
+                    reason = self.link.said(str(error) or type(error).__name__)
                     raise RemoteError(
                         f"No decision from {url} after {self.link.retries + 1} attempts: {reason}. "
                         "Is the server running there, with room for that many connections (concurrency)?"
-                    ) from error
+                    ) from None
                 pause = max(pause, min(getattr(error, "pause", 0.0), timeout))
             except aiohttp.ClientError as error:
-                raise RemoteError(f"{url} does not speak this protocol: {error}. Check url and protocol.") from error
+                told = self.link.said(str(error))
+                raise RemoteError(f"{url} does not speak this protocol: {told}. Check url and protocol.") from None
             await asyncio.sleep(pause)
             pause *= 2
         raise AssertionError("unreachable")
@@ -169,13 +179,14 @@ class OpenVLAClient(Client):
             self.link.url, data=to_json(payload), headers=headers, allow_redirects=False
         ) as answer:
             content = await _read(answer)
-            _check_status(self.link.url, answer.status, content, answer.headers)
+            _check_status(self.link, answer.status, content, answer.headers)
         decoded = from_json(content)
         if isinstance(decoded, str):
             # Some servers encode twice; OpenVLA's own says "error" with status 200 when it fails.
             with contextlib.suppress(Malformed):
                 return from_json(decoded)
-            raise RemoteError(f"{self.link.url} could not decide: {decoded[:500]!r}. The server's log says more.")
+            told = self.link.said(decoded)
+            raise RemoteError(f"{self.link.url} could not decide: {told!r}. The server's log says more.")
         return decoded.get("action", decoded.get("actions")) if isinstance(decoded, dict) else decoded
 
 
@@ -213,7 +224,7 @@ class OpenpiClient(Client):
                 self.link.url, max_msg_size=MAX_ANSWER, compress=0, timeout=aiohttp.ClientWSTimeout(ws_close=1.0)
             )
         except aiohttp.WSServerHandshakeError as error:
-            _check_status(self.link.url, error.status, error.message.encode(), error.headers or {})
+            _check_status(self.link, error.status, error.message.encode(), error.headers or {})
             raise
         try:
             from_msgpack(await self._receive(socket))  # what the server says of itself
@@ -229,7 +240,7 @@ class OpenpiClient(Client):
         if message.type is aiohttp.WSMsgType.TEXT:
             # The protocol's way to say that deciding failed: text, often a traceback.
             reason = message.data.strip().splitlines()[-1:] or ["no reason given"]
-            raise RemoteError(f"{self.link.url} could not decide: {reason[0][:500]}")
+            raise RemoteError(f"{self.link.url} could not decide: {self.link.said(reason[0])}")
         if socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
             raise RemoteError(f"The observation is too large for {self.link.url}. Use smaller images.")
         if message.type in CLOSED:
@@ -256,24 +267,24 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _check_status(url: str, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+def _check_status(link: Link, status: int, content: bytes, headers: Mapping[str, str]) -> None:
     if status in (HTTPStatus.OK, HTTPStatus.SWITCHING_PROTOCOLS):
         return
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         wanted = headers.get("Retry-After", "")
         raise _Again("the server is busy (503)", float(wanted) if wanted.isdecimal() else 0.0)
-    said = content[:500].decode(errors="replace")
+    url, said = link.url, link.said(content.decode(errors="replace"))
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise RemoteError(f"{url} refuses us ({status}): {said}. Put its token into the variable that token_env names.")
     raise RemoteError(f"{url} refused the observation ({status}): {said}")
 
 
-def _actions(found: Any) -> np.ndarray:
+def _actions(found: Any, link: Link) -> np.ndarray:
     """An array, a list of numbers, or a list of arrays (OpenVLA-OFT) as float32 (A,) or (H, A)."""
     try:
         actions = np.asarray(found, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise RemoteError(f"The server answered {str(found)[:200]!r} instead of actions.") from error
+    except (TypeError, ValueError, OverflowError):
+        raise RemoteError(f"The server answered {link.said(str(found))!r} instead of actions.") from None
     if actions.ndim not in (1, 2) or not np.isfinite(actions).all():
         raise RemoteError(f"The server's actions have shape {actions.shape} or are not all finite numbers.")
     return actions

@@ -120,12 +120,12 @@ def _token(host: str) -> str | None:
 
 
 def _policy(target: str, arguments: tuple[str, ...], device: str) -> tuple[Policy, str, Any]:
+    from gymnast_core.devices import find_device
     from gymnast_core.plugins.compose import registries
-    from gymnast_evaluation.evaluate import choose_device
 
     from gymnast_remote.target import find_target
 
-    part, chosen = find_target(target, arguments), choose_device(device)
+    part, chosen = find_target(target, arguments), find_device(device, "--device")
     return registries().policies.build(part.name, part.args, key="policy"), part.name, chosen
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ import torch
 from gymnast_core.config.ranges import AnyNumber, Choices, Count, Range
 from gymnast_core.errors import ConfigError, DataError, unknown_name
 from gymnast_core.interfaces import Policy
+from gymnast_core.network.address import Address, read_address
+from gymnast_core.network.secrecy import Mask, read_key
 from gymnast_core.types import ActionChunk, Evaluation, Needs, Observation
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class RemotePolicy(Policy):
     @dataclass(frozen=True)
     class Config:
         url: str = "http://127.0.0.1:8000"
-        """Address of the server: http(s)://HOST:PORT for openvla, ws(s)://HOST:PORT for openpi."""
+        """Address of the server, without a login: http(s)://HOST:PORT for openvla, ws(s)://HOST:PORT for openpi."""
         protocol: Annotated[str, Choices("openvla", "openpi")] = "openvla"
         """"openvla" (POST /act; also OpenVLA-OFT's server) or "openpi" (msgpack over a websocket)."""
         chunk_length: Count = 1
@@ -154,14 +155,14 @@ class RemotePolicy(Policy):
             from gymnast_remote.clients import Link, OpenpiClient, OpenVLAClient
 
             config, protocol = self.config, PROTOCOLS[self.config.protocol]
-            parts = urlsplit(config.url)
-            url = parts._replace(path=protocol.path).geturl() if parts.path in ("", "/") else config.url
+            address, token = _address(config), _token(config)
+            url = address.url("" if urlsplit(address.base).path else protocol.path)
             headers = {}
-            if token := os.environ.get(config.token_env):
+            if token is not None:
                 headers["Authorization"] = f"{protocol.authorization} {token}"
-                if parts.scheme in ("http", "ws") and not is_loopback(parts.hostname or ""):
-                    logger.warning("The token of %s travels unencrypted; prefer https or an SSH tunnel.", config.url)
-            link = Link(url, headers, config.timeout, config.retries, config.concurrency)
+                if address.scheme in ("http", "ws") and not is_loopback(address.host):
+                    logger.warning("The token of %s travels unencrypted; prefer https or an SSH tunnel.", address.base)
+            link = Link(url, headers, config.timeout, config.retries, config.concurrency, Mask([token]))
             self._client = OpenVLAClient(link) if config.protocol == "openvla" else OpenpiClient(link)
             self._closing = weakref.finalize(self, self._client.close)
         return self._client
@@ -229,6 +230,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _address(config: RemotePolicy.Config) -> Address:
+    """Of the server, in which nothing is secret. Raises `ConfigError` for one that cannot be used."""
+    schemes = PROTOCOLS[config.protocol].schemes
+    example = f"{schemes[0]}://127.0.0.1:8000"
+    return read_address(config.url, "url", key_option="token_env", schemes=schemes, example=example)
+
+
+def _token(config: RemotePolicy.Config) -> str | None:
+    """The server's, if there is one. Raises `ConfigError`, which does not show it, for one that cannot be sent."""
+    found = read_key(config.token_env, "the policy server", "token_env", needed=False, spaces=True)
+    return None if found is None else found.value
+
+
 def _put(payload: dict[str, Any], key: str, value: Any) -> None:
     *outer, last = key.split(".")
     for name in outer:
@@ -240,14 +254,8 @@ def _check(config: RemotePolicy.Config) -> None:
     protocol = PROTOCOLS.get(config.protocol)
     if protocol is None:
         raise ConfigError(unknown_name("protocol", config.protocol, PROTOCOLS))
-    try:
-        parts = urlsplit(config.url)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or parts.scheme not in protocol.schemes:
-        example = f"{protocol.schemes[0]}://127.0.0.1:8000"
-        raise ConfigError(f"url {config.url!r} is no address of an {config.protocol} server; write e.g. url={example}.")
+    _address(config)
+    _token(config)
     counts = {"chunk_length": 1, "action_dim": 1, "retries": 0, "concurrency": 1, "state_width": 1}
     for name, least in counts.items():
         number = getattr(config, name)

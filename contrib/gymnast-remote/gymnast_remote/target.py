@@ -8,6 +8,7 @@ from typing import Any
 
 from gymnast_core.config import ComponentConfig, parse_overrides
 from gymnast_core.errors import ConfigError
+from gymnast_core.hub import args_of_saved
 from gymnast_core.plugins.compose import registries
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,7 +31,7 @@ def find_target(target: str, overrides: Sequence[str]) -> ComponentConfig:
             raise ConfigError(f"There is no folder {target}. Name a policy (see `gymnast plugins`) or a run folder.")
         return ComponentConfig(target, args)
     part, checkpoint = _trained(folder)
-    return ComponentConfig(str(part["name"]), {**part.get("args", {}), "checkpoint": str(checkpoint), **args})
+    return ComponentConfig(str(part["name"]), {**args_of_saved(part.get("args", {}), checkpoint), **args})
 
 
 def _trained(folder: Path) -> tuple[dict[str, Any], Path]:

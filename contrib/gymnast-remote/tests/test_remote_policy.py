@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -366,6 +367,56 @@ def test_a_wrong_token(protocol, monkeypatch):
             assert policy.act(observation(1), temperature=0.0).actions_BLA.shape == (1, 2, 3)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:secret-word@127.0.0.1:1/act", "http://127.0.0.1:1/act?token=secret-word",
+        "http://127.0.0.1:1/#secret-word", "http://secret-word@127.0.0.1", "http://127.0.0.1:secret-word",
+    ],
+)  # fmt: skip
+def test_a_login_in_the_address_is_refused_unseen(url):
+    with pytest.raises(ConfigError, match="url") as caught:
+        RemotePolicy(RemotePolicy.Config(url=url))
+    assert "secret-word" not in str(caught.value)
+
+
+def test_a_token_that_cannot_be_sent_is_refused_unseen(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "secret-word\nX-Header: mine")
+    with pytest.raises(ConfigError, match=r"MY_TOKEN.*several lines") as caught:
+        RemotePolicy(RemotePolicy.Config(token_env="MY_TOKEN"))
+    assert "secret-word" not in str(caught.value)
+
+
+TOKEN = "secret-word-0123456789abcdef"
+REPEATED = {
+    "refused": (401, f"Bearer {TOKEN} is unknown"),
+    "failed": (500, f"<p>{TOKEN}</p>"),
+    "in two parts": (400, "x" * 290 + TOKEN),
+    "could not decide": (200, json.dumps(f"error: {TOKEN}")),
+    "no actions": (200, json.dumps({"action": TOKEN})),
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+def test_a_server_that_repeats_the_token_shows_it_to_nobody(case, monkeypatch):
+    monkeypatch.setenv("GYMNAST_REMOTE_TOKEN", TOKEN)
+    with openvla_server(lambda _: REPEATED[case]) as (url, seen, _), remote(url) as policy:
+        with pytest.raises(RemoteError) as caught:
+            policy.act(observation(1), temperature=0.0)
+        assert seen[0][1] == f"Bearer {TOKEN}"
+    assert "secret-word" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_openpi_server_that_repeats_the_token_shows_it_to_nobody(monkeypatch):
+    monkeypatch.setenv("GYMNAST_REMOTE_TOKEN", TOKEN)
+
+    def infer(_):
+        raise ValueError(f"no {TOKEN}")
+
+    with openpi_server(infer) as (url, *_), remote(url, protocol="openpi") as policy:
+        assert_raises(RemoteError, r"could not decide: ValueError: no \[key\]", policy)
+
+
 def test_it_is_for_evaluation_only():
     with openvla_server(lambda _: (200, "[1, 2, 3]")) as (url, *_):
         with remote(url) as policy:
@@ -385,11 +436,13 @@ def test_it_is_for_evaluation_only():
     ("args", "match"),
     [
         ({"protocol": "openvlo"}, "No protocol 'openvlo'. Did you mean 'openvla'"),
-        ({"url": "ws://here:1"}, "write e.g. url=http://"),
-        ({"url": "http://here", "protocol": "openpi"}, "write e.g. url=ws://"),
-        ({"url": "here:8000"}, "write e.g."),
-        ({"url": "http://here:x"}, "write e.g."),
-        ({"url": "http://:80"}, "write e.g."),
+        ({"url": "ws://here:1"}, "For example http://"),
+        ({"url": "http://here", "protocol": "openpi"}, "For example ws://"),
+        ({"url": "here:8000"}, "For example"),
+        ({"url": "http://here:x"}, "For example"),
+        ({"url": "http://here:0"}, "For example"),
+        ({"url": "http://:80"}, "For example"),
+        ({"token_env": "not a name"}, "name of an environment variable"),
         ({"chunk_length": 0}, "at least 1"),
         ({"concurrency": 0}, "at least 1"),
         ({"retries": -1}, "at least 0"),

@@ -15,6 +15,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from gymnast_core.errors import CheckpointError
+from gymnast_core.hub import locate
 from gymnast_core.reading import JsonObject, read_object
 from gymnast_core.runs.weights import save_weights
 from safetensors import SafetensorError
@@ -22,7 +23,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gymnast_wan.facts import FRAMES_A_LATENT, Architecture, Conduct
-from gymnast_wan.hub import locate
 from gymnast_wan.network import CONDITIONER
 
 CONFIG_FILE, WEIGHTS_FILE, VAE_FOLDER = "config.json", "model.safetensors", "vae"
@@ -59,7 +59,7 @@ def read(name: str, revision: str | None) -> Checkpoint:
     or a Wan pipeline or transformer as diffusers saves it; a file is a `.safetensors` or a `.pt` of plain tensors with
     RLinf's names. Raises `CheckpointError` for anything else.
     """
-    path = locate(name, revision, FILES, "checkpoint")
+    path = locate(name, revision, files=FILES, key="world_model.args.checkpoint", takes_file=True)
     if path.is_file():
         return Checkpoint(str(path), _from_rlinf(_read_file(path)))
     if (path / WEIGHTS_FILE).is_file():

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -19,6 +20,8 @@ from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 
 FRAMES_A_LATENT = 4
 """Frames that Wan's autoencoders merge into one, after the first, which stays alone."""
+RANDOM = "random"
+"""Name of an autoencoder with random weights."""
 PATCH = 2
 """Side of the transformer's patches, latent pixels."""
 
@@ -166,14 +169,26 @@ def settle(config: Any, source: str, sizes: Mapping[str, Any], stored: Mapping[s
         )
     architecture, conduct = _part(Architecture, known), _part(Conduct, known)
     _check_widths(architecture, conduct)
-    from_checkpoint = own_vae and "vae" not in said
-    revision = config.vae_revision if "vae" in said or "vae" not in stored else stored.get("vae_revision")
-    return Settings(architecture, conduct, VaeSource() if from_checkpoint else VaeSource(known["vae"], revision))
+    return Settings(architecture, conduct, _vae_source(config, known, stored, own_vae))
 
 
 def flat(settings: Settings) -> dict[str, Any]:
     """The settings by field name, as `settle` takes them back."""
     return {**asdict(settings.architecture), **asdict(settings.conduct)}
+
+
+def _vae_source(config: Any, known: Mapping[str, Any], stored: Mapping[str, Any], own_vae: bool) -> VaeSource:
+    """Where the autoencoder lies: the user's value of each field, else what the checkpoint says; a revision that it
+    says is of its own repository, and not of another. Raises `ConfigError` for a revision of what has none."""
+    place, revision = known.get("vae"), config.vae_revision
+    if own_vae and config.vae is None:
+        place = None
+    if revision is not None and (place in (None, RANDOM) or Path(place).expanduser().exists()):
+        lies = "the checkpoint's own" if place is None else "random" if place == RANDOM else f"the folder {place}"
+        raise ConfigError(f"vae_revision is of a Hugging Face repository; the autoencoder is {lies}. Leave it out.")
+    if revision is None and place is not None and place == stored.get("vae"):
+        revision = stored.get("vae_revision")
+    return VaeSource(place, revision)
 
 
 def _part(schema: type[Part], known: Mapping[str, Any]) -> Part:

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from gymnast_wan import checkpoint as checkpoints
 from gymnast_wan.checkpoint import Checkpoint
 from gymnast_wan.codec import Codec, random_vae
-from gymnast_wan.facts import FRAMES_A_LATENT, Architecture, Settings, settle
+from gymnast_wan.facts import FRAMES_A_LATENT, RANDOM, Architecture, Settings, settle
 from gymnast_wan.hub import load_vae
 from gymnast_wan.network import CONDITIONER, Network, cast, give_weights, make_transformer
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-RANDOM = "random"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import torch
 from gymnast_core.config.ranges import AnyNumber, Choices, Count, Fraction, Positive, Range, Seed, check_values
-from gymnast_core.errors import ConfigError, DataError
+from gymnast_core.devices import find_device
+from gymnast_core.errors import DataError
 from gymnast_core.interfaces import WorldModel
+from gymnast_core.rollouts.open_loop import Chunks, open_loop_quality
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Step, Task
 from torch import Tensor
@@ -65,7 +67,7 @@ class Wan(WorldModel):
         """Autoencoder: a folder as diffusers saves it, or a repository (its vae/), e.g.
         Wan-AI/Wan2.2-TI2V-5B-Diffusers; random: a small one with random weights, for tests."""
         vae_revision: str | None = None
-        """Branch, tag or commit of that repository."""
+        """Branch, tag or commit of that repository; null: the one that the checkpoint names, or its main branch."""
         vae_batch: Count = 8
         """Episodes whose frames the autoencoder encodes or decodes at once."""
         dtype: Dtype = "bfloat16"
@@ -127,7 +129,7 @@ class Wan(WorldModel):
     def __init__(self, config: Config) -> None:
         check_values(type(config), asdict(config))
         self.config = config
-        self.device = _device(config.device)
+        self.device = find_device(config.device, "world_model.args.device")
         built: Built = build(config, self.device)
         self.settings, self.network, self.codec = built.settings, built.network, built.codec
         self.own_vae = built.own_vae
@@ -255,16 +257,18 @@ class Wan(WorldModel):
         return LossSum(errors.sum(), float(len(errors)))
 
     def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> dict[str, float]:
-        """PSNR and the like of recorded actions replayed from the first frame, as WorldGym is validated."""
-        from gymnast_worldgym.validation import open_loop_quality
-
-        return open_loop_quality(self, episodes, generator)
+        """PSNR and the like of recorded actions replayed from the first frame, in the chunks that it was trained on."""
+        return open_loop_quality(self, episodes, self._chunks, generator)
 
     def illustrate(self, episodes: Sequence[Episode], directory: Path, *, generator: torch.Generator) -> None:
         """Videos and curves of a few of the episodes."""
-        from gymnast_worldgym.validation import illustrate
+        from gymnast_pages.open_loop import illustrate
 
-        illustrate(self, episodes, directory, generator)
+        illustrate(self, episodes, self._chunks, directory, generator)
+
+    @property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.conduct.chunk, whole=True)
 
     def save(self, directory: Path) -> None:
         """Write config.json and model.safetensors, and the autoencoder if it lies nowhere else."""
@@ -282,10 +286,3 @@ class Wan(WorldModel):
         state = self.network.transformer.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         checkpoints.write(Path(directory), weights, config, self.codec.vae if self.own_vae else None)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    except RuntimeError:
-        raise ConfigError(f"No torch device {name!r}. Use auto, cpu, cuda or cuda:0.") from None

@@ -69,6 +69,62 @@ def test_wans_own_weights_begin_without_modulation_by_actions_and_can_be_fitted(
         load(checkpoint=str(tmp_path / "picture"), **facts)
 
 
+REPOSITORY = "someone/wan-vae"
+
+
+@pytest.fixture
+def published(checkpoint, tmp_path, monkeypatch):
+    """An autoencoder in the cache of the hub, of which the commit v1 alone was downloaded; its main branch was not."""
+    import huggingface_hub
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    repository, commit = cache / f"models--{REPOSITORY.replace('/', '--')}", "0" * 39 + "1"
+    shutil.copytree(checkpoint / "vae", repository / "snapshots" / commit / "vae")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1").write_text(commit)
+    return REPOSITORY
+
+
+def with_autoencoder(checkpoint, folder, **place):
+    """A copy of the checkpoint whose config.json says where its autoencoder lies."""
+    shutil.copytree(checkpoint, folder)
+    shutil.rmtree(folder / "vae")
+    config = json.loads((folder / "config.json").read_text())
+    config["autoencoder"] |= place
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_a_revision_of_the_autoencoder_is_heeded_wherever_the_repository_is_named(checkpoint, published, tmp_path):
+    named = with_autoencoder(checkpoint, tmp_path / "named", vae=published)
+    wanted = look(load(checkpoint=str(checkpoint)))
+    assert torch.equal(look(load(checkpoint=named, vae_revision="v1")), wanted)
+    for args in ({}, {"vae_revision": "v2"}):
+        with pytest.raises(CheckpointError, match=f"revision '{args.get('vae_revision', 'main')}' cannot be reached"):
+            load(checkpoint=named, **args)
+    pinned = with_autoencoder(checkpoint, tmp_path / "pinned", vae=published, vae_revision="v1")
+    world = load(checkpoint=pinned)
+    assert torch.equal(look(world), wanted) and torch.equal(look(load(checkpoint=pinned, vae=published)), wanted)
+    with pytest.raises(CheckpointError, match="revision 'v2' cannot be reached"):
+        load(checkpoint=pinned, vae_revision="v2")
+    with pytest.raises(CheckpointError, match=r"'someone/other' .*revision 'main' cannot be reached"):
+        load(checkpoint=pinned, vae="someone/other")
+    load(checkpoint=pinned, vae=str(checkpoint / "vae")).save(tmp_path / "moved")
+    stored = json.loads((tmp_path / "moved" / "config.json").read_text())["autoencoder"]
+    assert stored["vae"] == str(checkpoint / "vae") and stored["vae_revision"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "lies"), [({}, "the checkpoint's own"), ({"vae": "random"}, "random"), ({"vae": None}, "the folder")]
+)
+def test_a_revision_of_no_repository_is_refused(args, lies, checkpoint):
+    args = {"vae": str(checkpoint / "vae")} if args == {"vae": None} else args
+    with pytest.raises(ConfigError, match=f"vae_revision is of a Hugging Face repository; the autoencoder is {lies}"):
+        load(checkpoint=str(checkpoint), vae_revision="v1", **args)
+
+
 class Opened:
     """Leaves a file behind when it is unpickled."""
 

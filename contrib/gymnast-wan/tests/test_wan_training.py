@@ -73,6 +73,26 @@ def test_it_learns(tmp_path):
         assert torch.equal(first, second)
 
 
+class Counting(Wan):
+    """Remembers how many actions it was given at once."""
+
+    def step(self, state, actions_BLA):
+        self.__dict__.setdefault("given", []).append(actions_BLA.shape[1])
+        return super().step(state, actions_BLA)
+
+
+@pytest.mark.parametrize("chunk", [4, 8])
+def test_it_is_validated_in_the_chunks_that_it_was_trained_on(chunk, tmp_path):
+    world = Counting(Wan.Config(**{**TINY, "chunk": chunk}))
+    episodes = [episode for episode in make_episodes(Needs(), WIDTH, 16, SIZE) if len(episode.actions_TA) >= 10]
+    assert len(episodes) > 1
+    quality = world.validate(episodes, generator=seeded(0))
+    assert set(world.given) == {chunk} and quality.keys() >= {"psnr", "psnr_8", "psnr_shuffled"}
+    world.given.clear()
+    world.illustrate(episodes[:1], tmp_path, generator=seeded(0))
+    assert set(world.given) == {chunk} and (tmp_path / "curves.svg").exists()
+
+
 def test_short_episodes_are_trained_on_as_far_as_they_go_and_left_out_below_four_actions(caplog):
     world = Wan(Wan.Config(**{**TINY, "chunk": 8}))
     episodes = make_episodes(Needs(), WIDTH, 6, SIZE)

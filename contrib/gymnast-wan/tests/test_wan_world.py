@@ -139,7 +139,7 @@ def test_mistakes_in_the_config_say_what_to_type(build, checkpoint, tmp_path):
         ({"image_size": [32]}, "give height and width"),
         ({"dtype": "float16"}, "float32"),
         ({"dtype": "bfloat16", "compute_dtype": "float32"}, "set dtype=float32"),
-        ({"device": "gpu7"}, "No torch device 'gpu7'"),
+        ({"device": "gpu7"}, "world_model.args.device=gpu7 cannot be used here"),
         ({"vae": str(checkpoint / "config.json")}, r"\.pth files of the autoencoder are not read"),
         ({"vae": "random", "seed": 1}, "is another autoencoder than the one on whose latents"),
     ):

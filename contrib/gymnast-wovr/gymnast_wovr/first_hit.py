@@ -16,7 +16,7 @@ from gymnast_core.futures import when_all
 from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.money import total_usd
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Reward, Rollout
+from gymnast_core.types import Reward, Rollout, Task
 
 from gymnast_wovr.clips import clip, clip_ends, clip_start, length
 
@@ -63,6 +63,9 @@ class FirstHit(RewardModel):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._judge.load_state_dict(state)
+
+    def objection(self, task: Task) -> str | None:
+        return self._judge.objection(task)
 
     def preflight(self, rollouts: int, frames: int) -> None:
         clips = len(clip_ends(frames - 1, self.config.every))

@@ -1,4 +1,4 @@
-"""Where a judge is asked: base URLs, proxies and certificates, checked when the judge is built."""
+"""Where a server is asked: base URLs, proxies and certificates, checked when whoever asks is built."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import re
 import ssl
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from gymnast_core.errors import ConfigError
-from gymnast_vlm_reward.secrecy import secrets_in_address
+from gymnast_core.network.secrecy import secrets_in_address
 
 QUERY = ("api-version",)
 """Parameters that a base URL may have: Azure's. Whatever else stands in a query may be a secret."""
@@ -49,45 +50,70 @@ class Address:
             return False
 
 
-def read_address(text: str, key: str, endpoint: str) -> Address:
-    """A base URL from the config. Raises `ConfigError`, which shows nothing that may be a secret."""
+def read_address(
+    text: str,
+    key: str,
+    endpoint: str = "",
+    *,
+    key_option: str,
+    schemes: Sequence[str] = ("http", "https"),
+    example: str = "http://localhost:8000/v1",
+) -> Address:
+    """The address that the config's `key` holds, without the `endpoint` that is added to it.
+
+    `key_option` is the config's key that names the environment variable of the server's key, and `schemes` are those
+    that can be asked. Raises `ConfigError`, which shows nothing that may be a secret.
+    """
+    instead = f"put the key into an environment variable and name that in {key_option}."
+    such = f"For example {example}."
     if any(ord(letter) <= 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in text):
         raise ConfigError(f"{key} holds spaces, line breaks or control characters. Give the address alone.")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
+    parts, host, port = _split(text)
     # Even where it is not read as such: a password with a slash in it ends the host for the reader, not for its owner.
     if "@" in text:
         raise ConfigError(
-            f"{key} holds a user or password, which would be written to the run folder. Leave it out, put the key into "
-            "an environment variable and name that in reward_model.args.api_key_env."
+            f"{key} holds a user or password, which would be written to the run folder. Leave it out, {instead}"
         )
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{key} must begin with http:// or https:// and name a host. {_EXAMPLE}")
+    if parts.scheme not in schemes or not host:
+        beginnings = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise ConfigError(f"{key} must begin with {beginnings} and name a host. {such}")
     if not _HOST.fullmatch(host):
-        raise ConfigError(f"{key} names no host that can be. {_EXAMPLE}")
+        raise ConfigError(f"{key} names no host that can be. {such}")
     if parts.fragment:
-        raise ConfigError(f"{key} holds a fragment (#…), which no server is sent. {_EXAMPLE}")
+        raise ConfigError(f"{key} holds a fragment (#…), which no server is sent. {such}")
     try:
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True) if parts.query else []
     except ValueError:
         query = [("?", "")]
     if any(name not in QUERY for name, _ in query):
         raise ConfigError(
-            f"{key} holds a query (?…) that may be a secret; only {', '.join(QUERY)} can stand there. Put keys into an "
-            "environment variable and name that in reward_model.args.api_key_env."
+            f"{key} holds a query (?…) that may be a secret; only {', '.join(QUERY)} can stand there. Leave it out, "
+            f"{instead}"
         )
     path = parts.path.rstrip("/")
-    if path.endswith(endpoint):
+    if endpoint and path.endswith(endpoint):
         raise ConfigError(f"{key} ends in {endpoint}, which is added to it. Leave that out.")
     address = f"[{host}]" if ":" in host else host
     base = f"{parts.scheme}://{address}{'' if port is None else f':{port}'}{path}"
     return Address(base, parts.query, host, parts.scheme)
 
 
-_EXAMPLE = "For example http://localhost:8000/v1."
+def _split(text: str) -> tuple[SplitResult, str | None, int | None]:
+    """The parts of a URL, its host and its port; nothing of one that cannot be read."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return urlsplit(""), None, None
+    return (parts, host, port) if port != 0 else (urlsplit(""), None, None)
+
+
+def refuse_secrets(text: str, key: str, instead: str) -> None:
+    """Raises `ConfigError` if an address in a form of its own, which others read, holds a login, or a query that may be
+    one. `instead` says where a login belongs."""
+    if "@" in text or "?" in text:
+        what = "a user or password" if "@" in text else "a query (?…) that may be a secret"
+        raise ConfigError(f"{key} holds {what}, which would be written to the run folder. Leave it out. {instead}")
 
 
 @dataclass(frozen=True)
@@ -116,11 +142,7 @@ def find_proxy(address: Address) -> Proxy | None:
     if not url or address.is_local or urllib.request.proxy_bypass(address.host):
         return None
     variable = f"{name.upper()}_PROXY"
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
+    parts, host, port = _split(url if "://" in url else f"http://{url}")
     if not host or parts.scheme not in _PROXIES:
         raise ConfigError(
             f"The environment variable {variable} (or {variable.lower()}) names no proxy that can be used: it must "

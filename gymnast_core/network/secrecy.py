@@ -1,4 +1,4 @@
-"""Keys: checked when they are read, and masked in everything that leaves a judge, however it is escaped."""
+"""Keys: checked when they are read, and masked in all that is told of a server, however it is escaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import logging
 import os
 import re
-from collections.abc import Iterable
+import urllib.request
+from collections.abc import Iterable, Sequence
 from html.entities import codepoint2name
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ _BETWEEN = rf"(?:\s|{_BACKSLASHES}[nrt]|=\r?\n|%0[AaDd]){{0,8}}"
 _WRAP = rf"(?:\s|{_BACKSLASHES}[nr]){{0,4}}"
 _TAIL = r"[\w\-.%\\&;#+/=~]{0,1000}"
 _LOGGERS = ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpcore2.socks")
+"""Of the HTTP library. A filter of a logger does not see what the loggers below it say."""
 
 
 class Secret:
@@ -73,21 +75,25 @@ class MaskingFilter(logging.Filter):
 
 
 class quiet:
-    """While a client is open, its library's log lines pass the mask."""
+    """While a client is open, the log lines of the HTTP library, and of other loggers by name, pass the mask."""
 
-    def __init__(self, mask: Mask) -> None:
-        self._filter = MaskingFilter(mask)
-        for name in _LOGGERS:
+    def __init__(self, mask: Mask, others: Sequence[str] = ()) -> None:
+        self._filter, self._names = MaskingFilter(mask), (*_LOGGERS, *others)
+        for name in self._names:
             logging.getLogger(name).addFilter(self._filter)
 
     def end(self) -> None:
-        for name in _LOGGERS:
+        for name in self._names:
             logging.getLogger(name).removeFilter(self._filter)
 
 
-def read_key(variable: str | None, model: str, option: str) -> Secret | None:
-    """The key in an environment variable; None where no variable is named.
+def read_key(
+    variable: str | None, purpose: str, option: str, *, needed: bool = True, spaces: bool = False
+) -> Secret | None:
+    """The key in an environment variable; None where no variable is named, or it is not set and not `needed`. `spaces`
+    are allowed in it where servers are known that take them.
 
+    `purpose` says what it is for, e.g. "the model 'gpt-4o'"; `option` is the config's key that names the variable.
     Raises `ConfigError`, which never shows a key: the variable is not set, or what it holds can be no key.
     """
     if variable is None:
@@ -99,12 +105,14 @@ def read_key(variable: str | None, model: str, option: str) -> Secret | None:
         )
     name = variable if _SHOWN.fullmatch(variable) else f"that {option} names"
     key = os.environ.get(variable, "").strip()
+    if not key and not needed:
+        return None
     if not key:
         raise ConfigError(
-            f"The environment variable {name} is not set: it must hold the key for the model {model!r}. Try "
+            f"The environment variable {name} is not set: it must hold the key for {purpose}. Try "
             f"`export {name if name == variable else 'NAME'}=…` (another variable: {option}=NAME)."
         )
-    if fault := key_fault(key):
+    if fault := key_fault(key, spaces):
         raise ConfigError(
             f"The environment variable {name} holds no usable key: {fault}. It must be the key alone, in one line. Set "
             f"it anew (another variable: {option}=NAME)."
@@ -112,17 +120,25 @@ def read_key(variable: str | None, model: str, option: str) -> Secret | None:
     return Secret(key)
 
 
-def key_fault(key: str) -> str | None:
+def key_fault(key: str, spaces: bool = False) -> str | None:
     """What is wrong with a key, without showing it; None if it can be sent."""
     if "\n" in key or "\r" in key:
         return "it has several lines"
     if any(not 0x20 <= ord(letter) < 0x7F for letter in key):
         return "it has control characters, or letters beyond ASCII"
-    if any(letter.isspace() for letter in key):
+    if not spaces and any(letter.isspace() for letter in key):
         return "it has spaces in it"
     if key[0] in "\"'`" or key[-1] in "\"'`":
         return "it stands in quotes, which do not belong to it"
     return None
+
+
+def secrets_in(variables: Iterable[str]) -> list[str]:
+    """What these environment variables hold, and the logins of the proxies that the environment names: for the mask of
+    what a library says that reads its own key."""
+    values = [os.environ.get(name, "").strip() for name in variables]
+    proxies = [text for url in urllib.request.getproxies().values() for text in secrets_in_address(url)]
+    return [value for value in values if value] + proxies
 
 
 def secrets_in_address(address: str) -> list[str]:
