@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from gymnast_core import __version__
-from gymnast_core.errors import ConfigError, GymnastError, PluginError
+from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.elsewhere import where_from
 from gymnast_core.plugins.importing import undisturbed
 from gymnast_core.signals import TERMINATED, Terminated
 
 SOURCE_AND_OVERRIDES = click.argument("arguments", nargs=-1, metavar="[PRESET|FILE.yaml] [KEY=VALUE]...")
 RESUME = click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to continue.")
+_GROUP = "gymnast.commands"
 
 
 class _BrokenCommand(click.Command):
@@ -30,11 +32,20 @@ class _Commands(click.Group):
     """Our own commands and those of plugins (entry points of `gymnast.commands`), imported when used."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted({*super().list_commands(context), *discovery.sources("gymnast.commands")})
+        return sorted({*super().list_commands(context), *discovery.sources(_GROUP)})
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        elsewhere = where_from(_GROUP, name) if self.get_command(context, name) is None else ""
+        if elsewhere:
+            raise PluginError(unknown_name("command", name, self.list_commands(context), elsewhere))
+        return super().resolve_command(context, arguments)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         own = super().get_command(context, name)
-        found = discovery.sources("gymnast.commands").get(name)
+        found = discovery.sources(_GROUP).get(name)
         if own is not None or not found:
             return own
         try:

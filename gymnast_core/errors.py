@@ -68,9 +68,12 @@ def shortened(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence for a name that does not exist: "No KIND 'nme'. Did you mean 'name'? Known: …"."""
+def unknown_name(kind: str, name: str, known: Iterable[str], elsewhere: str = "") -> str:
+    """One sentence for a name that does not exist: "No KIND 'nme'. Did you mean 'name'? Known: …".
+
+    `elsewhere` is a sentence on where that very name exists (`gymnast_core.plugins.elsewhere`): then no other is meant.
+    """
     names, name = sorted(known), shortened(name, 80)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = f" {elsewhere}" if elsewhere else f" Did you mean {close[0]!r}?" if close else ""
     return f"No {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}."

@@ -1,11 +1,15 @@
 """Presets: YAML files in the `presets` folder of packages named by entry points of `gymnast.presets`."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gymnast_core.errors import ConfigError, unknown_name
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.elsewhere import where_from
+
+_GROUP = "gymnast.presets"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Preset:
 def presets() -> list[Preset]:
     """Every installed preset, by name, read without importing its package."""
     found: dict[Path, Preset] = {}
-    for sources in discovery.sources("gymnast.presets").values():
+    for sources in discovery.sources(_GROUP).values():
         for source in sources:
             spec = discovery.locate(source.module)
             for folder in (spec and spec.submodule_search_locations) or []:
@@ -39,8 +43,11 @@ def find_preset(name: str) -> Preset:
     everything = presets()
     matches = [preset for preset in everything if preset.name == name]
     if not matches:
+        if "/" in name or _is_folder(name):
+            raise ConfigError(_not_a_config(name))
         known = [preset.name for preset in everything]
-        raise ConfigError(unknown_name("preset", name, known) + " A path to a YAML file works, too.")
+        unknown = unknown_name("preset", name, known, where_from(_GROUP, name))
+        raise ConfigError(f"{unknown} A path to a YAML file works, too.")
     if len(matches) > 1:
         places = " and ".join(f"{preset.path} of {preset.distribution}" for preset in matches)
         raise ConfigError(f"Two presets are called {name!r}: {places}. Give the path of the one you mean.")
@@ -74,6 +81,27 @@ def checkpoint_advice(folder: Path, component: str) -> str:
     if inside:
         return f"It is the folder of a run; did you mean {inside[0]}?"
     return f"Give RUN/checkpoint, which `{fitted_by(component)}` writes."
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long, or with characters that no path has
+        return False
+
+
+def _not_a_config(name: str) -> str:
+    """What to say of a path in the place of a preset's name or a YAML file."""
+    path = Path(name)
+    presets_too = "`gymnast presets` lists what may be given by name."
+    if _is_folder(name):
+        has_config = (path / "config.yaml").is_file()
+        advice = f"Give the config in it: {path / 'config.yaml'}." if has_config else "It has no config.yaml."
+        return f"{name} is a folder, and a preset or YAML file is needed. {advice} {presets_too}"
+    beside = [other.name for other in path.parent.iterdir()] if _is_folder(str(path.parent)) else []
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+    return f"{name} is no run folder and no file: nothing is there.{hint} {presets_too}"
 
 
 def _read(path: Path, distribution: str) -> Preset:

@@ -6,7 +6,7 @@ from typing import Any
 from gymnast_core.config.problems import Problems
 from gymnast_core.config.schema import ComponentConfig, RunConfig
 from gymnast_core.config.typed import checked, child, fields_of
-from gymnast_core.errors import ConfigError, GymnastError, PluginError, unknown_name
+from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins.hooks import check_sections
 from gymnast_core.plugins.places import registry_at
 from gymnast_core.plugins.registry import registries
@@ -54,8 +54,7 @@ def _check_component(part: Mapping[str, Any], path: str, problems: Problems) -> 
     if registry is None or not isinstance(name, str) or name == "???":
         return
     if name not in registry.names():
-        known = unknown_name(registry.kind, name, registry.names())
-        problems.add(PluginError(f"{path}: {known} See `gymnast plugins`."), path)
+        problems.add(PluginError(f"{path}: {registry.unknown(name)}"), path)
         return
     try:
         cls: Any = registry.load(name)

@@ -11,6 +11,7 @@ import pluggy
 
 from gymnast_core.errors import ConfigError, PluginError, StorageError, unknown_name
 from gymnast_core.plugins import discovery, hookspecs
+from gymnast_core.plugins.elsewhere import where_from
 
 hookimpl = pluggy.HookimplMarker("gymnast")
 """Optional marker for hook functions, for pluggy's options (`tryfirst`, `wrapper`, ...)."""
@@ -141,7 +142,8 @@ def check_sections(hooks: Mapping[str, Any]) -> None:
         if name in manager.broken:
             problems.add(manager.broken[name])
         elif name not in sections:
-            problems.add(ConfigError(f"hooks.{name}: {unknown_name('section', name, sections)}"))
+            known = unknown_name("section", name, sections, where_from("gymnast.hooks", name))
+            problems.add(ConfigError(f"hooks.{name}: {known}"))
         else:
             kind: Any = kinds[name]
             checked(kind, values, problems, f"hooks.{name}")

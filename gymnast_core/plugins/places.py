@@ -1,7 +1,8 @@
 """Where components stand in a config, and of which kind they are: told by the name of the key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from gymnast_core.plugins.registry import Registry, registries
@@ -17,6 +18,8 @@ _KEYS = {
     ),
 }  # fmt: skip
 _LABELLED = ("policies", "worlds", "rewards")
+_BEFORE_ARGUMENT = re.compile(r"(?:(?P<place>[^\s=]+?)\.)?args\.(?=[^\s=]+=)")
+"""What a config has before the key of a component's argument: `policy.args.` of `policy.args.dtype=bfloat16`."""
 
 
 def is_component(value: Any) -> bool:
@@ -37,3 +40,25 @@ def registry_at(path: str) -> Registry[Any] | None:
 
         return engines()
     return next((registry for registry in registries() if name in _KEYS[registry.kind]), None)
+
+
+def arguments_of(registry: Registry[Any], name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The arguments of one component, for commands that take them as KEY=VALUE, without a place in a config.
+
+    `PLACE.args.KEY=VALUE`, as configs have it and errors advise it, means the same, where PLACE is a key at which a
+    component of that kind may stand and no argument of this one; so does `args.KEY=VALUE`. Raises `ConfigError` for
+    what is no `KEY=VALUE`, `PluginError` if the plugin cannot be loaded.
+    """
+    from gymnast_core.config.load import parse_overrides
+
+    cls: Any = registry.load(name)
+    own = {field.name for field in fields(cls.Config)}
+    return parse_overrides([_without_place(text, registry, own) for text in overrides])
+
+
+def _without_place(override: str, registry: Registry[Any], own: set[str]) -> str:
+    found = _BEFORE_ARGUMENT.match(override)
+    if found is None or override.partition(".")[0] in own:
+        return override
+    place = found["place"]
+    return override[found.end() :] if place is None or registry_at(place) is registry else override

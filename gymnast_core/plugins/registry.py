@@ -14,6 +14,7 @@ from gymnast_core import __version__
 from gymnast_core.errors import GymnastError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.discovery import PluginSource
+from gymnast_core.plugins.elsewhere import where_from
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Dataset, Optimizer, Policy, RewardModel, WorldModel
@@ -60,8 +61,13 @@ class Registry(Generic[T]):
         targets = {source.target for source in found}
         found += [source for source in self._registered if source.name == name and source.target not in targets]
         if not found:
-            raise PluginError(unknown_name(self.kind, name, self.names()) + " See `gymnast plugins`." + _as_path(name))
+            raise PluginError(self.unknown(name) + _as_path(name))
         return found
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that no installed plugin of this kind has."""
+        elsewhere = where_from(self.group, name)
+        return unknown_name(self.kind, name, self.names(), elsewhere) + " See `gymnast plugins`."
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin with what is wrong with it, as far as that shows without importing it or has shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 
 from gymnast_bench.config import BenchConfig
 from gymnast_bench.executors import run_cells
-from gymnast_bench.matrix import Cell, cells_of, check_names, command_line, run_config
+from gymnast_bench.matrix import Cell, cells_of, check_names, command_line, run_config, warnings_of
 from gymnast_bench.page import build_bench_page
 from gymnast_bench.rows import UNFINISHED, Row, combine, read_row, write_rows
 from gymnast_bench.supervisor import DONE
@@ -25,6 +26,8 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.signals import terminating
+
+logger = logging.getLogger(__name__)
 
 
 def bench_command(config: BenchConfig, *, resume: Path | None = None) -> dict[str, Any]:
@@ -51,10 +54,13 @@ class _Bench:
         self.cells = {cell.name: cell for cell in cells}
         self.threads = config.threads or max(1, (os.cpu_count() or 1) // config.jobs)
         self.horizons = {name: run_config(cell).loop.horizon for name, cell in self.cells.items()}
+        self.warnings = warnings_of(cells)
         self.rows: dict[str, Row] = {}
 
     def run(self) -> dict[str, Any]:
         """Run the cells that have no result; a result stays, whatever it is, unless it is to be tried again."""
+        for warning in self.warnings:
+            logger.warning("%s", warning)
         for name in self.cells:
             self._prepare(name)
             self.rows[name] = self._read(name)
@@ -103,7 +109,7 @@ class _Bench:
     def _write(self) -> None:
         rows = list(self.rows.values())
         write_rows(self.folder, rows)
-        build_bench_page(self.folder, rows, self.config)
+        build_bench_page(self.folder, rows, self.config, self.warnings)
 
     def _summary(self) -> dict[str, Any]:
         rows = list(self.rows.values())

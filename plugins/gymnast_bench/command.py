@@ -23,7 +23,9 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
     axes:                                # axis -> {label: overrides}
       optimizer:
         grpo: []
-        rloo: [optimizer.name=rloo]
+        rloo:                            # args go with the name: give all that matter
+          - "optimizer={name: rloo, args: {group_size: 8, learning_rate: 1.5e-4,
+            warmup_updates: 5, minibatch_size: 96, learning_rate_decay_updates: 34}}"
       world:
         imagination: []
         simulator: [world_model=gymnasium, reward_model=environment]
@@ -32,6 +34,9 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
     seeds: [1, 2]
     jobs: 2                              # cells at once
     budget: {minutes: 30, dollars: 1.0}  # of each cell
+
+    A component's arguments belong to its name: those of the base are dropped where an override names another one, which
+    then has its own defaults. Before the first cell runs, the bench says what is dropped, as its page does.
 
     A crash, memory that runs out, or a budget that is used up is that cell's result; the others go on. Judging dollars
     are seen once a draw of rollouts is judged; a judge's own limit (its argument max_usd) is exact. Exit status: 0 if

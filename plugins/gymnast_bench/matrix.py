@@ -85,13 +85,45 @@ def cells_of(config: BenchConfig) -> list[Cell]:
 
 def run_config(cell: Cell) -> RunConfig:
     """What the cell's process will make of its overrides."""
-    # It is the cell that says, in its log, which arguments a swap of components drops.
-    logger = logging.getLogger(load_config.__module__)
-    before, logger.disabled = logger.disabled, True
+    return _read(cell)[0]
+
+
+def warnings_of(cells: Sequence[Cell]) -> list[str]:
+    """What reading the cells' configs warns of, such as the arguments that a swap of components drops: each distinct
+    warning once, with the cells that it is about. The cells' own processes say it in their logs alone."""
+    titles: dict[str, list[str]] = {}
+    for cell in cells:
+        for warning in dict.fromkeys(_read(cell)[1]):
+            titles.setdefault(warning, []).append(cell.title)
+    return [f"{warning} ({_cells(about)})" for warning, about in titles.items()]
+
+
+def _cells(titles: Sequence[str]) -> str:
+    """ "the cell rloo, seed 1, and 4 more"."""
+    return f"the cell {titles[0]}" + (f", and {len(titles) - 1} more" if len(titles) > 1 else "")
+
+
+def _read(cell: Cell) -> tuple[RunConfig, list[str]]:
+    """A cell's config, and the warnings of reading it, which are not logged here: a config is read many times."""
+    logger, kept = logging.getLogger(load_config.__module__), _Kept()
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(kept)
     try:
-        return load_config(RunConfig, cell.base, cell.overrides)
+        return load_config(RunConfig, cell.base, cell.overrides), kept.warnings
     finally:
-        logger.disabled = before
+        logger.removeHandler(kept)
+        logger.propagate = before
+
+
+class _Kept(logging.Handler):
+    """Keeps warnings instead of showing them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.warnings.append(record.getMessage())
 
 
 def _check(cell: Cell) -> None:
@@ -137,7 +169,7 @@ def _values(axis: str, values: Any) -> dict[str, list[str]]:
         return {str(label): _overrides(f"axes.{axis}.{label}", value) for label, value in values.items()}
     raise ConfigError(
         f"axes.{axis} is {values!r}; write {{label: [key=value, ...], ...}} or a list of overrides, e.g. "
-        "optimizer: {grpo: [], rloo: [optimizer=rloo]}."
+        "clipping: {higher: [], equal: [optimizer.args.clip_high=0.2]}."
     )
 
 

@@ -26,9 +26,13 @@ MOST_CONFIGS = 100
 """Cells whose configs are read for what stands beside the first number."""
 
 
-def build_bench_page(folder: Path, rows: Sequence[Row], config: BenchConfig) -> Path:
-    """Write `folder/report.html` and return its path; cells that have not ended are shown as such."""
-    html = _environment().get_template("bench.html.j2").render(_context(folder, rows, config))
+def build_bench_page(folder: Path, rows: Sequence[Row], config: BenchConfig, warnings: Sequence[str] = ()) -> Path:
+    """Write `folder/report.html` and return its path; cells that have not ended are shown as such.
+
+    `warnings` are what reading the cells' configs warns of, such as arguments that a swap of components drops.
+    """
+    context = {**_context(folder, rows, config), "warnings": warnings}
+    html = _environment().get_template("bench.html.j2").render(context)
     target = folder / "report.html"
     write_text(target, html)
     return target

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gymnast_core.errors import ConfigError, DataError, GymnastError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.elsewhere import where_from
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Parts
@@ -39,8 +42,9 @@ def check(
     KIND is world-model, policy, reward-model, optimizer, dataset or hooks; without it everything of that NAME is
     checked. With --tasks, `tasks.KEY=VALUE` is an argument of that dataset, and with --world `world.KEY=VALUE` one of
     that world model; without it, a reward model that asks the world is given one in which nothing moves. A reward
-    model judges some 60 made-up rollouts (with --sampled, half as many), which a paid one bills. The first clause that
-    is broken ends the check: what was expected, what came, where it is written.
+    model judges some 60 made-up rollouts (with --sampled, half as many), which a paid one bills. Keys may also be typed
+    as configs have them: reward_model.args.KEY=VALUE, tasks.args.KEY=VALUE. The first clause that is broken ends the
+    check: what was expected, what came, where it is written.
 
     \b
         gymnast check grpo group_size=4
@@ -48,7 +52,7 @@ def check(
         gymnast check reward-model success-classifier checkpoint=FOLDER --tasks trials tasks.path=trials
         gymnast check reward-model my-reward --world worldgym world.checkpoint=FOLDER --tasks trials tasks.path=trials
     """
-    from gymnast_core.config import parse_overrides
+    from gymnast_core.plugins.places import arguments_of
 
     kind, name, given = _parse(arguments)
     overrides, of_tasks = _sorted_out(given, "tasks.", dataset)
@@ -69,7 +73,7 @@ def check(
             _report(HOOKS, name, _hooks(name), {})
             continue
         with ExitStack() as opened:
-            component = opened.enter_context(closing(registry.build(name, parse_overrides(overrides))))
+            component = opened.enter_context(closing(registry.build(name, arguments_of(registry, name, overrides))))
             if world is not None and registry.kind == "reward model":
                 options["parts"] = _parts(world, of_world, options, opened)
             _report(registry.kind, name, component, options)
@@ -118,8 +122,23 @@ def _find(kind: str | None, name: str) -> list[Registry[Any] | None]:
     if not found:
         candidates = names[kind] if kind else {item for items in names.values() for item in items}
         what = kind.replace("-", " ") if kind else "plugin that can be checked"
-        raise PluginError(unknown_name(what, name, candidates) + " See `gymnast plugins`.")
+        groups = [HOOKS_GROUP if key == HOOKS else known[key].group for key in ([kind] if kind else names)]
+        elsewhere = next(filter(None, (where_from(group, name) for group in groups)), "")
+        unknown = unknown_name(what, name, candidates, _not_installed(name) or elsewhere)
+        raise PluginError(f"{unknown} See `gymnast plugins`.")
     return [known.get(key) for key in found]
+
+
+def _not_installed(name: str) -> str:
+    """What to say of a plugin whose package lies here, as `gymnast new` writes it."""
+    folder = Path(f"gymnast-{name.removeprefix('gymnast-')}")
+    if not (folder / "pyproject.toml").is_file():
+        return ""
+    try:
+        importlib.metadata.version(folder.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"./{folder} is here and not installed: pip install -e {folder}."
+    return ""
 
 
 def _hooks(name: str) -> Any:
@@ -140,21 +159,23 @@ def _sorted_out(given: Sequence[str], prefix: str, beside: str | None) -> tuple[
 
 def _parts(world: str, overrides: Sequence[str], options: dict[str, Any], opened: ExitStack) -> Parts:
     """What a reward model is shown of a run: a world model, which is closed with `opened`, and the tasks."""
-    from gymnast_core.config import parse_overrides
     from gymnast_core.interfaces import Parts
+    from gymnast_core.plugins.places import arguments_of
     from gymnast_core.plugins.registry import registries
 
-    built = registries().world_models.build(world, parse_overrides(overrides), key="world")
+    known = registries().world_models
+    built = known.build(world, arguments_of(known, world, overrides), key="world")
     return Parts(world_model=opened.enter_context(closing(built)), tasks=options.get("tasks", ()))
 
 
 def _tasks(dataset: str | None, overrides: Sequence[str]) -> dict[str, Any]:
-    from gymnast_core.config import parse_overrides
+    from gymnast_core.plugins.places import arguments_of
     from gymnast_core.plugins.registry import registries
 
     if dataset is None:
         return {}
-    tasks = registries().datasets.build(dataset, parse_overrides(overrides), key="tasks").tasks()
+    known = registries().datasets
+    tasks = known.build(dataset, arguments_of(known, dataset, overrides), key="tasks").tasks()
     if not len(tasks):
         raise DataError(f"The dataset {dataset!r} holds no tasks to check with.")
     return {"tasks": [tasks[i] for i in range(min(3, len(tasks)))]}

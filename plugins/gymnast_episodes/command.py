@@ -57,7 +57,8 @@ def convert(
     gymnast convert worldgym-episodes path=bridge skip_bad=true instruction="..." --to lerobot-v3 bridge-lerobot
     gymnast convert lerobot path=DIR --to worldgym --robot bridge OUT
     """
-    from gymnast_core.config import parse_overrides
+    from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.places import arguments_of
     from gymnast_episodes.conversion import Conversion, convert_visibly
     from gymnast_episodes.writers import WriterOptions
 
@@ -66,7 +67,7 @@ def convert(
         from gymnast_episodes.robots import robot as known_robot
 
         known_robot(robot)
-    args = parse_overrides(overrides)
+    args = arguments_of(registries().datasets, dataset, overrides)
     options = WriterOptions(fps=fps, robot=robot, pixel_format=pixel_format, frames=frames)
     summary = None
     with contextlib.suppress(KeyboardInterrupt):
@@ -89,8 +90,9 @@ def _sorted_out(arguments: tuple[str, ...]) -> tuple[str, str, list[str]]:
     names = [argument for argument in arguments if argument not in overrides]
     if len(names) == 1 and overrides and arguments[-1] == overrides[-1]:
         # The last argument is a folder named like lr=0.1, if the dataset has no such option.
-        key, known = overrides[-1].partition("=")[0].partition(".")[0], _options(names[0])
-        if known is not None and not difflib.get_close_matches(key, known):
+        path = overrides[-1].partition("=")[0].split(".")
+        known = _options(names[0])
+        if known is not None and "args" not in path and not difflib.get_close_matches(path[0], known):
             names.append(overrides.pop())
     if len(names) != 2:
         raise ConfigError(

@@ -64,7 +64,7 @@ def convert(job: Conversion, listener: Listener = lambda done, total: None) -> d
     check_frames(job.to, writer_class, job.options)
     out = job.out.expanduser()
     with checks_put_off():
-        episodes = registries().datasets.build(job.dataset, job.args, key="source").episodes()
+        episodes = registries().datasets.build(job.dataset, job.args, key="dataset").episodes()
     about = {
         "gymnast": __version__,
         "source": {"name": job.dataset, "args": dict(job.args), "episodes": len(episodes)},

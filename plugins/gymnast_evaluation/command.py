@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,39 @@ def evaluate_command(config: EvaluateConfig, *, resume: Path | None = None) -> d
     if resume is not None:
         check_resumable(config, resume)
     ask_all(config.all_policies(), config.all_worlds())
-    tasks = load_tasks(config.tasks, config.episodes)
-    check_all_needs(config.all_policies(), config.all_worlds(), tasks[0], config.tasks.name)
-    with terminating(), run_folder(config, "evaluate", resume) as (config, folder):
-        write_text(folder / "versions.json", json.dumps(versions(), indent=1))
-        run = _Run(config, folder, tasks)
-        run.roll_out_what_is_missing()
-        scores = Scores(run.file.trials, list(config.all_policies()), list(config.all_worlds()), config.group_by)
-        judges = {world: judge_name(part) for world, part in config.all_rewards().items()}
-        summary = summarise(scores, judges, reference=config.reference, seed=config.seed)
-        write_json(folder / "summary.json", summary)
-        tell("gymnast_run_done", RunDone(config, folder, summary=summary))
+    with terminating(), ExitStack() as opened:
+        # Tasks may take long to make: a judge that refuses does so before them, and before there is a folder. An
+        # evaluation that is resumed may have nothing left to judge, and then needs none.
+        judges: dict[str, RewardModel] = {}
+        for label in config.all_worlds() if resume is None else ():
+            judges[label] = opened.enter_context(closing(_judge_of(config, label)))
+        tasks = load_tasks(config.tasks, config.episodes)
+        check_all_needs(config.all_policies(), config.all_worlds(), tasks[0], config.tasks.name)
+        with run_folder(config, "evaluate", resume) as (config, folder), opened.pop_all():
+            write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+            run = _Run(config, folder, tasks, judges)
+            run.roll_out_what_is_missing()
+            scores = Scores(run.file.trials, list(config.all_policies()), list(config.all_worlds()), config.group_by)
+            names = {world: judge_name(part) for world, part in config.all_rewards().items()}
+            summary = summarise(scores, names, reference=config.reference, seed=config.seed)
+            write_json(folder / "summary.json", summary)
+            tell("gymnast_run_done", RunDone(config, folder, summary=summary))
     return {"output": str(folder), **brief(summary)}
+
+
+def _judge_of(config: EvaluateConfig, world: str) -> RewardModel:
+    part = config.all_rewards()[world]
+    return registries().reward_models.build(part.name, part.args, key=f"rewards.{world}")
 
 
 class _Run:
     """The trials of one evaluation: which there are, which are done, and how the others are rolled out."""
 
-    def __init__(self, config: EvaluateConfig, folder: Path, tasks: Sequence[Task]) -> None:
-        self.config, self.folder, self.tasks = config, folder, tasks
+    def __init__(
+        self, config: EvaluateConfig, folder: Path, tasks: Sequence[Task], judges: Mapping[str, RewardModel]
+    ) -> None:
+        """`judges` are those that exist already, by the label of their world; whoever built them closes them."""
+        self.config, self.folder, self.tasks, self.judges = config, folder, tasks, judges
         self.size = len(tasks) * config.trials
         size = config.batch_size
         self.batches = {first: min(size, self.size - first) for first in range(0, self.size, size)}
@@ -117,14 +131,14 @@ class _Run:
     @contextmanager
     def _open(self, labels: Sequence[str], wanted: Mapping[str, int]) -> Iterator[list[Place]]:
         """Worlds and judges, closed at the end. Judges come first: one that costs too much refuses early."""
-        known, parts, judge_parts = registries(), self.config.all_worlds(), self.config.all_rewards()
+        known, parts = registries(), self.config.all_worlds()
         opened: list[Component] = []
         try:
-            judges: dict[str, RewardModel] = {}
+            judges = dict(self.judges)
             for label in labels:
-                part = judge_parts[label]
-                judges[label] = known.reward_models.build(part.name, part.args, key=f"rewards.{label}")
-                opened.append(judges[label])
+                if label not in judges:
+                    judges[label] = _judge_of(self.config, label)
+                    opened.append(judges[label])
                 judges[label].preflight(wanted[label], 1 + self.config.horizon)
             places = []
             for label in labels:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gymnast_judging.clips import clip_rollout
 from gymnast_judging.config import JudgeConfig
 from gymnast_judging.page import build_confusion_page, chosen_films, video_path
 from gymnast_judging.rows import RowFile
-from gymnast_judging.scoring import Asked, ErrorLimit, built, judged
+from gymnast_judging.scoring import Asked, ErrorLimit, judged
 from gymnast_judging.summary import brief, summarise
 from gymnast_judging.verdicts import Verdict
 from gymnast_pages.measure import judge_name
@@ -40,18 +41,34 @@ def judge_command(config: JudgeConfig, *, resume: Path | None = None) -> dict[st
     if resume is not None:
         stored = load_config(JudgeConfig, str(resume / "config.yaml"))
         refuse_changes(stored, config, _FIXED, free_arguments(stored))
-    clips = _clips(config)
-    with terminating(), run_folder(config, "judge", resume) as (config, folder):
-        return _judge(config, folder, clips)
+    with terminating(), ExitStack() as opened:
+        # Clips may take long to make: a judge that refuses does so before them, and before there is a folder. A
+        # measurement that is resumed may have nothing left to ask, and then needs none.
+        judge = _opened(config, opened) if resume is None else None
+        clips = _clips(config)
+        _check_labels(config, clips)
+        with run_folder(config, "judge", resume) as (config, folder), opened.pop_all() as held:
+            return _judge(config, folder, clips, lambda: _opened(config, held) if judge is None else judge)
 
 
-def _judge(config: JudgeConfig, folder: Path, clips: Sequence[Episode]) -> dict[str, Any]:
+def _opened(config: JudgeConfig, opened: ExitStack) -> RewardModel:
+    """The judge, which is closed with `opened`."""
+    part = config.reward_model
+    judge = opened.enter_context(closing(registries().reward_models.build(part.name, part.args, key="reward_model")))
+    if judge.kind == "success" and not 0.0 <= config.threshold < 1.0:
+        raise ConfigError(f"threshold is {config.threshold}; it must lie in [0, 1).")
+    return judge
+
+
+def _judge(
+    config: JudgeConfig, folder: Path, clips: Sequence[Episode], judge: Callable[[], RewardModel]
+) -> dict[str, Any]:
     write_text(folder / "versions.json", json.dumps(versions(), indent=1))
-    _check_labels(config, clips)
     file = RowFile(folder / "results.jsonl", Verdict)
     done = {row.index for row in file.rows if row.error is None and row.index < len(clips)}
     missing = _Missing(clips, done, config.camera)
-    _ask(config, folder, missing, file)
+    if len(missing):
+        _ask(config, folder, missing, file, judge())
     rows = _latest(file.rows, len(clips))
     _film(config, folder, rows, clips)
     summary = summarise(
@@ -102,35 +119,27 @@ class _Missing:
             yield Asked(items, rollouts)
 
 
-def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Verdict]) -> None:
-    if not len(missing):
-        return
-    part, done = config.reward_model, len(missing.done)
-    with built(part, "reward_model", Parts(config=config)) as judge:
-        _check_threshold(config, judge)
-        judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
-        again = resume_command("judge", folder)
-        limit = ErrorLimit(config.max_error_rate, part.name, again, judged=done)
-        with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
-            for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):
-                rows = [
-                    Verdict(
-                        index=index, clip=rollout.task.id, instruction=rollout.task.instruction, success=success,
-                        value=reward.value, partial=reward.partial, votes=list(reward.votes), error=reward.error,
-                        rationale=reward.rationale, cost_usd=reward.cost_usd, reward_kind=judge.kind,
-                        abstained=reward.abstained,
-                    )
-                    for (index, success), rollout, reward in zip(asked.items, asked.rollouts, rewards, strict=True)
-                ]  # fmt: skip
-                file.append(rows)
-                done += len(rows)
-                progress.update(done, _numbers(config, _latest(file.rows, len(missing.clips)), file.rows))
-                limit.add(rewards)
-
-
-def _check_threshold(config: JudgeConfig, judge: RewardModel) -> None:
-    if judge.kind == "success" and not 0.0 <= config.threshold < 1.0:
-        raise ConfigError(f"threshold is {config.threshold}; it must lie in [0, 1).")
+def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Verdict], judge: RewardModel) -> None:
+    done = len(missing.done)
+    judge.attach(Parts(reward_model=judge, config=config))
+    judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
+    again = resume_command("judge", folder)
+    limit = ErrorLimit(config.max_error_rate, config.reward_model.name, again, judged=done)
+    with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
+        for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):
+            rows = [
+                Verdict(
+                    index=index, clip=rollout.task.id, instruction=rollout.task.instruction, success=success,
+                    value=reward.value, partial=reward.partial, votes=list(reward.votes), error=reward.error,
+                    rationale=reward.rationale, cost_usd=reward.cost_usd, reward_kind=judge.kind,
+                    abstained=reward.abstained,
+                )
+                for (index, success), rollout, reward in zip(asked.items, asked.rollouts, rewards, strict=True)
+            ]  # fmt: skip
+            file.append(rows)
+            done += len(rows)
+            progress.update(done, _numbers(config, _latest(file.rows, len(missing.clips)), file.rows))
+            limit.add(rewards)
 
 
 def _numbers(config: JudgeConfig, rows: Sequence[Verdict], asked: Sequence[Verdict]) -> dict[str, float | str]:

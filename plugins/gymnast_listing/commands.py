@@ -52,8 +52,8 @@ def presets() -> None:
 def show(arguments: tuple[str, ...], resolved: bool) -> None:
     """A preset's YAML, a plugin's arguments, a command's keys, or the config of a run.
 
-    KIND is world-model, policy, reward-model, optimizer, dataset, hooks, command or preset; without it everything of
-    that NAME is shown. Arguments are listed with type, range, default and meaning.
+    KIND is world-model, policy, reward-model, optimizer, dataset, engine, hooks, command or preset; without it
+    everything of that NAME is shown. Arguments are listed with type, range, default and meaning.
 
     \b
     gymnast show tabletop --resolved

@@ -18,6 +18,7 @@ from gymnast_core.config.typed import literal
 from gymnast_core.errors import ConfigError, GymnastError, PluginError
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.registry import Registry, registries
+from gymnast_listing.inventory import installed
 from gymnast_listing.keys import REQUIRED, Key, keys, plain, resolved
 from gymnast_listing.targets import PRESET, group_of, schema_of
 
@@ -81,7 +82,7 @@ def _command(name: str) -> str:
 
 def _entry(kind: str, name: str) -> str:
     """A plugin that is no component: hooks, or what plugins add for each other."""
-    found = discovery.sources(group_of(kind))[name]
+    found = installed()[group_of(kind)][name]
     if len(found) > 1:
         raise PluginError(f"Two plugins are called {kind} {name!r}: {' and '.join(map(str, found))}.")
     try:
@@ -97,7 +98,7 @@ def _entry(kind: str, name: str) -> str:
     if kind == "hooks":
         listens = [hook for hook in vars(target) if hook.startswith("gymnast_")]
         parts.append(textwrap.fill(f"Listens to: {', '.join(listens)}", WIDTH, subsequent_indent="  "))
-    place = f"hooks.{name}.KEY=VALUE" if kind == "hooks" else "KEY: VALUE"
+    place = {"hooks": f"hooks.{name}.KEY=VALUE", "engine": "engine.args.KEY=VALUE"}.get(kind, "KEY: VALUE")
     config = getattr(target, "Config", None)
     return "\n\n".join(parts if config is None else [*parts, *_arguments(config, place)])
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from gymnast_core import __version__
 from gymnast_core.errors import PluginError
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.discovery import PluginSource
@@ -15,8 +16,18 @@ from gymnast_core.plugins.hooks import plugin_manager
 from gymnast_core.plugins.registry import PluginInfo, registries
 from gymnast_listing.advice import import_error, missing_module
 
-HOOKS, COMMANDS, PRESETS = "gymnast.hooks", "gymnast.commands", "gymnast.presets"
+HOOKS, COMMANDS, PRESETS, ENGINES = "gymnast.hooks", "gymnast.commands", "gymnast.presets", "gymnast.engines"
 _KINDS = {COMMANDS: "command", PRESETS: "presets"}
+_OWN = (PluginSource(ENGINES, "local", "gymnast_core.training.engine:LocalEngine", "gymnast", __version__),)
+"""What the core brings without an entry point, beside its commands: told here, since asking it would import torch."""
+
+
+def installed() -> dict[str, dict[str, list[PluginSource]]]:
+    """Group -> name -> sources: of all entry points, and of what the core brings itself."""
+    found = {group: {name: list(of) for name, of in names.items()} for group, names in discovery.installed().items()}
+    for source in _OWN:
+        found.setdefault(source.group, {}).setdefault(source.name, []).append(source)
+    return found
 
 
 def inventory(load: bool) -> list[PluginInfo]:
@@ -27,7 +38,7 @@ def inventory(load: bool) -> list[PluginInfo]:
             with contextlib.suppress(PluginError):
                 registry.load(name)
     infos = [info for registry in known for info in registry.describe()]
-    groups = discovery.installed()
+    groups = installed()
     for name, sources in sorted(groups.get(HOOKS, {}).items()):
         error = plugin_manager().broken.get(name)
         infos.append(PluginInfo("hooks", name, tuple(sources), str(error) if error else None))

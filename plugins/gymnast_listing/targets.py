@@ -13,7 +13,7 @@ from gymnast_core.config.presets import presets
 from gymnast_core.errors import ConfigError, PluginError, shortened, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.registry import registries
-from gymnast_listing.inventory import COMMANDS, HOOKS, PRESETS
+from gymnast_listing.inventory import COMMANDS, HOOKS, PRESETS, installed
 
 PRESET = "preset"
 OWN_COMMANDS = ("train",)
@@ -26,8 +26,9 @@ def names() -> dict[str, list[str]]:
     components = {registry.group for registry in registries()}
     found |= {"hooks": sorted(discovery.sources(HOOKS))}
     found |= {"command": sorted({*OWN_COMMANDS, *discovery.sources(COMMANDS)})}
-    for group in sorted(discovery.installed().keys() - components - {HOOKS, COMMANDS, PRESETS}):
-        found[_kind_of_group(group)] = sorted(discovery.sources(group))
+    groups = installed()
+    for group in sorted(groups.keys() - components - {HOOKS, COMMANDS, PRESETS}):
+        found[_kind_of_group(group)] = sorted(groups[group])
     return found
 
 
@@ -54,7 +55,7 @@ def find(kind: str | None, name: str) -> list[str]:
 def group_of(kind: str) -> str:
     """The entry-point group of a kind that is neither a component nor a preset."""
     return {"hooks": HOOKS, "command": COMMANDS}.get(kind) or next(
-        group for group in discovery.installed() if _kind_of_group(group) == kind
+        group for group in installed() if _kind_of_group(group) == kind
     )
 
 

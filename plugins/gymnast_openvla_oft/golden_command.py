@@ -42,12 +42,12 @@ def record_command(
 
     KEY=VALUE are arguments of the policy, e.g. unnorm_key=bridge_dataset images=2 dtype=bfloat16.
     """
-    from gymnast_core.config import parse_overrides
     from gymnast_core.plugins.compose import registries
+    from gymnast_core.plugins.places import arguments_of
     from gymnast_openvla_oft import golden as files
     from gymnast_openvla_oft.base import CheckpointPolicy
 
-    args = parse_overrides(overrides)
+    args = arguments_of(registries().policies, name, overrides)
     policy = _build(name, checkpoint, args, device)
     needs = policy.needed
     if dataset is not None:
@@ -70,8 +70,9 @@ def verify_command(checkpoint: Path, overrides: tuple[str, ...], device: str) ->
 
     The policy is built with the recorded arguments; KEY=VALUE change them.
     """
-    from gymnast_core.config import parse_overrides
     from gymnast_core.errors import CheckpointError
+    from gymnast_core.plugins.places import arguments_of
+    from gymnast_core.plugins.registry import registries
     from gymnast_openvla_oft import golden as files
 
     recorded = files.read(checkpoint)
@@ -80,7 +81,8 @@ def verify_command(checkpoint: Path, overrides: tuple[str, ...], device: str) ->
             f"{checkpoint} has no golden actions. Record them where the policy works: "
             f"gymnast golden record {checkpoint}"
         )
-    policy = _build(recorded.policy, checkpoint, {**recorded.args, **parse_overrides(overrides)}, device)
+    changes = arguments_of(registries().policies, recorded.policy, overrides)
+    policy = _build(recorded.policy, checkpoint, {**recorded.args, **changes}, device)
     comparison = files.compare(policy, recorded)
     files.report(comparison, "error")
     click.echo(f"The golden actions are reproduced: {comparison}")

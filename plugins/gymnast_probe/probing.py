@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,25 +60,34 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
     if resume is not None:
         _check_resumable(config, resume)
     ask_all(config.all_policies(), {"": config.world_model}, key="world_model")
-    tasks = load_tasks(config.tasks, config.episodes)
-    check_all_needs(config.all_policies(), {"": config.world_model}, tasks[0], config.tasks.name, key="world_model")
-    with terminating(), run_folder(config, "probe", resume) as (config, folder):
-        write_text(folder / "versions.json", json.dumps(versions(), indent=1))
-        run = _Run(config, folder, tasks, edits)
-        try:
-            run.roll_out_what_is_missing()
-        finally:
-            for edit in edits.values():
-                edit.close()
-        labels = [ORIGINAL, *edits]
-        trials = [trial for trial in run.file.trials if trial.world in labels]
-        judged_by = judge_name(config.reward_model)
-        summary = summarise(trials, list(config.all_policies()), labels, judge=judged_by, seed=config.seed)
-        summary["cost_usd"] = spent_usd(folder)
-        write_json(folder / "summary.json", summary)
-        build_probe_page(folder)
-        tell("gymnast_run_done", RunDone(config, folder, summary=summary))
+    with terminating(), ExitStack() as opened:
+        # Tasks may take long to make: a judge that refuses does so before them, and before there is a folder. A probe
+        # that is resumed may have nothing left to judge, and then needs none.
+        reward_model = opened.enter_context(closing(_judge_of(config))) if resume is None else None
+        tasks = load_tasks(config.tasks, config.episodes)
+        check_all_needs(config.all_policies(), {"": config.world_model}, tasks[0], config.tasks.name, key="world_model")
+        with run_folder(config, "probe", resume) as (config, folder), opened.pop_all():
+            write_text(folder / "versions.json", json.dumps(versions(), indent=1))
+            run = _Run(config, folder, tasks, edits, reward_model)
+            try:
+                run.roll_out_what_is_missing()
+            finally:
+                for edit in edits.values():
+                    edit.close()
+            labels = [ORIGINAL, *edits]
+            trials = [trial for trial in run.file.trials if trial.world in labels]
+            judged_by = judge_name(config.reward_model)
+            summary = summarise(trials, list(config.all_policies()), labels, judge=judged_by, seed=config.seed)
+            summary["cost_usd"] = spent_usd(folder)
+            write_json(folder / "summary.json", summary)
+            build_probe_page(folder)
+            tell("gymnast_run_done", RunDone(config, folder, summary=summary))
     return {"output": str(folder), **{key: summary[key] for key in ("policies", "unscored", "cost_usd")}}
+
+
+def _judge_of(config: ProbeConfig) -> RewardModel:
+    part = config.reward_model
+    return registries().reward_models.build(part.name, part.args, key="reward_model")
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,16 @@ class Unedited:
 class _Run:
     """The trials of one probe: rows of results.jsonl, whose "world" is the label of the edit."""
 
-    def __init__(self, config: ProbeConfig, folder: Path, tasks: Sequence[Task], edits: dict[str, Edit]) -> None:
-        self.config, self.folder, self.tasks, self.edits = config, folder, tasks, edits
+    def __init__(
+        self,
+        config: ProbeConfig,
+        folder: Path,
+        tasks: Sequence[Task],
+        edits: dict[str, Edit],
+        judge: RewardModel | None,
+    ) -> None:
+        """`judge` is closed by whoever built it; None: to be built, and closed, where something is to be judged."""
+        self.config, self.folder, self.tasks, self.edits, self.judge = config, folder, tasks, edits, judge
         size = config.batch_size
         self.batches = {first: min(size, len(tasks) - first) for first in range(0, len(tasks), size)}
         self.file = TrialFile(folder / "results.jsonl", self.batches)
@@ -119,9 +137,10 @@ class _Run:
         total = len(self.tasks) * len(config.all_policies()) * (1 + len(self.edits))
         opened: list[Component] = []
         try:
-            part = config.reward_model
-            reward_model = known.reward_models.build(part.name, part.args, key="reward_model")
-            opened.append(reward_model)
+            reward_model = self.judge
+            if reward_model is None:
+                reward_model = _judge_of(config)
+                opened.append(reward_model)
             reward_model.preflight(total - len(self.file.trials), 1 + config.horizon)
             world = known.world_models.build(config.world_model.name, config.world_model.args, key="world_model")
             opened.append(world)

@@ -45,8 +45,10 @@ class Folder:
         missing = [name for name in _FILES if not (path / name).is_file()]
         if missing:
             raise DataError(
-                f"{path} is no tabletop recording: {', '.join(missing)} missing. "
-                "Make one with `python -m gymnast_tabletop.record --out DIR`."
+                f"{path} is no tabletop recording: {', '.join(missing)} missing. Make one with "
+                "`python -m gymnast_tabletop.record --image-size 32 --actions 20 --behaviour BEHAVIOUR --episodes N "
+                f"--out {path}`: slow-demonstrations (6000 of them, --seed 2) to imitate, play (12000) for world "
+                "models, judges and branched starts. plugins/gymnast_tabletop/README.md has the lines of the presets."
             )
         self.name, self._path = path.name, path
         try:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from gymnast_bench import bench, command
 from gymnast_bench.config import BenchConfig
-from gymnast_bench.matrix import cells_of, check_names, run_config
+from gymnast_bench.matrix import cells_of, check_names, run_config, warnings_of
 from gymnast_core import cli
-from gymnast_core.config import load_config
+from gymnast_core.config import RunConfig, load_config
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError
 from gymnast_core.plugins.compose import registries
@@ -123,3 +126,49 @@ def test_a_plugin_that_is_not_there_is_refused_wherever_it_stands(key: str) -> N
         ConfigError, match=rf"The cell gone, seed 0 has no usable config: {re.escape(key)}: .*unheard-of"
     ):
         check_names(cells)
+
+
+DROPPED = (
+    "optimizer is now 'iter-sft': dropped the arguments meant for 'grpo': group_size, accuracy_bounds, learning_rate, "
+    "warmup_updates, learning_rate_decay_updates, minibatch_size, epochs. (the cell iter, loop.horizon=8, seed 3, and "
+    "3 more)"
+)
+
+
+def test_what_a_swap_drops_is_said_once_and_not_logged_at_every_reading(caplog: pytest.LogCaptureFixture) -> None:
+    cells = cells_of(config(seeds=[3, 4]))
+    assert warnings_of(cells) == [DROPPED]
+    assert caplog.records == []
+    assert warnings_of([cell for cell in cells if cell.labels["optimizer"] == "grpo"]) == []
+    assert not logging.getLogger(load_config.__module__).handlers
+    load_config(RunConfig, "tabletop", ["optimizer=iter-sft"])  # a command of its own says it still
+    assert len(caplog.records) == 1
+
+
+def test_a_bench_says_what_a_swap_drops_before_its_first_cell_and_on_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = []
+
+    def run_cells(folders: list[Path], *_: Any) -> list[Path]:
+        said.append([record.getMessage() for record in caplog.records])
+        assert len(folders) == 8
+        return []
+
+    monkeypatch.setattr(bench, "run_cells", run_cells)
+    bench.bench_command(config(seeds=[3, 4], output=str(tmp_path / "out")))
+    assert said == [[DROPPED]]
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("dropped the arguments meant for") == 1 and "learning_rate, warmup_updates" in page
+
+
+def test_the_matrix_that_the_help_shows_keeps_the_learning_rate() -> None:
+    """Of the preset tabletop 1.5e-4; an optimizer that is named without arguments would take 5e-6."""
+    help_text = command.bench.help or ""
+    shown = re.search(r"# matrix\.yaml\n(.*?)\n\n", help_text, flags=re.DOTALL)
+    assert shown is not None
+    values = yaml.safe_load(shown[1])
+    assert values.pop("kind") == "bench"
+    cells = cells_of(typed(BenchConfig, values))
+    rates = {cell.labels["optimizer"]: float(run_config(cell).optimizer.args["learning_rate"]) for cell in cells}
+    assert rates == {"grpo": 1.5e-4, "rloo": 1.5e-4}

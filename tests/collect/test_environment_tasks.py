@@ -43,7 +43,10 @@ def test_a_task_is_what_the_environment_shows():
         np.testing.assert_array_equal(task.frames_TVHWC[0, 0].numpy(), observation["image"])
         assert task.instruction == observation["instruction"]
         told = View(instruction_key="instruction").told()
-        assert task.start == EnvironmentStart("gymnast/Tabletop-v0", seed, {}, {"image_size": 16}, told)
+        size = {"image_size": 16}
+        # Nobody told it what to do: its verdict is about its own instruction.
+        goal = observation["instruction"]
+        assert task.start == EnvironmentStart("gymnast/Tabletop-v0", seed, {}, size, told, instruction=goal)
 
 
 def test_several_families_cameras_and_readings():

@@ -152,3 +152,51 @@ def test_the_tasks_that_a_judge_is_checked_with_take_arguments() -> None:
 def test_a_classifier_without_a_checkpoint_says_which_command_makes_one() -> None:
     found = str(run("reward-model", "success-classifier").exception)
     assert "`gymnast fit fit-tabletop-success-classifier` makes such a folder, RUN/checkpoint." in found
+
+
+def test_an_argument_may_be_typed_as_errors_advise_it(tmp_path: Path) -> None:
+    """An error names the key that a config has; typed here, it is the argument, and the error is gone."""
+    said = str(run("dataset", "lerobot").exception)
+    assert "dataset.args.path" in said
+    again = str(run("dataset", "lerobot", f"dataset.args.path={tmp_path}").exception)
+    assert str(tmp_path) in again and "No key" not in again
+    assert run("optimizer", "grpo", "optimizer.args.group_size=4").exit_code == 0
+    assert run("optimizer", "grpo", "args.group_size=4").exit_code == 0
+    wrong = str(run("optimizer", "grpo", "policy.args.group_size=4").exception)
+    assert wrong.startswith("optimizer.args.policy: No key 'policy'."), "that is another component's"
+
+
+def test_arguments_of_what_stands_beside_may_be_typed_as_errors_advise_them() -> None:
+    for place in ("tasks", "tasks.args"):
+        done = run("reward-model", "random", "--tasks", "tabletop", f"{place}.count=2", f"{place}.colour=red")
+        assert str(done.exception).startswith("tasks.args.colour: No key 'colour'.")
+    shipped = Path(__file__).parents[2] / "plugins" / "gymnast_tabletop" / "checkpoints" / "success_classifier"
+    judge = ["success-classifier", f"reward_model.args.checkpoint={shipped}"]
+    done = run("reward-model", *judge, "--tasks", "tabletop", "tasks.args.count=2")
+    assert "8 of 8 rollouts judged" in done.output
+    done = run("reward-model", "random", "--world", "gymnasium", "world.args.colour=red")
+    assert str(done.exception).startswith("world.args.colour: No key 'colour'.")
+
+
+def test_an_argument_of_its_own_is_no_place() -> None:
+    """`judge` is an argument of `partial-credit`, and a place of reward models: the argument is meant."""
+    from gymnast_core.plugins.places import arguments_of
+
+    judges = compose.registries().reward_models
+    typed = ["judge=random", "judge.args.probability=1.0"]
+    there = arguments_of(judges, "partial-credit", [f"reward_model.args.{text}" for text in typed])
+    assert there == arguments_of(judges, "partial-credit", typed)
+    assert there["judge"]["args"] == {"probability": 1.0}
+
+
+def test_a_package_that_is_not_installed_is_found_where_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gymnast_new.command import new
+
+    monkeypatch.chdir(tmp_path)
+    assert "is here" not in str(run("reward-model", "my-jugde").exception)
+    assert CliRunner().invoke(new, ["reward-model", "my-jugde"]).exit_code == 0
+    for arguments in (["reward-model", "my-jugde"], ["my-jugde"]):
+        said = str(run(*arguments).exception)
+        assert "./gymnast-my-jugde is here and not installed: pip install -e gymnast-my-jugde." in said

@@ -1,5 +1,7 @@
 """`gymnast new`: names, refusals, and what is written."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -72,3 +74,21 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
 def test_the_prefix_of_the_distribution_may_be_typed(tmp_path: Path) -> None:
     assert run("policy", "gymnast-mine", "--into", tmp_path).exit_code == 0
     assert (tmp_path / "gymnast-mine" / "gymnast_mine" / "policy.py").is_file()
+
+
+def test_a_preset_that_is_added_is_part_of_the_built_package(tmp_path: Path) -> None:
+    """What a wheel holds is what setuptools copies when it builds: whoever adds the folder need not declare it."""
+    assert run("policy", "mine", "--into", tmp_path).exit_code == 0
+    folder, built = tmp_path / "gymnast-mine", tmp_path / "built"
+    assert sorted(path.name for path in _built(folder, built).rglob("*")) == ["__init__.py", "policy.py"]
+    presets = folder / "gymnast_mine" / "presets"
+    presets.mkdir()
+    (presets / "mine.yaml").write_text("# Trains mine.\nkind: train\n")
+    assert (_built(folder, built) / "presets" / "mine.yaml").read_text().startswith("# Trains mine.")
+
+
+def _built(folder: Path, target: Path) -> Path:
+    build = ["-c", "import setuptools; setuptools.setup()", "build_py", "--build-lib", str(target)]
+    done = subprocess.run([sys.executable, *build], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target / "gymnast_mine"

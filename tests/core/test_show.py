@@ -13,6 +13,7 @@ from gymnast_core.config import RunConfig, load_config
 from gymnast_core.config.presets import presets
 from gymnast_core.errors import GymnastError
 from gymnast_core.plugins.registry import registries
+from gymnast_core.training.engine import engines
 from gymnast_listing.summaries import first_sentence
 from gymnast_listing.targets import names
 
@@ -130,3 +131,18 @@ def test_the_list_of_plugins_says_what_each_is() -> None:
 )
 def test_the_first_sentence(docstring: str, sentence: str) -> None:
     assert first_sentence(docstring) == sentence
+
+
+def test_the_engine_that_the_core_brings_is_listed_and_shown() -> None:
+    """It has no entry point; `engine.args.batches` of scale.md is its argument."""
+    rows = [line.split("\t") for line in CliRunner().invoke(cli, ["plugins"]).output.splitlines()]
+    listed = {row[1]: row[3] for row in rows if row[0] == "gymnast.engines"}
+    assert listed.keys() >= set(engines().names()) and {"local", "ray"} <= listed.keys()
+    (source,) = engines().sources("local")
+    assert listed["local"] == source.target and engines().load("local").__name__ == "LocalEngine"
+    text = show("local")
+    assert text.startswith("The engine 'local' of gymnast ")
+    assert "Arguments (engine.args.KEY=VALUE):\n\n  batches   int | None, at least 1   default null\n" in text
+    assert show("engine", "local") == text
+    done = CliRunner().invoke(cli, ["show", "engine", "locl"])
+    assert "No engine 'locl'. Did you mean 'local'" in str(done.exception)

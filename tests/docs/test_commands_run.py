@@ -23,7 +23,7 @@ TINY = SMALL + " optimizer.args.minibatch_size=4 loop.max_draws=1 loop.groups_pe
 EXECUTED = {
     r"train tabletop (reward_model|world_model)=(environment|gymnasium)": SMALL,
     r"train tabletop optimizer\.args\.clip_high=0\.2": SMALL,
-    r'train tabletop "optimizer=\{name: reinforce': SMALL + " optimizer.args.minibatch_size=4",
+    r'train tabletop "optimizer=\{name: (reinforce|rloo|dr-grpo)': SMALL + " optimizer.args.minibatch_size=4",
     r"train tabletop hooks\.judging\.audit\.name=environment": SMALL,
     r"train tabletop loop\.iterations=30 seed=1": SMALL,
     r"train tabletop-(ppo|dapo)": TINY,
@@ -66,7 +66,7 @@ REASONS = {
     r"check dataset environment-tasks": "executed as the page is read by tests/collect/test_simulator_page.py",
     r"(check reward-model|train tabletop reward_model=)\s*difference": "needs the page's plugin: executed by "
     "tests/docs/test_world_reward_page.py",
-    r"train tabletop optimizer=iter-sft": "needs demonstrations: tests/optimizers/test_in_the_loop.py",
+    r'train tabletop "optimizer=\{name: iter-sft': "needs demonstrations: tests/optimizers/test_in_the_loop.py",
     r"serve ": "needs the package gymnast-remote: contrib/gymnast-remote/tests/test_serve_clients.py",
     r"(gate|train) tabletop world_model=my-world": "needs the new plugin: tests/third_party/test_first_hour.py",
     r"check (policy my-policy|reward-model my-judge|world-model my-world)": "needs the new plugin installed: "

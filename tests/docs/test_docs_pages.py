@@ -20,6 +20,8 @@ from gymnast_core.plugins.registry import registries
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 WRITTEN = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+HELP = ("plugins/gymnast_bench/command.py", "plugins/gymnast_bench/matrix.py")
+"""Code that shows users a matrix."""
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -80,6 +82,16 @@ def test_yaml_blocks_name_what_is_installed_and_its_keys() -> None:
                 assert not unknown, f"{page}: {unknown}"
                 checked += 1
     assert checked >= 8
+
+
+def test_an_optimizer_that_is_named_has_its_arguments() -> None:
+    """Alone it would drop those of the base, and train at the default rate, a thirtieth of the tabletop's."""
+    texts = WRITTEN | {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *HELP)}
+    alone = [(page, found) for page, text in texts.items() for found in re.findall(r"optimizer(?:\.name)?=\w\S*", text)]
+    assert alone == []
+    recipes = [recipe for text in texts.values() for recipe in re.findall(r"optimizer=\{name: .*?\}", text, re.DOTALL)]
+    assert len(recipes) >= 8
+    assert [recipe for recipe in recipes if not re.search(r"learning_rate: \d", recipe)] == []
 
 
 def test_files_that_are_named_exist() -> None:

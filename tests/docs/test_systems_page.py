@@ -26,7 +26,7 @@ def test_the_preset_is_one_of_that_command(command: str, preset: str) -> None:
 
 
 def test_presets_named_alone_are_there() -> None:
-    named = set(re.findall(r"`((?:collect|fit|metaworld)-[\w-]+)`", PAGE))
+    named = set(re.findall(r"`(?:gymnast (?:collect|fit) )?((?:collect|fit|metaworld)-[\w-]+)`", PAGE))
     assert len(named) >= 4 and named <= PRESETS.keys()
 
 

@@ -37,7 +37,12 @@ def test_a_conversion_from_the_command_line(tmp_path):
     [
         ([*SOURCE, "--to", "worldgym"], r"Give a dataset and the folder to write.*gymnast convert DATASET"),
         ([*SOURCE, "--to", "worldgym", "--robot", "brigde", "out"], r"Did you mean 'bridge'"),
-        ([*SOURCE, "wnidow=3", "--to", "worldgym", "out"], r"source\.args\.wnidow.*Did you mean 'window'"),
+        ([*SOURCE, "wnidow=3", "--to", "worldgym", "out"], r"dataset\.args\.wnidow.*Did you mean 'window'"),
+        (
+            ["lerobot", "dataset.args.path=nowhere", "--to", "worldgym", "out"],
+            r"No folder nowhere\. Give the folder of a LeRobot",
+        ),
+        (["lerobot", "dataset.args.path=nowhere", "--to", "worldgym"], r"Give a dataset and the folder to write"),
         ([*SOURCE, "--to", "wordgym", "out"], r"Did you mean 'worldgym'"),
         (
             ["lerobot", "path=nowhere", "--to", "worldgym", "out"],

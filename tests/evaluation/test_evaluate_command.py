@@ -67,6 +67,33 @@ def test_one_policy_in_one_world(gymnast: Command, tmp_path: Path, judge: type[J
     assert judge.announced == [(5, 5)]
 
 
+def test_a_judge_that_refuses_does_so_before_tasks_are_made(
+    gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(TabletopTasks, "tasks", lambda tasks: made.append(1))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    code, _, err = gymnast(*arguments(tmp_path / "run", *SINGLE, "reward_model=gpt-4o"))
+    assert code == 2 and "OPENAI_API_KEY" in err
+    assert made == [] and not (tmp_path / "run").exists()
+
+
+def test_each_judge_is_closed_once(
+    gymnast: Command, tmp_path: Path, judge: type[Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(judge, "close", lambda judge: closed.append(judge))
+    with monkeypatch.context() as empty:
+        empty.setattr(TabletopTasks, "tasks", lambda tasks: [])
+        assert gymnast(*arguments(tmp_path / "none", *SINGLE))[0] == 2
+    assert len(closed) == 1 and not (tmp_path / "none").exists()
+    judge.answers = [1.0] * 5
+    assert gymnast(*arguments(tmp_path / "run", *SINGLE))[0] == 0
+    assert len(closed) == 2 and closed[0] is not closed[1]
+    monkeypatch.setattr(judge, "__init__", lambda judge, config: 1 / 0)
+    assert gymnast("evaluate", "--resume", str(tmp_path / "run"))[0] == 0, "nothing is left to judge"
+
+
 def test_policies_are_moved_to_the_device(gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The meta device stands in for an accelerator; what is computed there has no values, so nothing is."""
     moved: list[str] = []

@@ -160,6 +160,37 @@ def test_users_mistakes_are_one_clear_message(gymnast: Command, tmp_path: Path, 
     assert "column gymnast/success of its episodes" in err and parts.Judge.announced == []  # nobody was asked or paid
 
 
+def test_a_judge_that_refuses_does_so_before_clips_are_made(
+    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    episodes = parts.Clips.episodes
+    monkeypatch.setattr(parts.Clips, "episodes", lambda clips: made.append(1) or episodes(clips))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    code, _, err = gymnast(*line(tmp_path / "keyless", "reward_model=gpt-4o"))
+    assert code == 2 and "OPENAI_API_KEY" in err
+    assert made == [] and not (tmp_path / "keyless").exists()
+
+
+@pytest.mark.parametrize("change", ["clips=line-tasks", "clips.args.unlabelled=20", "batch_size=8"])
+def test_the_judge_is_closed_once_whatever_comes(
+    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(parts.Judge, "close", lambda judge: closed.append(judge))
+    code, _, _ = gymnast(*line(tmp_path / "run", change))
+    assert len(closed) == 1
+    assert (code == 0) == (tmp_path / "run").exists(), "clips that cannot be used leave no folder"
+
+
+def test_a_measurement_with_nothing_left_to_ask_needs_no_judge(
+    gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gymnast(*line(tmp_path / "run"))[0] == 0
+    monkeypatch.setattr(parts.Judge, "__init__", lambda judge, config: 1 / 0)
+    assert gymnast("judge", "--resume", str(tmp_path / "run"))[0] == 0
+
+
 def test_votes_and_costs_of_a_judge_behind_a_server(gymnast: Command, tmp_path: Path, parts: Any) -> None:
     """The server looks at the last image's brightness, which says nothing of dots; two of five votes contradict."""
     with LoopbackServer(Behaviour(dissent=2)) as server:

@@ -78,6 +78,7 @@ def test_record_and_verify(words: Path) -> None:
         ("center_crop=true", "center_crop: False -> True"),
         ("unnorm_key=libero_spatial_no_noops", "unnorm_key: bridge_dataset -> libero_spatial_no_noops"),
         ("chunk_length=3", "chunk_length: 5 -> 3"),
+        ("policy.args.chunk_length=3", "chunk_length: 5 -> 3"),
     ],
 )
 def test_verify_says_what_changed(words: Path, override: str, said: str) -> None:

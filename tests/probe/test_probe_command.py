@@ -17,6 +17,7 @@ from gymnast_evaluation.trials import Trial
 from gymnast_probe.config import ORIGINAL
 from gymnast_probe.page import build_probe_page
 from gymnast_probe.summary import summarise
+from gymnast_tabletop.datasets import TabletopTasks
 
 
 def arguments(output: Path, *changes: str) -> list[str]:
@@ -136,6 +137,17 @@ def test_what_cannot_work_is_one_clear_error(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     code, _, err = gymnast(*arguments(tmp_path / "run", change))
     assert code == 2 and message in err and "Traceback" not in err, err
+
+
+def test_a_judge_that_refuses_does_so_before_tasks_are_made(
+    gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(TabletopTasks, "tasks", lambda tasks: made.append(1))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    code, _, err = gymnast(*arguments(tmp_path / "run", "reward_model={name: gpt-4o}"))
+    assert code == 2 and "OPENAI_API_KEY" in err
+    assert made == [] and not (tmp_path / "run").exists()
 
 
 def trial(policy: str, label: str, index: int, value: float | None, error: str | None = None) -> Trial:

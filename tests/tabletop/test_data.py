@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import pickle
+import re
+import shlex
 
 import gymnasium
 import numpy as np
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from gymnast_core.errors import ConfigError, DataError, StorageError
 from gymnast_core.plugins.registry import registries
 from gymnast_tabletop.datasets import TabletopEpisodes, TabletopTasks
+from gymnast_tabletop.experts import BEHAVIOURS
 from gymnast_tabletop.geometry import image_points
 from gymnast_tabletop.instructions import HELD_OUT, parse
 from gymnast_tabletop.record import Recording, main, record
@@ -187,3 +190,19 @@ def test_broken_recordings_are_refused(tmp_path, play):
     (tmp_path / "actions.npy").write_bytes(b"")
     with pytest.raises(DataError, match="cannot be read"):
         episodes(tmp_path)
+
+
+def test_the_command_that_a_missing_recording_suggests_makes_what_the_presets_read(tmp_path):
+    """Episodes of 20 actions at 32 pixels, and no behaviour or number that nobody chose."""
+    with pytest.raises(DataError, match="missing") as caught:
+        episodes(tmp_path / "slow-demos")
+    (line,) = re.findall(r"`python -m gymnast_tabletop\.record (.*?)`", str(caught.value))
+    assert "--behaviour BEHAVIOUR --episodes N" in line
+    named = set(re.findall(r"([a-z-]+) \(\d+", str(caught.value)))
+    assert named == {"slow-demonstrations", "play"} and named <= BEHAVIOURS.keys()
+    words = shlex.split(line.replace("BEHAVIOUR", "slow-demonstrations").replace(" N ", " 2 "))
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = episodes(tmp_path / "slow-demos", part="all")
+    assert len(found) == 2 and all(episode.success for episode in found)
+    assert found[0].frames_TVHWC.shape == (21, 1, 32, 32, 3)

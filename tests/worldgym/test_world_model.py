@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_a_data_error() -> None:
         ({"denoising_steps": 0}, "denoising_steps is 0"),
         ({"stabilization_level": 1000}, "stabilization_level is 1000"),
         ({"compute_dtype": "float8"}, "compute_dtype.*float8"),
-        ({"device": "gpu"}, "torch device"),
+        ({"device": "gpu"}, "torch knows no such device"),
         ({"action_scale": [1.0, 2.0]}, "action_scale has 2 numbers"),
         ({"clean_fraction": 1.5}, "clean_fraction is 1.5"),
     ],

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.config import ComponentConfig, parse_overrides
+from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.hub import args_of_saved
 from gymnast_core.plugins.compose import registries
+from gymnast_core.plugins.places import arguments_of
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -21,16 +22,18 @@ CHECKPOINTS = ("policy", "checkpoint")
 def find_target(target: str, overrides: Sequence[str]) -> ComponentConfig:
     """The policy called `target`, or that of the run (or of the checkpoint in a run) in the folder `target`.
 
-    `overrides` are `key=value` arguments of the policy. Raises `ConfigError`.
+    `overrides` are `key=value` arguments of the policy, also as `policy.args.key=value`. Raises `ConfigError`, and
+    `PluginError` for a policy that is not installed.
     """
-    args = parse_overrides(overrides)
+    policies = registries().policies
     folder = Path(target)
     # An installed policy is meant by its name, whatever folders lie around; ./NAME is the folder.
-    if not folder.is_dir() or target in registries().policies.names():
+    if not folder.is_dir() or target in policies.names():
         if len(folder.parts) > 1:
             raise ConfigError(f"There is no folder {target}. Name a policy (see `gymnast plugins`) or a run folder.")
-        return ComponentConfig(target, args)
+        return ComponentConfig(target, arguments_of(policies, target, overrides))
     part, checkpoint = _trained(folder)
+    args = arguments_of(policies, str(part["name"]), overrides)
     return ComponentConfig(str(part["name"]), {**args_of_saved(part.get("args", {}), checkpoint), **args})
 
 

@@ -158,9 +158,11 @@ def test_a_policy_is_meant_by_its_name_and_a_checkpoint_by_its_run(tmp_path, mon
     (run / "config.yaml").write_text("kind: fit\npolicy: {name: openvla-oft, args: {unnorm_key: a, dtype: float32}}\n")
     monkeypatch.chdir(tmp_path)
     assert find_target("openvla", ["dtype=bfloat16"]) == ComponentConfig("openvla", {"dtype": "bfloat16"})
+    assert find_target("openvla", ["policy.args.dtype=bfloat16"]).args == {"dtype": "bfloat16"}, "as errors advise it"
     wanted = {"unnorm_key": "b", "dtype": "float32", "checkpoint": str(run / "checkpoint")}
     for target in ("run", "run/checkpoint", str(run)):
-        assert find_target(target, ["unnorm_key=b"]) == ComponentConfig("openvla-oft", wanted)
+        for key in ("unnorm_key", "policy.args.unnorm_key"):
+            assert find_target(target, [f"{key}=b"]) == ComponentConfig("openvla-oft", wanted)
 
 
 def test_an_evaluation_without_its_server_and_a_training_say_why(tmp_path, remote_is_registered):
