@@ -40,8 +40,8 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
 
     A crash, memory that runs out, or a budget that is used up is that cell's result; the others go on. Judging dollars
     are seen once a draw of rollouts is judged; a judge's own limit (its argument max_usd) is exact. Exit status: 0 if
-    every cell ended or used up its budget, 1 if one crashed, ran out of memory or was killed, or costs nobody knows
-    how much although its dollars are limited.
+    every cell ended or used up its budget, 1 if one crashed, ran out of memory, was killed or lost with its machine, or
+    costs nobody knows how much although its dollars are limited.
 
     --resume goes on after a stop of any kind: cells that have ended keep their result, begun ones continue from their
     last snapshot. It also runs what was added to the matrix (axes.AXIS.LABEL=[...], seeds=[...]), and with retry=true
@@ -59,13 +59,21 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
 
     config = config_from(BenchConfig, arguments, resume)
     from gymnast_bench.bench import bench_command
+    from gymnast_bench.rows import UNFINISHED
     from gymnast_bench.supervisor import FAILURES
     from gymnast_core.runs.commands import resume_command
 
     summary = bench_command(config, resume=resume)
     print_summary(summary)
     click.echo(f"Results: {summary['output']} (see report.html there)")
-    if failed := sum(summary["statuses"].get(status, 0) for status in FAILURES):
-        again = f"{resume_command('bench', Path(summary['output']))} retry=true"
-        click.echo(f"{failed} of {summary['cells']} cells failed; to try them again: {again}", err=True)
+    go_on = resume_command("bench", Path(summary["output"]))
+    failed = sum(summary["statuses"].get(status, 0) for status in FAILURES)
+    lost = summary["statuses"].get(UNFINISHED, 0)
+    if failed:
+        click.echo(f"{failed} of {summary['cells']} cells failed; to try them again: {go_on} retry=true", err=True)
+    if lost:
+        click.echo(
+            f"{lost} of {summary['cells']} cells were lost with their machine; to go on with them: {go_on}", err=True
+        )
+    if failed or lost:
         sys.exit(1)

@@ -112,6 +112,21 @@ def test_ray_that_is_missing_is_one_clear_error(
     assert "pip install 'gymnast[ray]'" in written and "executor=local" in written
 
 
+def test_cells_that_were_lost_with_their_machine_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix, folder = tmp_path / "matrix.yaml", tmp_path / "out"
+    matrix.write_text(f"kind: bench\nbase: tabletop\nseeds: [1, 2]\noutput: {folder}\n")
+    # As it is when a cluster's machine goes: the cells come back without a result.
+    monkeypatch.setattr(bench, "run_cells", lambda folders, *_: iter(folders))
+    monkeypatch.setattr(sys, "argv", ["gymnast", "bench", str(matrix)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    written = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert f"2 of 2 cells were lost with their machine; to go on with them: gymnast bench --resume {folder}" in written
+
+
 @pytest.mark.parametrize(
     "key",
     [
