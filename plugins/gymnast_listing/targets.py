@@ -12,6 +12,7 @@ from typing import Any
 from gymnast_core.config.presets import presets
 from gymnast_core.errors import ConfigError, PluginError, shortened, unknown_name
 from gymnast_core.plugins import discovery
+from gymnast_core.plugins.elsewhere import where_from
 from gymnast_core.plugins.registry import registries
 from gymnast_listing.inventory import COMMANDS, HOOKS, PRESETS, installed
 
@@ -39,7 +40,9 @@ def find(kind: str | None, name: str) -> list[str]:
         raise ConfigError(unknown_name("kind", kind, known))
     found = [key for key in ([kind] if kind else known) if name in known[key]]
     if not found and kind:
-        raise PluginError(unknown_name(kind.replace("-", " "), name, known[kind]))
+        raise PluginError(unknown_name(kind.replace("-", " "), name, known[kind], _elsewhere(name, kind)))
+    if not found and (elsewhere := _elsewhere(name)):
+        raise PluginError(f"No plugin, preset, file or run {name!r}. {elsewhere}")
     if not found:
         # All names of all kinds are too many to read.
         everything = {item for items in known.values() for item in items}
@@ -50,6 +53,14 @@ def find(kind: str | None, name: str) -> list[str]:
             "list what is installed."
         )
     return found
+
+
+def _elsewhere(name: str, kind: str | None = None) -> str:
+    """The package that brings a name of that kind, or of any, and is not installed; "" where none is known."""
+    groups = {registry.kind.replace(" ", "-"): registry.group for registry in registries()}
+    groups |= {"hooks": HOOKS, "command": COMMANDS, PRESET: PRESETS}
+    wanted = groups.values() if kind is None else [groups[kind]] if kind in groups else []
+    return next((found for group in wanted if (found := where_from(group, name))), "")
 
 
 def group_of(kind: str) -> str:
