@@ -102,7 +102,7 @@ def test_a_run_is_shown_as_its_config(tmp_path: Path) -> None:
         (["plicy", "grpo"], "No kind 'plicy'. Did you mean 'policy'? Known: command, dataset, "),
         (["wan"], "No plugin, preset, file or run 'wan'. `wan` is in gymnast-wan: pip install gymnast-wan"),
         (["optimizer", "masked-grpo"], "No optimizer 'masked-grpo'. `masked-grpo` is in gymnast-wovr: "),
-        (["dataset", "masked-grpo"], "No dataset 'masked-grpo'. Known: "),
+        (["dataset", "masked-grpo"], "No dataset 'masked-grpo'. Did you mean "),
         (["preset", "metaworld"], "`metaworld` is in gymnast-metaworld: "),
         (["a", "b", "c"], "Show one thing, not 3: gymnast show [KIND] NAME."),
         (["."], ". is not a run folder: it has no config.yaml."),
