@@ -255,6 +255,9 @@ def _drop_swapped_args(schema: Any, values: Any, changes: Any, path: str) -> Non
         return
     old, new = values.get("name"), changes.get("name")
     if None not in (old, new) and old != new and values.get("args"):
-        dropped = ", ".join(values.pop("args"))
-        new = shortened(str(new), 80)
-        logger.warning("%s is now %r: dropped the arguments meant for %r: %s.", path, new, old, dropped)
+        given = changes.get("args") or {}
+        dropped = [name for name in values.pop("args") if name not in given]
+        if dropped:
+            new = shortened(str(new), 80)
+            told = ", ".join(dropped)
+            logger.warning("%s is now %r: dropped the arguments meant for %r: %s.", path, new, old, told)

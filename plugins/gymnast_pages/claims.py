@@ -139,7 +139,7 @@ def best(measure: Measure, candidates: Sequence[Candidate], baseline: str) -> st
         return f"Best: {told}"
     if all(found.gain is not None and found.gain.among(len(known)).proven < 0 for found in known):
         return f"A loss against {baseline} in all {len(known)}; the smallest: {told}"
-    return f"No gain over {baseline} is shown; the {'largest' if top.gain.mean > 0 else 'smallest loss'}: {told}"
+    return f"No gain over {baseline} is shown; the {'largest' if top.gain.mean >= 0 else 'smallest loss'}: {told}"
 
 
 def first_of(measure: Measure, place: str, order: Sequence[tuple[str, float | None]], proven: Sequence[bool]) -> str:

@@ -57,6 +57,15 @@ def test_swapping_a_component_drops_the_args_of_the_old_one(run_file, caplog, sw
     assert config.reward_model.args["threshold"] == 0.7
 
 
+def test_what_the_new_component_is_given_anew_was_not_dropped(run_file, caplog):
+    swapped = ["world_model={name: gymnasium, args: {guidance: 2}}"]
+    assert load_config(RunConfig, run_file, swapped).world_model.args == {"guidance": 2}
+    assert "dropped the arguments meant for 'worldgym': checkpoint." in caplog.text
+    caplog.clear()
+    load_config(RunConfig, run_file, [*swapped, "world_model.args.checkpoint=there"])
+    assert caplog.text == ""
+
+
 def test_naming_the_same_component_keeps_its_args(run_file):
     config = load_config(RunConfig, run_file, ["world_model=worldgym", "world_model.args.guidance=1"])
     assert config.world_model.args["guidance"] == 1

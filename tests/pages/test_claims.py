@@ -97,6 +97,11 @@ def test_best_is_a_gain_that_is_shown_and_never_the_smaller_loss() -> None:
     # The best of three, chosen after looking, needs more than an interval of its own: 0.1 ± 0.095 becomes ± 0.116.
     unsure = best(SUCCESS, [*losses, candidate("c", 0.1, 0.095)], "before")
     assert unsure == "No gain over before is shown; the largest: c, +10.0 points, to 60.0 %"
+    unchanged, unsure_loss = candidate("c", 0.0, 0.3), candidate("c", -0.01, 0.3)
+    assert best(SUCCESS, [*losses, unchanged], "before").startswith("No gain over before is shown; the largest: c")
+    assert best(SUCCESS, [*losses, unsure_loss], "before").startswith(
+        "No gain over before is shown; the smallest loss: c"
+    )
     assert best(SUCCESS, [candidate("c", 0.1, 0.095)], "before").startswith("A gain over before: c")
     unknown = [Candidate("a", 0.5, None), Candidate("b", 0.6, None)]
     assert best(SUCCESS, unknown, "before") == "Nothing says what was gained; the highest success: b, 60.0 %"
