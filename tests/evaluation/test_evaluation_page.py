@@ -72,6 +72,19 @@ def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+def test_of_policies_that_always_tie_no_order_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: evaluate\nseed: 0\n")
+    twins = ("alpha", "twin")
+    file = TrialFile(tmp_path / "results.jsonl", {0: COUNT})
+    for policy in twins:
+        file.append([replace(trial("beta", "real", index), policy=policy) for index in range(COUNT)])
+    (tmp_path / "summary.json").write_text(json.dumps(summarise(Scores(file.trials, twins, ("real",), "instruction"))))
+    build_evaluation_page(tmp_path)
+    lead = re.search(r'<p class="lead">(.*?)</p>', (tmp_path / "evaluation.html").read_text(), re.DOTALL)
+    assert lead is not None
+    assert lead.group(1) == "Another sample of starts would rank alpha first with probability 0.500."
+
+
 def test_the_page_says_who_is_best_and_how_sure_that_is(finished: Path) -> None:
     page = (finished / "evaluation.html").read_text()
     summary = json.loads((finished / "summary.json").read_text())
