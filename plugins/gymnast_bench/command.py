@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,21 +61,26 @@ def bench(arguments: tuple[str, ...], resume: Path | None) -> None:
 
     config = config_from(BenchConfig, arguments, resume)
     from gymnast_bench.bench import bench_command
-    from gymnast_bench.rows import UNFINISHED
-    from gymnast_bench.supervisor import FAILURES
-    from gymnast_core.runs.commands import resume_command
 
     summary = bench_command(config, resume=resume)
     print_summary(summary)
     click.echo(f"Results: {summary['output']} (see report.html there)")
-    go_on = resume_command("bench", Path(summary["output"]))
-    failed = sum(summary["statuses"].get(status, 0) for status in FAILURES)
-    lost = summary["statuses"].get(UNFINISHED, 0)
-    if failed:
-        click.echo(f"{failed} of {summary['cells']} cells failed; to try them again: {go_on} retry=true", err=True)
-    if lost:
-        click.echo(
-            f"{lost} of {summary['cells']} cells were lost with their machine; to go on with them: {go_on}", err=True
-        )
-    if failed or lost:
+    if not all_ended(summary):
         sys.exit(1)
+
+
+def all_ended(summary: Mapping[str, Any]) -> bool:
+    """Whether every cell ended or used up its budget; says on stderr which did not, and how to go on."""
+    from gymnast_bench.rows import UNFINISHED
+    from gymnast_bench.supervisor import FAILURES
+    from gymnast_core.runs.commands import resume_command
+
+    statuses, cells = summary["statuses"], f"of {summary['cells']} cells"
+    go_on = resume_command("bench", Path(summary["output"]))
+    failed = sum(statuses.get(status, 0) for status in FAILURES)
+    lost = statuses.get(UNFINISHED, 0)
+    if failed:
+        click.echo(f"{failed} {cells} failed; to try them again: {go_on} retry=true", err=True)
+    if lost:
+        click.echo(f"{lost} {cells} were lost with their machine; to go on with them: {go_on}", err=True)
+    return not (failed or lost)

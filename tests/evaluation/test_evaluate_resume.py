@@ -60,12 +60,18 @@ def test_trials_of_two_experiments_are_not_mixed(gymnast: Command, tmp_path: Pat
 
 def test_what_stopped_before_the_first_trial_can_be_corrected(gymnast: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # Found out when the judges are built, not from the config alone.
-    nowhere = f"rewards.simulator={{name: success-classifier, args: {{checkpoint: {tmp_path}/nowhere}}}}"
-    assert gymnast(*arguments(run, "episodes=1", nowhere))[0] == 2
-    code, _, err = gymnast("evaluate", "--resume", str(run), "rewards.simulator={name: random, args: {probability: 1}}")
+    # Found out when policies are built, in the folder, and not from the config alone.
+    assert gymnast(*arguments(run, "episodes=1", "device=cuda:99"))[0] == 2
+    code, _, err = gymnast("evaluate", "--resume", str(run), "device=cpu")
     assert code == 0, err
     assert len(read_trials(run / "results.jsonl")) == 4
+
+
+def test_a_judge_that_refuses_leaves_no_folder(gymnast: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    nowhere = f"rewards.simulator={{name: success-classifier, args: {{checkpoint: {tmp_path}/nowhere}}}}"
+    assert gymnast(*arguments(run, "episodes=1", nowhere))[0] == 2
+    assert not run.exists()
 
 
 def test_a_policy_cannot_be_dropped_from_its_folder(gymnast: Command, tmp_path: Path) -> None:
