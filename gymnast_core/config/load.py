@@ -1,5 +1,6 @@
 """A config from a preset or YAML file and `key=value` overrides."""
 
+import copy
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ def load_config(
     `ConfigErrors` that lists everything that is wrong.
     """
     problems = Problems()
-    values: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {}
+    # A copy: what a swap drops is not taken out of the caller's values.
+    values: dict[str, Any] = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else {}
     name = source if isinstance(source, str) else None
     if name:
         with problems.collected():
@@ -151,7 +153,8 @@ def _merged(values: Any, changes: Any, path: str, problems: Problems) -> Any:
 def _position(key: Any, values: Sequence[Any]) -> int | None:
     """The place in a list that a key names, from 0; None if it names none."""
     text = str(key)
-    is_place = text.isascii() and text.isdecimal() and int(text) < len(values)
+    # Python reads no number of thousands of digits, and no list is that long.
+    is_place = text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < len(values)
     return int(text) if is_place else None
 
 

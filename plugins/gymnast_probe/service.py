@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import httpx2
 
 from gymnast_core.network.address import certificates, find_proxy, read_address
+from gymnast_core.network.billing import MAYBE_BILLED, UNSENT
 from gymnast_core.network.secrecy import Mask, quiet, read_key
 from gymnast_core.network.vendors import OPENAI
 from gymnast_core.network.wording import fit, shown
@@ -24,15 +25,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 _NEEDED_HEADERS = frozenset({"accept", "accept-encoding", "connection", "content-length", "content-type", "host"})
 _LOGGERS = ("openai", "openai._base_client", "openai._response", "openai._legacy_response")
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-_MAYBE_BILLED = (408, 504, 524)
-"""By which somebody in between may say that the answer, which is billed, came too late."""
-_UNSENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-)
 
 
 class Options(Protocol):
@@ -144,9 +136,9 @@ def _may_be_billed(error: Exception) -> bool:
     from openai import APIConnectionError, APIStatusError
 
     if isinstance(error, APIStatusError):
-        return error.status_code in _MAYBE_BILLED
+        return error.status_code in MAYBE_BILLED
     # What never left cannot have been billed.
-    return not (isinstance(error, APIConnectionError) and isinstance(error.__cause__, _UNSENT))
+    return not (isinstance(error, APIConnectionError) and isinstance(error.__cause__, UNSENT))
 
 
 def _may_pass(error: Exception) -> bool:

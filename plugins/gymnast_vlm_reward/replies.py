@@ -10,6 +10,7 @@ from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
+from gymnast_core.network.billing import MAYBE_BILLED
 from gymnast_core.network.secrecy import Mask
 from gymnast_core.network.wording import shown, without_tags
 from gymnast_vlm_reward.provider import AskError
@@ -19,7 +20,6 @@ _DIGITS = 18
 """Of integers that are read as such; what counts tokens has fewer."""
 _USED_UP = ("insufficient_quota", "insufficient_balance", "billing_hard_limit", "billing_not_active", "credit balance")
 _LEAVES = 20
-_MAYBE_BILLED = (408, 504, 524)
 
 
 def body_of(response: Response, mask: Mask) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def status_error(status: int, body: Any, response: Response, mask: Mask) -> AskE
         retry=(status in (0, 408, 425, 429) or status >= 500) and not unpaid,
         fatal=bool(hint),
         stray=bool(hint) and not unpaid,
-        doubtful=status in _MAYBE_BILLED,
+        doubtful=status in MAYBE_BILLED,
         retry_after=retry_after(response.headers),
     )
 

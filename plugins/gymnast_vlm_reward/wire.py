@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 
 from gymnast_core.network.address import Address, Proxy, certificates, find_proxy
+from gymnast_core.network.billing import UNSENT
 from gymnast_core.network.secrecy import Mask, quiet
 from gymnast_core.network.wording import shown
 from gymnast_vlm_reward.provider import AskError
@@ -24,13 +25,6 @@ MOST_BYTES = 8 * 2**20
 """Of an answer; a thousand times what the longest verdict takes."""
 CONNECT_S = 30.0
 _GZIP_TOO = zlib.MAX_WBITS | 32
-_UNSENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class Wire:
             ) as response:
                 received = await _received(response, self.mask)
         except httpx2.TimeoutException as error:
-            raise AskError("The request timed out.", retry=True, doubtful=not isinstance(error, _UNSENT)) from None
+            raise AskError("The request timed out.", retry=True, doubtful=not isinstance(error, UNSENT)) from None
         except httpx2.TransportError as error:
             raise self._failed(error) from None
         return Response(response.status_code, dict(response.headers), received)
@@ -107,7 +101,7 @@ class Wire:
                 fatal=True,
             )
         # What never left cannot have been billed.
-        return AskError(f"The connection failed{way} ({told}).", retry=True, doubtful=not isinstance(error, _UNSENT))
+        return AskError(f"The connection failed{way} ({told}).", retry=True, doubtful=not isinstance(error, UNSENT))
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

@@ -239,6 +239,21 @@ def test_a_component_in_a_list_is_swapped_like_any(caplog):
     assert "judges.0.part is now 'y': dropped the arguments meant for 'x': old, of" in caplog.text
 
 
+def test_the_callers_values_stay_as_they_were():
+    source = {"judges": [{"name": "a", "part": {"name": "x", "args": {"old": 1}}}]}
+    load_config(Panel, source, ["judges.0.part.name=y"])
+    assert source == {"judges": [{"name": "a", "part": {"name": "x", "args": {"old": 1}}}]}
+    run = {
+        "policy": {"name": "p", "args": {"a": 1}},
+        "world_model": "w",
+        "reward_model": "r",
+        "optimizer": "o",
+        "tasks": "t",
+    }
+    load_config(RunConfig, run, ["policy=other"])
+    assert run["policy"] == {"name": "p", "args": {"a": 1}}
+
+
 def test_overrides_of_lists_build_on_each_other():
     swapped = ["judges.0.weight=3", "judges=[{name: c}, {name: d}]", "judges.1.weight=4"]
     assert load_config(Panel, PANEL, swapped).judges == [Judge("c"), Judge("d", 4.0)]
@@ -251,6 +266,7 @@ def test_overrides_of_lists_build_on_each_other():
         ("judges.-1.weight=1", "judges is a list without '-1'."),
         ("judges.²=1", "judges is a list without '²'."),
         ("judges.weight=1", "judges is a list without 'weight'."),
+        pytest.param(f"judges.{'9' * 5000}.weight=1", "judges is a list without '999", id="digits"),
         ("cameras.0=wrist", "cameras takes a list: cameras=[...]; not keys: 0."),
         ("judges.1.wait=1", "judges[1].wait: No key 'wait'. Did you mean 'weight'?"),
         ("judges.1.weight=heavy", "judges[1].weight: Value 'heavy' of type 'str' could not be converted to Float"),

@@ -312,7 +312,9 @@ def test_what_may_be_several_processes_is_refused(section: str, devices: str, mo
 
 @pytest.mark.parametrize("devices", ["1", "'1'", "[3]", "'3,'"])
 def test_a_single_device_may_be_named(devices: str, models: Models) -> None:
-    _config(models, *(f"{key}.trainer.devices={devices}" for key in ("train", "world.fit", "judge.fit")))
+    config = _config(models, *(f"{key}.trainer.devices={devices}" for key in ("train", "world.fit", "judge.fit")))
+    sections = [config.train, config.world.fit, config.judge.fit]
+    assert all(section["trainer"]["devices"] in (1, "1", [3], "3,") for section in sections)
 
 
 def test_a_judge_learns_from_what_the_policy_imagines(gymnast: CommandLine, models: Models) -> None:
