@@ -51,6 +51,7 @@ def check_effects(
         raise ConfigError(
             f"own_previous is of prediction: change; this one is {architecture.prediction}. Leave it out."
         )
+    _check_camera_weights(architecture, training)
     if training.clean_fraction == 1.0 and config.pure_noise_fraction:
         raise ConfigError(
             "pure_noise_fraction is a share of the frames that are not nearly clean; with clean_fraction: 1 there are "
@@ -75,6 +76,21 @@ def _check_null_action(config: Any, architecture: Architecture, sampling: Sampli
             "action_dropout and guidance use, is also an action of its own. Set action_dim=%d, or leave those out.",
             width, width + 1,
         )  # fmt: skip
+
+
+def _check_camera_weights(architecture: Architecture, training: TrainingConfig) -> None:
+    weights = training.camera_weights
+    if weights is None:
+        return
+    if architecture.views == 1:
+        raise ConfigError(
+            "camera_weights: one camera is imagined, which has all of the loss. Leave camera_weights out."
+        )
+    if len(weights) != architecture.views:
+        raise ConfigError(
+            f"camera_weights has {len(weights)} {'number' if len(weights) == 1 else 'numbers'}, and the cameras are "
+            f"{', '.join(architecture.cameras)}: give one for each, in this order."
+        )
 
 
 def _beside(architecture: Architecture) -> str:

@@ -64,9 +64,14 @@ class TrainingConfig:
     are when it imagines: it learns to mend what it painted. Costs a pass without gradients for these."""
     pixel_weights: PixelWeights | None = None
     """Weights of pixels; null weighs them equally."""
+    camera_weights: list[NotNegative] | None = None
+    """Share of each camera in the loss, in their order, up to a common factor; null: the same. The view in which more
+    moves and changes has the larger errors, and of the others little is learned beside it."""
 
     def __post_init__(self) -> None:
         check_values(TrainingConfig, asdict(self))
+        if self.camera_weights is not None and not any(self.camera_weights):
+            raise ConfigError("camera_weights: none is above 0: no camera would count.")
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,15 @@ def diffusion_loss(
     metrics = {"mse": Metric(error.detach().mean(), count)}
     if config.pixel_weights is not None:
         error = error * pixel_weights(frames[:, clips.remembered :], config.pixel_weights, network.config.views)
+    if config.camera_weights is not None:
+        error = _weighted_by_camera(error, config.camera_weights)
     return LossSum(error.flatten(1).mean(1).sum(), count, metrics)
+
+
+def _weighted_by_camera(error_BTHWC: Tensor, weights: Sequence[float]) -> Tensor:
+    """The errors of each view times its weight, of which the mean is 1."""
+    weights_V = error_BTHWC.new_tensor(weights) / (sum(weights) / len(weights))
+    return tall(apart(error_BTHWC, len(weights)) * weights_V[:, None, None, None])
 
 
 def joined(parts: Sequence[LossSum], device: torch.device) -> LossSum:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.config.presets import untrained
-from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, Seed, check_values
+from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, NotNegative, Seed, check_values
 from gymnast_core.devices import find_device
 from gymnast_core.errors import DataError
 from gymnast_core.frames import Undecoded
@@ -193,6 +193,9 @@ class WorldGym(WorldModel):
         """Training, prediction change: share of the clips whose frames before are the model's own predictions."""
         pixel_weights: PixelWeights | None = None
         """Training: weights on objects and motion; null weighs all pixels equally."""
+        camera_weights: list[NotNegative] | None = None
+        """Training: share of each camera in the loss, in the order of cameras, up to a common factor; null: the same.
+        Give one less whose view moves: its larger errors leave the others little of the training."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from autoencoders import codec
 from torch import Tensor
-from worlds import generator, tasks, world
+from worlds import generator, moving_dot, tasks, world
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.types import Episode, Offers, Task
@@ -117,6 +117,62 @@ def test_pixel_weights_are_those_of_each_view() -> None:
     assert torch.equal(pixel_weights(views.flatten(2, 3), config, views=2), expected)
 
 
+def seen_moving(count: int) -> list[Episode]:
+    """A dot that both cameras see, the second one upside down."""
+    return [
+        replace(
+            episode,
+            frames_TVHWC=torch.cat([episode.frames_TVHWC, episode.frames_TVHWC.flip(2)], dim=1),
+            cameras=("front", "wrist"),
+        )
+        for episode in moving_dot(count)
+    ]
+
+
+def weighted(weights: list[float] | None) -> float:
+    model = world(cameras=BOTH, camera_weights=weights, pixel_weights=PixelWeights())
+    return model.training_loss(seen_moving(4), generator=generator(6)).mean.item()
+
+
+def test_cameras_share_the_loss_by_their_weights() -> None:
+    equal, front, wrist = weighted(None), weighted([1.0, 0.0]), weighted([0.0, 5.0])
+    assert front != pytest.approx(wrist, rel=1e-2)
+    assert weighted([2.0, 2.0]) == pytest.approx(equal, rel=1e-6)
+    assert 0.5 * (front + wrist) == pytest.approx(equal, rel=1e-5)
+    assert weighted([3.0, 1.0]) == pytest.approx(0.75 * front + 0.25 * wrist, rel=1e-5)
+
+
+def test_a_camera_teaches_in_proportion_to_its_weight() -> None:
+    def gradients(weights: list[float]) -> list[Tensor]:
+        model = world(cameras=BOTH, camera_weights=weights)
+        model.training_loss(seen_moving(2), generator=generator(6)).total.backward()
+        return [p.grad for p in model.module().parameters() if p.grad is not None]
+
+    front, wrist, both = gradients([1.0, 0.0]), gradients([0.0, 1.0]), gradients([3.0, 1.0])
+    assert all(found.abs().max() > 0 for found in (*front, *wrist))
+    for one, other, found in zip(front, wrist, both, strict=True):
+        torch.testing.assert_close(found, 0.75 * one + 0.25 * other, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "weights", "message"),
+    [
+        (
+            BOTH,
+            [1.0],
+            "has 1 number, and the cameras are front, wrist: give one for each, in this order",
+        ),
+        (BOTH, [1.0, 2.0, 3.0], "camera_weights has 3 numbers, and the cameras are front, wrist"),
+        (["front"], [1.0], "one camera is imagined, which has all of the loss. Leave camera_weights out"),
+        (BOTH, [0.0, 0.0], "none is above 0: no camera would count"),
+        (BOTH, [1.0, -1.0], r"camera_weights.*-1"),
+    ],
+)
+def test_weights_that_fit_no_cameras(cameras: list[str], weights: list[float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        world(cameras=cameras, camera_weights=weights)
+
+
 def test_each_view_is_encoded_by_itself() -> None:
     alone = codec()
     both, none = TallCodec(alone, 2), lambda shape: torch.zeros(tuple(shape))
@@ -186,13 +242,7 @@ def test_names_that_tell_nothing_apart(cameras: list[str]) -> None:
 
 
 def test_training_learns_both_views() -> None:
-    """A dot that both cameras see, the second one upside down."""
-    from worlds import moving_dot
-
-    episodes: list[Episode] = []
-    for episode in moving_dot(8):
-        both = torch.cat([episode.frames_TVHWC, episode.frames_TVHWC.flip(2)], dim=1)
-        episodes.append(replace(episode, frames_TVHWC=both, cameras=("front", "wrist")))
+    episodes = seen_moving(8)
     model = WorldGym(
         WorldGym.Config(
             image_size=[16, 16], patch_size=8, dim=32, layers=2, heads=2, action_dim=4, robot_action_dim=3, window=5,
