@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from gymnast_worldgym.stored import LATENTS_KEY, Sections, as_metadata, check_sa
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CAMERAS = "camera_embedding.weight"
+"""What models of several cameras have alone."""
 
 Shape = tuple[int, ...]
 
@@ -84,6 +86,18 @@ def describe(path: str | Path) -> Checkpoint:
     return Checkpoint(path, _read_shapes(file) if file.exists() else {}, config)
 
 
+def for_cameras(checkpoint: Checkpoint, views: int) -> Checkpoint:
+    """The checkpoint, for a model of that many cameras.
+
+    A model of one camera begins one of several: each view starts with what it knows of its own, and nothing tells them
+    apart, since their embeddings are zero. Of any other number, the weights stay as they are.
+    """
+    if views == 1 or CAMERAS in checkpoint.weights or not checkpoint.sizes:
+        return checkpoint
+    embedding = torch.zeros(views, checkpoint.sizes["dim"])
+    return replace(checkpoint, weights={**checkpoint.weights, CAMERAS: embedding})
+
+
 def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy the weights; raises `CheckpointError` naming the first tensors that do not fit."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -115,8 +129,8 @@ def _advice(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
     presets = published.fitting(sizes)
     if presets:
         return f"These are the sizes of published weights: set preset to {' or '.join(presets)}."
-    views = found.get("camera_embedding.weight", (1,))[0]
-    if views != expected.get("camera_embedding.weight", (1,))[0]:
+    views = found.get(CAMERAS, (1,))[0]
+    if views != expected.get(CAMERAS, (1,))[0]:
         return (
             f"Set cameras to the {views} names of the cameras that they imagine." if views > 1 else "Leave cameras out."
         )

@@ -8,7 +8,7 @@ of these wrong, the weights load and every frame is wrong. They are asked for, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -141,13 +141,20 @@ def _check_sizes(config: Any, saved: Checkpoint, stored: Mapping[str, Any], pres
 
 
 def _check_fixed(config: Any, stored: Mapping[str, Any]) -> None:
-    """A checkpoint fixes its architecture."""
+    """A checkpoint fixes its architecture, but for what its only camera is called, and whether others join it."""
     for name, value in given(Architecture, config).items():
+        if name == "cameras" and _may_become(stored.get(name, []), value):
+            continue
         if name in stored and value != stored[name]:
             raise ConfigError(
                 f"{name} is {value}, but the checkpoint was trained with {stored[name]}. "
                 f"Leave {name} out of the arguments."
             )
+
+
+def _may_become(trained: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a model that was trained on these cameras may begin one of the others: `checkpoint.for_cameras`."""
+    return not trained or (len(trained) == 1 and trained[0] in wanted)
 
 
 def _ask(config: Any, saved: Checkpoint, known: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from gymnast_core.config.presets import untrained
+from gymnast_core.config.presets import fitted_by, untrained
 from gymnast_core.config.ranges import AnyNumber, Choices, Fraction, NotNegative, Seed, check_values
 from gymnast_core.devices import find_device
 from gymnast_core.errors import DataError
@@ -128,7 +128,8 @@ class WorldGym(WorldModel):
         """Frames the transformer sees at once, context and new ones together."""
         cameras: list[str] | None = None
         """Names of the cameras that it imagines, the main one first, each in image_size; null: the checkpoint's, else
-        one, whatever it is called. Several are predicted together: what one shows, the others agree with."""
+        one, whatever it is called. Several are predicted together: what one shows, the others agree with. With a
+        checkpoint of one camera, training begins with what it knows of its view for each."""
         memory: Memory | None = None
         """Frames of before the window that are shown besides, and take that many of the window's places: those at which
         the robot was nearest to where it is going. For what leaves the window and comes back; 0: none."""
@@ -200,7 +201,7 @@ class WorldGym(WorldModel):
     def __init__(self, config: Config) -> None:
         self.config = config
         self._told_horizon = False
-        self._is_trained = config.checkpoint is not None
+        self._untrained = None if config.checkpoint else untrained("worldgym", "world_model")
         check_values(type(config), asdict(config))
         saved = checkpoints.read(config.checkpoint) if config.checkpoint else None
         settings = settle(config, saved)
@@ -222,12 +223,22 @@ class WorldGym(WorldModel):
         if saved is not None:
             if self._autoencoder is not None:
                 self._autoencoder.check_latents(saved.latents, saved.source)
-            checkpoints.load_into(self.network, saved)
+            begun = checkpoints.for_cameras(saved, self.architecture.views)
+            checkpoints.load_into(self.network, begun)
+            if begun is not saved:
+                self._untrained = self._begun_with(saved)
         self.network.to(find_device(config.device, "world_model.args.device")).eval()
         wanted = published.compute_dtype(config.compute_dtype, config.preset)
         self.network.set_compute_dtype(compute_dtype(wanted, self.device))
         if config.compile:
             self.network.compile_passes()
+
+    def _begun_with(self, saved: checkpoints.Checkpoint) -> str:
+        return (
+            f"{saved.source} was trained on one camera. {', '.join(self.architecture.cameras)} begin with what it "
+            "knows of its own view, and what is imagined of them does not fit together. Train it on recordings of all "
+            f"of them first: `{fitted_by('worldgym')}` with world_model.args.checkpoint and world_model.args.cameras."
+        )
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
@@ -272,9 +283,9 @@ class WorldGym(WorldModel):
         has its own. Only the last window - 1 context frames are used, with a memory all of them.
         """
         self._check_tasks(tasks)
-        if not self._is_trained:
-            self._is_trained = True  # said once
-            log.warning(untrained("worldgym", "world_model"))
+        if self._untrained is not None:
+            log.warning(self._untrained)
+            self._untrained = None  # said once
         alone = apart and self._autoencoder is not None
         distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
         kept = self.architecture.context(len(tasks[0].frames_TVHWC))
@@ -340,7 +351,7 @@ class WorldGym(WorldModel):
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """The mean over a clip's frames and pixels, summed over clips, one of each episode of at least 2 frames."""
-        self._is_trained = True
+        self._untrained = None
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._seen(episode)

@@ -235,6 +235,63 @@ def test_weights_of_another_number_of_cameras(tmp_path: Path) -> None:
         world(checkpoint=str(tmp_path / "weights.safetensors"), **facts)
 
 
+def test_a_model_of_one_camera_begins_one_of_several(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where both cameras show the same, each view is what the model of one camera makes of it."""
+    one = world()
+    one.save(tmp_path / "one")
+    both = WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "one"), cameras=BOTH, device="cpu"))
+    x, t = torch.randn(2, 4, 16, 16, 3, generator=generator(4)), torch.full((2, 4), 500.0)
+    moves = torch.randn(2, 4, 4, generator=generator(5))
+    with torch.no_grad():
+        expected = one.module()(x, t, moves)
+        found = both.module()(torch.cat([x, x], dim=2), t, moves)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, torch.cat([expected, expected], dim=2), atol=1e-5, rtol=1e-5)
+
+    caplog.clear()
+    imagined(both, seen_by(BOTH)), imagined(both, seen_by(BOTH))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "one was trained on one camera. front, wrist begin with what it knows" in line and "gymnast fit" in line
+    both.save(tmp_path / "both")
+    again = WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "both"), device="cpu"))
+    assert torch.equal(imagined(again, seen_by(BOTH)), imagined(both, seen_by(BOTH)))
+    assert len(caplog.records) == 1
+
+
+def test_training_tells_the_cameras_apart_that_began_alike(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world().save(tmp_path / "one")
+    both = WorldGym(WorldGym.Config(checkpoint=str(tmp_path / "one"), cameras=BOTH, device="cpu"))
+    embedding = both.module().camera_embedding.weight
+    assert embedding.count_nonzero() == 0
+    optimizer = torch.optim.Adam(both.module().parameters(), 1e-3)
+    both.training_loss(seen_moving(4), generator=generator(6)).total.backward()
+    optimizer.step()
+    assert (embedding[0] - embedding[1]).abs().max() > 1e-3
+    caplog.clear()
+    imagined(both, seen_by(BOTH))
+    assert not caplog.records, "it was trained"
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted", "fits"),
+    [
+        (None, ["wrist"], True), (None, BOTH, True), (["wrist"], BOTH, True), (["wrist"], ["wrist"], True),
+        (["wrist"], ["front"], False), (["wrist"], ["front", "top"], False), (BOTH, [*BOTH, "top"], False),
+    ],
+)  # fmt: skip
+def test_which_cameras_a_checkpoint_may_begin(
+    tmp_path: Path, trained: list[str] | None, wanted: list[str], fits: bool
+) -> None:
+    world(cameras=trained).save(tmp_path / "saved")
+    config = WorldGym.Config(checkpoint=str(tmp_path / "saved"), cameras=wanted, device="cpu")
+    if fits:
+        assert WorldGym.offers(config).cameras == tuple(wanted)
+        assert WorldGym(config).architecture.cameras == wanted
+    else:
+        with pytest.raises(ConfigError, match=r"cameras is .* the checkpoint was trained with"):
+            WorldGym(config)
+
+
 @pytest.mark.parametrize("cameras", [["front", "front"], ["front", ""]])
 def test_names_that_tell_nothing_apart(cameras: list[str]) -> None:
     with pytest.raises(ConfigError, match="give each one a name of its own"):
