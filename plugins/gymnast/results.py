@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,8 @@ from gymnast_pages.built import PAGES
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+
+log = logging.getLogger(__name__)
 
 _REGISTRIES = {"world_model": "world_models", "policy": "policies", "reward_model": "reward_models"}
 _SHOWN_FILMS = 4
@@ -96,9 +99,11 @@ class Run:
             return registry.build(name, args, key=key)
         try:
             return registry.build(name, args_of_saved(args, self.checkpoint), key=key)
-        except ConfigError:
+        except ConfigError as refused:
             # What a checkpoint fixes may be refused beside one.
-            return registry.build(name, {"checkpoint": str(self.checkpoint)}, key=key)
+            found = registry.build(name, {"checkpoint": str(self.checkpoint)}, key=key)
+            log.warning("%s is built from %s alone, without the run's %s.args: %s", name, self.checkpoint, key, refused)
+            return found
 
     def _repr_html_(self) -> str:
         lines = [f"<b>{escape(self.kind)}</b> {escape(str(self.path))}"]

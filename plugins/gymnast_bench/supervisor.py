@@ -37,7 +37,6 @@ from gymnast_core.signals import TERMINATED
 DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET = "done", "failed", "out of memory", "killed", "over budget"
 FAILURES = (FAILED, OUT_OF_MEMORY, KILLED)
 """How a cell ends that nobody wanted to end so."""
-STATUSES = (DONE, FAILED, OUT_OF_MEMORY, KILLED, OVER_BUDGET)
 
 REFUSED = 3
 """Exit status of a supervisor whose folder cannot be written."""

@@ -35,6 +35,7 @@ class OpenAIProvider(Provider):
         self._mask = connection.mask
         self._unsupported = Unsupported(config)
         self._knows_number = False
+        """Whether it is known if the server answers `n` times."""
         self._wire = connection.wire(self._headers(connection))
 
     async def ask(self, question: Question, parts: Parts, count: int, first: int) -> Reply:
@@ -44,7 +45,8 @@ class OpenAIProvider(Provider):
             try:
                 body = body_of(await self._wire.post(ENDPOINT, request), self._mask)
             except RefusedError as error:
-                if self._is_about_number(error, request):
+                if not self._knows_number and self._may_mean_number(error, request):
+                    self._knows_number = True  # what comes of it is known to all requests after this one
                     return await self._ask_one(request)
                 self._adapt(error, request)
                 continue
@@ -77,12 +79,10 @@ class OpenAIProvider(Provider):
         left = {name: value for name, value in request.items() if name not in self._unsupported.fields}
         return {**left, **config.extra}
 
-    def _is_about_number(self, error: RefusedError, request: Mapping[str, Any]) -> bool:
-        """Whether it is worth to see, once, if a refusal without a name means the number of answers."""
+    def _may_mean_number(self, error: RefusedError, request: Mapping[str, Any]) -> bool:
+        """Whether a refusal that names no field may mean the number of answers."""
         fields = [name for name in _FIELDS if name in request]
-        wanted = "n" in request and error.status in (400, 422, 501) and self._unsupported.field(error, fields) is None
-        first, self._knows_number = wanted and not self._knows_number, self._knows_number or wanted
-        return first
+        return "n" in request and error.status in (400, 422, 501) and self._unsupported.field(error, fields) is None
 
     async def _ask_one(self, request: Mapping[str, Any]) -> Reply:
         alone = {name: value for name, value in request.items() if name != "n"}

@@ -89,7 +89,7 @@ def _number_at(text: str, start: int, scores: Sequence[float]) -> float:
     numeral = _NUMERAL.match(text, opener.end())
     if numeral is None or _AFTER.match(text, numeral.end()) is None:
         raise Unreadable(f"no whole number after {_quote(text[max(0, start - 20) : start + 20])}")
-    return _allowed(numeral[0].partition("/")[0], scores, text)
+    return _allowed(numeral[0].partition("/")[0], scores)
 
 
 def _json_score(value: object, scores: Sequence[float]) -> float:
@@ -99,10 +99,10 @@ def _json_score(value: object, scores: Sequence[float]) -> float:
     text = value.strip() if isinstance(value, str) else repr(value)
     if not _NUMERAL.fullmatch(text):
         raise Unreadable(f"the score is {_quote(text)}")
-    return _allowed(text.partition("/")[0], scores, text)
+    return _allowed(text.partition("/")[0], scores)
 
 
-def _allowed(numeral: str, scores: Sequence[float], text: str) -> float:
+def _allowed(numeral: str, scores: Sequence[float]) -> float:
     number = float(Decimal(numeral))
     if number not in scores:
         raise Unreadable(f"{numeral} is none of the scores {', '.join(f'{score:g}' for score in scores)}")

@@ -31,8 +31,8 @@ def body_of(response: Response, mask: Mask) -> dict[str, Any]:
         raise status_error(status, _parsed(response.content), response, mask)
     try:
         body = _loads(response.content)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(response, error, mask) from None
+    except (ValueError, RecursionError):
+        raise _unreadable(response, mask) from None
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     if not isinstance(body, dict):
@@ -143,7 +143,7 @@ def _redirected(response: Response, mask: Mask) -> AskError:
     )
 
 
-def _unreadable(response: Response, error: Exception, mask: Mask) -> AskError:
+def _unreadable(response: Response, mask: Mask) -> AskError:
     text = _text(response.content).strip()
     kind = response.headers.get("content-type", "").lower()
     if text.startswith("<") or "html" in kind:

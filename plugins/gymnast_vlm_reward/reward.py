@@ -203,7 +203,7 @@ class VLMReward(RewardModel):
                 rewards[position] = Reward(None, error=question)
                 return
             async with places:
-                rewards[position] = self.reward(question, await self.engine.collect(question, batch))
+                rewards[position] = self.reward(await self.engine.collect(question, batch))
 
         progress = asyncio.ensure_future(self._report(rewards, len(questions), batch))
         try:
@@ -238,7 +238,7 @@ class VLMReward(RewardModel):
             return str(error)
         return None
 
-    def reward(self, question: Question, votes: Votes) -> Reward:
+    def reward(self, votes: Votes) -> Reward:
         """The reward that votes amount to."""
         verdicts, faults, refused = [], [], []
         for answer in votes.answers:

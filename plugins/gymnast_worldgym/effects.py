@@ -58,7 +58,7 @@ def check_effects(
             "none. Leave it out, or lower clean_fraction."
         )
     if not pretrained:
-        _check_null_action(config, architecture, sampling, training)
+        _check_null_action(architecture, sampling, training)
     if not pretrained and sampling.guidance != 1.0 and training.action_dropout == 0.0:
         log.warning(
             "guidance=%g compares with the null action, which a model trained with action_dropout=0 never sees. Set "
@@ -67,7 +67,7 @@ def check_effects(
         )
 
 
-def _check_null_action(config: Any, architecture: Architecture, sampling: Sampling, training: TrainingConfig) -> None:
+def _check_null_action(architecture: Architecture, sampling: Sampling, training: TrainingConfig) -> None:
     """Zeros with a last component of 1 stand for "no action". Warns where an action of the robot may look the same."""
     width = architecture.action_width
     if width == architecture.action_dim and (training.action_dropout or sampling.guidance != 1.0):

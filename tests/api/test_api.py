@@ -8,6 +8,7 @@ import inspect
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -158,6 +159,17 @@ def test_the_trained_policy_is_the_one_that_is_built(run: gymnast.Run, models: M
     policy: Any = run.policy()
     world: Any = run.world_model()
     assert policy.config.checkpoint == str(run.checkpoint) and world.config.checkpoint == str(models.world)
+
+
+def test_arguments_that_a_checkpoint_does_not_take_are_told(
+    tmp_path: Path, models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(models.world, tmp_path / "checkpoint")
+    (tmp_path / "config.yaml").write_text("kind: fit\nworld_model: {name: worldgym, args: {window: 77}}\n")
+    world: Any = gymnast.load_run(tmp_path).world_model()
+    assert world.config.checkpoint == str(tmp_path / "checkpoint") and world.architecture.window != 77
+    (line,) = [record.getMessage() for record in caplog.records if "built from" in record.getMessage()]
+    assert "without the run's world_model.args: " in line and "window is 77" in line
 
 
 def test_mistakes_are_exceptions_with_the_words_of_the_command_line() -> None:
