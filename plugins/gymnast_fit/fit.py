@@ -22,6 +22,7 @@ from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import check_sections, tell
 from gymnast_core.plugins.registry import Registry, registries
 from gymnast_core.plugins.resuming import free_arguments
+from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import storing, write_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
@@ -44,6 +45,9 @@ FIXED = (
     "fit.short_episodes", "seed",
 )  # fmt: skip
 """Keys that say what a training is; a resumed one keeps them."""
+
+DATA = "data.json"
+"""Of a run folder: how much there was to learn from."""
 
 
 def fit(config: FitConfig, *, resume: Path | None = None) -> dict[str, Any]:
@@ -91,9 +95,27 @@ def _fit(config: FitConfig, resume: Path | None, trainer: lightning.Trainer) -> 
                 _train(module, trainer, config, episodes)
             return {}
         with run_folder(config, f"fit-{part.name}", resume) as (config, folder):
+            _same_data(folder, len(episodes))
             return _lead(config, folder, component, trainer, state, episodes, held_out)
     finally:
         component.close()
+
+
+def _same_data(folder: Path, episodes: int) -> None:
+    """Write down how many episodes (or crops) a training has, or raise `DataError` where a resumed one had another
+    number: which of them are drawn, and which ones a dataset's `part` holds out, depends on it."""
+    file = folder / DATA
+    if not file.exists():
+        write_json(file, {"episodes": episodes})
+        return
+    before = read_object(file).integer("episodes")
+    if before != episodes:
+        raise DataError(
+            f"The training in {folder} began with {before} episodes; its dataset holds {episodes} now. It would learn "
+            "from some that were held out. Give it those that it began with, or begin a new run from its last "
+            f"checkpoint, with more: `gymnast fit {folder}/config.yaml output=OTHER`, and the component's "
+            "args.checkpoint."
+        )
 
 
 def _parts(config: FitConfig, component: Fitted) -> Parts:

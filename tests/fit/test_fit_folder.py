@@ -13,7 +13,7 @@ import pytest
 import toy
 
 from gymnast_core.config import load_config
-from gymnast_core.errors import ConfigError, StorageError
+from gymnast_core.errors import ConfigError, DataError, StorageError
 from gymnast_core.plugins import events, hooks
 from gymnast_core.runs.folder import read_resumes, run_folder
 from gymnast_core.runs.snapshot import load_latest_snapshot
@@ -107,6 +107,23 @@ def test_what_a_resume_changed_is_written_down(fit: Fit) -> None:
     (resume,) = read_resumes(run)
     assert resume["changes"] == {"fit.steps": [1, 2], "fit.learning_rate": [0.01, 0.02]}
     assert load_config(FitConfig, str(run / "config.yaml")).fit.learning_rate == 0.02
+
+
+def test_a_dataset_that_has_grown_is_not_gone_on_with(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fit(steps=1)
+    episodes = toy.ToyEpisodes.episodes
+
+    def more(self: Any) -> list[Any]:
+        found = list(episodes(self))
+        return [*found, found[0]]
+
+    monkeypatch.setattr(toy.ToyEpisodes, "episodes", more)
+    with pytest.raises(DataError, match=r"began with (\d+) episodes; its dataset holds (\d+) now") as refused:
+        fit(resume=run, steps=2)
+    before, now = (int(word) for word in str(refused.value).split() if word.isdigit())
+    assert now == before + 1
+    monkeypatch.undo()
+    assert fit(resume=run, steps=2) == run
 
 
 def test_hooks_are_told_with_the_fitted_component(fit: Fit, told: list[Any]) -> None:
