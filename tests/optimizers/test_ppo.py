@@ -20,6 +20,7 @@ from gymnast_core.testing.made_judged import FEATURES, StandInPolicy, decided, t
 from gymnast_core.types import Reward
 from gymnast_optimizers.ppo import PPO
 from gymnast_optimizers.rescoring import rescore
+from gymnast_world_rewards.progress import shaping
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,41 @@ def test_only_an_episode_that_was_cut_is_credited_with_what_follows() -> None:
     config = PPO.Config(**PLAIN | {"trace": 0.0}, bootstrap=True)
     found = trained(config, value=0.5).advantages(episodes([Reward(0.0), Reward(1.0, finish_step=6)]))
     torch.testing.assert_close(found.advantages_BS[:, -1], torch.tensor([0.9 * 0.5 - 0.5, 1.0 - 0.5]))
+
+
+def test_shaping_does_not_punish_progress_up_to_a_cut() -> None:
+    """Potentials 0, 0.4, 0.8. At a cut both decisions earn gamma · Phi(s') - Phi(s); at an end the potential is 0."""
+    config = PPO.Config(**PLAIN | {"trace": 0.0}, bootstrap=True)
+    phi_N = torch.tensor([0.0, 0.4, 0.8], dtype=torch.float64)
+    steps_S = shaping(phi_N, 3, 6, 0.9).float()
+    cut = Reward(0.0, step_values_S=steps_S, end_potential=0.8)
+    found = trained(config).advantages(episodes([cut, replace(cut, finish_step=6)]))
+    torch.testing.assert_close(found.advantages_BS[0, ::3], torch.tensor([0.9 * 0.4, 0.9 * 0.8 - 0.4]))
+    torch.testing.assert_close(found.advantages_BS[1, ::3], torch.tensor([0.9 * 0.4, -0.4]))
+
+
+def test_what_is_best_at_a_cut_does_not_move_with_the_shaping() -> None:
+    """Where the critic knows the shaped values exactly (value - potential), advantages are those without shaping."""
+    config = PPO.Config(**PLAIN, bootstrap=True)
+    potential, value = 0.7, 0.5
+    steps_S = torch.tensor([0.1, 0.0, 0.2, 0.0, 0.0, 0.3])
+    plain = trained(config, value=value).advantages(episodes([Reward(0.0, step_values_S=steps_S)]))
+    # The same potential everywhere: F = gamma · Phi - Phi of the first decision, and of the second less gamma · Phi,
+    # which is told as the potential of the end.
+    shaped_S = steps_S.clone()
+    shaped_S[2] += 0.9 * potential - potential
+    shaped_S[5] += -potential
+    reward = Reward(0.0, step_values_S=shaped_S, end_potential=potential)
+    shaped = trained(config, value=value - potential).advantages(episodes([reward]))
+    torch.testing.assert_close(shaped.advantages_BS, plain.advantages_BS)
+
+
+def test_without_rewards_of_steps_there_is_no_potential() -> None:
+    """A wrapper that drops the steps of a shaped reward drops what they left out, too."""
+    config = PPO.Config(**PLAIN, bootstrap=True)
+    rewards = [Reward(1.0), Reward(1.0, end_potential=0.7)]
+    plain, dropped = trained(config, value=0.5).advantages(episodes(rewards)).advantages_BS
+    torch.testing.assert_close(dropped, plain)
 
 
 def test_unjudged_rollouts_teach_nothing_and_count_nowhere() -> None:
