@@ -274,8 +274,7 @@ class Rollout:
     error: str | None = None
     """Why the world lost this episode; None while all was well. It is never judged: its reward is an error."""
     ended_after: int | None = None
-    """Actions after which the world ended the episode: later ones did nothing, and are not learned from. None: it went
-    on to the horizon."""
+    """Actions after which the world ended the episode; later ones do nothing and teach nothing. None: it never did."""
 
     @property
     def horizon(self) -> int:
@@ -320,6 +319,8 @@ class Reward:
     ends. An optimizer that takes the horizon for a cut adds it to what it expects after the last action."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
+    success: float | None = None
+    """Success in [0, 1] where `value` is graded: mixed with credit, or less a penalty. None: `value` says it."""
     rationale: str = ""
     error: str | None = None
     cost_usd: float | None = 0.0
@@ -337,7 +338,7 @@ class Reward:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
             raise ValueError("A Reward has either a value or an error, never both or neither.")
-        for name in ("value", "end_potential", "partial", "cost_usd"):
+        for name in ("value", "end_potential", "partial", "success", "cost_usd"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, plain_number(f"Reward.{name}", given))
         numbers = {name: plain_number(f"Reward.numbers[{name!r}]", x) for name, x in self.numbers.items()}
@@ -353,8 +354,9 @@ class Reward:
             raise ValueError("A Reward that abstained has an error, which says why.")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"Reward.value is {self.value}; it must be a finite number, or None with an error.")
-        if self.partial is not None and not 0.0 <= self.partial <= 1.0:
-            raise ValueError(f"Reward.partial is {self.partial}; it must lie in [0, 1].")
+        for name in ("partial", "success"):
+            if (given := getattr(self, name)) is not None and not 0.0 <= given <= 1.0:
+                raise ValueError(f"Reward.{name} is {given}; it must lie in [0, 1].")
         if self.finish_step is not None and self.finish_step < 1:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
         steps_S = torch.zeros(0) if self.step_values_S is None else self.step_values_S

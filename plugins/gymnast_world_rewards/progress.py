@@ -18,7 +18,7 @@ from torch import Tensor
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import actions_that_count
+from gymnast_core.learning import actions_that_count, success_of
 from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
@@ -108,7 +108,7 @@ class Progress(AroundJudge):
             if reward.partial is None:
                 error = f"{type(self.judge).__name__} gives no partial credit; set {KEY}.end=value."
                 return unscored(replace(reward, cost_usd=cost), error)
-            value = reward.partial
+            reward, value = replace(reward, success=success_of(reward)), reward.partial
         decisions, length = rollout.actions_NLA.shape[:2]
         phi_N = torch.zeros(decisions + 1, dtype=torch.float64)
         for n, look in looks:

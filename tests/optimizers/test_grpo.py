@@ -18,7 +18,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Optimizer, Parts, RewardModel
 from gymnast_core.testing import check_optimizer
 from gymnast_core.training.tally import Tally
-from gymnast_optimizers.grpo import GRPO
+from gymnast_optimizers.grpo import DAPO, GRPO, DrGRPO
 from gymnast_optimizers.iter_sft import IterSFT
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=12)
@@ -114,6 +114,17 @@ def test_keep_wants_spread_and_a_success_rate_within_the_bounds() -> None:
     tenths = judged([[1.0] + [0.0] * 9, [1.0] * 9 + [0.0]])
     assert GRPO(GRPO.Config(group_size=10)).keep(tenths).all()
     assert not GRPO(GRPO.Config(group_size=10, accuracy_bounds=[0.2, 0.8])).keep(tenths).any()
+
+
+@pytest.mark.parametrize("optimizer", [GRPO, DAPO, DrGRPO])
+def test_graded_rewards_know_no_bounds(optimizer: type[GRPO]) -> None:
+    """All failed, all succeeded, all alike; and the same numbers as plain successes, which the bounds are for."""
+    groups = judged([[0.01, 0.05], [0.96, 0.99], [0.02, 0.02]])
+    success = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    rewards = tuple(replace(reward, success=s) for reward, s in zip(groups.rewards, success, strict=True))
+    keeps = optimizer(optimizer.Config(group_size=2, accuracy_bounds=[0.1, 0.9])).keep
+    assert keeps(replace(groups, rewards=rewards)).tolist() == [True, True, False]
+    assert keeps(groups).tolist() == [False, False, False]
 
 
 def test_scores_know_no_bounds() -> None:
