@@ -116,7 +116,8 @@ class Minibatch:
     chunk: ActionChunk
     """The B·N decisions."""
     log_prob_BSD: Tensor
-    """float32, under the current weights at each rollout's own temperature; differentiable."""
+    """float32, under the current weights; differentiable. At each rollout's own temperature, or at 1 for an optimizer
+    that `imitates`."""
     entropy_BSD: Tensor
     """float32, nats; differentiable."""
     old_log_prob_BSD: Tensor

@@ -140,6 +140,19 @@ def test_the_step_is_the_mean_over_what_weighs(tmp_path: Path) -> None:
         torch.testing.assert_close(moved, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("imitates", "temperature"), [(False, 0.7), (True, 1.0)])
+def test_what_is_imitated_is_imitated_at_temperature_1(imitates: bool, temperature: float, tmp_path: Path) -> None:
+    """As demonstrations are, though it was sampled at 0.7; a ratio wants the temperature of whoever acted."""
+    config = loop_config()
+    learner = Learner(minibatch_size=99)
+    learner.imitates = imitates
+    train(tmp_path, parts_of(SeeingPolicy(), config, learner), config)
+    (seen,) = learner.seen
+    wanted = SeeingPolicy().evaluate(seen.observation, seen.chunk, temperature=temperature).log_prob_BLD
+    torch.testing.assert_close(seen.log_prob_BSD, wanted.reshape(seen.log_prob_BSD.shape))
+    assert {rollout.temperature for rollout in seen.rollouts} == {0.7}
+
+
 def test_demonstrations_have_their_share_and_no_more(tmp_path: Path) -> None:
     """With a demonstration a rollout, each mean counts one half; with three, the policy's counts one quarter."""
     policy_part, _ = gradients(tmp_path / "alone", TrajectoryMean, None, 0.0)
