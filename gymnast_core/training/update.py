@@ -206,7 +206,7 @@ class Updater:
         losses = [partial(self._policy_loss, batch, part) for part in rows]
         # Every process computes as often as the others: each time, all of them gather weights and add up gradients.
         alone = max(self._processes.gather(len(rows))) - len(rows) if self.shared_out else 0
-        yield Term("policy_loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
+        yield Term("loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
         if ratio:
             drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
             rank, processes = self._processes.rank, self._processes.count

@@ -226,6 +226,33 @@ def test_kl_penalty_pulls_towards_the_reference() -> None:
         optimizer.loss(minibatch(log_prob_121, old, torch.zeros(1), everything))
 
 
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_the_divergence_is_that_of_what_counts(average: str) -> None:
+    """Half of the actions are masked; "horizon" divides losses by them, too, and no number that tells of the policy."""
+    generator = torch.Generator().manual_seed(0)
+    log_prob_BSD, old_BSD, reference_BSD = (0.3 * torch.randn(4, 8, 2, generator=generator) for _ in range(3))
+    mask_BS = torch.arange(8)[None].expand(4, -1) < 4
+    given = minibatch(log_prob_BSD, old_BSD, torch.randn(4, generator=generator), mask_BS, reference_BSD)
+    found = numbers(GRPO(GRPO.Config(kl_coefficient=0.1, loss_average=average)).loss(given))
+    for name, other_BSD in (("reference_kl", reference_BSD - log_prob_BSD), ("approx_kl", log_prob_BSD - old_BSD)):
+        k3_BSD = other_BSD.exp() - 1 - other_BSD
+        assert found[name] == pytest.approx(k3_BSD[mask_BS].mean().item(), rel=1e-5), name
+
+
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_the_policys_loss_is_the_surrogate_alone(average: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_prob_BSD, old_BSD, reference_BSD = (0.3 * torch.randn(4, 8, 2, generator=generator) for _ in range(3))
+    given = minibatch(
+        log_prob_BSD, old_BSD, torch.randn(4, generator=generator), torch.ones(4, 8).bool(), reference_BSD
+    )
+    given = replace(given, entropy_BSD=torch.ones(4, 8, 2))
+    pulled = {"kl_coefficient": 0.1, "entropy_coefficient": 0.5}
+    alone = GRPO(GRPO.Config(loss_average=average)).loss(given)
+    found = GRPO(GRPO.Config(loss_average=average, **pulled)).loss(given)
+    assert numbers(found)["policy_loss"] == pytest.approx(alone.mean.item()) != pytest.approx(found.mean.item())
+
+
 def test_stops_when_the_policy_moved_too_far() -> None:
     optimizer = GRPO(GRPO.Config(kl_stop=0.02))
     assert optimizer.should_stop({"approx_kl": 0.03}) and optimizer.should_stop({"approx_kl": math.nan})

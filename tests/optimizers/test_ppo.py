@@ -204,6 +204,20 @@ def test_the_value_loss_by_hand() -> None:
     assert gradient.item() == pytest.approx(0.5 * 2 * (-0.4 + 0.6))
 
 
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_what_is_told_of_the_critic_is_of_what_counts(average: str) -> None:
+    """Values are 0.6: from 0.1 towards 0 (clipped to 0.3 and no worse) and from 0.1 towards 1 (held back). What follows
+    the end does not count, whatever the average of the loss divides by."""
+    optimizer = trained(PPO.Config(loss_average=average), value=0.6)
+    given = learning(
+        torch.zeros(1, 4, FEATURES), torch.tensor([[0.1, 0.1, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 9.0, 9.0]]),
+        torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]]).bool(),
+    )  # fmt: skip
+    found = numbers(optimizer.loss(given))
+    assert found["value_loss"] == pytest.approx(0.5 * (0.6**2 + 0.7**2) / 2)
+    assert found["value_clip_fraction"] == 0.5 and found["policy_loss"] == 0.0
+
+
 def test_without_clipping_every_error_counts_as_it_is() -> None:
     optimizer = trained(PPO.Config(value_clip=None, ratio="decision", value_coefficient=2.0), value=0.6)
     given = learning(

@@ -109,8 +109,8 @@ def test_parts_do_not_change_the_step(kind: type[Learner], ratio: float, tmp_pat
     for micro in (1, 2, 4):
         split, found = gradients(tmp_path / str(micro), kind, micro, ratio)
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-7)
-        compared = {"policy_loss", "entropy", "loudest", "grad_norm", "demonstration_loss"} & numbers.keys()
-        assert compared >= {"policy_loss", "entropy", "grad_norm"}
+        compared = {"loss", "entropy", "loudest", "grad_norm", "demonstration_loss"} & numbers.keys()
+        assert compared >= {"loss", "entropy", "grad_norm"}
         for name in compared:
             assert found[name] == pytest.approx(numbers[name], rel=1e-5, abs=1e-6), name
 
@@ -174,7 +174,7 @@ def test_a_step_that_nothing_weighs_in_changes_nothing(tmp_path: Path) -> None:
     numbers: dict[str, float] = {}
     train_noting(tmp_path, parts_of(policy, config, Nothing()), config, numbers)
     assert policy.scale.item() == pytest.approx(0.3)
-    assert "odd" not in numbers and "policy_loss" not in numbers
+    assert "odd" not in numbers and "loss" not in numbers
 
 
 def test_no_step_is_taken_with_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
