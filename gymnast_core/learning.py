@@ -24,9 +24,10 @@ class Judged:
 
     @property
     def values_GK(self) -> Tensor:
-        """float32 reward of each rollout, NaN where it could not be judged."""
+        """float64 reward of each rollout, NaN where it could not be judged. Scores may differ by little beside their
+        size: take off the baseline before float32."""
         values = [float("nan") if reward.value is None else reward.value for reward in self.rewards]
-        return torch.tensor(values).reshape(-1, self.group_size)
+        return torch.tensor(values, dtype=torch.float64).reshape(-1, self.group_size)
 
     @property
     def valid_GK(self) -> Tensor:
@@ -47,15 +48,15 @@ class Judged:
 
     @property
     def step_rewards_BS(self) -> Tensor:
-        """float32 reward of each action: what the judge gave it, or the whole value at the last action that counts;
+        """float64 reward of each action: what the judge gave it, or the whole value at the last action that counts;
         0 for unjudged rollouts."""
         mask_BS = self.mask_BS
-        rewards_BS = torch.zeros(mask_BS.shape)
+        rewards_BS = torch.zeros(mask_BS.shape, dtype=torch.float64)
         for row, reward in enumerate(self.rewards):
             if reward.value is None:
                 continue
             if reward.step_values_S is not None:
-                rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S, 0.0)
+                rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S.double(), 0.0)
             else:
                 rewards_BS[row, int(mask_BS[row].sum()) - 1] = reward.value
         return rewards_BS
@@ -83,12 +84,19 @@ def actions_that_count(rollout: Rollout, reward: Reward) -> int:
 
 @dataclass(frozen=True)
 class Advantages:
-    """How much better than expected each action was, and what else the loss is told about it. Rows as in `Judged`."""
+    """How much better than expected each action was, and what else the loss is told about it. Rows as in `Judged`.
+
+    Rewards are float64 up to here; what the loss is given is float32, as a policy's numbers are, and made so here.
+    """
 
     advantages_BS: Tensor
     """float32; 0 in rows that were not judged, whatever their rewards hold."""
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     """Further tensors with a row for each rollout, e.g. a critic's returns; the loss finds its part of them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "advantages_BS", _for_the_loss(self.advantages_BS))
+        object.__setattr__(self, "targets", {name: _for_the_loss(target) for name, target in self.targets.items()})
 
     @classmethod
     def of_trajectories(cls, advantages_GK: Tensor, judged: Judged) -> Self:
@@ -96,6 +104,10 @@ class Advantages:
         advantages_GK = torch.where(judged.valid_GK, advantages_GK.float(), 0.0)
         horizon = judged.mask_BS.shape[1]
         return cls(advantages_GK.reshape(-1, 1).expand(-1, horizon))
+
+
+def _for_the_loss(values: Tensor) -> Tensor:
+    return values.float() if values.dtype is torch.float64 else values
 
 
 @dataclass(frozen=True)

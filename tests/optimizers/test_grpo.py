@@ -20,6 +20,8 @@ from gymnast_core.testing import check_optimizer
 from gymnast_core.training.tally import Tally
 from gymnast_optimizers.grpo import DAPO, GRPO, DrGRPO
 from gymnast_optimizers.iter_sft import IterSFT
+from gymnast_optimizers.reinforce import ReinforcePlusPlus
+from gymnast_optimizers.rloo import RLOO
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=12)
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])
@@ -125,6 +127,21 @@ def test_graded_rewards_know_no_bounds(optimizer: type[GRPO]) -> None:
     keeps = optimizer(optimizer.Config(group_size=2, accuracy_bounds=[0.1, 0.9])).keep
     assert keeps(replace(groups, rewards=rewards)).tolist() == [True, True, False]
     assert keeps(groups).tolist() == [False, False, False]
+
+
+@pytest.mark.parametrize("offset", [0.0, 10_000.0, -3e6])
+def test_scores_that_differ_by_little_beside_their_size_still_differ(offset: float) -> None:
+    """float32 has no two numbers between 10000.0001 and 10000.0004."""
+    groups = judged([[offset + 0.0001, offset + 0.0004]])
+    optimizer = GRPO(GRPO.Config(group_size=2, epsilon=0.0))
+    optimizer.attach(Parts(reward_model=Scorer()))
+    assert optimizer.keep(groups).tolist() == [True]
+    found = optimizer.advantages(groups).advantages_BS
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 0], torch.tensor([-(0.5**0.5), 0.5**0.5]))
+    assert RLOO(RLOO.Config(group_size=2)).advantages(groups).advantages_BS[0, 0] == pytest.approx(-0.0003, rel=1e-4)
+    whitened = ReinforcePlusPlus(ReinforcePlusPlus.Config(group_size=2, epsilon=0.0)).advantages(groups).advantages_BS
+    assert (whitened[0, 0] < 0) == (abs(offset) < 1e5)  # beside a mean that is 1e8 times the spread, that is no signal
 
 
 def test_scores_know_no_bounds() -> None:
