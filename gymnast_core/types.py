@@ -274,7 +274,7 @@ class Rollout:
     error: str | None = None
     """Why the world lost this episode; None while all was well. It is never judged: its reward is an error."""
     ended_after: int | None = None
-    """Actions after which the world ended the episode; later ones do nothing and teach nothing. None: it never did."""
+    """Actions after which the world ended the episode or truncated it; later ones do and teach nothing. None: never."""
 
     @property
     def horizon(self) -> int:

@@ -44,7 +44,9 @@ class PPO(ClippedSurrogate):
         bootstrap: bool = False
         """What the horizon is: false, the end, after which nothing is earned; true, a cut: an episode that was not
         finished by then is credited with the critic's value of its last frame. True double counts a reward that judges
-        the end, and is meant for rewards of each step."""
+        the end, and is meant for rewards of each step. An episode that its environment ended is never credited, whether
+        it was terminated or truncated, which rollouts do not tell apart: let `loop.horizon` be the cut, and the
+        environment's own time limit beyond it."""
         normalise_advantages: bool = True
         """Whether advantages are whitened over all decisions of the batch, in all processes."""
         value_clip: Positive | None = 0.2
