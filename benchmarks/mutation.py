@@ -62,8 +62,8 @@ NAMED = {
     ),
     "the policy's loss keeps its whole weight beside demonstrations": (
         "training/update.py",
-        'Term("policy_loss", 1 / (1 + ratio), losses)',
-        'Term("policy_loss", 1.0, losses)',
+        'Term("loss", 1 / (1 + ratio), losses',
+        'Term("loss", 1.0, losses',
     ),
     "the order of tasks is never drawn anew": (
         "training/tasks.py",

@@ -269,6 +269,10 @@ class Optimizer(Component, ABC):
     """Whether `loss` wants the log-probabilities under the frozen initial policy."""
     demonstrations_per_rollout: float = 0.0
     """Demonstration episodes mixed into each minibatch, as a multiple of its trajectories (Iter-SFT: 1)."""
+    imitates: bool = False
+    """Whether `loss` imitates rollouts, as `Policy.imitation_loss` does demonstrations. Then `log_prob_BSD`, entropies
+    and the reference's are those at temperature 1. Otherwise they are those at the temperature that each rollout was
+    sampled with, so that the ratio to `old_log_prob_BSD` is 1 before the first step."""
 
     def extra_modules(self, policy: Policy) -> Mapping[str, nn.Module]:
         """Critics and the like by name: trained by the same gradient steps, kept in snapshots, saved beside the policy.

@@ -24,14 +24,22 @@ class Judged:
 
     @property
     def values_GK(self) -> Tensor:
-        """float32 reward of each rollout, NaN where it could not be judged."""
+        """float64 reward of each rollout, NaN where it could not be judged. Scores may differ by little beside their
+        size: take off the baseline before float32."""
         values = [float("nan") if reward.value is None else reward.value for reward in self.rewards]
-        return torch.tensor(values).reshape(-1, self.group_size)
+        return torch.tensor(values, dtype=torch.float64).reshape(-1, self.group_size)
 
     @property
     def valid_GK(self) -> Tensor:
         """bool: whether the rollout was judged."""
         return ~self.values_GK.isnan()
+
+    @property
+    def graded_G(self) -> Tensor:
+        """bool: whether rewards of the group are more than successes (`Reward.success`), so that those of rollouts that
+        all failed, or all succeeded, may differ and teach."""
+        graded = [reward.success is not None for reward in self.rewards]
+        return torch.tensor(graded, dtype=torch.bool).reshape(-1, self.group_size).any(1)
 
     @property
     def mask_BS(self) -> Tensor:
@@ -40,15 +48,15 @@ class Judged:
 
     @property
     def step_rewards_BS(self) -> Tensor:
-        """float32 reward of each action: what the judge gave it, or the whole value at the last action that counts;
+        """float64 reward of each action: what the judge gave it, or the whole value at the last action that counts;
         0 for unjudged rollouts."""
         mask_BS = self.mask_BS
-        rewards_BS = torch.zeros(mask_BS.shape)
+        rewards_BS = torch.zeros(mask_BS.shape, dtype=torch.float64)
         for row, reward in enumerate(self.rewards):
             if reward.value is None:
                 continue
             if reward.step_values_S is not None:
-                rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S, 0.0)
+                rewards_BS[row] = torch.where(mask_BS[row], reward.step_values_S.double(), 0.0)
             else:
                 rewards_BS[row, int(mask_BS[row].sum()) - 1] = reward.value
         return rewards_BS
@@ -61,6 +69,12 @@ def finished_mask(rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> Ten
     return torch.arange(horizon)[None] < finish[:, None]
 
 
+def success_of(reward: Reward) -> float | None:
+    """What reports and filters call success, in [0, 1]; None where nothing was judged. Of a reward model of the kind
+    "score" it is the value, which is no success."""
+    return reward.value if reward.value is None or reward.success is None else reward.success
+
+
 def actions_that_count(rollout: Rollout, reward: Reward) -> int:
     """Those up to the first success that the judge saw, and up to where the world ended the episode; all of them where
     there was neither."""
@@ -70,12 +84,19 @@ def actions_that_count(rollout: Rollout, reward: Reward) -> int:
 
 @dataclass(frozen=True)
 class Advantages:
-    """How much better than expected each action was, and what else the loss is told about it. Rows as in `Judged`."""
+    """How much better than expected each action was, and what else the loss is told about it. Rows as in `Judged`.
+
+    Rewards are float64 up to here; what the loss is given is float32, as a policy's numbers are, and made so here.
+    """
 
     advantages_BS: Tensor
     """float32; 0 in rows that were not judged, whatever their rewards hold."""
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     """Further tensors with a row for each rollout, e.g. a critic's returns; the loss finds its part of them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "advantages_BS", _for_the_loss(self.advantages_BS))
+        object.__setattr__(self, "targets", {name: _for_the_loss(target) for name, target in self.targets.items()})
 
     @classmethod
     def of_trajectories(cls, advantages_GK: Tensor, judged: Judged) -> Self:
@@ -83,6 +104,10 @@ class Advantages:
         advantages_GK = torch.where(judged.valid_GK, advantages_GK.float(), 0.0)
         horizon = judged.mask_BS.shape[1]
         return cls(advantages_GK.reshape(-1, 1).expand(-1, horizon))
+
+
+def _for_the_loss(values: Tensor) -> Tensor:
+    return values.float() if values.dtype is torch.float64 else values
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,8 @@ class Minibatch:
     chunk: ActionChunk
     """The B·N decisions."""
     log_prob_BSD: Tensor
-    """float32, under the current weights at each rollout's own temperature; differentiable."""
+    """float32, under the current weights; differentiable. At each rollout's own temperature, or at 1 for an optimizer
+    that `imitates`."""
     entropy_BSD: Tensor
     """float32, nats; differentiable."""
     old_log_prob_BSD: Tensor

@@ -272,11 +272,9 @@ class Rollout:
     version: int = 0
     """Gradient steps that the policy which acted had behind it."""
     error: str | None = None
-    """Why the world lost this episode; None while all was well. Such a rollout is never judged: its reward is an
-    error."""
+    """Why the world lost this episode; None while all was well. It is never judged: its reward is an error."""
     ended_after: int | None = None
-    """Actions after which the world ended the episode: later ones did nothing, and are not learned from. None: it went
-    on to the horizon."""
+    """Actions after which the world ended the episode or truncated it; later ones do and teach nothing. None: never."""
 
     @property
     def horizon(self) -> int:
@@ -316,8 +314,13 @@ class Reward:
     """Success in [0, 1] from a reward model of the kind "success", any finite number from one of the kind "score"."""
     step_values_S: Tensor | None = None
     """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
+    end_potential: float = 0.0
+    """Of shaped `step_values_S`: the potential of the last frame, which they take to be 0, as it is where an episode
+    ends. An optimizer that takes the horizon for a cut adds it to what it expects after the last action."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
+    success: float | None = None
+    """Success in [0, 1] where `value` is graded: mixed with credit, or less a penalty. None: `value` says it."""
     rationale: str = ""
     error: str | None = None
     cost_usd: float | None = 0.0
@@ -335,7 +338,7 @@ class Reward:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
             raise ValueError("A Reward has either a value or an error, never both or neither.")
-        for name in ("value", "partial", "cost_usd"):
+        for name in ("value", "end_potential", "partial", "success", "cost_usd"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, plain_number(f"Reward.{name}", given))
         numbers = {name: plain_number(f"Reward.numbers[{name!r}]", x) for name, x in self.numbers.items()}
@@ -351,16 +354,16 @@ class Reward:
             raise ValueError("A Reward that abstained has an error, which says why.")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"Reward.value is {self.value}; it must be a finite number, or None with an error.")
-        if self.partial is not None and not 0.0 <= self.partial <= 1.0:
-            raise ValueError(f"Reward.partial is {self.partial}; it must lie in [0, 1].")
+        for name in ("partial", "success"):
+            if (given := getattr(self, name)) is not None and not 0.0 <= given <= 1.0:
+                raise ValueError(f"Reward.{name} is {given}; it must lie in [0, 1].")
         if self.finish_step is not None and self.finish_step < 1:
             raise ValueError(f"Reward.finish_step is {self.finish_step}; it counts actions, from 1.")
-        if self.step_values_S is not None and not bool(torch.isfinite(self.step_values_S).all()):
-            raise ValueError("Reward.step_values_S holds infinite or NaN rewards.")
+        steps_S = torch.zeros(0) if self.step_values_S is None else self.step_values_S
+        if not (bool(torch.isfinite(steps_S).all()) and math.isfinite(self.end_potential)):
+            raise ValueError("Reward.step_values_S, or its end_potential, holds infinite or NaN rewards.")
         if self.cost_usd is not None and not (math.isfinite(self.cost_usd) and self.cost_usd >= 0.0):
-            raise ValueError(
-                f"Reward.cost_usd is {self.cost_usd}; it must be a cost in USD, 0 or more, or None if it is not known."
-            )
+            raise ValueError(f"Reward.cost_usd is {self.cost_usd}; it must be a cost in USD, 0 or more, or None.")
         for name, number in self.numbers.items():
             if not re.fullmatch(r"\w+", name, re.ASCII):
                 raise ValueError(f"Reward.numbers has the name {name!r}; use letters, digits and underscores.")

@@ -140,6 +140,7 @@ def _check_numbers(contract: Contract, optimizer: Optimizer) -> None:
     contract.expect(isinstance(norm, int | float) and norm > 0, "max_grad_norm", "a positive number", norm)
     ratio = optimizer.demonstrations_per_rollout
     contract.expect(isinstance(ratio, int | float) and ratio >= 0, "demonstrations_per_rollout", "a number >= 0", ratio)
+    contract.expect(isinstance(optimizer.imitates, bool), "imitates", "true or false", optimizer.imitates)
 
 
 def _check_extra_modules(contract: Contract, optimizer: Optimizer, policy: Policy) -> Mapping[str, nn.Module]:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from gymnast_core.config.schema import LoopConfig
 from gymnast_core.interfaces import Optimizer, Parts, Policy, RewardModel, WorldModel
-from gymnast_core.learning import Judged
+from gymnast_core.learning import Judged, success_of
 from gymnast_core.money import as_metric, total_usd
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import Group, deals
@@ -137,7 +137,7 @@ class Collector:
 
     def _account(self, rewards: Sequence[Reward], tally: Tally, listener: Listener) -> None:
         """Count what was judged. Raises `RewardsFailing` in every process if too much of it, over all, failed."""
-        values = [reward.value for reward in rewards if reward.value is not None]
+        values = [value for reward in rewards if (value := success_of(reward)) is not None]
         errors = [reward.error for reward in rewards if reward.error is not None]
         name = "imagined_success" if self._reward_model.kind == "success" else "imagined_reward"
         for value in values:

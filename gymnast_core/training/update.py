@@ -206,7 +206,7 @@ class Updater:
         losses = [partial(self._policy_loss, batch, part) for part in rows]
         # Every process computes as often as the others: each time, all of them gather weights and add up gradients.
         alone = max(self._processes.gather(len(rows))) - len(rows) if self.shared_out else 0
-        yield Term("policy_loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
+        yield Term("loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
         if ratio:
             drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
             rank, processes = self._processes.rank, self._processes.count
@@ -261,11 +261,13 @@ class Updater:
         return own if self._processes.count == 1 else sum(self._processes.gather(own))
 
     def _policy_loss(self, batch: _Batch, rows: Sequence[int]) -> LossSum:
-        """The optimizer's loss of some trajectories, at the temperature that each was sampled with."""
+        """The optimizer's loss of some trajectories, at the temperature of each; what is imitated, at temperature 1."""
         device = next(self._policy.parameters()).device
         rollouts = tuple(batch.judged.rollouts[row] for row in rows)
         observation, chunk = decisions(rollouts, self._policy.needed, device)
         temperature_B = temperatures(rollouts, device)
+        if self._optimizer.imitates:
+            temperature_B = torch.ones_like(temperature_B)
         count, horizon = len(rollouts), rollouts[0].horizon
         found = self._policy.evaluate(observation, chunk, temperature=temperature_B)
         reference = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from gymnast_collect.config import CollectConfig
 from gymnast_core.config import ComponentConfig, RunConfig
 from gymnast_core.plugins.compose import registries
+from gymnast_core.seeds import seed_of
 from gymnast_dyna.config import DynaConfig, RefitConfig
 from gymnast_dyna.refit import SECTIONS, Refit, built, loaded_from, plain
 from gymnast_environment.families import Family
@@ -101,5 +102,5 @@ def evaluate_config(config: DynaConfig, policies: Mapping[str, ComponentConfig],
 
 
 def _seed(config: DynaConfig, number: int) -> int:
-    """Every round draws its own."""
-    return config.seed + number
+    """Every round of every seed draws its own."""
+    return seed_of(config.seed, "dyna", number)

@@ -9,6 +9,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Count, NotNegative, Positive, Seed
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset, Parts
+from gymnast_core.learning import success_of
 from gymnast_core.plugins.compose import registries
 from gymnast_core.rollouts.imagine import check_horizon, imagine
 from gymnast_core.seeds import seeded_generator
@@ -101,9 +102,9 @@ class ImaginedEpisodes(Dataset):
 
     def _episode(self, rollout: Rollout, reward: Reward) -> Episode | str:
         task = rollout.task
-        if reward.value is None:
+        if (success := success_of(reward)) is None:
             return f"Nobody knows whether {task.id!r} is a success: {reward.error}"
         return Episode(
             task.id, task.instruction, rollout.frames_TVHWC, rollout.actions_NLA.flatten(0, 1), rollout.cameras,
-            fps=self.config.fps, success=reward.value > SUCCESS,
+            fps=self.config.fps, success=success > SUCCESS,
         )  # fmt: skip

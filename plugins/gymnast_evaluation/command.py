@@ -16,6 +16,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.devices import find_device
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
+from gymnast_core.learning import success_of
 from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import EvaluationDone, RunDone
@@ -193,8 +194,8 @@ class _Run:
             Trial(
                 policy=label, world=place.label, index=rollout.group, task=rollout.task.id,
                 instruction=rollout.task.instruction, trial=rollout.group // len(self.tasks), seed=self.config.seed,
-                batch=first, value=reward.value, partial=reward.partial, outcome=rollout.outcome, error=reward.error,
-                rationale=reward.rationale, cost_usd=reward.cost_usd, kind=place.judge.kind,
+                batch=first, value=success_of(reward), partial=reward.partial, outcome=rollout.outcome,
+                error=reward.error, rationale=reward.rationale, cost_usd=reward.cost_usd, kind=place.judge.kind,
             )
             for rollout, reward in zip(rollouts, rewards, strict=True)
         ]  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import AttachedTasks, Parts, Policy, RewardModel, WorldModel
+from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
 from gymnast_core.plugins import compose
 from gymnast_core.processes import Processes
@@ -128,7 +129,7 @@ def evaluate(
 def _of_all(rollouts: Sequence[Rollout], rewards: Sequence[Reward], processes: Processes) -> tuple[EpisodeResult, ...]:
     """The judgements of all processes in the order of the trials: numbers and words travel, frames do not."""
     mine = [
-        (r.group, EpisodeResult(r.task.id, r.task.instruction, reward.value, reward.partial, reward.error))
+        (r.group, EpisodeResult(r.task.id, r.task.instruction, success_of(reward), reward.partial, reward.error))
         for r, reward in zip(rollouts, rewards, strict=True)
     ]
     everyone = sorted((row for theirs in processes.gather(mine) for row in theirs), key=lambda row: row[0])

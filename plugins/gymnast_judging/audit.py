@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
 from gymnast_core.runs.spending import Payment, note
 from gymnast_core.training.judge import judge
@@ -66,7 +67,7 @@ class Audit:
         successes = [
             rollout
             for rollout, reward in zip(rollouts, rewards, strict=True)
-            if reward.value is not None and reward.value > self._threshold
+            if (success := success_of(reward)) is not None and success > self._threshold
         ]
         shown = min(self._count, len(successes))
         if not shown:
@@ -79,9 +80,9 @@ class Audit:
         cost = total_usd(reward.cost_usd for reward in found)
         note(self._folder, Payment("audit", iteration, cost))
         said = [
-            (rollout.task.id, reward.value > 0.5)
+            (rollout.task.id, success > 0.5)
             for rollout, reward in zip(chosen, found, strict=True)
-            if reward.value is not None
+            if (success := success_of(reward)) is not None
         ]
         if not said:
             raise JudgeFailing(f"{self._part.name!r} could judge none of {shown} rollouts: {found[0].error}")

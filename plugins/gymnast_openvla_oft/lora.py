@@ -65,8 +65,7 @@ def add_lora(
     for name in names:
         layer: Any = model.get_submodule(name)
         _start(name, layer, (adapter or {}).get(name), generator)
-        if is_coarse(layer.base_layer.weight.dtype):
-            layer.forward = partial(_fine_sum, layer)
+        layer.forward = partial(_fine_sum, layer)
 
 
 def continued(adapter: Mapping[str, Factors], model: OFTModel, rank: int, alpha: float) -> dict[str, Factors]:
@@ -95,14 +94,17 @@ def continued(adapter: Mapping[str, Factors], model: OFTModel, rank: int, alpha:
 
 
 def _fine_sum(layer: Any, x: Tensor) -> Tensor:
-    """The layer's output and what the factors add to it, rounded once, by thresholds.
+    """The layer's output and what the factors add to it; where the output is coarse, rounded once, by thresholds.
 
-    peft rounds the first before it adds the second, and the sum to the nearest: as long as the factors are young, what
-    they add is less than half of the distance between two bfloat16 numbers, and nothing of it would be left.
+    It is coarse if the weights are, or under autocast. peft rounds the output before it adds the factors' part, and the
+    sum to the nearest: as long as the factors are young, what they add is less than half of the distance between two
+    bfloat16 numbers, and nothing of it would be left.
     """
     result = layer.base_layer(x)
     down, up = layer.lora_A["default"], layer.lora_B["default"]
     added = up(down(x.to(down.weight.dtype))) * layer.scaling["default"]
+    if not is_coarse(result.dtype):
+        return result + added  # type: ignore[no-any-return]
     return RoundedSum.apply(result, added, thresholds(result.shape[-1], result.device))  # type: ignore[no-any-return, no-untyped-call]
 
 

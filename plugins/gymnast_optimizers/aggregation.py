@@ -46,6 +46,7 @@ def masked_sum(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> tuple[Tensor,
 
 
 def masked_metric(values_BSD: Tensor, mask_BS: Tensor, *, by: str) -> Metric:
-    """The mean of `masked_sum`, to be logged."""
-    total, weight = masked_sum(values_BSD.detach(), mask_BS, by=by)
+    """The mean over what counts, to be logged: `by` "token", or else over each trajectory's unmasked entries and then
+    over trajectories. A loss by "horizon" divides by masked entries, too; a number that tells of a policy must not."""
+    total, weight = masked_sum(values_BSD.detach(), mask_BS, by="trajectory" if by == "horizon" else by)
     return Metric(total / weight.clamp(min=1), weight)

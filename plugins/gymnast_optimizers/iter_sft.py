@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gymnast_core.config.ranges import AnyNumber, NotNegative
@@ -17,7 +18,13 @@ from gymnast_optimizers.gradient_steps import GradientConfig, GradientSteps
 
 
 class IterSFT(GradientSteps):
-    """Behaviour cloning of the rollouts that were judged successful; failures teach nothing."""
+    """Behaviour cloning of the rollouts that were judged successful; failures teach nothing.
+
+    Both losses are cross-entropies at temperature 1, whatever `loop.temperature` the successes were sampled with: what
+    was done is data. The metric `log_ratio`, a change since acting, is there only where that was at temperature 1.
+    """
+
+    imitates = True
 
     @dataclass(frozen=True)
     class Config(GradientConfig):
@@ -48,9 +55,14 @@ class IterSFT(GradientSteps):
         total = -trajectory_means(minibatch.log_prob_BSD, counted_BS).sum()
         successes = success_B.sum()
         drift_BSD = (minibatch.log_prob_BSD - minibatch.old_log_prob_BSD).detach()
-        drift = trajectory_means(drift_BSD, counted_BS).sum() / successes.clamp(min=1)
+        sampled_at_1 = [rollout.temperature == 1.0 for rollout in minibatch.rollouts]
+        compared_B = success_B & torch.tensor(sampled_at_1, dtype=torch.bool, device=success_B.device)
+        drift = trajectory_means(drift_BSD, counted_BS & compared_B[:, None]).sum() / compared_B.sum().clamp(min=1)
         share = success_B.float().mean() if len(success_B) else 0.0
-        metrics = {"success_fraction": Metric(share, float(len(success_B))), "log_ratio": Metric(drift, successes)}
+        metrics = {
+            "success_fraction": Metric(share, float(len(success_B))),
+            "log_ratio": Metric(drift, compared_B.sum()),
+        }
         return LossSum(total, successes, metrics)
 
     def _succeeded(self, judged: Judged) -> Tensor:

@@ -44,7 +44,9 @@ class PPO(ClippedSurrogate):
         bootstrap: bool = False
         """What the horizon is: false, the end, after which nothing is earned; true, a cut: an episode that was not
         finished by then is credited with the critic's value of its last frame. True double counts a reward that judges
-        the end, and is meant for rewards of each step."""
+        the end, and is meant for rewards of each step. An episode that its environment ended is never credited, whether
+        it was terminated or truncated, which rollouts do not tell apart: let `loop.horizon` be the cut, and the
+        environment's own time limit beyond it."""
         normalise_advantages: bool = True
         """Whether advantages are whitened over all decisions of the batch, in all processes."""
         value_clip: Positive | None = 0.2
@@ -166,7 +168,8 @@ class PPO(ClippedSurrogate):
 
     @torch.no_grad()
     def _values(self, judged: Judged) -> tuple[Tensor, Tensor]:
-        """What the critic expects at each decision (B, N), and after the last one (B,); 0 of unjudged rollouts."""
+        """What the critic expects at each decision (B, N), and what follows the last one (B,): the critic's value of
+        the last frame and the potential that shaped rewards have there; 0 of unjudged rollouts."""
         count = len(judged.rollouts)
         decisions = judged.rollouts[0].actions_NLA.shape[0] if count else 1
         values_BN, last_B = torch.zeros(count, decisions), torch.zeros(count)
@@ -189,5 +192,12 @@ class PPO(ClippedSurrogate):
             goes_on = torch.tensor(
                 [judged.rewards[row].finish_step is None and judged.rollouts[row].ended_after is None for row in rows]
             )
-            last_B[rows] = torch.where(goes_on, found[:, -1], 0.0)
+            last_B[rows] = torch.where(goes_on, found[:, -1] + _end_potentials(judged, rows), 0.0)
         return values_BN, last_B
+
+
+def _end_potentials(judged: Judged, rows: Sequence[int]) -> Tensor:
+    """Of these rollouts, float32. Shaped rewards fall by the potential at the horizon, as if the episode ended there;
+    where it goes on, that is given back: F = gamma · Phi(s') - Phi(s) at a cut, too (Ng et al. 1999, theorem 1)."""
+    rewards = [judged.rewards[row] for row in rows]
+    return torch.tensor([0.0 if reward.step_values_S is None else reward.end_potential for reward in rewards])

@@ -59,7 +59,7 @@ class ClippedSurrogate(GradientSteps):
 
     def loss(self, minibatch: Minibatch) -> LossSum:
         """max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), plus the KL penalty and minus the entropy where they have
-        a weight; summed with the weight that `loss_average` gives."""
+        a weight; summed with the weight that `loss_average` gives. The metric `policy_loss` is the first alone."""
         config, by = self.config, self.config.loss_average
         log_ratio_BSD = self.each(minibatch.log_prob_BSD - minibatch.old_log_prob_BSD, minibatch)
         mask_BS = self.mask(minibatch)
@@ -70,6 +70,7 @@ class ClippedSurrogate(GradientSteps):
         clipped_BSD = -advantages_BS1 * ratio_BSD.clamp(1.0 - config.clip_low, 1.0 + config.clip_high)
         total, weight = masked_sum(torch.maximum(plain_BSD, clipped_BSD), mask_BS, by=by)
         metrics = self._describe(log_ratio_BSD.detach(), clipped_BSD > plain_BSD, mask_BS)
+        metrics["policy_loss"] = Metric(total.detach() / weight.clamp(min=1), weight)
         if self.needs_reference:
             divergence_BSD = self._divergence(minibatch)
             metrics["reference_kl"] = masked_metric(divergence_BSD, minibatch.mask_BS, by=by)
@@ -119,7 +120,7 @@ class ClippedSurrogate(GradientSteps):
 
     def _describe(self, log_ratio_BSD: Tensor, is_clipped_BSD: Tensor, mask_BS: Tensor) -> dict[str, Metric]:
         """What the step does to the policy. `approx_kl` is never negative; `log_ratio` is the signed mean."""
-        by = self.config.loss_average if self.config.loss_average != "horizon" else "trajectory"
+        by = self.config.loss_average
         ratio_BSD = log_ratio_BSD.exp()
         metrics = {
             "clip_fraction": masked_metric(is_clipped_BSD, mask_BS, by=by),

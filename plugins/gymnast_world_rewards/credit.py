@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gymnast_core.config.ranges import Fraction
+from gymnast_core.learning import success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 
@@ -14,7 +15,8 @@ class PartialCredit(AroundJudge):
     """A mixture of another judge's value and its partial credit, e.g. the probability behind a thresholded verdict.
 
     Groups whose rollouts all failed then still say which failed by less. What is best may move with it: whatever the
-    judge gives credit for is learned, whether or not it leads to success.
+    judge gives credit for is learned, whether or not it leads to success. Reports go on to call the judge's value
+    success; the metric `judge_reward` is the mean of what is learned from, `judge_success` that of the judge's value.
     """
 
     api_version = 2
@@ -40,7 +42,10 @@ class PartialCredit(AroundJudge):
             error = f"{type(self.judge).__name__} gives no partial credit; use it without {KEY}.share, by itself."
             return unscored(reward, error)
         share = self.config.share
-        numbers = {**reward.numbers, "success": reward.value}
-        # Rewards of steps were those of the judge's value.
+        success = success_of(reward)
         value = (1 - share) * reward.value + share * reward.partial
-        return replace(reward, value=value, step_values_S=None, numbers=numbers)
+        numbers = {**reward.numbers, "success": reward.value, "reward": value}
+        # Rewards of steps were those of the judge's value.
+        return replace(
+            reward, value=value, success=success if share else reward.success, step_values_S=None, numbers=numbers
+        )

@@ -2,14 +2,15 @@
 
 Potential-based shaping (Ng, Harada, Russell 1999, theorem 1) with a potential that depends on time, too (Devlin and
 Kudenko 2012), and is 0 at the start and at the end of an episode (Grześ 2017): F = gamma · Phi(s') - Phi(s). What the
-steps add then cancels over the whole episode, whatever the judge thinks of its middle.
+steps add then cancels over the whole episode, whatever the judge thinks of its middle. A horizon that only cuts the
+episode (`ppo` with `bootstrap: true`) is no end: the potential of its last frame goes along as `Reward.end_potential`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import actions_that_count
+from gymnast_core.learning import actions_that_count, success_of
 from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
@@ -30,7 +31,9 @@ class Progress(AroundJudge):
 
     After every decision, the judge is shown the episode as if it ended there; its partial credit (or its value, where
     it gives none) is the potential. The rewards of an episode's steps add up to its value, for any judge. For
-    optimizers that use rewards of each step: ppo, reinforce++. The metric `judge_progress` is the mean potential.
+    optimizers that use rewards of each step: ppo, reinforce++. One that expects more after the horizon is told the
+    potential there (`Reward.end_potential`): progress up to a cut is not taken back. The metric `judge_progress` is the
+    mean potential.
     """
 
     api_version = 2
@@ -105,7 +108,7 @@ class Progress(AroundJudge):
             if reward.partial is None:
                 error = f"{type(self.judge).__name__} gives no partial credit; set {KEY}.end=value."
                 return unscored(replace(reward, cost_usd=cost), error)
-            value = reward.partial
+            reward, value = replace(reward, success=success_of(reward)), reward.partial
         decisions, length = rollout.actions_NLA.shape[:2]
         phi_N = torch.zeros(decisions + 1, dtype=torch.float64)
         for n, look in looks:
@@ -116,14 +119,14 @@ class Progress(AroundJudge):
             steps_S += reward.step_values_S.double()
         else:
             steps_S[end - 1] += value
+        at_the_end = self.config.weight * _credit(reward)
         numbers = dict(reward.numbers)
         if looks:
             numbers["progress"] = sum(_credit(look) for _, look in looks) / len(looks)
         on_the_way = " ".join(f"{_credit(look):.2f}" for _, look in looks)
         rationale = f"{reward.rationale}; on the way {on_the_way}".strip("; ") if looks else reward.rationale
-        return replace(
-            reward, value=value, step_values_S=steps_S.float(), numbers=numbers, rationale=rationale, cost_usd=cost
-        )
+        steps: dict[str, Any] = {"step_values_S": steps_S.float(), "end_potential": at_the_end}
+        return replace(reward, value=value, **steps, numbers=numbers, rationale=rationale, cost_usd=cost)
 
 
 def shaping(phi_N: Tensor, length: int, end: int, discount: float) -> Tensor:

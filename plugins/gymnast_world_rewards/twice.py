@@ -13,6 +13,7 @@ from typing import Annotated
 from gymnast_core.config.ranges import Choices, Count, Fraction
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
+from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
@@ -82,7 +83,8 @@ class Twice(AroundJudge):
         ]
 
     def _is_success(self, reward: Reward) -> bool:
-        return reward.value is not None and reward.value > self.config.success_above
+        success = success_of(reward)
+        return success is not None and success > self.config.success_above
 
     def _verified(self, first: Reward, again: Sequence[Reward]) -> Reward:
         """The first verdict, after the others were heard."""
@@ -106,5 +108,6 @@ class Twice(AroundJudge):
             return replace(unscored(first, f"Not believed: {rationale}."), numbers=numbers)
         lowest = min([r.partial for r in (first, *again) if r.partial is not None], default=None)
         return replace(
-            first, value=0.0, step_values_S=None, finish_step=None, partial=lowest, rationale=rationale, numbers=numbers
-        )
+            first, value=0.0, success=None, step_values_S=None, finish_step=None, partial=lowest, rationale=rationale,
+            numbers=numbers,
+        )  # fmt: skip

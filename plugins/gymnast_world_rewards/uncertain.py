@@ -16,7 +16,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import actions_that_count
+from gymnast_core.learning import actions_that_count, success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
 
@@ -50,7 +50,8 @@ class Uncertain(AroundJudge):
         """What happens to a rollout above the threshold: "unscored" (masked: nothing is learned from it, and it counts
         for loop.max_error_rate), or a "penalty" on its value."""
         penalty: NotNegative = 5.0
-        """Taken off the value for each unit of spread above the threshold; the value stays in [0, 1]."""
+        """Taken off the value for each unit of spread above the threshold; the value stays in [0, 1], and what reports
+        call success is the judge's."""
 
     def __init__(self, config: Uncertain.Config | None = None) -> None:
         super().__init__(config if config is not None else self.Config(), "uncertain")
@@ -122,7 +123,11 @@ class Uncertain(AroundJudge):
             # Taken off at the end, so that the steps still add up to the value.
             steps_S = steps_S.clone()
             steps_S[actions_that_count(rollout, reward) - 1] += value - reward.value
-        return replace(reward, value=value, step_values_S=steps_S, rationale=rationale, numbers=numbers)
+        # Nothing can be taken off a failure, which stays a plain one.
+        success = success_of(reward) if value != reward.value else reward.success
+        return replace(
+            reward, value=value, success=success, step_values_S=steps_S, rationale=rationale, numbers=numbers
+        )
 
 
 def frame_spread(samples: Sequence[Tensor]) -> Tensor:

@@ -32,14 +32,16 @@ def test_a_number_of_any_library_is_stored_as_pythons(number: Any) -> None:
     found = Reward(
         number,
         partial=number,
+        success=number,
         cost_usd=number,
         finish_step=np.int64(3),
         numbers={"height_1": number},
         votes=[number, 1],
     )
     assert json.loads(json.dumps(asdict(found))) == {
-        "value": 0.5, "step_values_S": None, "partial": 0.5, "rationale": "", "error": None, "cost_usd": 0.5,
-        "finish_step": 3, "numbers": {"height_1": 0.5}, "votes": [0.5, 1.0], "abstained": False,
+        "value": 0.5, "step_values_S": None, "end_potential": 0.0, "partial": 0.5, "success": 0.5,
+        "rationale": "", "error": None, "cost_usd": 0.5, "finish_step": 3,
+        "numbers": {"height_1": 0.5}, "votes": [0.5, 1.0], "abstained": False,
     }  # fmt: skip
     assert type(found.value) is float and type(found.finish_step) is int
 
@@ -56,6 +58,8 @@ def test_a_comparison_is_a_success_or_none() -> None:
         ({"value": float("nan")}, "finite"),
         ({"value": 1.0, "cost_usd": "0.1"}, "Reward.cost_usd is '0.1'; it must be a number"),
         ({"value": 1.0, "cost_usd": -1.0}, "must be a cost in USD"),
+        ({"value": 1.0, "end_potential": float("inf")}, "infinite or NaN rewards"),
+        ({"value": 1.0, "success": 1.5}, r"Reward.success is 1.5; it must lie in \[0, 1\]"),
         ({"value": 1.0, "finish_step": 2.5}, "Reward.finish_step is 2.5; it must be a whole number"),
         ({"value": 1.0, "votes": ["yes"]}, "A vote of Reward.votes is 'yes'; it must be a number"),
         ({"value": 1.0, "abstained": True}, "abstained has an error, which says why"),

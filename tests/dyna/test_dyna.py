@@ -26,7 +26,7 @@ from gymnast_dyna.command import _cost, _Rounds
 from gymnast_dyna.config import DynaConfig, RefitConfig, StopConfig
 from gymnast_dyna.page import _change
 from gymnast_dyna.refit import Refit
-from gymnast_dyna.stages import Parts, collect_config, refit_of
+from gymnast_dyna.stages import Parts, collect_config, refit_of, train_config
 from gymnast_episodes.replayed import ReplayedEpisodes
 from gymnast_pages.claims import Change
 
@@ -300,6 +300,19 @@ def test_rounds_never_meet_the_same_seeds(models: Models) -> None:
     firsts = [collect_config(config, parts, number, Path("x")).environments[0].first for number in (1, 2, 3)]
     seeds = [collect_config(config, parts, number, Path("x")).seed for number in (1, 2, 3)]
     assert firsts == [0, 1_000_000, 2_000_000] and len(set(seeds)) == 3
+
+
+def test_no_round_of_a_seed_draws_what_a_round_of_another_seed_draws(models: Models) -> None:
+    """Studies over seeds would have fewer than they count."""
+    made: dict[str, list[int]] = {}
+    for seed in range(4):
+        config = _config(models, f"seed={seed}")
+        parts = Parts(config.policy, config.world_model, config.reward_model)
+        for number in (1, 2, 3):
+            made.setdefault("train", []).append(train_config(config, parts, number, Path("x")).seed)
+            made.setdefault("collect", []).append(collect_config(config, parts, number, Path("x")).seed)
+            made.setdefault("refit", []).append(refit_of(config, "world_model", parts, [], number, Path("x")).seed)
+    assert {key: len(set(seeds)) for key, seeds in made.items()} == dict.fromkeys(made, 12)
 
 
 @pytest.mark.parametrize("section", ["train.trainer", "world.fit.trainer", "judge.fit.trainer"])

@@ -18,8 +18,10 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Optimizer, Parts, RewardModel
 from gymnast_core.testing import check_optimizer
 from gymnast_core.training.tally import Tally
-from gymnast_optimizers.grpo import GRPO
+from gymnast_optimizers.grpo import DAPO, GRPO, DrGRPO
 from gymnast_optimizers.iter_sft import IterSFT
+from gymnast_optimizers.reinforce import ReinforcePlusPlus
+from gymnast_optimizers.rloo import RLOO
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=2, max_size=12)
 GARBAGE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30])
@@ -114,6 +116,32 @@ def test_keep_wants_spread_and_a_success_rate_within_the_bounds() -> None:
     tenths = judged([[1.0] + [0.0] * 9, [1.0] * 9 + [0.0]])
     assert GRPO(GRPO.Config(group_size=10)).keep(tenths).all()
     assert not GRPO(GRPO.Config(group_size=10, accuracy_bounds=[0.2, 0.8])).keep(tenths).any()
+
+
+@pytest.mark.parametrize("optimizer", [GRPO, DAPO, DrGRPO])
+def test_graded_rewards_know_no_bounds(optimizer: type[GRPO]) -> None:
+    """All failed, all succeeded, all alike; and the same numbers as plain successes, which the bounds are for."""
+    groups = judged([[0.01, 0.05], [0.96, 0.99], [0.02, 0.02]])
+    success = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    rewards = tuple(replace(reward, success=s) for reward, s in zip(groups.rewards, success, strict=True))
+    keeps = optimizer(optimizer.Config(group_size=2, accuracy_bounds=[0.1, 0.9])).keep
+    assert keeps(replace(groups, rewards=rewards)).tolist() == [True, True, False]
+    assert keeps(groups).tolist() == [False, False, False]
+
+
+@pytest.mark.parametrize("offset", [0.0, 10_000.0, -3e6])
+def test_scores_that_differ_by_little_beside_their_size_still_differ(offset: float) -> None:
+    """float32 has no two numbers between 10000.0001 and 10000.0004."""
+    groups = judged([[offset + 0.0001, offset + 0.0004]])
+    optimizer = GRPO(GRPO.Config(group_size=2, epsilon=0.0))
+    optimizer.attach(Parts(reward_model=Scorer()))
+    assert optimizer.keep(groups).tolist() == [True]
+    found = optimizer.advantages(groups).advantages_BS
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, 0], torch.tensor([-(0.5**0.5), 0.5**0.5]))
+    assert RLOO(RLOO.Config(group_size=2)).advantages(groups).advantages_BS[0, 0] == pytest.approx(-0.0003, rel=1e-4)
+    whitened = ReinforcePlusPlus(ReinforcePlusPlus.Config(group_size=2, epsilon=0.0)).advantages(groups).advantages_BS
+    assert (whitened[0, 0] < 0) == (abs(offset) < 1e5)  # beside a mean that is 1e8 times the spread, that is no signal
 
 
 def test_scores_know_no_bounds() -> None:
@@ -213,6 +241,33 @@ def test_kl_penalty_pulls_towards_the_reference() -> None:
     assert log_prob_121.grad[0, 0] > 0 > log_prob_121.grad[0, 1]
     with pytest.raises(ConfigError, match="reference"):
         optimizer.loss(minibatch(log_prob_121, old, torch.zeros(1), everything))
+
+
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_the_divergence_is_that_of_what_counts(average: str) -> None:
+    """Half of the actions are masked; "horizon" divides losses by them, too, and no number that tells of the policy."""
+    generator = torch.Generator().manual_seed(0)
+    log_prob_BSD, old_BSD, reference_BSD = (0.3 * torch.randn(4, 8, 2, generator=generator) for _ in range(3))
+    mask_BS = torch.arange(8)[None].expand(4, -1) < 4
+    given = minibatch(log_prob_BSD, old_BSD, torch.randn(4, generator=generator), mask_BS, reference_BSD)
+    found = numbers(GRPO(GRPO.Config(kl_coefficient=0.1, loss_average=average)).loss(given))
+    for name, other_BSD in (("reference_kl", reference_BSD - log_prob_BSD), ("approx_kl", log_prob_BSD - old_BSD)):
+        k3_BSD = other_BSD.exp() - 1 - other_BSD
+        assert found[name] == pytest.approx(k3_BSD[mask_BS].mean().item(), rel=1e-5), name
+
+
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_the_policys_loss_is_the_surrogate_alone(average: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_prob_BSD, old_BSD, reference_BSD = (0.3 * torch.randn(4, 8, 2, generator=generator) for _ in range(3))
+    given = minibatch(
+        log_prob_BSD, old_BSD, torch.randn(4, generator=generator), torch.ones(4, 8).bool(), reference_BSD
+    )
+    given = replace(given, entropy_BSD=torch.ones(4, 8, 2))
+    pulled = {"kl_coefficient": 0.1, "entropy_coefficient": 0.5}
+    alone = GRPO(GRPO.Config(loss_average=average)).loss(given)
+    found = GRPO(GRPO.Config(loss_average=average, **pulled)).loss(given)
+    assert numbers(found)["policy_loss"] == pytest.approx(alone.mean.item()) != pytest.approx(found.mean.item())
 
 
 def test_stops_when_the_policy_moved_too_far() -> None:

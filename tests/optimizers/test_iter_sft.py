@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,16 @@ def test_loss_is_the_mean_negative_log_probability_of_successes() -> None:
     assert numbers(loss)["log_ratio"] == pytest.approx(-3.0)
 
 
+def test_a_change_is_only_told_of_what_was_sampled_at_temperature_1() -> None:
+    """Elsewhere, the probabilities that it acted with are those of another temperature."""
+    log_prob_BSD, successes = torch.tensor([[[-1.0]], [[-5.0]]]), torch.ones(2)
+    given = minibatch(log_prob_BSD, torch.full((2, 1, 1), -2.0), successes, torch.ones(2, 1).bool())
+    cool, hot = given.rollouts
+    loss = IterSFT().loss(replace(given, rollouts=(cool, replace(hot, temperature=1.6))))
+    assert loss.total.item() == 6.0
+    assert (numbers(loss)["log_ratio"], float(loss.metrics["log_ratio"].weight)) == (1.0, 1.0)
+
+
 def test_without_successes_the_loss_is_a_zero_without_weight() -> None:
     log_prob_BSD = torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = IterSFT().loss(minibatch(log_prob_BSD, torch.zeros(2, 3, 1), torch.zeros(2), torch.ones(2, 3).bool()))
@@ -45,7 +56,7 @@ def test_without_successes_the_loss_is_a_zero_without_weight() -> None:
 
 
 def test_demonstrations_are_mixed_one_to_one() -> None:
-    assert IterSFT().demonstrations_per_rollout == 1.0
+    assert IterSFT().demonstrations_per_rollout == 1.0 and IterSFT().imitates
     assert IterSFT(IterSFT.Config(demonstrations_per_rollout=0.0)).demonstrations_per_rollout == 0.0
     with pytest.raises(ConfigError, match="demonstrations_per_rollout"):
         IterSFT(IterSFT.Config(demonstrations_per_rollout=-1.0))

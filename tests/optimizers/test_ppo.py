@@ -20,6 +20,7 @@ from gymnast_core.testing.made_judged import FEATURES, StandInPolicy, decided, t
 from gymnast_core.types import Reward
 from gymnast_optimizers.ppo import PPO
 from gymnast_optimizers.rescoring import rescore
+from gymnast_world_rewards.progress import shaping
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,41 @@ def test_only_an_episode_that_was_cut_is_credited_with_what_follows() -> None:
     config = PPO.Config(**PLAIN | {"trace": 0.0}, bootstrap=True)
     found = trained(config, value=0.5).advantages(episodes([Reward(0.0), Reward(1.0, finish_step=6)]))
     torch.testing.assert_close(found.advantages_BS[:, -1], torch.tensor([0.9 * 0.5 - 0.5, 1.0 - 0.5]))
+
+
+def test_shaping_does_not_punish_progress_up_to_a_cut() -> None:
+    """Potentials 0, 0.4, 0.8. At a cut both decisions earn gamma · Phi(s') - Phi(s); at an end the potential is 0."""
+    config = PPO.Config(**PLAIN | {"trace": 0.0}, bootstrap=True)
+    phi_N = torch.tensor([0.0, 0.4, 0.8], dtype=torch.float64)
+    steps_S = shaping(phi_N, 3, 6, 0.9).float()
+    cut = Reward(0.0, step_values_S=steps_S, end_potential=0.8)
+    found = trained(config).advantages(episodes([cut, replace(cut, finish_step=6)]))
+    torch.testing.assert_close(found.advantages_BS[0, ::3], torch.tensor([0.9 * 0.4, 0.9 * 0.8 - 0.4]))
+    torch.testing.assert_close(found.advantages_BS[1, ::3], torch.tensor([0.9 * 0.4, -0.4]))
+
+
+def test_what_is_best_at_a_cut_does_not_move_with_the_shaping() -> None:
+    """Where the critic knows the shaped values exactly (value - potential), advantages are those without shaping."""
+    config = PPO.Config(**PLAIN, bootstrap=True)
+    potential, value = 0.7, 0.5
+    steps_S = torch.tensor([0.1, 0.0, 0.2, 0.0, 0.0, 0.3])
+    plain = trained(config, value=value).advantages(episodes([Reward(0.0, step_values_S=steps_S)]))
+    # The same potential everywhere: F = gamma · Phi - Phi of the first decision, and of the second less gamma · Phi,
+    # which is told as the potential of the end.
+    shaped_S = steps_S.clone()
+    shaped_S[2] += 0.9 * potential - potential
+    shaped_S[5] += -potential
+    reward = Reward(0.0, step_values_S=shaped_S, end_potential=potential)
+    shaped = trained(config, value=value - potential).advantages(episodes([reward]))
+    torch.testing.assert_close(shaped.advantages_BS, plain.advantages_BS)
+
+
+def test_without_rewards_of_steps_there_is_no_potential() -> None:
+    """A wrapper that drops the steps of a shaped reward drops what they left out, too."""
+    config = PPO.Config(**PLAIN, bootstrap=True)
+    rewards = [Reward(1.0), Reward(1.0, end_potential=0.7)]
+    plain, dropped = trained(config, value=0.5).advantages(episodes(rewards)).advantages_BS
+    torch.testing.assert_close(dropped, plain)
 
 
 def test_unjudged_rollouts_teach_nothing_and_count_nowhere() -> None:
@@ -166,6 +202,20 @@ def test_the_value_loss_by_hand() -> None:
     assert numbers(found)["explained_variance"] == pytest.approx(0.25)
     (gradient,) = torch.autograd.grad(found.total, [optimizer.critic.layers[-1].bias])
     assert gradient.item() == pytest.approx(0.5 * 2 * (-0.4 + 0.6))
+
+
+@pytest.mark.parametrize("average", ["trajectory", "token", "horizon"])
+def test_what_is_told_of_the_critic_is_of_what_counts(average: str) -> None:
+    """Values are 0.6: from 0.1 towards 0 (clipped to 0.3 and no worse) and from 0.1 towards 1 (held back). What follows
+    the end does not count, whatever the average of the loss divides by."""
+    optimizer = trained(PPO.Config(loss_average=average), value=0.6)
+    given = learning(
+        torch.zeros(1, 4, FEATURES), torch.tensor([[0.1, 0.1, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 9.0, 9.0]]),
+        torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]]).bool(),
+    )  # fmt: skip
+    found = numbers(optimizer.loss(given))
+    assert found["value_loss"] == pytest.approx(0.5 * (0.6**2 + 0.7**2) / 2)
+    assert found["value_clip_fraction"] == 0.5 and found["policy_loss"] == 0.0
 
 
 def test_without_clipping_every_error_counts_as_it_is() -> None:

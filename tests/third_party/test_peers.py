@@ -104,7 +104,7 @@ def test_two_processes_make_the_updates_of_one_and_go_on_after_a_kill(
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     for mine, theirs in zip(rows(run), rows(alone), strict=True):
-        for key in ("imagined_success", "rollouts", "groups_kept", "policy_loss", "value_loss", "entropy"):
+        for key in ("imagined_success", "rollouts", "groups_kept", "loss", "value_loss", "entropy"):
             assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=1e-3, abs=1e-5), key
 
 

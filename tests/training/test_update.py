@@ -109,8 +109,8 @@ def test_parts_do_not_change_the_step(kind: type[Learner], ratio: float, tmp_pat
     for micro in (1, 2, 4):
         split, found = gradients(tmp_path / str(micro), kind, micro, ratio)
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-7)
-        compared = {"policy_loss", "entropy", "loudest", "grad_norm", "demonstration_loss"} & numbers.keys()
-        assert compared >= {"policy_loss", "entropy", "grad_norm"}
+        compared = {"loss", "entropy", "loudest", "grad_norm", "demonstration_loss"} & numbers.keys()
+        assert compared >= {"loss", "entropy", "grad_norm"}
         for name in compared:
             assert found[name] == pytest.approx(numbers[name], rel=1e-5, abs=1e-6), name
 
@@ -140,6 +140,19 @@ def test_the_step_is_the_mean_over_what_weighs(tmp_path: Path) -> None:
         torch.testing.assert_close(moved, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("imitates", "temperature"), [(False, 0.7), (True, 1.0)])
+def test_what_is_imitated_is_imitated_at_temperature_1(imitates: bool, temperature: float, tmp_path: Path) -> None:
+    """As demonstrations are, though it was sampled at 0.7; a ratio wants the temperature of whoever acted."""
+    config = loop_config()
+    learner = Learner(minibatch_size=99)
+    learner.imitates = imitates
+    train(tmp_path, parts_of(SeeingPolicy(), config, learner), config)
+    (seen,) = learner.seen
+    wanted = SeeingPolicy().evaluate(seen.observation, seen.chunk, temperature=temperature).log_prob_BLD
+    torch.testing.assert_close(seen.log_prob_BSD, wanted.reshape(seen.log_prob_BSD.shape))
+    assert {rollout.temperature for rollout in seen.rollouts} == {0.7}
+
+
 def test_demonstrations_have_their_share_and_no_more(tmp_path: Path) -> None:
     """With a demonstration a rollout, each mean counts one half; with three, the policy's counts one quarter."""
     policy_part, _ = gradients(tmp_path / "alone", TrajectoryMean, None, 0.0)
@@ -161,7 +174,7 @@ def test_a_step_that_nothing_weighs_in_changes_nothing(tmp_path: Path) -> None:
     numbers: dict[str, float] = {}
     train_noting(tmp_path, parts_of(policy, config, Nothing()), config, numbers)
     assert policy.scale.item() == pytest.approx(0.3)
-    assert "odd" not in numbers and "policy_loss" not in numbers
+    assert "odd" not in numbers and "loss" not in numbers
 
 
 def test_no_step_is_taken_with_a_gradient_that_is_not_finite(tmp_path: Path) -> None:

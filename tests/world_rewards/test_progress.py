@@ -32,6 +32,13 @@ def test_looks_may_be_rarer(build) -> None:
     torch.testing.assert_close(reward.step_values_S, torch.tensor([0.0, 0.2, 0.0, -0.2 + 1.0]))
 
 
+@pytest.mark.parametrize(("args", "wanted"), [({}, 0.8), ({"weight": 0.5}, 0.4), ({"judge": {"partial": False}}, 1.0)])
+def test_the_potential_of_the_last_frame_is_told(build, args: dict, wanted: float) -> None:
+    """Brightness 204 at the horizon: a cut, for an optimizer that expects more to come."""
+    reward = build("progress", **args).score([rollout(task(0), [51.0] * 4, length=1)])[0]
+    assert reward.end_potential == pytest.approx(wanted)
+
+
 def test_a_finished_episode_ends_there(build) -> None:
     """Bright after two of four decisions; what follows is neither judged nor rewarded."""
     model = build("progress", judge={"finishes": True})

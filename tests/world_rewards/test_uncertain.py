@@ -44,7 +44,8 @@ def test_or_it_costs_something(build) -> None:
     reward = model.score([rollout(task(0), [1.0, 1.0], shown=LIAR)])[0]
     assert reward.value == pytest.approx(1.0 - (SPREAD - 0.2), abs=1e-3)
     harsh = build("uncertain", NoisyWorld(), otherwise="penalty", penalty=100.0)
-    assert harsh.score([rollout(task(0), [1.0, 1.0], shown=LIAR)])[0].value == 0.0
+    harsh_reward = harsh.score([rollout(task(0), [1.0, 1.0], shown=LIAR)])[0]
+    assert (harsh_reward.value, harsh_reward.success, reward.success) == (0.0, 1.0, 1.0)
 
 
 def test_other_worlds_are_an_ensemble(build) -> None:

@@ -12,6 +12,7 @@ from noisy_worlds import Bright, NoisyWorld, RowWorld, rollout, task
 from gymnast_core.config import LoopConfig
 from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import Parts
+from gymnast_core.learning import Judged, success_of
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.state import reward_from_state, to_state
@@ -20,6 +21,7 @@ from gymnast_core.testing.making import make_tasks
 from gymnast_core.training.collect import Collector
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import Episode, Reward
+from gymnast_optimizers.grpo import GRPO
 
 NAMES = ("twice", "uncertain", "verified", "progress", "partial-credit")
 
@@ -83,13 +85,39 @@ def test_one_around_another(build) -> None:
 
 def test_partial_credit_is_mixed_in(build) -> None:
     reward = build("partial-credit", share=0.25).score([rollout(task(0), [51.0, 51.0])])[0]
-    assert reward.value == pytest.approx(0.25 * 0.4) and reward.numbers == {"success": 0.0}
+    assert reward.value == pytest.approx(0.25 * 0.4) and reward.success == 0.0
+    assert reward.numbers == {"success": 0.0, "reward": pytest.approx(0.1)}
+    assert build("partial-credit", share=0.0).score([rollout(task(0), [51.0, 51.0])])[0].success is None
     error = build("partial-credit", judge={"partial": False}).score([rollout(task(0), [51.0, 51.0])])[0].error
     assert "no partial credit" in error
 
 
+def test_a_group_that_failed_teaches_by_its_partial_credit_and_counts_as_failed(build) -> None:
+    """What `partial-credit` is for; the same judge alone gives plain successes, and such a group teaches nothing."""
+    group = tuple(rollout(task(0), [grey, grey]) for grey in (1.0, 2.0, 4.0))
+    rows = (("partial-credit", {}, True), ("progress", {"end": "partial"}, True), ("progress", {}, False))
+    for name, args, kept in rows:
+        model = build(name, **args)
+        rewards = model.score(group)
+        optimizer = GRPO(GRPO.Config(group_size=3))
+        optimizer.attach(Parts(reward_model=model))
+        assert optimizer.keep(Judged(group, tuple(rewards), 3)).tolist() == [kept]
+        assert [success_of(reward) for reward in rewards] == [0.0, 0.0, 0.0]
+
+
+def test_successes_of_graded_rewards_are_logged_as_successes(build) -> None:
+    nobody, model = object(), build("partial-credit")
+    collector = Collector(nobody, nobody, model, nobody, nobody, LoopConfig(), 0, Processes())  # type: ignore[arg-type]
+    rewards = model.score([rollout(task(0), [grey, grey]) for grey in (5.0, 40.0, 110.0)])
+    tally = Tally()
+    collector._account(rewards, tally, SimpleNamespace(paid=lambda usd: None))  # type: ignore[arg-type]
+    numbers = tally.numbers()
+    assert numbers["imagined_success"] == pytest.approx(1 / 3)
+    assert numbers["judge_reward"] == pytest.approx(sum(r.value for r in rewards) / 3)
+
+
 def test_numbers_go_through_a_snapshot() -> None:
-    reward = Reward(0.5, numbers={"came_back": 1.0})
+    reward = Reward(0.5, numbers={"came_back": 1.0}, success=1.0, end_potential=0.3)
     assert reward_from_state(to_state(reward)) == reward
     with pytest.raises(ValueError, match="leave out"):
         Reward(0.5, numbers={"a": float("nan")})

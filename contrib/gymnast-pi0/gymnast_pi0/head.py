@@ -27,7 +27,9 @@ SEED_LIMIT = 1 << 31
 GREEDY_SEED = 0
 """Seed of the initial noise at temperature 0; drawn seeds are greater."""
 STD_RANGE = (0.01, 1.0)
-"""Of the standard deviation, normalised action units: some 40 bins at least."""
+"""Of the standard deviation, normalised action units: some 40 bins at least. What is learned beyond it bends off."""
+BEYOND = math.log(1.1)
+"""How far the logarithm of the standard deviation gets beyond `STD_RANGE` at most: a tenth."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,16 @@ def log_probability(bins_BLA: Tensor, mean_BLA: Tensor, std_A: Tensor) -> Tensor
     upper = torch.special.log_ndtr(-(distance - BIN / 2) / std)
     mass = torch.where(bins_BLA == first, lower, torch.where(bins_BLA == last, upper, inside))
     return mass.float()
+
+
+def limited(log_std_A: Tensor) -> Tensor:
+    """A learned logarithm of the standard deviation: as it is within `STD_RANGE`, and growing ever less beyond it. The
+    slope is 1 at both ends and nowhere 0, so that a gradient leads back from wherever a step ended."""
+    low, high = map(math.log, STD_RANGE)
+    below_A, above_A = (low - log_std_A).abs(), (log_std_A - high).abs()
+    lower_A = low - below_A / (1 + below_A / BEYOND)
+    upper_A = high + above_A / (1 + above_A / BEYOND)
+    return torch.where(log_std_A < low, lower_A, torch.where(log_std_A > high, upper_A, log_std_A))
 
 
 def entropy(like_BLA: Tensor, std_A: Tensor) -> Tensor:

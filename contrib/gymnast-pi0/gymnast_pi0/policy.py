@@ -235,7 +235,8 @@ class Pi0Policy(Policy):
         (directory / FILE).write_text(json.dumps({"norm_stats": self.statistics}))
         (directory / HEAD_FILE).unlink(missing_ok=True)
         if self.log_std_A is not None:
-            (directory / HEAD_FILE).write_text(json.dumps({"std": self._std(1.0).tolist()}))
+            # Not as `limited`, which would then be done twice.
+            (directory / HEAD_FILE).write_text(json.dumps({"std": self.log_std_A.detach().double().exp().tolist()}))
 
     def _prefix(self, inputs: Inputs) -> Prefix:
         return read_prefix(self.model, inputs, gradient=self.config.train == "all")
@@ -255,8 +256,7 @@ class Pi0Policy(Policy):
     def _std(self, temperature: float | Tensor) -> Tensor:
         """float64 (A,), or (B, 1, A) for a temperature a row; 0 counts as 1."""
         assert self.log_std_A is not None
-        low, high = map(math.log, head.STD_RANGE)
-        std_A = self.log_std_A.double().clamp(low, high).exp()
+        std_A = head.limited(self.log_std_A.double()).exp()
         if not isinstance(temperature, Tensor):
             return std_A * math.sqrt(temperature or 1.0)
         heat_B = temperature.to(std_A)

@@ -9,6 +9,28 @@ from gymnast_pi0 import head
 STD = torch.tensor([0.01, 0.3])
 
 
+def test_within_its_range_a_learned_spread_is_what_was_learned():
+    log_std = torch.tensor([0.01, 0.0101, 0.1, 0.7, 1.0], dtype=torch.float64).log()
+    assert torch.equal(head.limited(log_std), log_std)
+
+
+def test_beyond_its_range_a_learned_spread_stays_near_and_grows_on():
+    log_std = torch.tensor([1e-8, 0.001, 0.005, 0.0099, 1.01, 2.0, 50.0], dtype=torch.float64).log()
+    std = head.limited(log_std).exp()
+    assert (std.diff() > 0).all() and 0.01 / 1.1 < std[0] < 0.0092 and 1.09 < std[-1] < 1.1
+
+
+@pytest.mark.parametrize("std", [1e-4, 0.005, 0.0099, 0.01, 0.011, 1.0, 1.01, 5.0])
+def test_a_gradient_leads_back_from_wherever_a_step_ended(std):
+    """An action far from the mean wants a wider spread, one at the mean a narrower one."""
+    log_std = torch.tensor([std], dtype=torch.float64).log().requires_grad_()
+    for distance, sign in ((5.0, 1.0), (0.0, -1.0)):
+        bins = head.nearest(torch.full((1, 1, 1), distance))
+        found = head.log_probability(bins, torch.zeros(1, 1, 1), head.limited(log_std).exp())
+        (gradient,) = torch.autograd.grad(found.sum(), log_std)
+        assert gradient.isfinite().all() and gradient.item() * sign > 0, (distance, gradient)
+
+
 def test_the_masses_of_all_bins_add_up_to_one():
     bins_L = torch.arange(-9000, 9000)
     mean_BLA = torch.tensor([0.1234, -0.7]).expand(1, len(bins_L), 2)

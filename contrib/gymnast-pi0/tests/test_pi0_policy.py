@@ -289,13 +289,15 @@ def test_gymnast_train_updates_it_and_leaves_a_checkpoint(checkpoint, tmp_path):
     assert "action_out_proj.weight" in changed and not any(".vlm." in name for name in changed)
 
 
-def test_the_learned_spread_is_saved(build, observation, tmp_path):
+@pytest.mark.parametrize(("learned", "used"), [([0.05, 0.5], [0.05, 0.5]), ([0.009, 1.1], [0.009511896, 1.048809])])
+def test_the_learned_spread_is_saved(build, observation, tmp_path, learned, used):
     policy = build()
     with torch.no_grad():
-        policy.log_std_A.copy_(torch.tensor([0.05, 0.5]).log())
+        policy.log_std_A.copy_(torch.tensor(learned).log())
     policy.save(tmp_path / "saved")
     again = Pi0Policy(replace(policy.config, checkpoint=str(tmp_path / "saved")))
-    torch.testing.assert_close(again._std(1.0).float(), torch.tensor([0.05, 0.5]))
+    for one in (policy, again):
+        torch.testing.assert_close(one._std(1.0).float(), torch.tensor(used), rtol=1e-4, atol=0)
     chunk = policy.act(observation, generator=seeded(0))
     torch.testing.assert_close(again.act(observation, generator=seeded(0)).actions_BLA, chunk.actions_BLA)
 

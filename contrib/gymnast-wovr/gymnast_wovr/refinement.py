@@ -22,7 +22,7 @@ from gymnast_core.plugins.compose import registries
 from gymnast_core.reading import read_object
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.runs.atomic import atomic_directory, storing, write_json
-from gymnast_core.seeds import seeded_generator
+from gymnast_core.seeds import seed_of, seeded_generator
 from gymnast_core.training.unchanging import fingerprint_of
 from gymnast_core.types import Episode, Rollout, Task
 from gymnast_dyna.config import RefitConfig
@@ -142,7 +142,8 @@ def refits(world: CoEvolvingWorld, run: RunConfig, run_folder: Path, iteration: 
         with storing(folder):
             learner.live.save(start := folder / "start" / key)
         part, section = loaded_from(learner.part, start), f"{KEY}.{SECTIONS[key]}"
-        found.append(Refit(how, key, part, seen, recordings, run.seed + iteration, folder / key, section))
+        seed = seed_of(run.seed, "evolve", "refit", iteration)
+        found.append(Refit(how, key, part, seen, recordings, seed, folder / key, section))
     return found
 
 

@@ -129,6 +129,16 @@ def test_what_the_judge_says_of_single_actions_has_its_place_in_the_rollout():
     assert missed.step_values_S.tolist() == [0, 0, 0, 0, 0, 0, 1, 2] and missed.finish_step is None
 
 
+def test_shaped_rewards_say_their_potential_at_a_cut_and_end_at_a_hit():
+    judge = first_hit()
+    judge._judge = build("reward_models", "progress", {"judge": {"name": "brightness"}})
+    hit, missed = judge.score([make_rollout([10, 51, 51, 51, 204, 9, 9]), make_rollout([10, 51, 51, 51, 102], seed=1)])
+    assert hit.finish_step == 4 and missed.finish_step is None
+    torch.testing.assert_close(hit.step_values_S, torch.tensor([0.2, 0.0, 0.0, -0.2 + 1.0, 0.0, 0.0]))
+    torch.testing.assert_close(missed.step_values_S, torch.tensor([0.2, 0.0, 0.0, -0.2]))
+    assert missed.end_potential == pytest.approx(0.4)
+
+
 def test_the_judge_meets_the_run_and_keeps_its_state():
     judge, parts = first_hit(), Parts()
     judge._judge = Counting(Brightness.Config())

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from wovr_parts import build, make_rollout
 
 from gymnast_wovr.callback import refinements
 from gymnast_wovr.co_evolving import CoEvolvingWorld
-from gymnast_wovr.refinement import _record, as_episode, choose_tasks, refine
+from gymnast_wovr.refinement import _record, as_episode, choose_tasks, refine, refits
 
 SMALL = [
     "optimizer.name=masked-grpo",
@@ -160,6 +161,21 @@ def test_the_world_in_use_is_the_one_that_was_saved(compute_dtype: str, models: 
     assert not torch.equal(ours, other.module().state_dict()[name])
     for one in (world, again, twin, other):
         one.close()
+
+
+def test_no_refinement_of_a_seed_draws_what_one_of_another_seed_draws(models: Path, tmp_path: Path):
+    run = load_config(RunConfig, "tabletop", arguments(models, tmp_path / "run")[1:])
+    policy = build("policies", "openvla-oft", {"checkpoint": str(models / "policy"), "chunk_length": 2})
+    world = met(build("world_models", "co-evolving", world_args(models)), policy, run)
+    seeds = [
+        refit.seed
+        for seed in range(3)
+        for iteration in (1, 2, 3)
+        for refit in refits(world, replace(run, seed=seed), tmp_path / f"{seed}", iteration)
+        if refit.key == "world_model"
+    ]
+    world.close()
+    assert len(set(seeds)) == 9
 
 
 class Killed(BaseException):
