@@ -11,6 +11,7 @@ from torch import Tensor
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
+from gymnast_core.rollouts.answers import checked_chunk
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
 from gymnast_core.rollouts.steps import checked_step, ended_after
@@ -36,8 +37,9 @@ def imagine(
     `temperature` 0 takes the most likely actions. `groups[i]` labels rollout i (default: its index). At most
     `batch_size` episodes are alive at once, and no more than the world takes (`most_episodes`). All randomness comes
     from `generator`. `version` is the number of gradient steps behind the policy. Raises `ConfigError` if the horizon
-    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show; `Stopped`
-    within a decision after another thread has set `stop`.
+    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show; `ContractError`
+    that names the policy or the world whose answer is of another form than its contract says; `Stopped` within a
+    decision after another thread has set `stop`.
     """
     check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
@@ -66,6 +68,7 @@ def _played(
         if stop is not None and stop.is_set():
             raise Stopped
         chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
+        chunk = checked_chunk(policy, chunk, len(tasks))
         step = world_model.step(state, chunk.actions_BLA)
         episodes.add(chunk, checked_step(world_model, step, chunk.actions_BLA, *episodes.picture))
     return episodes

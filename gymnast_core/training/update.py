@@ -19,6 +19,7 @@ from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Optimizer, Policy
 from gymnast_core.learning import Advantages, Judged, Learned, Minibatch
 from gymnast_core.processes import Processes
+from gymnast_core.rollouts.answers import checked_evaluation
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
@@ -27,7 +28,7 @@ from gymnast_core.training.movement import Movement, MovementWatch
 from gymnast_core.training.settings import apply_changes, settings_of
 from gymnast_core.training.sharding import clip_gradients
 from gymnast_core.training.tally import Tally
-from gymnast_core.types import Episode, LossSum, Metric, Rollout
+from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation, Rollout
 
 
 class NonFiniteGradient(GymnastError):
@@ -267,11 +268,11 @@ class Updater:
         observation, chunk = decisions(rollouts, self._policy.needed, device)
         temperature_B = temperatures(rollouts, device)
         count, horizon = len(rollouts), rollouts[0].horizon
-        found = self._policy.evaluate(observation, chunk, temperature=temperature_B)
+        found = _evaluated(self._policy, observation, chunk, temperature_B)
         reference = None
         if self.reference is not None:
             with torch.no_grad():
-                reference = self.reference.evaluate(observation, chunk, temperature=temperature_B).log_prob_BLD
+                reference = _evaluated(self.reference, observation, chunk, temperature_B).log_prob_BLD
         chosen = torch.tensor(rows)
         mask_BS = batch.mask_BS[chosen].to(device)
         minibatch = Minibatch(
@@ -308,7 +309,7 @@ class Updater:
         device = next(self._policy.parameters()).device
         rollouts = (batch.stand_in or batch.judged.rollouts[min(batch.row.values())],)
         observation, chunk = decisions(rollouts, self._policy.needed, device)
-        found = self._policy.evaluate(observation, chunk, temperature=temperatures(rollouts, device))
+        found = _evaluated(self._policy, observation, chunk, temperatures(rollouts, device))
         return 0.0 * found.log_prob_BLD.sum()
 
     def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[Episode]:
@@ -352,3 +353,7 @@ class Updater:
                 apply_changes(self.torch_optimizer, self._settings, state["settings"])
             if "weights" in state:  # an earlier edition kept no copies
                 self.masters.load_state_dict(state["weights"])
+
+
+def _evaluated(policy: Policy, observation: Observation, chunk: ActionChunk, temperature_B: Tensor) -> Evaluation:
+    return checked_evaluation(policy, policy.evaluate(observation, chunk, temperature=temperature_B), chunk)
