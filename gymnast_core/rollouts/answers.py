@@ -37,7 +37,8 @@ def checked_evaluation(policy: Policy, found: Any, chunk: ActionChunk) -> Evalua
     """What `policy.evaluate` returned for a chunk.
 
     Raises `ContractError` that names the policy's class if it is no `Evaluation`, or of other shapes or dtypes than
-    those of the chunk's log-probabilities. What autocast makes coarser may be so.
+    those of the chunk's log-probabilities, or without a gradient where gradients are wanted and a parameter is trained.
+    What autocast makes coarser may be so.
     """
     if not isinstance(found, Evaluation):
         raise _broken(policy, "evaluate", f"returned a {type(found).__name__}, not an Evaluation of gymnast_core.types")
@@ -48,6 +49,9 @@ def checked_evaluation(policy: Policy, found: Any, chunk: ActionChunk) -> Evalua
     if features_BF is not None:
         width = features_BF.shape[-1] if isinstance(features_BF, Tensor) and features_BF.ndim else 0
         _expect(policy, "evaluate", "features_BF", features_BF, ((shape[0], width),), torch.float32)
+    learns = any(parameter.requires_grad for parameter in policy.parameters())
+    if torch.is_grad_enabled() and learns and not found.log_prob_BLD.requires_grad:
+        raise _broken(policy, "evaluate", "gave log_prob_BLD without a gradient: nothing would be learned from it")
     return found
 
 

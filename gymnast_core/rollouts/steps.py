@@ -18,15 +18,16 @@ def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, heig
         raise _broken(name, f"returned a {type(step).__name__}, not a Step of gymnast_core.types")
     if step.undecoded is None:
         _expect(name, "frames_BLVHWC", step.frames_BLVHWC, (batch, length, views, height, width, 3), torch.uint8)
+    if step.errors is not None and len(step.errors) != batch:
+        raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
     if step.proprio_BLP is not None:
         readings = step.proprio_BLP.shape[-1] if isinstance(step.proprio_BLP, Tensor) and step.proprio_BLP.ndim else 0
         _expect(name, "proprio_BLP", step.proprio_BLP, (batch, length, readings), torch.float32)
+        _expect_finite(name, step)
     if step.outcome_BL is not None:
         _expect(name, "outcome_BL", step.outcome_BL, (batch, length), torch.float32)
     if step.ended_BL is not None:
         _expect(name, "ended_BL", step.ended_BL, (batch, length), torch.bool)
-    if step.errors is not None and len(step.errors) != batch:
-        raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
     return step
 
 
@@ -42,6 +43,15 @@ def _expect(name: str, what: str, found: Any, shape: tuple[int, ...], dtype: tor
         raise _broken(
             name, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}, an entry for each action"
         )
+
+
+def _expect_finite(name: str, step: Step) -> None:
+    """Readings are numbers, but of episodes that the world lost."""
+    assert step.proprio_BLP is not None
+    finite_B = torch.isfinite(step.proprio_BLP).flatten(1).all(1).tolist()
+    lost_B = [error is not None for error in step.errors or (None,) * len(finite_B)]
+    if not all(finite or lost for finite, lost in zip(finite_B, lost_B, strict=True)):
+        raise _broken(name, "gave readings (proprio_BLP) that are infinite or NaN")
 
 
 def _broken(name: str, what: str) -> ContractError:

@@ -272,6 +272,8 @@ def _expect_sum(contract: Contract, found: LossSum, why: str) -> None:
     contract.expect(bool(torch.isfinite(total)), "loss", f"{why}a finite total", total)
     is_weight = weight.ndim == 0 and not weight.requires_grad and bool(torch.isfinite(weight)) and float(weight) >= 0
     contract.expect(is_weight, "loss", "a weight >= 0 that needs no gradient", found.weight)
+    adds_up = float(weight) > 0 or not bool(total)
+    contract.expect(adds_up, "loss", "a total of 0 where nothing is weighed", f"{total.item():g} with the weight 0")
     for name, metric in found.metrics.items():
         is_metric = isinstance(metric, Metric) and metric.combine in COMBINES
         contract.expect(is_metric, "loss", f"metric {name!r} to be a `Metric` that says how it combines", metric)
@@ -299,6 +301,8 @@ def _check_loss(trial: _Trial, material: Material) -> None:
 
     leaves = material.leaves()
     clean = _learn(trial, material, everything, leaves)
+    wanted = "a weight above 0 of trajectories with actions that count"
+    contract.expect(float(clean.weight) > 0, "loss", wanted, float(clean.weight))
     for junk in (1.0, 1e4, -1e4, math.nan):
         other = _learn(trial, material, everything, leaves, junk=junk)
         trial.close("loss", f"masked entries ({junk}) to be ignored", other.total, clean.total, 1e-5)

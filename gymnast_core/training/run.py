@@ -22,6 +22,7 @@ from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
 from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
 from gymnast_core.signals import terminating
+from gymnast_core.training.answers import check_numbers
 from gymnast_core.training.engine import build_engine
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
@@ -95,6 +96,7 @@ def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, trainer: Tr
     """Refuse what would only show after the run began: raises `ConfigError`."""
     policy, optimizer = parts.policy, parts.optimizer
     assert policy is not None and optimizer is not None
+    check_numbers(optimizer)
     check_horizon(policy, config.loop.horizon)
     check_horizon(policy, config.evaluation_horizon, "evaluation.horizon")
     processes, batch = trainer.world_size, config.loop.imagine_batch_size
