@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+import gymnast_core.interfaces
 from gymnast_core.errors import ContractError
 from gymnast_core.plugins.events import Steering
 from gymnast_core.rollouts.steps import checked_step
+from gymnast_core.testing.contract import Contract
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Step
 
@@ -133,3 +135,14 @@ def test_a_submission_that_is_no_future_and_a_kind_that_is_none() -> None:
 def test_a_reason_to_stop_is_text() -> None:
     with pytest.raises(ValueError, match="must say why the run is to end"):
         Steering(stop=True)  # type: ignore[arg-type]
+
+
+def test_a_check_sees_a_tensor_that_is_taken_out_or_added() -> None:
+    contract = Contract(ToyWorld(), gymnast_core.interfaces, label="Toy")
+    for change in (list.pop, lambda tensors: tensors.append(torch.ones(1))):
+        tensors = [torch.ones(2), torch.zeros(2)]
+        with (
+            pytest.raises(ContractError, match="shown to be left as it was"),
+            contract.untouched("step", shown=tensors),
+        ):
+            change(tensors)

@@ -241,17 +241,16 @@ def test_hooks_are_told_in_order_with_the_run_and_its_parts(listener: Listener) 
     assert labels == [("before", 0), ("iteration-000001", 1), ("iteration-000002", 2), ("after", 2)]
     steps = [event.step for name, event in listener.events if name in ("rollouts_imagined", "rewards_scored")]
     assert steps == [0, 0, 1, 1]
+    scored: list[float] = []
     for name, event in listener.events:
         if name == "rewards_scored":
+            scored = [reward.value for reward in event.rewards if reward.value is not None]
             assert len(event.rewards) == len(event.rollouts) == 16
         if name == "metrics":
             assert event.metrics["rollouts"] == 16
-            assert (
-                event.metrics["imagined_success"] == pytest.approx(event.metrics["imagined_success"])
-                and 0 <= event.metrics["imagined_success"] <= 1
-            )
+            assert event.metrics["imagined_success"] == pytest.approx(sum(scored) / len(scored))
             assert event.metrics["rollouts_per_second"] == pytest.approx(16 / event.metrics["seconds_imagining"])
-            assert event.metrics["seconds_updating"] >= 0
+            assert 0 < event.metrics["seconds_updating"] < 100
     assert found[-1].summary["iterations"] == 2
 
 
