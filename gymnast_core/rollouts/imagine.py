@@ -14,7 +14,7 @@ from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.answers import checked_chunk
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
-from gymnast_core.rollouts.steps import checked_step, ended_after
+from gymnast_core.rollouts.steps import checked_step, ended_after, most_episodes
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
@@ -44,7 +44,8 @@ def imagine(
     check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
     rollouts: list[Rollout] = []
-    together = min(batch_size, world_model.most_episodes(tasks) or batch_size)
+    most = most_episodes(world_model, tasks)
+    together = batch_size if most is None else min(batch_size, most)
     for first in range(0, len(tasks), together):
         batch = tasks[first : first + together]
         episodes = _played(policy, world_model, batch, horizon, temperature, generator, stop)
@@ -122,8 +123,9 @@ class _Episodes:
         return views, height, width
 
     def observe(self) -> Observation:
-        """What the policy is shown now."""
-        return self.sight.observe(self._frames_BTVHWC, self._proprio_BTP, self._instructions)
+        """What the policy is shown now: its own copy, since what it were to write there would become the episode's."""
+        proprio_BTP = None if self._proprio_BTP is None else self._proprio_BTP.clone()
+        return self.sight.observe(self._frames_BTVHWC.clone(), proprio_BTP, self._instructions)
 
     def add(self, chunk: ActionChunk, step: Step) -> None:
         """One decision and what the world showed after it; of undecoded frames, the policy looks at the last ones."""

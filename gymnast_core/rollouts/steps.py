@@ -1,12 +1,14 @@
 """What a world's steps say, and what they must look like: asked of each of them, since a wrong one is noticed late."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gymnast_core.errors import ContractError
-from gymnast_core.types import Step
+from gymnast_core.interfaces import WorldModel
+from gymnast_core.types import Step, Task
 
 
 def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, height: int, width: int) -> Step:
@@ -29,6 +31,18 @@ def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, heig
     if step.ended_BL is not None:
         _expect(name, "ended_BL", step.ended_BL, (batch, length), torch.bool)
     return step
+
+
+def most_episodes(world: WorldModel, tasks: Sequence[Task]) -> int | None:
+    """What the world says of how many episodes of these tasks may be alive at once; None: any number. Raises
+    `ContractError` that names the world's class if that is no whole number from 1."""
+    most = world.most_episodes(tasks)
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise ContractError(
+            f"{type(world).__name__}.most_episodes returned {most!r}; it returns a whole number from 1, or None for "
+            "any number. `gymnast check` tries it."
+        )
+    return most
 
 
 def ended_after(ended_L: Tensor | None) -> int | None:

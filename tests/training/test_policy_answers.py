@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from learner import Learner, loop_config, parts_of, train
-from seeing import CountingWorld, SeeingPolicy, task
+from seeing import CAMERAS, CountingWorld, SeeingPolicy, task
 
 from gymnast_core.errors import ContractError
 from gymnast_core.rollouts.answers import checked_chunk, checked_evaluation
@@ -130,3 +130,22 @@ def test_what_autocast_makes_coarser_passes() -> None:
         assert checked_evaluation(policy, coarse, chunk) is coarse
     with pytest.raises(ContractError, match=r"entropy_BLD torch\.bfloat16"):
         checked_evaluation(policy, coarse, chunk)
+
+
+def test_what_a_policy_writes_into_its_observation_does_not_become_the_episode() -> None:
+    class Scribbling(SeeingPolicy):
+        def act(self, observation: Observation, **options: Any) -> ActionChunk:
+            chunk = super().act(observation, **options)
+            observation.images_BTVHWC.zero_()
+            assert observation.proprio_BTP is not None
+            observation.proprio_BTP.zero_()
+            return chunk
+
+    # With all cameras in their order, nothing between makes a copy.
+    kinds = {"cameras": CAMERAS, "history": 3, "chunk_length": 1}
+    clean, scribbled = (roll_out(kind(kind.Config(**kinds))) for kind in (SeeingPolicy, Scribbling))
+    for mine, other in zip(scribbled, clean, strict=True):
+        assert torch.equal(mine.frames_TVHWC, other.frames_TVHWC)
+        assert torch.equal(mine.log_prob_NLD, other.log_prob_NLD)
+        assert mine.proprio_TP is not None and other.proprio_TP is not None
+        assert torch.equal(mine.proprio_TP, other.proprio_TP)
