@@ -237,9 +237,12 @@ class RunRecord:
         folder = self.folder / "policy"
         try:
             self._saved = compare_saved(loop.policy, folder, self._parts)
-        except (GymnastError, RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-            # The run is done, and its policy is written: that it cannot be loaded here must not take the rest along.
-            logger.warning("The policy saved in %s could not be loaded and compared: %s", folder, error)
+        except Exception as error:
+            # The run is done, and its policy is written: that it cannot be loaded here must not take the rest along,
+            # whatever a plugin raises.
+            reason = str(error) if isinstance(error, GymnastError) else f"{type(error).__name__}: {error}"
+            logger.warning("The policy saved in %s could not be loaded and compared: %s", folder, reason)
+            logger.debug("Traceback:", exc_info=True)
             return
         if self._saved is not None:
             warn_of(self._saved, folder)

@@ -7,9 +7,10 @@ from typing import Any
 
 from lightning import Trainer
 
+from gymnast_core.closing import close_all
 from gymnast_core.config import RunConfig, load_config
-from gymnast_core.errors import ConfigError, GymnastError
-from gymnast_core.interfaces import Parts
+from gymnast_core.errors import ConfigError, ContractError, GymnastError
+from gymnast_core.interfaces import Component, Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
 from gymnast_core.plugins.hooks import tell
@@ -20,7 +21,7 @@ from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
-from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
+from gymnast_core.runs.snapshot import Snapshot, UnstorableState, check_storable, fitting, load_snapshot
 from gymnast_core.signals import terminating
 from gymnast_core.training.answers import check_numbers
 from gymnast_core.training.engine import build_engine
@@ -77,8 +78,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
             with run_folder(config, config.policy.name, resume) as (config, folder):
                 return _lead(config, parts, loop, trainer, snapshot, folder)
         finally:
-            for component in (engine, *parts.components().values()):
-                component.close()
+            close_all((engine, *parts.components().values()))
 
 
 def _done(snapshot: Snapshot | None) -> int:
@@ -109,6 +109,19 @@ def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, trainer: Tr
                 "cannot share those out. Set trainer.strategy=ddp."
             )
     loop.configure_optimizers()
+    for name, component in parts.components().items():
+        _check_state(component, name)
+
+
+def _check_state(component: Component, name: str) -> None:
+    """Before the first snapshot would fail, which an iteration comes before: raises `ContractError`."""
+    try:
+        check_storable(component.state_dict(), name)
+    except UnstorableState as error:
+        raise ContractError(
+            f"{type(component).__name__}.state_dict: {error}. It returns nested dicts and lists of tensors, Python's "
+            "numbers, strings and None. `gymnast check` tries it."
+        ) from error
 
 
 def _lead(

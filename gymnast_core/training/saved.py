@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gymnast_core.closing import closing
 from gymnast_core.errors import GymnastError
 from gymnast_core.hub import config_of_saved
 from gymnast_core.interfaces import Parts, Policy
@@ -56,12 +57,9 @@ def compare_saved(policy: Policy, folder: Path, parts: Parts) -> SavedDifference
     """
     if "checkpoint" not in {item.name for item in dataclasses.fields(type(policy).Config)}:
         return None
-    again = _loaded(policy, folder)
-    try:
+    with closing(_loaded(policy, folder)) as again:
         again.attach(dataclasses.replace(parts, policy=again, processes=Alone()))
         return difference(policy, again, _observation(parts))
-    finally:
-        again.close()
 
 
 def warn_of(found: SavedDifference, folder: Path) -> None:

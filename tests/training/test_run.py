@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from learner import Learner
@@ -19,7 +20,7 @@ from seeing import CountingWorld, SeeingPolicy, UpReward, task
 from torch import nn
 
 from gymnast_core.config import ComponentConfig, EvaluationConfig, LoopConfig, RunConfig, load_config
-from gymnast_core.errors import CheckpointError, ConfigError, DataError, GymnastError, PluginError
+from gymnast_core.errors import CheckpointError, ConfigError, ContractError, DataError, GymnastError, PluginError
 from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.learning import Minibatch
 from gymnast_core.plugins.hooks import plugin_manager
@@ -252,6 +253,37 @@ def test_hooks_are_told_in_order_with_the_run_and_its_parts(listener: Listener) 
             assert event.metrics["rollouts_per_second"] == pytest.approx(16 / event.metrics["seconds_imagining"])
             assert 0 < event.metrics["seconds_updating"] < 100
     assert found[-1].summary["iterations"] == 2
+
+
+@pytest.mark.parametrize("key", ["world_model", "optimizer"])
+def test_a_state_that_cannot_be_stored_is_told_before_the_run_begins(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = {"world_model": World, "optimizer": Critic}[key]
+    monkeypatch.setattr(kind, "state_dict", lambda self: {"steps": [np.int64(self.steps)]})
+    said = rf"^{kind.__name__}\.state_dict: A snapshot cannot hold {key}\.steps\.0, a int64: .*`gymnast check`"
+    with pytest.raises(ContractError, match=said):
+        train(config())
+    assert not Path("run").exists()
+
+
+def test_parts_that_cannot_be_closed_fail_no_run_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any) -> None:
+        raise RuntimeError("the simulator hangs")
+
+    monkeypatch.setattr(World, "close", fail)
+    summary = train(config(loop={"iterations": 1}))
+    assert summary["iterations"] == 1 and "judge closed" in SAID
+    assert "World could not be closed: RuntimeError: the simulator hangs" in caplog.text
+
+
+def test_the_error_that_ended_a_run_is_told_and_not_that_of_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any) -> None:
+        raise RuntimeError("the simulator hangs")
+
+    monkeypatch.setattr(World, "close", fail)
+    with pytest.raises(RewardsFailing, match="no idea"):
+        train(config(reward_model=ComponentConfig("noting", {"fails": True})))
 
 
 def test_parts_are_asked_introduced_and_closed() -> None:
