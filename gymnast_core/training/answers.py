@@ -10,7 +10,11 @@ from torch import Tensor
 from gymnast_core.errors import ContractError
 from gymnast_core.interfaces import Optimizer, Policy
 from gymnast_core.learning import Advantages, Judged, Minibatch
-from gymnast_core.types import LossSum
+from gymnast_core.metric_names import fault_of_names
+from gymnast_core.types import LossSum, Metric
+
+COMBINES = ("mean", "sum", "max", "min")
+"""How a `Metric` may combine."""
 
 
 def check_numbers(optimizer: Optimizer) -> None:
@@ -69,9 +73,23 @@ def checked_loss(asked: object, method: str, found: Any) -> LossSum:
         raise _broken(asked, method, f"gave a weight {shape}; expected one number")
     if not isinstance(found.metrics, Mapping):
         raise _broken(asked, method, f"gave metrics as {type(found.metrics).__name__}, not by name")
+    if fault := fault_of_names(found.metrics):
+        raise _broken(asked, method, f"gave {fault}")
+    for name, metric in found.metrics.items():
+        _check_metric(asked, method, name, metric)
     if not found.total.requires_grad and float(weight) > 0:
         raise _broken(asked, method, "gave a total without a gradient (detached): nothing would be learned from it")
     return found
+
+
+def _check_metric(asked: object, method: str, name: str, metric: Any) -> None:
+    """One number, and how it combines. The number itself may be anything: it is only logged."""
+    if not isinstance(metric, Metric) or metric.combine not in COMBINES:
+        known = ", ".join(COMBINES)
+        raise _broken(asked, method, f"gave the metric {name!r} as {metric!r:.80}; expected a Metric that says {known}")
+    for part in (metric.value, metric.weight):
+        if not isinstance(part, int | float | Tensor) or (isinstance(part, Tensor) and part.numel() != 1):
+            raise _broken(asked, method, f"gave the metric {name!r} as {metric!r:.80}; expected one number each")
 
 
 def check_weight(asked: object, method: str, weight: float, total: float) -> None:

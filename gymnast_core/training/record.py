@@ -14,6 +14,7 @@ from gymnast_core.config.schema import RunConfig
 from gymnast_core.errors import GymnastError, PluginError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.learning import Learned
+from gymnast_core.plain import is_plain
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
@@ -110,10 +111,11 @@ class RunRecord:
         results = tell("gymnast_evaluate", event, passing=(Exception,))
         found: dict[str, Any] = {}
         for part in results:
-            if not isinstance(part, Mapping):
+            if not isinstance(part, Mapping) or not is_plain(part):
                 raise PluginError(
                     f"A hook gymnast_evaluate returned a {type(part).__name__}, {part!r:.80}; it returns numbers by "
-                    "name, or None. `gymnast plugins` lists the hook plugins."
+                    "name, which are Python's own (or text, None, lists and mappings of them), or None. `gymnast "
+                    "plugins` lists the hook plugins."
                 )
             found |= part
         self._measured[label] = found

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 
 from gymnast_core.closing import close_all
 from gymnast_core.config import RunConfig, load_config
-from gymnast_core.errors import ConfigError, ContractError, GymnastError
+from gymnast_core.errors import ConfigError, ContractError, GymnastError, PluginError
 from gymnast_core.interfaces import Component, Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
@@ -60,8 +60,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     precision = precision_of(config.trainer)
     options = {key: value for key, value in config.trainer.items() if key != "precision"}
     wanted = events.CallbacksWanted(config, Path(config.output or ""))
-    callbacks = [c for found in tell("gymnast_callbacks", wanted, passing=(GymnastError,)) for c in found]
-    trainer = build_trainer(options, callbacks, shards=True)
+    trainer = build_trainer(options, _callbacks(wanted), shards=True)
     with terminating(), together(trainer, _ADVICE):
         done = _done(snapshot)
         left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
@@ -79,6 +78,18 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
                 return _lead(config, parts, loop, trainer, snapshot, folder)
         finally:
             close_all((engine, *parts.components().values()))
+
+
+def _callbacks(wanted: events.CallbacksWanted) -> list[Callback]:
+    """Those of all hooks. Raises `PluginError` if one returned something else."""
+    answers = tell("gymnast_callbacks", wanted, passing=(GymnastError,))
+    for answer in answers:
+        if not isinstance(answer, list) or not all(isinstance(callback, Callback) for callback in answer):
+            raise PluginError(
+                f"A hook gymnast_callbacks returned a {type(answer).__name__}, {answer!r:.80}; it returns a list of "
+                "lightning.Callback, or None. `gymnast plugins` lists the hook plugins."
+            )
+    return [callback for answer in answers for callback in answer]
 
 
 def _done(snapshot: Snapshot | None) -> int:

@@ -149,7 +149,7 @@ OPTIMIZERS = (
     ),
     one(
         "a total and a weight of nothing",
-        "a weight above 0 of trajectories with actions that count",
+        "a weight above 0 of actions that count",
         SUM,
         "return LossSum(counted_BS.detach().sum() - counted_BS.sum(), 0.0)",
     ),
@@ -158,6 +158,12 @@ OPTIMIZERS = (
         "a weight >= 0 that needs no gradient",
         "counted_BS.sum(), actions",
         "counted_BS.sum(), -actions",
+    ),
+    one(
+        "a metric of the run's own",
+        "names of metrics that a run can log; got .* named 'rollouts'",
+        '{"log_ratio":',
+        '{"rollouts":',
     ),
     one(
         "a loss without a weight, as in API 1",

@@ -21,7 +21,7 @@ from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.answers import check_numbers, checked_advantages
 from gymnast_core.training.update import NonFiniteGradient
-from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Observation, Reward, Step
+from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation, Reward, Step
 
 LOSSES: dict[str, tuple[Callable[[LossSum], Any], str]] = {
     "a tensor": (lambda loss: loss.total, "returned a Tensor, not a LossSum"),
@@ -32,6 +32,22 @@ LOSSES: dict[str, tuple[Callable[[LossSum], Any], str]] = {
     "a negative weight": (lambda loss: replace(loss, weight=-1.0), "gave the weight -1.0"),
     "a weight of NaN": (lambda loss: replace(loss, weight=torch.tensor(math.nan)), "gave the weight nan"),
     "metrics in a list": (lambda loss: replace(loss, metrics=[]), "gave metrics as list"),
+}
+
+METRICS: dict[Any, tuple[Any, str]] = {
+    **{
+        name: (Metric(1.0), "which is a number of the run's own")
+        for name in ("step", "rollouts", "cost_usd", "unmoved")
+    },
+    "imagined_success": (Metric(1.0), "which is a number of the run's own"),
+    "judge_height": (Metric(1.0), "which is a number of the run's own"),
+    "a, b\n": (Metric(1.0), "names begin with a letter"),
+    "": (Metric(1.0), "names begin with a letter"),
+    3: (Metric(1.0), "names begin with a letter"),
+    "plain": (1.0, "gave the metric 'plain' as 1.0"),
+    "odd": (Metric(1.0, combine="median"), "expected a Metric that says mean, sum, max, min"),  # type: ignore[arg-type]
+    "text": (Metric("high"), "expected one number each"),  # type: ignore[arg-type]
+    "vector": (Metric(torch.ones(2)), "expected one number each"),
 }
 
 ADVANTAGES: dict[str, tuple[Callable[[Advantages], Any], str]] = {
@@ -80,6 +96,12 @@ def refused(folder: Path, optimizer: Learner, said: str, policy: SeeingPolicy | 
 def test_a_loss_that_teaches_nothing_is_refused(fault: str, tmp_path: Path) -> None:
     change, said = LOSSES[fault]
     refused(tmp_path, Odd(loss_as=change), rf"^Odd\.loss .*{said}")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_that_a_run_cannot_log_is_refused(name: Any, tmp_path: Path) -> None:
+    metric, said = METRICS[name]
+    refused(tmp_path, Odd(loss_as=lambda loss: replace(loss, metrics={name: metric})), rf"^Odd\.loss .*{said}")
 
 
 @pytest.mark.parametrize("fault", ADVANTAGES)

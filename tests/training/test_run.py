@@ -265,6 +265,17 @@ def test_a_state_that_cannot_be_stored_is_told_before_the_run_begins(key: str, m
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("callbacks", [lightning.Callback(), ["progress"], "progress"])
+def test_callbacks_of_another_kind_are_refused(callbacks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = SimpleNamespace(gymnast_callbacks=lambda event: callbacks)
+    plugin_manager().add(plugin, "calling")
+    try:
+        with pytest.raises(PluginError, match=r"A hook gymnast_callbacks returned .* list of lightning\.Callback"):
+            train(config())
+    finally:
+        plugin_manager().unregister(plugin)
+
+
 def test_parts_that_cannot_be_closed_fail_no_run_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
