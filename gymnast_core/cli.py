@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def train(arguments: tuple[str, ...], resume: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: user errors end with one message and exit code 2, Ctrl-C with 130, SIGTERM with 143."""
+    """Entry point: user errors end with one message and exit code 2, a plugin that fails with one that names it and 1,
+    Ctrl-C with 130, SIGTERM with 143."""
     # Idle OpenMP threads must sleep rather than spin; OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -101,6 +103,7 @@ def main() -> None:
     except OSError as error:
         reason = _refusal_of_the_disk(error)
         if reason is None:
+            _end_with_a_plugin(error)
             raise
         click.echo(f"Error: {reason}", err=True)
         sys.exit(2)
@@ -112,6 +115,24 @@ def main() -> None:
     except Terminated:
         click.echo("Ended by SIGTERM. A run goes on from its last checkpoint with --resume RUN.", err=True)
         sys.exit(TERMINATED)
+    except Exception as error:
+        _end_with_a_plugin(error)
+        raise
+
+
+def _end_with_a_plugin(error: Exception) -> None:
+    """If a plugin raised it, end with one sentence that names it; the traceback is for those who ask (-v)."""
+    from gymnast_core.plugins.failing import failure_of_a_plugin
+
+    failure = failure_of_a_plugin(error)
+    if failure is None:
+        return
+    if logging.getLogger("gymnast_core").isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
+        click.echo(f"Error: {failure}", err=True)
+    else:
+        click.echo(f"Error: {failure} `gymnast -v ...` shows the traceback.", err=True)
+    sys.exit(1)
 
 
 def _refusal_of_the_disk(error: OSError) -> str | None:

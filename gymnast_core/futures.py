@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def when_all(parts: Sequence[Future[S]], combine: Callable[[list[S]], T]) -> Future[T]:
-    """The future of what `combine` makes of all results, in their order; cancelling it cancels the parts."""
+    """The future of what `combine` makes of all results, in their order; cancelling it cancels the parts.
+
+    Of no parts, it is done at once.
+    """
     whole: Future[T] = Future()
     lock, ended = threading.Lock(), 0
 
@@ -19,11 +22,16 @@ def when_all(parts: Sequence[Future[S]], combine: Callable[[list[S]], T]) -> Fut
         with lock:
             ended += 1
             is_last = ended == len(parts)
-        if is_last and whole.set_running_or_notify_cancel():
-            try:
-                whole.set_result(combine([part.result() for part in parts]))
-            except BaseException as error:  # whoever waits for the result hears of it
-                whole.set_exception(error)
+        if is_last:
+            finish()
+
+    def finish() -> None:
+        if not whole.set_running_or_notify_cancel():
+            return
+        try:
+            whole.set_result(combine([part.result() for part in parts]))
+        except BaseException as error:  # whoever waits for the result hears of it
+            whole.set_exception(error)
 
     def stop(future: Future[T]) -> None:
         if future.cancelled():
@@ -33,4 +41,6 @@ def when_all(parts: Sequence[Future[S]], combine: Callable[[list[S]], T]) -> Fut
     whole.add_done_callback(stop)
     for part in parts:
         part.add_done_callback(count)
+    if not parts:
+        finish()
     return whole

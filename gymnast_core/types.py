@@ -392,6 +392,7 @@ class LossSum:
     weight: float | Tensor
     """Scalar >= 0, not differentiable: how many trajectories, tokens, frames or pixels `total` adds up."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """By name: letters, digits and _ . / -, and none of the run's own (`gymnast_core.metric_names`)."""
 
     @property
     def mean(self) -> Tensor:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from gymnast_core.metric_names import fault_of_names
+from gymnast_core.plain import plain_number
 
 if TYPE_CHECKING:
     from gymnast_core.interfaces import Parts
@@ -67,10 +71,13 @@ class StepDone(RunEvent):
     """Step `step` (from 1) is complete."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Its numbers by name."""
+    """Its numbers by name; read-only, since other hooks and the run's record look at the same."""
     learned: Learned | None = None
     """What an iteration of `gymnast train` learned from in this process: judged groups and their advantages, to be
     looked at and not kept, for they hold all frames. None where nothing was, and in other commands."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
 
 
 @dataclass(frozen=True)
@@ -131,11 +138,29 @@ class Steering:
     stop: str | None = None
     """Why the run is to end with this iteration, without learning from it; None: it goes on."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Numbers to log with this iteration's."""
+    """Numbers to log with this iteration's, of names that are not the run's own (`gymnast_core.metric_names`)."""
 
     def __post_init__(self) -> None:
         if self.stop is not None and not isinstance(self.stop, str):
             raise ValueError(f"Steering.stop is {self.stop!r}; it must say why the run is to end, or be None.")
+        if not isinstance(self.leave_out, Mapping):
+            raise ValueError(
+                f"Steering.leave_out is {self.leave_out!r:.80}; it must be families of tasks by what groups them, e.g. "
+                '{"instruction": ["open the drawer"]}.'
+            )
+        for by, names in self.leave_out.items():
+            is_several = isinstance(names, Collection) and not isinstance(names, str | bytes | Mapping)
+            if not is_several or not all(isinstance(name, str) for name in names):
+                raise ValueError(
+                    f"Steering.leave_out[{by!r}] is {names!r:.80}; it must be a list or a set of texts, "
+                    'e.g. ["open the drawer"].'
+                )
+        if not isinstance(self.metrics, Mapping):
+            raise ValueError(f"Steering.metrics is {self.metrics!r:.80}; it must be numbers by name.")
+        if fault := fault_of_names(self.metrics):
+            raise ValueError(f"Steering.metrics has {fault}.")
+        numbers = {name: plain_number(f"Steering.metrics[{name!r}]", value) for name, value in self.metrics.items()}
+        object.__setattr__(self, "metrics", numbers)
 
     @classmethod
     def joined(cls, answers: Sequence[Steering]) -> Steering:

@@ -26,7 +26,9 @@ class HookManager(pluggy.PluginManager):
         super().__init__("gymnast")
         self.add_hookspecs(hookspecs)
         self.broken: dict[str, PluginError] = {}
-        """Plugins that were refused, by name."""
+        """Plugins that were refused, by name: they take part in nothing."""
+        self.failed: dict[str, PluginError] = {}
+        """Plugins of which a hook raised, by name, and what the latest one did; they go on taking part."""
 
     def parse_hookspec_opts(self, module: Any, name: str) -> Any:
         return super().parse_hookspec_opts(module, name) or ({} if name.startswith("gymnast_") else None)
@@ -54,6 +56,10 @@ class HookManager(pluggy.PluginManager):
 
     def mark_broken(self, name: str, reason: str) -> None:
         self.broken[name] = PluginError(reason)
+        logger.warning("%s", reason)
+
+    def mark_failed(self, name: str, reason: str) -> None:
+        self.failed[name] = PluginError(reason)
         logger.warning("%s", reason)
 
 
@@ -93,7 +99,7 @@ def tell(
         except ending:
             raise
         except (Exception, SystemExit) as error:
-            manager.mark_broken(found.plugin_name, f"{hook} of the hook plugin {found.plugin_name!r} failed: {error!r}")
+            manager.mark_failed(found.plugin_name, f"{hook} of the hook plugin {found.plugin_name!r} failed: {error!r}")
             logger.debug("Traceback:", exc_info=True)
             return None
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
+from gymnast_core.rollouts.answers import checked_chunk
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
-from gymnast_core.rollouts.steps import checked_step, ended_after
+from gymnast_core.rollouts.steps import checked_step, ended_after, most_episodes
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
@@ -36,13 +37,15 @@ def imagine(
     `temperature` 0 takes the most likely actions. `groups[i]` labels rollout i (default: its index). At most
     `batch_size` episodes are alive at once, and no more than the world takes (`most_episodes`). All randomness comes
     from `generator`. `version` is the number of gradient steps behind the policy. Raises `ConfigError` if the horizon
-    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show; `Stopped`
-    within a decision after another thread has set `stop`.
+    is not a multiple of the policy's chunk length, or if the policy needs what the world does not show; `ContractError`
+    that names the policy or the world whose answer is of another form than its contract says; `Stopped` within a
+    decision after another thread has set `stop`.
     """
     check_horizon(policy, horizon)
     labels = range(len(tasks)) if groups is None else groups
     rollouts: list[Rollout] = []
-    together = min(batch_size, world_model.most_episodes(tasks) or batch_size)
+    most = most_episodes(world_model, tasks)
+    together = batch_size if most is None else min(batch_size, most)
     for first in range(0, len(tasks), together):
         batch = tasks[first : first + together]
         episodes = _played(policy, world_model, batch, horizon, temperature, generator, stop)
@@ -66,6 +69,7 @@ def _played(
         if stop is not None and stop.is_set():
             raise Stopped
         chunk = policy.act(episodes.observe(), temperature=temperature, generator=generator)
+        chunk = checked_chunk(policy, chunk, len(tasks))
         step = world_model.step(state, chunk.actions_BLA)
         episodes.add(chunk, checked_step(world_model, step, chunk.actions_BLA, *episodes.picture))
     return episodes
@@ -119,8 +123,9 @@ class _Episodes:
         return views, height, width
 
     def observe(self) -> Observation:
-        """What the policy is shown now."""
-        return self.sight.observe(self._frames_BTVHWC, self._proprio_BTP, self._instructions)
+        """What the policy is shown now: its own copy, since what it were to write there would become the episode's."""
+        proprio_BTP = None if self._proprio_BTP is None else self._proprio_BTP.clone()
+        return self.sight.observe(self._frames_BTVHWC.clone(), proprio_BTP, self._instructions)
 
     def add(self, chunk: ActionChunk, step: Step) -> None:
         """One decision and what the world showed after it; of undecoded frames, the policy looks at the last ones."""

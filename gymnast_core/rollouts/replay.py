@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import WorldModel
-from gymnast_core.rollouts.steps import ended_after
+from gymnast_core.rollouts.steps import ended_after, most_episodes
 from gymnast_core.types import Rollout, Step, Task
 
 
@@ -82,8 +82,7 @@ def _batches(world_model: WorldModel, courses: Sequence[Course], together: int) 
         first = 0
         while first < len(rows):
             some = rows[first : first + together]
-            most = world_model.most_episodes([courses[row].task for row in some])
-            some = some[: most or together]
+            some = some[: most_episodes(world_model, [courses[row].task for row in some])]
             yield some
             first += len(some)
 

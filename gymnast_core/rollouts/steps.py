@@ -1,12 +1,14 @@
 """What a world's steps say, and what they must look like: asked of each of them, since a wrong one is noticed late."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gymnast_core.errors import ContractError
-from gymnast_core.types import Step
+from gymnast_core.interfaces import WorldModel
+from gymnast_core.types import Step, Task
 
 
 def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, height: int, width: int) -> Step:
@@ -18,16 +20,29 @@ def checked_step(world: object, step: Any, actions_BLA: Tensor, views: int, heig
         raise _broken(name, f"returned a {type(step).__name__}, not a Step of gymnast_core.types")
     if step.undecoded is None:
         _expect(name, "frames_BLVHWC", step.frames_BLVHWC, (batch, length, views, height, width, 3), torch.uint8)
+    if step.errors is not None and len(step.errors) != batch:
+        raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
     if step.proprio_BLP is not None:
         readings = step.proprio_BLP.shape[-1] if isinstance(step.proprio_BLP, Tensor) and step.proprio_BLP.ndim else 0
         _expect(name, "proprio_BLP", step.proprio_BLP, (batch, length, readings), torch.float32)
+        _expect_finite(name, step)
     if step.outcome_BL is not None:
         _expect(name, "outcome_BL", step.outcome_BL, (batch, length), torch.float32)
     if step.ended_BL is not None:
         _expect(name, "ended_BL", step.ended_BL, (batch, length), torch.bool)
-    if step.errors is not None and len(step.errors) != batch:
-        raise _broken(name, f"gave {len(step.errors)} errors for {batch} episodes")
     return step
+
+
+def most_episodes(world: WorldModel, tasks: Sequence[Task]) -> int | None:
+    """What the world says of how many episodes of these tasks may be alive at once; None: any number. Raises
+    `ContractError` that names the world's class if that is no whole number from 1."""
+    most = world.most_episodes(tasks)
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise ContractError(
+            f"{type(world).__name__}.most_episodes returned {most!r}; it returns a whole number from 1, or None for "
+            "any number. `gymnast check` tries it."
+        )
+    return most
 
 
 def ended_after(ended_L: Tensor | None) -> int | None:
@@ -42,6 +57,15 @@ def _expect(name: str, what: str, found: Any, shape: tuple[int, ...], dtype: tor
         raise _broken(
             name, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {shape}, an entry for each action"
         )
+
+
+def _expect_finite(name: str, step: Step) -> None:
+    """Readings are numbers, but of episodes that the world lost."""
+    assert step.proprio_BLP is not None
+    finite_B = torch.isfinite(step.proprio_BLP).flatten(1).all(1).tolist()
+    lost_B = [error is not None for error in step.errors or (None,) * len(finite_B)]
+    if not all(finite or lost for finite, lost in zip(finite_B, lost_B, strict=True)):
+        raise _broken(name, "gave readings (proprio_BLP) that are infinite or NaN")
 
 
 def _broken(name: str, what: str) -> ContractError:

@@ -9,7 +9,7 @@ whether the disk gave back what it was given: a damaged snapshot is passed over 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gymnast_core.errors import CheckpointError
+from gymnast_core.errors import CheckpointError, GymnastError
 from gymnast_core.processes import Alone, Processes
 from gymnast_core.reading import read_object
-from gymnast_core.runs.atomic import atomic_directory, remove, remove_leftovers, storing
+from gymnast_core.runs.atomic import atomic_directory, is_refusal, remove, remove_leftovers, storing
 
 logger = logging.getLogger(__name__)
 _TENSOR, _KEYED = "__tensor__", "__int_keys__"
@@ -40,6 +40,10 @@ class Snapshot:
     state: dict[str, Any]
     processes: list[dict[str, Any]]
     """What each of the processes that wrote it kept to itself."""
+
+
+class UnstorableState(GymnastError, TypeError):
+    """A state that holds what a snapshot cannot."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,19 @@ def copied(state: Mapping[str, Any], room: Mapping[str, Tensor] | None = None) -
     times as fast as new memory. Nobody may read an earlier copy's tensors any more then.
     """
     tensors: dict[str, Tensor] = {}
-    return HostCopy(_flatten(state, "", tensors, room or {}), tensors)
+
+    def keep(x: Tensor, path: str) -> str:
+        place = _free(path, tensors)
+        tensors[place] = _copy(x.detach(), (room or {}).get(place))
+        return place
+
+    return HostCopy(_flatten(state, "", keep), tensors)
+
+
+def check_storable(state: Mapping[str, Any], path: str) -> None:
+    """Raises `UnstorableState`, which names the place below `path`, if a snapshot cannot hold the state; copies
+    nothing."""
+    _flatten(state, path, lambda _, place: place)
 
 
 def save_snapshot(
@@ -159,7 +175,11 @@ def fitting(path: Path) -> Iterator[None]:
     """Around whatever takes a snapshot's state over: a state that does not fit is one `CheckpointError`."""
     try:
         yield
-    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except GymnastError:
+        raise
+    except Exception as error:  # a plugin's load_state_dict may raise anything
+        if isinstance(error, OSError) and is_refusal(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"Snapshot {path} does not fit this run: {type(error).__name__}: {reason}. Resume with the parts and "
@@ -215,27 +235,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"Snapshot {path.parent} is damaged ({type(error).__name__}: {error}).") from error
 
 
-def _flatten(value: Any, path: str, tensors: dict[str, Tensor], room: Mapping[str, Tensor]) -> Any:
+def _flatten(value: Any, path: str, keep: Callable[[Tensor, str], str]) -> Any:
+    """`keep` takes a tensor and its path, and returns what it is found by."""
     if isinstance(value, Tensor):
-        place = _free(path, tensors)
-        tensors[place] = _copy(value.detach(), room.get(place))
-        return {_TENSOR: place}
+        return {_TENSOR: keep(value, path)}
     if isinstance(value, Mapping):
         kinds = {type(key) for key in value}
         if (not kinds <= {str} and kinds != {int}) or not {_TENSOR, _KEYED}.isdisjoint(value):
             keys = ", ".join(map(repr, value))
-            raise TypeError(
+            raise UnstorableState(
                 f"A snapshot cannot hold {path.lstrip('.') or 'the state'}, a dict with the keys {keys}: they must be "
                 f"all text (not {_TENSOR!r} or {_KEYED!r}) or all whole numbers."
             )
-        flat = {str(key): _flatten(item, f"{path}.{key}", tensors, room) for key, item in value.items()}
+        flat = {str(key): _flatten(item, f"{path}.{key}", keep) for key, item in value.items()}
         # JSON turns integer keys (torch.optim's parameter indices) into strings.
         return {_KEYED: flat} if kinds == {int} else flat
     if isinstance(value, list | tuple):
-        return [_flatten(item, f"{path}.{index}", tensors, room) for index, item in enumerate(value)]
+        return [_flatten(item, f"{path}.{index}", keep) for index, item in enumerate(value)]
     if isinstance(value, str | int | float) or value is None:
         return value
-    raise TypeError(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r}")
+    raise UnstorableState(f"A snapshot cannot hold {path.lstrip('.')}, a {type(value).__name__}: {value!r:.200}")
 
 
 def _free(path: str, tensors: Mapping[str, Tensor]) -> str:

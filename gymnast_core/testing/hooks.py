@@ -16,6 +16,7 @@ from gymnast_core.config import ComponentConfig, LoopConfig, RunConfig, to_yaml
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, PluginError
 from gymnast_core.interfaces import Parts
+from gymnast_core.plain import is_plain
 from gymnast_core.plugins import events, hookspecs
 from gymnast_core.plugins.hooks import HookManager, tell
 from gymnast_core.plugins.registry import Registries
@@ -70,8 +71,8 @@ def _tell(contract: Contract, manager: HookManager, hook: str, event: Any) -> li
     """What the plugin's implementations return; those that raise are a breach."""
     with contract.working(hook, "to return"):
         results = tell(hook, event, passing=(Exception,), manager=manager)
-    if NAME in manager.broken:  # SystemExit, which no `except Exception` stops
-        contract.expect(False, hook, "to return", manager.broken[NAME])
+    if NAME in manager.failed:  # SystemExit, which no `except Exception` stops
+        contract.expect(False, hook, "to return", manager.failed[NAME])
     return results
 
 
@@ -167,7 +168,7 @@ def _check_answers(contract: Contract, results: Mapping[str, Sequence[Any]]) -> 
             fine = isinstance(callbacks, list) and all(isinstance(item, lightning.Callback) for item in callbacks)
             contract.expect(fine, "gymnast_callbacks", "a list of lightning.Callback", callbacks)
     for numbers in results["gymnast_evaluate"]:
-        fine = isinstance(numbers, Mapping) and all(isinstance(key, str) for key in numbers)
+        fine = isinstance(numbers, Mapping) and is_plain(numbers)
         contract.expect(fine, "gymnast_evaluate", "numbers by name, or None", numbers)
     for answer in results["gymnast_steer"]:
         fine = isinstance(answer, events.Steering)

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from gymnast_core.interfaces import Optimizer, Parts, Policy
 from gymnast_core.learning import Advantages, Judged
+from gymnast_core.metric_names import fault_of_names
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import check_component
 from gymnast_core.testing.contract import Contract, expect_close, instance, tensors_in
 from gymnast_core.testing.made_judged import Leaves, Material, StandInPolicy, decided, judge, reordered, tasks_for
 from gymnast_core.testing.making import seeded, uniform
+from gymnast_core.training.answers import COMBINES
 from gymnast_core.training.tally import Tally
 from gymnast_core.types import LossSum, Metric, Rollout
 
 GROUPS = 5
 LARGEST_MINIBATCH = 6
-COMBINES = ("mean", "sum", "max", "min")
 
 
 def check_optimizer(
@@ -273,6 +274,10 @@ def _expect_sum(contract: Contract, found: LossSum, why: str) -> None:
     contract.expect(bool(torch.isfinite(total)), "loss", f"{why}a finite total", total)
     is_weight = weight.ndim == 0 and not weight.requires_grad and bool(torch.isfinite(weight)) and float(weight) >= 0
     contract.expect(is_weight, "loss", "a weight >= 0 that needs no gradient", found.weight)
+    adds_up = float(weight) > 0 or not bool(total)
+    contract.expect(adds_up, "loss", "a total of 0 where nothing is weighed", f"{total.item():g} with the weight 0")
+    fault = fault_of_names(found.metrics)
+    contract.expect(fault is None, "loss", "names of metrics that a run can log", fault)
     for name, metric in found.metrics.items():
         is_metric = isinstance(metric, Metric) and metric.combine in COMBINES
         contract.expect(is_metric, "loss", f"metric {name!r} to be a `Metric` that says how it combines", metric)
@@ -300,6 +305,7 @@ def _check_loss(trial: _Trial, material: Material) -> None:
 
     leaves = material.leaves()
     clean = _learn(trial, material, everything, leaves)
+    contract.expect(bool(clean.weight > 0), "loss", "a weight above 0 of actions that count", clean.weight)
     for junk in (1.0, 1e4, -1e4, math.nan):
         other = _learn(trial, material, everything, leaves, junk=junk)
         trial.close("loss", f"masked entries ({junk}) to be ignored", other.total, clean.total, 1e-5)

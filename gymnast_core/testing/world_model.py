@@ -114,7 +114,8 @@ class _Seen:
     def resembles(self, other: _Seen) -> bool:
         """Within rounding."""
         levels = (self.frames_BSVHWC.int() - other.frames_BSVHWC.int()).abs().max()
-        return int(levels) <= ROUNDING and all(map(_close, tensors_in(self)[1:], tensors_in(other)[1:]))
+        mine, others = tensors_in(self)[1:], tensors_in(other)[1:]
+        return int(levels) <= ROUNDING and len(mine) == len(others) and all(map(_close, mine, others))
 
 
 class _Trial:

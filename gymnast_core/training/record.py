@@ -14,6 +14,7 @@ from gymnast_core.config.schema import RunConfig
 from gymnast_core.errors import GymnastError, PluginError
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.learning import Learned
+from gymnast_core.plain import is_plain
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import tell
 from gymnast_core.runs.atomic import atomic_directory, storing
@@ -110,10 +111,11 @@ class RunRecord:
         results = tell("gymnast_evaluate", event, passing=(Exception,))
         found: dict[str, Any] = {}
         for part in results:
-            if not isinstance(part, Mapping):
+            if not isinstance(part, Mapping) or not is_plain(part):
                 raise PluginError(
                     f"A hook gymnast_evaluate returned a {type(part).__name__}, {part!r:.80}; it returns numbers by "
-                    "name, or None. `gymnast plugins` lists the hook plugins."
+                    "name, which are Python's own (or text, None, lists and mappings of them), or None. `gymnast "
+                    "plugins` lists the hook plugins."
                 )
             found |= part
         self._measured[label] = found
@@ -237,9 +239,12 @@ class RunRecord:
         folder = self.folder / "policy"
         try:
             self._saved = compare_saved(loop.policy, folder, self._parts)
-        except (GymnastError, RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-            # The run is done, and its policy is written: that it cannot be loaded here must not take the rest along.
-            logger.warning("The policy saved in %s could not be loaded and compared: %s", folder, error)
+        except Exception as error:
+            # The run is done, and its policy is written: that it cannot be loaded here must not take the rest along,
+            # whatever a plugin raises.
+            reason = str(error) if isinstance(error, GymnastError) else f"{type(error).__name__}: {error}"
+            logger.warning("The policy saved in %s could not be loaded and compared: %s", folder, reason)
+            logger.debug("Traceback:", exc_info=True)
             return
         if self._saved is not None:
             warn_of(self._saved, folder)

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 
+from gymnast_core.closing import close_all
 from gymnast_core.config import RunConfig, load_config
-from gymnast_core.errors import ConfigError, GymnastError
-from gymnast_core.interfaces import Parts
+from gymnast_core.errors import ConfigError, ContractError, GymnastError, PluginError
+from gymnast_core.interfaces import Component, Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.compose import build_parts
 from gymnast_core.plugins.hooks import tell
@@ -20,8 +21,9 @@ from gymnast_core.rollouts.imagine import check_horizon
 from gymnast_core.runs.atomic import write_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.folder import refuse_changes, run_folder
-from gymnast_core.runs.snapshot import Snapshot, fitting, load_snapshot
+from gymnast_core.runs.snapshot import Snapshot, UnstorableState, check_storable, fitting, load_snapshot
 from gymnast_core.signals import terminating
+from gymnast_core.training.answers import check_numbers
 from gymnast_core.training.engine import build_engine
 from gymnast_core.training.loop import ReinforcementLoop
 from gymnast_core.training.record import RunRecord
@@ -58,8 +60,7 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
     precision = precision_of(config.trainer)
     options = {key: value for key, value in config.trainer.items() if key != "precision"}
     wanted = events.CallbacksWanted(config, Path(config.output or ""))
-    callbacks = [c for found in tell("gymnast_callbacks", wanted, passing=(GymnastError,)) for c in found]
-    trainer = build_trainer(options, callbacks, shards=True)
+    trainer = build_trainer(options, _callbacks(wanted), shards=True)
     with terminating(), together(trainer, _ADVICE):
         done = _done(snapshot)
         left = max(config.loop.iterations - done, 0) if trainer.is_global_zero else None
@@ -76,8 +77,19 @@ def train(config: RunConfig | None, *, resume: Path | None = None) -> dict[str, 
             with run_folder(config, config.policy.name, resume) as (config, folder):
                 return _lead(config, parts, loop, trainer, snapshot, folder)
         finally:
-            for component in (engine, *parts.components().values()):
-                component.close()
+            close_all((engine, *parts.components().values()))
+
+
+def _callbacks(wanted: events.CallbacksWanted) -> list[Callback]:
+    """Those of all hooks. Raises `PluginError` if one returned something else."""
+    answers = tell("gymnast_callbacks", wanted, passing=(GymnastError,))
+    for answer in answers:
+        if not isinstance(answer, list) or not all(isinstance(callback, Callback) for callback in answer):
+            raise PluginError(
+                f"A hook gymnast_callbacks returned a {type(answer).__name__}, {answer!r:.80}; it returns a list of "
+                "lightning.Callback, or None. `gymnast plugins` lists the hook plugins."
+            )
+    return [callback for answer in answers for callback in answer]
 
 
 def _done(snapshot: Snapshot | None) -> int:
@@ -95,6 +107,7 @@ def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, trainer: Tr
     """Refuse what would only show after the run began: raises `ConfigError`."""
     policy, optimizer = parts.policy, parts.optimizer
     assert policy is not None and optimizer is not None
+    check_numbers(optimizer)
     check_horizon(policy, config.loop.horizon)
     check_horizon(policy, config.evaluation_horizon, "evaluation.horizon")
     processes, batch = trainer.world_size, config.loop.imagine_batch_size
@@ -107,6 +120,19 @@ def _check(config: RunConfig, parts: Parts, loop: ReinforcementLoop, trainer: Tr
                 "cannot share those out. Set trainer.strategy=ddp."
             )
     loop.configure_optimizers()
+    for name, component in parts.components().items():
+        _check_state(component, name)
+
+
+def _check_state(component: Component, name: str) -> None:
+    """Before the first snapshot would fail, which an iteration comes before: raises `ContractError`."""
+    try:
+        check_storable(component.state_dict(), name)
+    except UnstorableState as error:
+        raise ContractError(
+            f"{type(component).__name__}.state_dict: {error}. It returns nested dicts and lists of tensors, Python's "
+            "numbers, strings and None. `gymnast check` tries it."
+        ) from error
 
 
 def _lead(

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gymnast_core.closing import closing
 from gymnast_core.errors import GymnastError
 from gymnast_core.hub import config_of_saved
 from gymnast_core.interfaces import Parts, Policy
 from gymnast_core.processes import Alone
+from gymnast_core.rollouts.answers import checked_chunk, checked_evaluation
 from gymnast_core.rollouts.imagine import sight_of
 from gymnast_core.types import ActionChunk, Observation
 
@@ -55,12 +57,9 @@ def compare_saved(policy: Policy, folder: Path, parts: Parts) -> SavedDifference
     """
     if "checkpoint" not in {item.name for item in dataclasses.fields(type(policy).Config)}:
         return None
-    again = _loaded(policy, folder)
-    try:
+    with closing(_loaded(policy, folder)) as again:
         again.attach(dataclasses.replace(parts, policy=again, processes=Alone()))
         return difference(policy, again, _observation(parts))
-    finally:
-        again.close()
 
 
 def warn_of(found: SavedDifference, folder: Path) -> None:
@@ -79,13 +78,15 @@ def warn_of(found: SavedDifference, folder: Path) -> None:
 @torch.no_grad()
 def difference(live: Policy, saved: Policy, observation: Observation) -> SavedDifference:
     """What the one does, and how likely the other finds it."""
-    chunk, other = (policy.act(observation, temperature=0.0) for policy in (live, saved))
+    decisions = len(observation.instructions)
+    chunk, other = (
+        checked_chunk(policy, policy.act(observation, temperature=0.0), decisions) for policy in (live, saved)
+    )
     changed = (chunk.actions_BLA.cpu() != other.actions_BLA.cpu()) & ~torch.isclose(
         chunk.actions_BLA.cpu(), other.actions_BLA.cpu(), rtol=1e-3, atol=1e-6
     )
     first, second = (_log_prob(policy, observation, chunk) for policy in (live, saved))
     share = float(changed.double().mean())
-    decisions = len(observation.instructions)
     if first is None or second is None:
         return SavedDifference(decisions, None, None, share)
     apart = (first - second).abs()
@@ -96,7 +97,8 @@ def _log_prob(policy: Policy, observation: Observation, chunk: ActionChunk) -> T
     """Of a policy for evaluation only, None."""
     if bool(chunk.log_prob_BLD.isnan().any()):
         return None
-    return policy.evaluate(observation, chunk, temperature=1.0).log_prob_BLD.double().cpu()
+    found = policy.evaluate(observation, chunk, temperature=1.0)
+    return checked_evaluation(policy, found, chunk).log_prob_BLD.double().cpu()
 
 
 def _loaded(policy: Policy, folder: Path) -> Policy:

@@ -19,15 +19,23 @@ from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Optimizer, Policy
 from gymnast_core.learning import Advantages, Judged, Learned, Minibatch
 from gymnast_core.processes import Processes
+from gymnast_core.rollouts.answers import checked_evaluation
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.deal import Group
 from gymnast_core.seeds import seeded_generator, skip_episodes
+from gymnast_core.training.answers import (
+    check_weight,
+    checked_advantages,
+    checked_loss,
+    checked_rate,
+    where_not_finite,
+)
 from gymnast_core.training.masters import MasterWeights, gathered_state, restore_state
 from gymnast_core.training.movement import Movement, MovementWatch
 from gymnast_core.training.settings import apply_changes, settings_of
 from gymnast_core.training.sharding import clip_gradients
 from gymnast_core.training.tally import Tally
-from gymnast_core.types import Episode, LossSum, Metric, Rollout
+from gymnast_core.types import ActionChunk, Episode, Evaluation, LossSum, Metric, Observation, Rollout
 
 
 class NonFiniteGradient(GymnastError):
@@ -47,6 +55,9 @@ class Term:
 
     name: str
     share: float
+    asked: object
+    """The component that computes it, by `method`."""
+    method: str
     parts: Sequence[Callable[[], LossSum]]
     company: Sequence[Callable[[], Tensor]] = ()
     """Zeros that depend on the policy, where other processes have more parts and its weights are shared out: each of
@@ -156,7 +167,8 @@ class Updater:
         judged = Judged(rollouts, rewards, self._optimizer.group_size)
         keys = [(group.label, place) for group in groups for place in range(len(group.rollouts))]
         row = {key: index for index, key in enumerate(keys) if rewards[index].value is not None}
-        return _Batch(judged, judged.mask_BS, self._optimizer.advantages(judged), row)
+        advantages = checked_advantages(self._optimizer, self._optimizer.advantages(judged), judged)
+        return _Batch(judged, judged.mask_BS, advantages, row)
 
     def _gradient_step(
         self, batch: _Batch, chosen: Sequence[tuple[int, int]], place: tuple[int, int, int], tally: Tally
@@ -179,11 +191,8 @@ class Updater:
             return False
         norm = clip_gradients(self.masters.stepped, self._optimizer.max_grad_norm)
         if not bool(torch.isfinite(norm)):
-            raise NonFiniteGradient(
-                f"A gradient of the policy became infinite or NaN in gradient step {self.updates + 1}; no step was "
-                "taken with it. Go on from the last snapshot with a lower optimizer.args.learning_rate."
-            )
-        rate = self._optimizer.learning_rate(self.updates)
+            raise self._not_finite(batch, mine)
+        rate = checked_rate(self._optimizer, self.updates)
         for group in self.torch_optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         movement = Movement(self.masters.stepped)
@@ -198,6 +207,23 @@ class Updater:
             self._watch.see(movement, unmoved, rate, self.updates)
         return True
 
+    def _not_finite(self, batch: _Batch, mine: Sequence[int]) -> NonFiniteGradient:
+        origin = ""
+        if not self.shared_out:  # where weights are shared out, all processes would have to look
+            minibatches = (self._minibatch(batch, [row]) for row in mine)
+            with torch.no_grad(), self.autocast():
+                origin = where_not_finite(self._policy, self._optimizer, minibatches)
+        gradient = f"A gradient of the policy became infinite or NaN in gradient step {self.updates + 1}"
+        if not origin:
+            return NonFiniteGradient(
+                f"{gradient}; no step was taken with it. Go on from the last snapshot with a lower "
+                "optimizer.args.learning_rate."
+            )
+        return NonFiniteGradient(
+            f"{origin}{gradient}; no step was taken with it. `gymnast check` tries the plugin. If the numbers grew "
+            "from step to step, go on from the last snapshot with a lower optimizer.args.learning_rate."
+        )
+
     def _terms(self, batch: _Batch, mine: Sequence[int], count: int, place: tuple[int, int, int]) -> Iterator[Term]:
         """What the step's loss is made of: the policy's loss and, for algorithms that want it, imitation."""
         ratio = self._optimizer.demonstrations_per_rollout
@@ -206,7 +232,8 @@ class Updater:
         losses = [partial(self._policy_loss, batch, part) for part in rows]
         # Every process computes as often as the others: each time, all of them gather weights and add up gradients.
         alone = max(self._processes.gather(len(rows))) - len(rows) if self.shared_out else 0
-        yield Term("loss", 1 / (1 + ratio), losses, alone * [partial(self._nothing, batch)])
+        company = alone * [partial(self._nothing, batch)]
+        yield Term("loss", 1 / (1 + ratio), self._optimizer, "loss", losses, company)
         if ratio:
             drawn = self._draw_demonstrations(math.ceil(count * ratio), place)
             rank, processes = self._processes.rank, self._processes.count
@@ -216,14 +243,14 @@ class Updater:
             losses = [
                 partial(self._demonstration_loss, drawn[part.start : part.stop], part.start, place) for part in parts
             ]
-            yield Term("demonstration_loss", ratio / (1 + ratio), losses)
+            yield Term("demonstration_loss", ratio / (1 + ratio), self._policy, "imitation_loss", losses)
 
     def _accumulate(self, terms: Sequence[Term], metrics: Tally) -> None:
         """Leave the gradient of the weighed sum of the terms' means, over all processes, in the parameters."""
         parameters = self.masters.stepped
         added: list[Tensor | None] = [None for _ in parameters]
         for term in terms:
-            weights = list[Tensor]()
+            weights, totals = list[Tensor](), list[Tensor]()
             for part in term.parts:
                 with self.autocast():
                     loss = part()
@@ -231,6 +258,7 @@ class Updater:
                     loss.total.backward()
                 self.masters.take_gradients()
                 weights.append(torch.as_tensor(loss.weight).detach())
+                totals.append(loss.total.detach())
                 metrics.add(loss.metrics)
                 metrics.add({term.name: Metric(loss.mean.detach(), weights[-1])})
                 # The next part finds the memory of this one: what is left of a graph would lie amidst what was freed.
@@ -241,7 +269,7 @@ class Updater:
                 nothing.backward()
                 self.masters.take_gradients()
                 del nothing
-            total = self._sum(weights)
+            total = self._weight(term, weights, totals)
             scale = term.share / total if total > 0 else 0.0
             for index, parameter in enumerate(parameters):
                 if parameter.grad is None:
@@ -254,14 +282,21 @@ class Updater:
             parameter.grad = gradient
         self._processes.sum_gradients([p for p in parameters if not isinstance(p, DTensor)])
 
-    def _sum(self, weights: Sequence[Tensor]) -> float:
-        """The weight of all microbatches of all processes; the device is waited for once."""
-        place = weights[0].device if weights else None
-        own = sum(torch.stack([weight.to(place).double() for weight in weights]).tolist()) if weights else 0.0
+    def _weight(self, term: Term, weights: Sequence[Tensor], totals: Sequence[Tensor]) -> float:
+        """The weight of all microbatches of all processes; the device is waited for once. Raises `ContractError` if
+        one of them would teach nothing, or the opposite, in silence."""
+        place = totals[0].device if totals else None
+        numbers = [
+            torch.stack([pair.to(place).double() for pair in pairs]) for pairs in zip(weights, totals, strict=True)
+        ]
+        found = torch.stack(numbers).tolist() if numbers else []
+        for weight, total in found:
+            check_weight(term.asked, term.method, weight, total)
+        own = sum(weight for weight, _ in found) if found else 0.0
         return own if self._processes.count == 1 else sum(self._processes.gather(own))
 
-    def _policy_loss(self, batch: _Batch, rows: Sequence[int]) -> LossSum:
-        """The optimizer's loss of some trajectories, at the temperature of each; what is imitated, at temperature 1."""
+    def _minibatch(self, batch: _Batch, rows: Sequence[int]) -> Minibatch:
+        """Some trajectories as the current weights see them, at the temperature of each; what is imitated, at temperature 1."""
         device = next(self._policy.parameters()).device
         rollouts = tuple(batch.judged.rollouts[row] for row in rows)
         observation, chunk = decisions(rollouts, self._policy.needed, device)
@@ -269,14 +304,13 @@ class Updater:
         if self._optimizer.imitates:
             temperature_B = torch.ones_like(temperature_B)
         count, horizon = len(rollouts), rollouts[0].horizon
-        found = self._policy.evaluate(observation, chunk, temperature=temperature_B)
+        found = _evaluated(self._policy, observation, chunk, temperature_B)
         reference = None
         if self.reference is not None:
             with torch.no_grad():
-                reference = self.reference.evaluate(observation, chunk, temperature=temperature_B).log_prob_BLD
+                reference = _evaluated(self.reference, observation, chunk, temperature_B).log_prob_BLD
         chosen = torch.tensor(rows)
-        mask_BS = batch.mask_BS[chosen].to(device)
-        minibatch = Minibatch(
+        return Minibatch(
             rollouts=rollouts,
             observation=observation,
             chunk=chunk,
@@ -284,16 +318,21 @@ class Updater:
             entropy_BSD=found.entropy_BLD.reshape(count, horizon, -1),
             old_log_prob_BSD=chunk.log_prob_BLD.reshape(count, horizon, -1),
             advantages_BS=batch.advantages.advantages_BS[chosen].to(device),
-            mask_BS=mask_BS,
+            mask_BS=batch.mask_BS[chosen].to(device),
             reference_log_prob_BSD=None if reference is None else reference.reshape(count, horizon, -1),
             features_BNF=None
             if found.features_BF is None
             else found.features_BF.reshape(count, -1, found.features_BF.shape[-1]),
             targets={name: target[chosen].to(device) for name, target in batch.advantages.targets.items()},
         )
-        loss = self._optimizer.loss(minibatch)
+
+    def _policy_loss(self, batch: _Batch, rows: Sequence[int]) -> LossSum:
+        """The optimizer's loss of some trajectories."""
+        minibatch = self._minibatch(batch, rows)
+        mask_BS = minibatch.mask_BS
+        loss = checked_loss(self._optimizer, "loss", self._optimizer.loss(minibatch))
         if self.shared_out and not loss.total.requires_grad:
-            loss = replace(loss, total=loss.total + 0.0 * found.log_prob_BLD.sum())
+            loss = replace(loss, total=loss.total + 0.0 * minibatch.log_prob_BSD.sum())
         counted_BSD = minibatch.entropy_BSD.detach() * mask_BS[..., None]
         factors = mask_BS.sum() * counted_BSD.shape[-1]
         entropy = Metric(counted_BSD.sum() / factors.clamp(min=1), factors)
@@ -310,7 +349,7 @@ class Updater:
         device = next(self._policy.parameters()).device
         rollouts = (batch.stand_in or batch.judged.rollouts[min(batch.row.values())],)
         observation, chunk = decisions(rollouts, self._policy.needed, device)
-        found = self._policy.evaluate(observation, chunk, temperature=temperatures(rollouts, device))
+        found = _evaluated(self._policy, observation, chunk, temperatures(rollouts, device))
         return 0.0 * found.log_prob_BLD.sum()
 
     def _draw_demonstrations(self, count: int, place: tuple[int, int, int]) -> list[Episode]:
@@ -322,7 +361,8 @@ class Updater:
     def _demonstration_loss(self, drawn: Sequence[Episode], first: int, place: tuple[int, int, int]) -> LossSum:
         """The imitation loss of drawn demonstrations of which `first` come before: their randomness is their own."""
         generator = skip_episodes(seeded_generator(self._seed, "demonstration", *place), first)
-        return self._policy.imitation_loss(drawn, generator=generator)
+        found = self._policy.imitation_loss(drawn, generator=generator)
+        return checked_loss(self._policy, "imitation_loss", found)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What `trainer.precision` says, around a loss."""
@@ -354,3 +394,7 @@ class Updater:
                 apply_changes(self.torch_optimizer, self._settings, state["settings"])
             if "weights" in state:  # an earlier edition kept no copies
                 self.masters.load_state_dict(state["weights"])
+
+
+def _evaluated(policy: Policy, observation: Observation, chunk: ActionChunk, temperature_B: Tensor) -> Evaluation:
+    return checked_evaluation(policy, policy.evaluate(observation, chunk, temperature=temperature_B), chunk)

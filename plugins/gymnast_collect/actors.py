@@ -17,6 +17,7 @@ from gymnast_collect.amounts import drawn
 from gymnast_collect.config import ActorConfig, CollectConfig, NoiseConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Policy
+from gymnast_core.rollouts.answers import checked_chunk
 from gymnast_core.rollouts.sight import Names, Sight, find_sight
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Offers, Task
@@ -120,6 +121,7 @@ class PolicyActor(Actor):
         proprio_BTP = torch.from_numpy(np.stack(readings))[None] if readings else None
         observation = self._sight.observe(frames_BTVHWC, proprio_BTP, [self._instruction])
         chunk = self._policy.act(observation, temperature=self._temperature, generator=self._generator)
+        chunk = checked_chunk(self._policy, chunk, 1)
         return chunk.actions_BLA[0].cpu()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gymnast_core.closing import closing
 from gymnast_core.errors import ConfigError, DataError, GymnastError, PluginError, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.elsewhere import where_from

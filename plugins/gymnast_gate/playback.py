@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gymnast_core.interfaces import Policy, WorldModel
+from gymnast_core.rollouts.answers import checked_chunk
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.types import ActionChunk, Evaluation, Observation, Rollout, Task
 
@@ -83,7 +84,8 @@ class OwnNoise(Policy):
     def act(
         self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> ActionChunk:
-        return self._policy[0].act(observation, temperature=temperature, generator=self._generator)
+        chunk = self._policy[0].act(observation, temperature=temperature, generator=self._generator)
+        return checked_chunk(self._policy[0], chunk, len(observation.instructions))
 
     def evaluate(
         self, observation: Observation, chunk: ActionChunk, *, temperature: float | Tensor = 1.0

@@ -40,7 +40,7 @@ def inventory(load: bool) -> list[PluginInfo]:
     infos = [info for registry in known for info in registry.describe()]
     groups = installed()
     for name, sources in sorted(groups.get(HOOKS, {}).items()):
-        error = plugin_manager().broken.get(name)
+        error = plugin_manager().broken.get(name) or plugin_manager().failed.get(name)
         infos.append(PluginInfo("hooks", name, tuple(sources), str(error) if error else None))
     components = [registry.group for registry in known]
     for group in sorted(groups.keys() - {HOOKS, *components}, key=lambda group: (group not in _KINDS, group)):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, Policy
+from gymnast_core.rollouts.answers import checked_chunk, checked_evaluation
 from gymnast_core.rollouts.batch import decisions, temperatures
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.types import Offers, Rollout
@@ -39,6 +40,7 @@ def rescore(policy: Policy, rollouts: Sequence[Rollout], parts: Parts) -> Rescor
         some = rollouts[first : first + together]
         observation, chunk = decisions(some, policy.needed, device)
         found = policy.evaluate(observation, chunk, temperature=temperatures(some, device))
+        found = checked_evaluation(policy, found, chunk)
         log_probs.append(found.log_prob_BLD.float().reshape(len(some), some[0].horizon, -1).cpu())
         if found.features_BF is not None:
             features.append(found.features_BF.float().reshape(len(some), -1, found.features_BF.shape[-1]).cpu())
@@ -80,7 +82,9 @@ def feature_width(policy: Policy, parts: Parts) -> int:
         frames_TVHWC[None], None if proprio_TP is None else proprio_TP[None], (task.instruction,)
     ).to(next(policy.parameters()).device)
     chunk = policy.act(observation, temperature=1.0, generator=torch.Generator().manual_seed(0))
-    features_BF = policy.evaluate(observation, chunk, temperature=1.0).features_BF
+    chunk = checked_chunk(policy, chunk, 1)
+    found = policy.evaluate(observation, chunk, temperature=1.0)
+    features_BF = checked_evaluation(policy, found, chunk).features_BF
     if features_BF is None:
         raise ConfigError(
             f"{name} shows nothing of what it knows (no features_BF in `evaluate`), which a critic needs. Choose a "

@@ -175,6 +175,13 @@ POLICIES = (
         "mean((1, 2, 3)) / 255.0",
         "mean((1, 2, 3)) / 255.0\n        colour_B3 = colour_B3 * len(colour_B3)",
     ),
+    one(
+        "what it is shown overwritten",
+        "act: expected observation to be left as it was; got modified values",
+        "        log_prob_BLAK, _ = self._look(observation, temperature)\n        if",
+        "        log_prob_BLAK, _ = self._look(observation, temperature)\n"
+        "        observation.images_BTVHWC.fill_(7)\n        if",
+    ),
     one("a save that loses", "the same policy when loaded", "tensor.contiguous()", "(tensor * 0).contiguous()"),
     one("greed that samples", "one most likely action at temperature 0", "if temperature == 0", "if temperature < 0"),
     one(

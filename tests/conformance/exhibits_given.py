@@ -217,6 +217,28 @@ HOOKS = (
         "def gymnast_evaluate(event):\n    return [0.5]",
     ),
     also(
+        "numbers that no file holds",
+        "numbers by name, or None; got .*object",
+        "def gymnast_evaluate(event):\n    return {'score': object()}",
+    ),
+    also(
+        "the run's numbers emptied",
+        "gymnast_metrics: expected to return; got AttributeError",
+        "def gymnast_metrics(event):\n    event.metrics.clear()",
+    ),
+    also(
+        "a step of its own",
+        "gymnast_steer: .*a metric named 'step', which is a number of the run's own",
+        "def gymnast_steer(event):\n    from gymnast_core.plugins.events import Steering\n\n"
+        "    return Steering(metrics={'step': 7.0})",
+    ),
+    also(
+        "a text for several",
+        "gymnast_steer: expected to return; got ValueError: .*must be a list or a set of texts",
+        "def gymnast_steer(event):\n    from gymnast_core.plugins.events import Steering\n\n"
+        "    return Steering({'instruction': 'open the drawer'})",
+    ),
+    also(
         "a page that is not there",
         "the path of the page that it wrote, or None; got .*report.html",
         "def gymnast_build_page(event):\n    return event.folder / 'report.html'",

@@ -142,6 +142,30 @@ OPTIMIZERS = (
         'return LossSum(-counted_BS.sum() / actions.clamp(min=1), 1.0, {"log_ratio": log_ratio})',
     ),
     one(
+        "a weight of nothing",
+        "a total of 0 where nothing is weighed; got .* the weight 0",
+        "counted_BS.sum(), actions",
+        "counted_BS.sum(), 0.0",
+    ),
+    one(
+        "a total and a weight of nothing",
+        "a weight above 0 of actions that count",
+        SUM,
+        "return LossSum(counted_BS.detach().sum() - counted_BS.sum(), 0.0)",
+    ),
+    one(
+        "a weight below nothing",
+        "a weight >= 0 that needs no gradient",
+        "counted_BS.sum(), actions",
+        "counted_BS.sum(), -actions",
+    ),
+    one(
+        "a metric of the run's own",
+        "names of metrics that a run can log; got .* named 'rollouts'",
+        '{"log_ratio":',
+        '{"rollouts":',
+    ),
+    one(
         "a loss without a weight, as in API 1",
         "loss: expected a `LossSum`; got Tensor",
         SUM,

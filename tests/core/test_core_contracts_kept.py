@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+import gymnast_core.interfaces
 from gymnast_core.errors import ContractError
 from gymnast_core.plugins.events import Steering
 from gymnast_core.rollouts.steps import checked_step
+from gymnast_core.testing.contract import Contract
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Step
 
@@ -137,3 +139,38 @@ def test_a_submission_that_is_no_future_and_a_kind_that_is_none() -> None:
 def test_a_reason_to_stop_is_text() -> None:
     with pytest.raises(ValueError, match="must say why the run is to end"):
         Steering(stop=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"leave_out": ["x"]}, r"leave_out is \['x'\]; it must be families"),
+        ({"leave_out": {"instruction": "open the drawer"}}, "must be a list or a set of texts"),
+        ({"leave_out": {"instruction": [3]}}, "must be a list or a set of texts"),
+        ({"leave_out": {"instruction": {"open": 1}}}, "must be a list or a set of texts"),
+        ({"metrics": [1.0]}, "must be numbers by name"),
+        ({"metrics": {"gate": "high"}}, r"metrics\['gate'\] is 'high'; it must be a number"),
+        ({"metrics": {"step": 7.0}}, "Steering.metrics has a metric named 'step', which is a number of the run's own"),
+        ({"metrics": {"a\nb": 7.0}}, "names begin with a letter"),
+        ({"metrics": {3: 7.0}}, "names begin with a letter"),
+    ],
+)
+def test_what_a_hook_wants_of_a_run_has_its_types(given: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Steering(**given)
+
+
+def test_what_a_hook_wants_is_stored_as_pythons() -> None:
+    steering = Steering({"instruction": {"go"}, "family": ("a",)}, metrics={"gate_share": np.float32(0.5)})
+    assert type(steering.metrics["gate_share"]) is float
+
+
+def test_a_check_sees_a_tensor_that_is_taken_out_or_added() -> None:
+    contract = Contract(ToyWorld(), gymnast_core.interfaces, label="Toy")
+    for change in (list.pop, lambda tensors: tensors.append(torch.ones(1))):
+        tensors = [torch.ones(2), torch.zeros(2)]
+        with (
+            pytest.raises(ContractError, match="shown to be left as it was"),
+            contract.untouched("step", shown=tensors),
+        ):
+            change(tensors)

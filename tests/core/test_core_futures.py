@@ -38,3 +38,7 @@ def test_cancelling_stops_the_parts_and_what_they_still_say_is_dropped() -> None
     running.set_result(1)  # cannot be stopped any more, and nobody is told
     with pytest.raises(CancelledError):
         whole.result(timeout=1)
+
+
+def test_of_no_parts_it_is_done_at_once() -> None:
+    assert when_all(list[Future[int]](), sum).result(timeout=1) == 0

@@ -105,8 +105,8 @@ def test_a_hook_that_fails_stops_neither_the_run_nor_the_others() -> None:
     for _ in range(2):
         tell("gymnast_metrics", EVENT, manager=manager)
     assert told == [EVENT, EVENT]
-    assert "disk full" in str(manager.broken["fails"])
-    assert "gymnast_metrics of the hook plugin 'leaves' failed: SystemExit(3)" in str(manager.broken["leaves"])
+    assert "disk full" in str(manager.failed["fails"])
+    assert "gymnast_metrics of the hook plugin 'leaves' failed: SystemExit(3)" in str(manager.failed["leaves"])
 
 
 def test_errors_that_are_to_pass_do_and_others_do_not() -> None:
@@ -118,7 +118,7 @@ def test_errors_that_are_to_pass_do_and_others_do_not() -> None:
 
     manager = managing(fails=module(gymnast_callbacks=fail), answers=module(gymnast_callbacks=lambda event: ["one"]))
     assert tell("gymnast_callbacks", EVENT, passing=(ConfigError,), manager=manager) == [["one"]]
-    assert "disk full" in str(manager.broken["fails"])
+    assert "disk full" in str(manager.failed["fails"])
     manager.add(module(gymnast_callbacks=refuse), "refuses")
     with pytest.raises(ConfigError, match="no such option"):
         tell("gymnast_callbacks", EVENT, passing=(ConfigError,), manager=manager)
@@ -207,7 +207,7 @@ def test_a_wrapper_that_fails_is_left_out(old: bool, body: Any, said: str) -> No
         plain=module(gymnast_evaluate=lambda event: "number"),
     )
     assert tell("gymnast_evaluate", EVENT, manager=manager) == ["number!"]
-    assert said in str(manager.broken["broken"])
+    assert said in str(manager.failed["broken"])
 
 
 def test_a_hook_that_fails_inside_wrappers_is_contained_too() -> None:
@@ -297,4 +297,25 @@ def test_a_run_that_cannot_be_written_down_ends() -> None:
     manager = managing(recorder=module(gymnast_metrics=fails), other=module(gymnast_metrics=lambda event: 1))
     with pytest.raises(StorageError, match=r"metrics\.csv"):
         tell("gymnast_metrics", EVENT, manager=manager)
-    assert not manager.broken
+    assert not manager.broken and not manager.failed
+
+
+def test_a_hook_that_failed_once_bars_no_later_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(event: Any) -> None:
+        raise OSError("disk full")
+
+    manager = managing(alarm=module(gymnast_metrics=fail, Config=Loud))
+    monkeypatch.setattr(hooks, "plugin_manager", lambda: manager)
+    tell("gymnast_metrics", EVENT, manager=manager)
+    assert manager.failed
+    hooks.check_sections({"alarm": {"level": 5}})
+
+
+def test_the_numbers_of_a_step_are_read_only() -> None:
+    numbers = {"rollouts": 16.0}
+    event = events.StepDone(SimpleNamespace(), Path(), metrics=numbers)
+    with pytest.raises(AttributeError):
+        event.metrics.clear()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        event.metrics["rollouts"] = 1.0  # type: ignore[index]
+    assert dict(event.metrics) == numbers == {"rollouts": 16.0}

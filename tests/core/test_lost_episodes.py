@@ -12,8 +12,10 @@ import torch
 from gymnast_core.errors import ContractError, DataError
 from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.rollouts.replay import Course, replay
 from gymnast_core.rollouts.state import rollout_from_state, to_state
 from gymnast_core.testing import check_world_model
+from gymnast_core.testing.made_judged import StandInPolicy
 from gymnast_core.testing.making import make_tasks
 from gymnast_core.types import ActionChunk, Observation, Step, Task
 
@@ -152,6 +154,17 @@ def test_the_contract_s_check_reads_errors(errors: Any, message: str) -> None:
 
     with pytest.raises(ContractError, match=message):
         check_world_model(Odd(), tasks=make_tasks(2, SIZE), action_dim=7)
+
+
+@pytest.mark.parametrize("most", [0, -1, "4", 2.0, True])
+def test_a_run_reads_how_many_there_may_be(most: Any) -> None:
+    said = rf"^Fragile\.most_episodes returned {most!r}; it returns a whole number from 1, or None"
+    policy, tasks = StandInPolicy(), make_tasks(2, SIZE)
+    with pytest.raises(ContractError, match=said):
+        imagine(policy, Fragile(most=most), tasks, horizon=HORIZON, temperature=1.0, generator=torch.Generator())
+    course = Course(tasks[0], (torch.zeros(2, 7),), torch.Generator())
+    with pytest.raises(ContractError, match=said):
+        replay(Fragile(most=most), [course])
 
 
 def test_the_contract_s_check_reads_how_many_there_may_be() -> None:

@@ -1,14 +1,17 @@
 """Snapshots come back as they were written, or not at all."""
 
+import errno
 import hashlib
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from gymnast_core.errors import CheckpointError
-from gymnast_core.runs.snapshot import load_snapshot, save_snapshot
+from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_core.runs.snapshot import fitting, load_snapshot, save_snapshot
 
 STATE = {"iteration": 3, "weights": torch.arange(6.0).reshape(2, 3), "by_index": {0: [1.5, None], 1: "text"}, "x": 2.0}
 
@@ -101,3 +104,17 @@ def test_the_checksums_are_those_of_sha256sum(folder):
 def test_there_may_be_none(folder):
     shutil.rmtree(folder)
     assert load_snapshot(folder) is None
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), SafetensorError("damaged"), EOFError("early")])
+def test_whatever_taking_a_state_over_raises_is_one_error(error):
+    said = f"step-1 does not fit this run: {type(error).__name__}: {error}"
+    with pytest.raises(CheckpointError, match=said), fitting(Path("step-1")):
+        raise error
+
+
+def test_a_full_disk_and_our_own_errors_pass_as_they_are():
+    for error in (OSError(errno.ENOSPC, "No space left"), ConfigError("another key")):
+        with pytest.raises(type(error)) as caught, fitting(Path("step-1")):
+            raise error
+        assert caught.value is error

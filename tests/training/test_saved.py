@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 import torch
 from learner import Learner, loop_config, parts_of, train
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from seeing import SeeingPolicy
 
 from gymnast_core.training.saved import TOLERANCE, compare_saved
+
+ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ValueError, AttributeError, IndexError, SafetensorError, OSError)
+}
+"""What loading may raise: anything."""
 
 
 class Saving(SeeingPolicy):
@@ -24,12 +30,13 @@ class Saving(SeeingPolicy):
         fault: float = 0.0
         """Added to a saved weight."""
         unreadable: bool = False
+        error: str = "ValueError"
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config or self.Config())
         if self.config.checkpoint is not None:
             if self.config.unreadable:
-                raise ValueError("the file is upside down")
+                raise ERRORS[self.config.error]("the file is upside down")
             self.load_state_dict(load_file(f"{self.config.checkpoint}/weights.safetensors"))
 
     def save(self, directory: Path) -> None:
@@ -74,10 +81,13 @@ def test_a_difference_by_hand(tmp_path: Path) -> None:
     assert found.actions_changed == 0.0
 
 
-def test_what_cannot_be_loaded_is_told_and_the_run_ends_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    summary = finished(tmp_path, Saving(Saving.Config(unreadable=True)))
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_cannot_be_loaded_is_told_and_the_run_ends_well(
+    error: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = finished(tmp_path, Saving(Saving.Config(unreadable=True, error=error)))
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "could not be loaded and compared: the file is upside down" in message
+    assert f"could not be loaded and compared: {error}: the file is upside down" in message
     assert "saved_policy" not in summary and summary["iterations"] == 1
 
 

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from learner import Learner, loop_config, parts_of, train
 from seeing import SeeingPolicy
 
-from gymnast_core.errors import StorageError
+from gymnast_core.errors import PluginError, StorageError
 from gymnast_core.interfaces import Parts
 from gymnast_core.plugins import events
 from gymnast_core.plugins.hooks import plugin_manager
@@ -86,6 +87,13 @@ def test_an_error_of_what_measures_ends_the_run(plug: Any, tmp_path: Path) -> No
 
     plug(evaluate=broken)
     with pytest.raises(ValueError, match="not plugged in"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("found", [{"score": object()}, {"score": torch.tensor(1.0)}, {1: 2.0}, [1.0]])
+def test_what_is_measured_is_numbers_that_a_file_can_hold(found: Any, plug: Any, tmp_path: Path) -> None:
+    plug(evaluate=lambda event: found)
+    with pytest.raises(PluginError, match="A hook gymnast_evaluate returned"):
         run(tmp_path)
 
 

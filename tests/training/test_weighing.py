@@ -41,7 +41,8 @@ def test_what_weighs_nothing_pushes_nothing(tmp_path: Path) -> None:
     @dataclass
     class Nothing(Learner):
         def loss(self, minibatch: Minibatch) -> LossSum:
-            return LossSum(minibatch.log_prob_BSD.sum(), 0.0)
+            log_prob = minibatch.log_prob_BSD.sum()
+            return LossSum(log_prob - log_prob.detach(), 0.0)
 
     moved, _ = gradients(tmp_path, Nothing, None)
     assert moved.tolist() == [0.0, 0.0, 0.0]
@@ -56,7 +57,12 @@ def test_imitation_has_a_number_of_its_own(tmp_path: Path) -> None:
 
 
 class Twofold(SeeingPolicy):
-    """Each action is decided in two factors: one that has half the odds of the seeing policy, and one like it."""
+    """Each action has two components, decided in a factor each: one of half the odds of the seeing policy, and one
+    like it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_dim = 2
 
     def _twice(self, log_prob_BL1: Tensor) -> Tensor:
         return torch.cat([log_prob_BL1 / 2, log_prob_BL1], dim=-1)
@@ -65,7 +71,10 @@ class Twofold(SeeingPolicy):
         chunk = super().act(observation, **rest)
         assert chunk.tokens_BLD is not None
         return replace(
-            chunk, log_prob_BLD=self._twice(chunk.log_prob_BLD), tokens_BLD=chunk.tokens_BLD.expand(-1, -1, 2)
+            chunk,
+            actions_BLA=chunk.actions_BLA.expand(-1, -1, 2),
+            log_prob_BLD=self._twice(chunk.log_prob_BLD),
+            tokens_BLD=chunk.tokens_BLD.expand(-1, -1, 2),
         )
 
     def evaluate(self, observation: Observation, chunk: ActionChunk, **rest: Any) -> Evaluation:
