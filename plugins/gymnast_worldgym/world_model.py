@@ -24,6 +24,7 @@ from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import CHUNKS, as_dict
+from gymnast_worldgym.beginnings import Beginnings
 from gymnast_worldgym.codec import Codec, PixelCodec
 from gymnast_worldgym.config import WorldGymConfig
 from gymnast_worldgym.devices import compute_dtype
@@ -87,6 +88,8 @@ class WorldGym(WorldModel):
         if self.architecture.views > 1:
             self.codec = TallCodec(self.codec, self.architecture.views)
         self.actions = ActionSpace(self.architecture, config.unit_range)
+        memory = self.architecture.pose_memory
+        self._beginnings = Beginnings(self.architecture.window - (memory.frames if memory else 0))
         self.image_size = self.architecture.image_size[0]
         self.action_dim = self.actions.robot_width or self.actions.width
         clip = self.codec.clip if self.architecture.prediction in {"x0", "change"} else None
@@ -228,6 +231,7 @@ class WorldGym(WorldModel):
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._seen(episode)
+        self._beginnings.look([len(episode.frames_TVHWC) for episode in episodes])
         cameras, memory = self.architecture.cameras, self.architecture.pose_memory
         clips = draw_clips(episodes, self.architecture.window, self.actions, generators, cameras, memory)
         parts = [
