@@ -391,3 +391,8 @@ def check_config(config: CheckpointConfig) -> None:
         raise ConfigError("imitation.decisions_per_episode must be at least 1.")
     if config.checkpoint is None:
         check_architecture(config.architecture)
+        if config.architecture.proprio_low and getattr(config, "proprio", None) is None:
+            logger.warning(
+                "architecture.proprio_low and proprio_high are kept with the policy, which reads no proprioception. "
+                "Set policy.args.proprio=true (openvla-oft) to read it, or leave them out."
+            )
