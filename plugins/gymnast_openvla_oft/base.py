@@ -21,6 +21,7 @@ from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import ActionChunk, Episode, Needs, Observation
+from gymnast_core.untrained import Untrained
 from gymnast_openvla_oft import golden
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.adapters import Factors, merge
@@ -129,7 +130,6 @@ class CheckpointPolicy(Policy):
         super().__init__()
         check_config(config)
         self.config = config
-        self._is_trained = config.checkpoint is not None
         source = None
         if config.checkpoint is None:
             self.description, tokenizer = from_scratch(config.architecture, config.unnorm_key)
@@ -150,6 +150,8 @@ class CheckpointPolicy(Policy):
         self.needed = needs_of(self.facts, self.action_dim, readings, where, found)
         """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
         self.model = self._build_model(source, replace(parts, proprio=self.facts.proprio), readings, tokenizer)
+        noise = untrained("openvla-oft" if self.parallel else "openvla", "policy") if source is None else None
+        self._untrained = Untrained(self.model, noise, logger)
         shape = self.model.shape
         self.codec = ActionCodec(vocabulary=shape.effective_vocabulary, bins=shape.bins)
         self.processor = self._processor(tokenizer, statistics)
@@ -175,9 +177,7 @@ class CheckpointPolicy(Policy):
     def act(
         self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> ActionChunk:
-        if not self._is_trained:
-            self._is_trained = True  # said once
-            logger.warning(untrained("openvla-oft" if self.parallel else "openvla", "policy"))
+        self._untrained.tell()
         if self._golden is not None:
             self._compare_golden(self._golden)
         return self._act(observation, temperature, generator)
@@ -216,7 +216,7 @@ class CheckpointPolicy(Policy):
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
         """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator. Raises
         `DataError` for actions or readings outside the policy's range (`imitation.most_clipped`)."""
-        self._is_trained = True
+        self._untrained.trained()
         settings, needs = self.config.imitation, self.needed
         drawn = []
         generators = episode_generators(generator, len(episodes))

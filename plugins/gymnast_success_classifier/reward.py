@@ -19,6 +19,7 @@ from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import ONE_CAMERA, Episode, LossSum, Metric, Reward, Rollout
+from gymnast_core.untrained import Untrained
 from gymnast_success_classifier import checkpoint
 from gymnast_success_classifier.augmentation import AugmentationConfig, augment
 from gymnast_success_classifier.checkpoint import COMPARED_WITH, Hidden, ImageSize, Share, Width, normalised
@@ -27,6 +28,10 @@ from gymnast_success_classifier.model import ChangeClassifier, frame_pair
 
 SIZES = {"image_size": 32, "width": 32, "hidden": 128}
 """Of a fresh network."""
+UNTRAINED = (
+    "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
+    "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
+)
 log = logging.getLogger(__name__)
 USUAL = {"threshold": 0.5, "compared_with": "start"}
 """How it judges where neither the config nor a checkpoint says it."""
@@ -85,8 +90,6 @@ class SuccessClassifier(RewardModel):
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
         directory = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
-        self._warns = directory is None
-        """Whether verdicts are noise, which is told once."""
         config = _fresh(config) if directory is None else _with_checkpoint(config, directory)
         _check(config)
         self.config: SuccessClassifier.Config = config
@@ -98,6 +101,7 @@ class SuccessClassifier(RewardModel):
         self.network = _build(config)
         if directory is not None:
             checkpoint.read_weights(directory, self.network)
+        self._untrained = Untrained(self.network, UNTRAINED if directory is None else None, log)
         self.network.to(find_device(config.device, "reward_model.args.device"))
 
     @classmethod
@@ -110,12 +114,7 @@ class SuccessClassifier(RewardModel):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        if self._warns:
-            self._warns = False
-            log.warning(
-                "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
-                "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
-            )
+        self._untrained.tell()
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
@@ -149,7 +148,7 @@ class SuccessClassifier(RewardModel):
 
         An episode of which nothing is known weighs nothing.
         """
-        self._warns = False
+        self._untrained.trained()
         self._note_cameras(episodes)
         generators = episode_generators(generator, len(episodes))
         pairs_B2CHW = self._pairs([episode.view(self.config.camera) for episode in episodes])
