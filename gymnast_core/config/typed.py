@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gymnast_core.config.problems import Problems, without
 from gymnast_core.config.ranges import element, plain, refused_values
+from gymnast_core.config.schema import ComponentConfig
 from gymnast_core.errors import ConfigError, GymnastError, shortened, unknown_name
 
 C = TypeVar("C")
@@ -19,7 +20,8 @@ _TRUTHS = ("true", "false", "yes", "no", "on", "off", "y", "n", "1", "0")
 
 
 def typed(schema: type[C], values: Mapping[str, Any], key: str = "") -> C:
-    """Merge `values` over the defaults of the dataclass `schema` and build it; lists replace lists.
+    """Merge `values` over the defaults of the dataclass `schema` and build it; lists replace lists, and a component of
+    another name than the default's takes none of the default's `args`.
 
     `key` is the path of `values` in the whole config, e.g. "world_model.args", used in errors. Raises
     `ConfigError` for unknown keys, wrong types, missing mandatory values, numbers outside the range that is declared
@@ -66,6 +68,7 @@ def _merged(schema: Any, values: Any, key: str, problems: Problems) -> tuple[Any
         try:
             config = OmegaConf.structured(schema)
             _unlock(config)
+            _drop_others_args(config, left)
             return OmegaConf.merge(config, OmegaConf.create(literal(left))), left
         except OmegaConfBaseException as error:
             reason = shortened(str(error.msg or error).splitlines()[0]).rstrip(".")
@@ -77,6 +80,20 @@ def _merged(schema: Any, values: Any, key: str, problems: Problems) -> tuple[Any
         except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
             problems.add(ConfigError(f"{key or schema.__qualname__}: {shortened(str(error), 1000)}"), key)
             return None, {}
+
+
+def _drop_others_args(defaults: Any, values: Any) -> None:
+    """Where the values name another component than the defaults, the defaults' `args` are meant for that other one."""
+    if not isinstance(defaults, DictConfig) or defaults._is_none() or not isinstance(values, Mapping):
+        return
+    if OmegaConf.get_type(defaults) is ComponentConfig:
+        name = values.get("name")
+        if name is not None and not OmegaConf.is_missing(defaults, "name") and name != defaults["name"]:
+            defaults["args"] = {}
+        return
+    for key, value in values.items():
+        if key in defaults and not OmegaConf.is_missing(defaults, key):
+            _drop_others_args(defaults._get_node(key), value)
 
 
 def _instance(schema: type[C], config: Any, key: str, problems: Problems) -> C | None:

@@ -129,6 +129,8 @@ class Lazy(Sequence[Item], Generic[Item]):
     """Ids of the items, known without making them; None: an id is known when its item is made."""
     origin: Origin | None = None
     """The recording that the items are from, where it is one."""
+    cropped: bool = False
+    """Whether some are crops of longer episodes: a crop does not show how its episode goes on, or ends."""
     unchecked: bool = False
     """Whether some may turn out to be bad, and are to be left out then (`gymnast convert`)."""
 
@@ -225,6 +227,7 @@ class Crops(Lazy[Episode]):
         self._episodes, self._lengths = episodes_N, lengths_N
         super().__init__(int(self._end_N[-1]), self._crop)
         self.frames = lengths_N.tolist() if selection.window is None else selection.window
+        self.cropped = selection.window is not None and bool((lengths_N > selection.window).any())
         self.ids = Lazy(len(self), self._id)
         self.origin = Origin(source.root.resolve(), Lazy(len(episodes_N), self._episode_id))
 

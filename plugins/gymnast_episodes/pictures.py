@@ -17,8 +17,9 @@ _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "
 """Pillow's modes whose levels become RGB without loss of range."""
 
 
-def read_picture(content: bytes | Path, what: str, advice: str = REPAIR) -> NDArray[np.uint8]:
-    """A picture, uint8 RGB (H, W, 3), upright (EXIF orientation); `what` names it in errors.
+def read_picture(content: bytes | Path, what: str, advice: str = REPAIR, *, alpha: bool = False) -> NDArray[np.uint8]:
+    """A picture, uint8 RGB (H, W, 3), with `alpha` RGBA (H, W, 4), upright (EXIF orientation); `what` names it in
+    errors.
 
     Raises `DataError` for a damaged picture, and for one of more than 8 bits a pixel without colours (depth): cut to 8
     bits it would be white. FileNotFoundError passes.
@@ -30,4 +31,4 @@ def read_picture(content: bytes | Path, what: str, advice: str = REPAIR) -> NDAr
                 "pictures of 8 bits a colour can be shown to a model. Choose other cameras, or write it anew with "
                 "levels 0 to 255."
             )
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.array(ImageOps.exif_transpose(image).convert("RGBA" if alpha else "RGB"))

@@ -60,6 +60,7 @@ class ReplayedEpisodes(Dataset):
             "replayed-episodes",
         )  # fmt: skip
         replayed.frames, replayed.ids = getattr(recorded, "frames", None), getattr(recorded, "ids", None)
+        replayed.cropped = getattr(recorded, "cropped", False)
         return replayed
 
     @torch.no_grad()

@@ -81,6 +81,7 @@ class SeveralEpisodes(Dataset):
 
         together = Lazy(ends[-1], item)
         together.frames = _lengths(parts)
+        together.cropped = any(getattr(part, "cropped", False) for part in parts)
         together.ids = _ids([getattr(part, "ids", None) for part in parts], [number for _, number in repeated])
         origins = [getattr(part, "origin", None) for part in parts]
         episodes = _ids([origin and origin.episodes for origin in origins], [number for _, number in repeated])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,8 @@ from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode, Task
 from gymnast_episodes.crops import Lazy
 
+log = logging.getLogger(__name__)
+
 
 class EpisodeStarts(Dataset):
     """Each episode's instruction with its first frame, or with a keyframe and frames before it (arXiv 2602.13977).
@@ -24,7 +27,9 @@ class EpisodeStarts(Dataset):
     With `branches`, policies start anywhere in the episodes, for short imagined rollouts from real states (branched
     rollouts: VLA-MBPO, arXiv 2603.20607; Janner et al., arXiv 1906.08253).
 
-    Reading a first frame takes a whole episode, unless `episodes` gives crops: window: 2, crops: first.
+    Reading a first frame takes a whole episode, unless `episodes` gives crops: window: 2, crops: first. Crops are for
+    tasks that begin at an episode's first frame: `keyframe` and `branches` count in the crop (which is said when they
+    are read), and `expert` refuses crops.
     """
 
     api_version = 2
@@ -49,7 +54,8 @@ class EpisodeStarts(Dataset):
         """What counts as half a success, for judges that give partial credit."""
         expert: bool = False
         """Whether a task carries the rest of its episode, for rewards that compare with it (`verified`). Episodes that
-        are known to have failed are no expert's."""
+        are known to have failed are no expert's. Needs whole episodes: a crop shows neither what the expert did next
+        nor whether it succeeded."""
 
     def __init__(self, config: Config) -> None:
         keyframe = config.keyframe
@@ -65,13 +71,32 @@ class EpisodeStarts(Dataset):
         self._dataset = registries().datasets.build(config.episodes.name, config.episodes.args, key="episodes")
 
     def tasks(self) -> Sequence[Task]:
+        """Raises `ConfigError` for experts of crops."""
         self._episodes = self._dataset.episodes()
+        if getattr(self._episodes, "cropped", False):
+            self._check_crops()
         tasks = Lazy(len(self._episodes) * (self.config.branches or 1), self._task)
         tasks.origin = getattr(self._episodes, "origin", None)
         ids, frames = (getattr(self._episodes, name, None) for name in ("ids", "frames"))
         if ids is not None and frames is not None:
             tasks.ids = Lazy(len(tasks), partial(self._known_id, ids, frames))
         return tasks
+
+    def _check_crops(self) -> None:
+        """Crops hold one start each; what needs the rest of the episode is refused, or told."""
+        source = self.config.episodes.name
+        if self.config.expert:
+            raise ConfigError(
+                f"expert: the episodes of {source!r} are crops, and an expert's actions would end with the crop, "
+                "whether or not it succeeded later. Leave window and crops out of episodes.args; branches starts "
+                "anywhere in whole episodes."
+            )
+        option = "keyframe" if self.config.keyframe is not None else "branches"
+        if getattr(self.config, option) is not None:
+            log.warning(
+                "episode-starts: the episodes of %r are crops, and %s counts frames of the crop, not of its episode. "
+                "Leave window and crops out of episodes.args to start anywhere in whole episodes.", source, option,
+            )  # fmt: skip
 
     def _known_id(self, ids: Sequence[str], frames: int | Sequence[int], index: int) -> str:
         """The id of a task, from the id and length of its episode alone."""

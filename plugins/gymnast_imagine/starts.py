@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.types import Episode, Task, one_camera
+from gymnast_episodes.images import resize
+from gymnast_episodes.pictures import read_picture
 from gymnast_imagine.config import ImagineConfig
 
 DEFAULT_EPISODES = 4
@@ -108,14 +108,9 @@ def _cut(config: ImagineConfig, index: int, episode: Episode, needs_future: bool
 
 
 def _read_image(path: Path, size: list[int] | None) -> torch.Tensor:
-    """uint8 (1, H, W, 3)."""
+    """uint8 (1, H, W, 3), as `tasks: pictures` reads it."""
     try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
+        frame_HWC = torch.from_numpy(read_picture(path, str(path), "Give a PNG or JPEG file."))
     except FileNotFoundError:
         raise DataError(f"There is no image {path}. Give the path of a PNG or JPEG file: image=FILE.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}. Give a PNG or JPEG file.") from None
-    if size is not None:
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(rgb))[None]
+    return (frame_HWC if size is None else resize(frame_HWC, size))[None]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def _judge(
     file = RowFile(folder / "results.jsonl", Verdict)
     done = {row.index for row in file.rows if row.error is None and row.index < len(clips)}
     missing = _Missing(clips, done, config.camera)
-    if len(missing):
-        _ask(config, folder, missing, file, judge())
+    batches = missing.batches(config.batch_size)
+    # Whether a clip has a label is known once it is read: a judge is built when there is one to ask about.
+    if (first := next(batches, None)) is not None:
+        _ask(config, folder, missing, first, batches, file, judge())
     rows = _latest(file.rows, len(clips))
     _film(config, folder, rows, clips)
     summary = summarise(
@@ -92,16 +95,19 @@ def _check_labels(config: JudgeConfig, clips: Sequence[Episode]) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Missing:
     """The clips that have no verdict yet."""
 
     clips: Sequence[Episode]
     done: set[int]
     camera: str | None
+    unlabelled: int = 0
+    """Clips without a label among those that were read so far: nobody is asked about them."""
 
     def __len__(self) -> int:
-        return len(self.clips) - len(self.done)
+        """Clips to ask about: at most, until all of them are read."""
+        return len(self.clips) - len(self.done) - self.unlabelled
 
     def batches(self, size: int) -> Iterator[Asked[tuple[int, bool]]]:
         """Numbers and truths of labelled clips, with their rollouts; frames are read as they are needed."""
@@ -112,6 +118,8 @@ class _Missing:
             if episode.success is not None:
                 items.append((number, episode.success))
                 rollouts.append(clip_rollout(episode, number, self.camera))
+            else:
+                self.unlabelled += 1
             if len(items) == size:
                 yield Asked(items, rollouts)
                 items, rollouts = [], []
@@ -119,14 +127,22 @@ class _Missing:
             yield Asked(items, rollouts)
 
 
-def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Verdict], judge: RewardModel) -> None:
+def _ask(
+    config: JudgeConfig,
+    folder: Path,
+    missing: _Missing,
+    first: Asked[tuple[int, bool]],
+    others: Iterator[Asked[tuple[int, bool]]],
+    file: RowFile[Verdict],
+    judge: RewardModel,
+) -> None:
     done = len(missing.done)
     judge.attach(Parts(reward_model=judge, config=config))
-    judge.preflight(len(missing), len(missing.clips[0].frames_TVHWC))
+    judge.preflight(len(missing), max(rollout.frame_count for rollout in first.rollouts))
     again = resume_command("judge", folder)
     limit = ErrorLimit(config.max_error_rate, config.reward_model.name, again, judged=done)
     with Progress("Judging", len(missing.clips), unit="clip", start=done) as progress:
-        for asked, rewards in judged(judge, missing.batches(config.batch_size), rescore=config.rescore):
+        for asked, rewards in judged(judge, chain([first], others), rescore=config.rescore):
             rows = [
                 Verdict(
                     index=index, clip=rollout.task.id, instruction=rollout.task.instruction, success=success,
@@ -138,7 +154,9 @@ def _ask(config: JudgeConfig, folder: Path, missing: _Missing, file: RowFile[Ver
             ]  # fmt: skip
             file.append(rows)
             done += len(rows)
-            progress.update(done, _numbers(config, _latest(file.rows, len(missing.clips)), file.rows))
+            progress.update(
+                done + missing.unlabelled, _numbers(config, _latest(file.rows, len(missing.clips)), file.rows)
+            )
             limit.add(rewards)
 
 

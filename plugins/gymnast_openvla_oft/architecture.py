@@ -85,7 +85,8 @@ class Architecture:
     action_high: list[AnyNumber] = field(default_factory=lambda: [1.0, 1.0])
     """Action that becomes 1, robot units, one a dimension."""
     proprio_low: list[AnyNumber] = field(default_factory=list)
-    """Proprioceptive reading that becomes -1, robot units, by dimension; empty where the robot has no such sense."""
+    """Proprioceptive reading that becomes -1, robot units, by dimension; empty where the robot has no such sense.
+    The policy reads it with `proprio: true` alone."""
     proprio_high: list[AnyNumber] = field(default_factory=list)
     """Proprioceptive reading that becomes 1."""
     tokenizer_corpus: list[str] = field(default_factory=list)

@@ -21,20 +21,13 @@ from gymnast_core.interfaces import Policy
 from gymnast_core.reading import JsonObject
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import ActionChunk, Episode, Needs, Observation
+from gymnast_core.untrained import Untrained
 from gymnast_openvla_oft import golden
 from gymnast_openvla_oft.actions import ActionCodec
 from gymnast_openvla_oft.adapters import Factors, merge
-from gymnast_openvla_oft.architecture import (
-    Architecture,
-    check_architecture,
-    checkpoint_config,
-    model_shape,
-    preprocessor_config,
-    with_parts,
-)
+from gymnast_openvla_oft.architecture import Architecture, check_architecture, model_shape, with_parts
 from gymnast_openvla_oft.attention import AUTO
 from gymnast_openvla_oft.checkpoint import (
-    Description,
     Source,
     load_model,
     open_source,
@@ -42,6 +35,7 @@ from gymnast_openvla_oft.checkpoint import (
     read_unmerged,
     save_checkpoint,
 )
+from gymnast_openvla_oft.clipping import Clipping
 from gymnast_openvla_oft.components import optional_part
 from gymnast_openvla_oft.dtypes import CHOICES, DTYPES, weights_dtype
 from gymnast_openvla_oft.facts import CAMERAS_KEY, CHUNK_KEY, MAX_IMAGES, Parts, find_facts
@@ -54,7 +48,8 @@ from gymnast_openvla_oft.model import Inputs, ModelShape, OFTModel
 from gymnast_openvla_oft.needs import find_needs, find_parts, needs_of
 from gymnast_openvla_oft.normalisation import BOUNDS, OFT_EPSILON, Normaliser, choose_statistics, count_readings
 from gymnast_openvla_oft.processor import Processor
-from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, tokenizer_path, train_tokenizer
+from gymnast_openvla_oft.prompt import PromptEncoder, load_tokenizer, tokenizer_path
+from gymnast_openvla_oft.scratch import from_scratch
 from gymnast_openvla_oft.sharding import shard
 from gymnast_openvla_oft.tuning import FEATURE_DTYPES, Tuning, apply_tuning, check_tuning
 from gymnast_openvla_oft.vocabulary import find_vocabulary
@@ -135,10 +130,9 @@ class CheckpointPolicy(Policy):
         super().__init__()
         check_config(config)
         self.config = config
-        self._is_trained = config.checkpoint is not None
         source = None
         if config.checkpoint is None:
-            self.description, tokenizer = _from_scratch(config)
+            self.description, tokenizer = from_scratch(config.architecture, config.unnorm_key)
         else:
             source = open_source(config.checkpoint, config.revision, config.base)
             self.description = read_description(source)
@@ -156,10 +150,15 @@ class CheckpointPolicy(Policy):
         self.needed = needs_of(self.facts, self.action_dim, readings, where, found)
         """What it is shown: found now, since the files that say so may be gone when it acts or is saved."""
         self.model = self._build_model(source, replace(parts, proprio=self.facts.proprio), readings, tokenizer)
+        noise = untrained("openvla-oft" if self.parallel else "openvla", "policy") if source is None else None
+        self._untrained = Untrained(self.model, noise, logger)
         shape = self.model.shape
         self.codec = ActionCodec(vocabulary=shape.effective_vocabulary, bins=shape.bins)
         self.processor = self._processor(tokenizer, statistics)
         """What turns observations into the network's input, for whatever purpose."""
+        self._clipping = Clipping(self.units, config.imitation.most_clipped)
+        reads = self.processor.proprio
+        self._reading_clipping = None if reads is None else Clipping(reads, config.imitation.most_clipped)
         self.store = self._feature_store()
         recorded = config.golden != "off" and source is not None
         self._golden = golden.read(source.directory) if recorded and source is not None else None
@@ -178,9 +177,7 @@ class CheckpointPolicy(Policy):
     def act(
         self, observation: Observation, *, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> ActionChunk:
-        if not self._is_trained:
-            self._is_trained = True  # said once
-            logger.warning(untrained("openvla-oft" if self.parallel else "openvla", "policy"))
+        self._untrained.tell()
         if self._golden is not None:
             self._compare_golden(self._golden)
         return self._act(observation, temperature, generator)
@@ -217,13 +214,17 @@ class CheckpointPolicy(Policy):
         shard(self, self.model, mesh, keeps_features=self.store is not None)
 
     def training_decisions(self, episodes: Sequence[Episode], generator: torch.Generator) -> Decisions:
-        """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator."""
-        self._is_trained = True
+        """Augmented decisions of a training batch; what is drawn for an episode comes from its own generator. Raises
+        `DataError` for actions or readings outside the policy's range (`imitation.most_clipped`)."""
+        self._untrained.trained()
         settings, needs = self.config.imitation, self.needed
         drawn = []
         generators = episode_generators(generator, len(episodes))
         for episode, own in zip(episodes, generators, strict=True):
             decisions = draw_decisions(episode, self.chunk_length, settings, needs, own)
+            self._clipping.look(episode.actions_TA)
+            if self._reading_clipping is not None and episode.proprio_TP is not None:
+                self._reading_clipping.look(episode.proprio_TP)
             if settings.oft_augmentation:
                 decisions = replace(decisions, observation=self.processor.prepare(decisions.observation))
             drawn.append(augment(decisions, settings, own))
@@ -390,11 +391,8 @@ def check_config(config: CheckpointConfig) -> None:
         raise ConfigError("imitation.decisions_per_episode must be at least 1.")
     if config.checkpoint is None:
         check_architecture(config.architecture)
-
-
-def _from_scratch(config: CheckpointConfig) -> tuple[Description, Tokenizer]:
-    architecture = config.architecture
-    tokenizer = train_tokenizer(architecture.tokenizer_corpus)
-    described = checkpoint_config(architecture, tokenizer.get_vocab_size(), config.unnorm_key or "scratch")
-    preprocessor = preprocessor_config(architecture.image_size)
-    return Description(described, preprocessor, described["norm_stats"]), tokenizer
+        if config.architecture.proprio_low and getattr(config, "proprio", None) is None:
+            logger.warning(
+                "architecture.proprio_low and proprio_high are kept with the policy, which reads no proprioception. "
+                "Set policy.args.proprio=true (openvla-oft) to read it, or leave them out."
+            )

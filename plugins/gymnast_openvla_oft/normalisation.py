@@ -24,6 +24,8 @@ LARGEST = Range(least=-1e6, most=1e6)
 ORDER = ("min", "q01", "q99", "max")
 ROUNDING = 1e-4
 """Share of a range by which statistics that were computed in different precisions may be out of order."""
+SLACK = 0.01
+"""Share of a range by which a value may miss it and still count as inside."""
 
 
 class Normaliser:
@@ -57,14 +59,30 @@ class Normaliser:
 
     def normalise(self, values: Tensor) -> Tensor:
         """Robot units (..., width) to [-1, 1], float64, clipped. Raises `DataError` for another width."""
-        if values.shape[-1] != self.width:
-            raise DataError(f"The {self.what} has {values.shape[-1]} dimensions, the policy's statistics {self.width}.")
+        self._check_width(values)
         low, high, mask = self._on(values.device)
         x = values.double()
         span = high - low + self.epsilon
         # A dimension without any range says nothing, and must not divide by zero.
         scaled = torch.where(span == 0, 0.0, 2.0 * (x - low) / torch.where(span == 0, 1.0, span) - 1.0)
         return torch.where(mask, scaled, x).clamp(-1.0, 1.0)
+
+    def outside(self, values: Tensor) -> Tensor:
+        """Which robot units (..., width) `normalise` clips, bool; those that miss the range by rounding, or by less
+        than a hundredth of it, are not counted. Raises `DataError` for another width."""
+        self._check_width(values)
+        low, high = (bound.to(values.device) for bound in self.limits())
+        slack = SLACK * (high - low) + ROUNDING * torch.maximum(low.abs(), high.abs())
+        x = values.double()
+        return (x < low - slack) | (x > high + slack)
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """What becomes -1 and 1, float64 (width,), robot units."""
+        return torch.where(self.mask, self.low, -1.0), torch.where(self.mask, self.high, 1.0)
+
+    def _check_width(self, values: Tensor) -> None:
+        if values.shape[-1] != self.width:
+            raise DataError(f"The {self.what} has {values.shape[-1]} dimensions, the policy's statistics {self.width}.")
 
     def unnormalise(self, values: Tensor) -> Tensor:
         """[-1, 1] to robot units, float64 (..., width)."""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gymnast_core.errors import DataError
 from gymnast_core.types import Task
+from gymnast_episodes.pictures import read_picture
 from gymnast_probe.colours import HUES, colour_masks, to_hsv, to_rgb, visible_colours
 from gymnast_probe.interfaces import Edit, Edited, NotApplicable
 
@@ -68,8 +69,9 @@ class Distractor(ImageEdit):
             raise DataError(
                 f"edits: the folder {folder} holds no PNG or JPEG. Set folder to one that does, or to null."
             )
-        with Image.open(files[rng.integers(len(files))]) as file:
-            rgba = np.asarray(file.convert("RGBA").resize((side, side)), np.float32)
+        path = files[rng.integers(len(files))]
+        picture_HWC = read_picture(path, str(path), "Repair it, or take it out of the folder.", alpha=True)
+        rgba = np.asarray(Image.fromarray(picture_HWC).resize((side, side)), np.float32)
         soft = _edge(np.minimum(*_border_distance(side)), self.softness * side)
         return rgba[..., :3], (rgba[..., 3] / np.float32(255) * soft)[..., None].astype(np.float32)
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gymnast_core.errors import ConfigError
+from gymnast_core.errors import ConfigError, DataError
+from gymnast_episodes.pictures import read_picture
 from gymnast_probe.interfaces import EditorFailed, EditorSpent, Generated, ImageEditor
 from gymnast_probe.service import Service
 
@@ -80,10 +81,10 @@ class OpenAIEditor(ImageEditor):
 
 def _decode(content: str, shape: tuple[int, ...], cost_usd: float | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(base64.b64decode(content, validate=True))) as file:
-            image = file.convert("RGB").resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
-    except (OSError, binascii.Error, Image.DecompressionBombError) as error:
+        picture_HWC = read_picture(base64.b64decode(content, validate=True), "The edited picture")
+        image = Image.fromarray(picture_HWC).resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
+    except (DataError, binascii.Error) as error:
         raise EditorFailed(
-            f"The image editor returned something that is no picture: {type(error).__name__}.", cost_usd=cost_usd
+            "The image editor returned something that is no picture of 8 bits a colour.", cost_usd=cost_usd
         ) from error
     return np.asarray(image)

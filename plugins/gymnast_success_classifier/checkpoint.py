@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,16 +28,29 @@ IMAGE_SIZE, WIDTH, HIDDEN = Range(least=16, most=4096), Range(least=8, most=4096
 ImageSize = Annotated[int, IMAGE_SIZE]
 Width = Annotated[int, WIDTH]
 Hidden = Annotated[int, HIDDEN]
+SHARE = Range(above=0, below=1)
+Share = Annotated[float, SHARE]
+COMPARED_WITH = ("start", "context")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint's `config.json` says."""
+    """What a checkpoint's `config.json` says; None where it was written before that was kept, or nothing was said."""
 
     image_size: int
     width: int
     hidden: int
     instructions: list[str]
+    camera: str | None = None
+    """The camera that it was fitted on."""
+    threshold: float | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """By instruction."""
+    compared_with: str | None = None
+
+    def entries(self) -> dict[str, Any]:
+        """What is said, under the names of `config.json`."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
 
 
 def read_config(directory: Path) -> Description:
@@ -57,7 +70,7 @@ def normalised(instruction: str) -> str:
 
 
 def _description(config: JsonObject) -> Description:
-    known = ("kind", "image_size", "width", "hidden", "instructions")
+    known = ("kind", *(item.name for item in fields(Description)))
     if config.values.get("kind") != KIND:
         raise CheckpointError(f"{config.place} does not describe a success classifier (no kind: {KIND!r}).")
     for name in config.values:
@@ -69,7 +82,17 @@ def _description(config: JsonObject) -> Description:
     instructions = config.texts("instructions")
     if not instructions or len({normalised(text) for text in instructions}) < len(instructions):
         config.refuse("instructions", "must be some, each of them once")
-    return Description(config.integer("image_size", IMAGE_SIZE), width, config.integer("hidden", HIDDEN), instructions)
+    thresholds = config.object("thresholds", default=None)
+    return Description(
+        image_size=config.integer("image_size", IMAGE_SIZE),
+        width=width,
+        hidden=config.integer("hidden", HIDDEN),
+        instructions=instructions,
+        camera=config.text("camera", default=None),
+        threshold=config.number("threshold", SHARE, default=None),
+        thresholds={} if thresholds is None else {text: thresholds.number(text, SHARE) for text in thresholds.values},
+        compared_with=config.text("compared_with", COMPARED_WITH, default=None),
+    )
 
 
 def read_weights(directory: Path, network: nn.Module) -> None:
@@ -123,7 +146,7 @@ def write(directory: Path, description: Description, network: nn.Module) -> None
     """Write both files, each under a temporary name first: a crash leaves no half-written checkpoint."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    config = {"kind": KIND, **asdict(description)}
+    config = {"kind": KIND, **description.entries()}
     save_weights(directory / f"{WEIGHTS}.part", weights, {METADATA_KEY: json.dumps(config)})
     (directory / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in (WEIGHTS, CONFIG):

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gymnast_core.config.presets import fitted_by
-from gymnast_core.config.ranges import Choices, Count, NotNegative, Range, Seed, check_values
+from gymnast_core.config.ranges import Choices, Count, NotNegative, Seed, check_values
 from gymnast_core.devices import find_device
 from gymnast_core.errors import CheckpointError, ConfigError, unknown_name
 from gymnast_core.interfaces import RewardModel
 from gymnast_core.seeds import episode_generators
-from gymnast_core.types import Episode, LossSum, Metric, Reward, Rollout
+from gymnast_core.types import ONE_CAMERA, Episode, LossSum, Metric, Reward, Rollout
+from gymnast_core.untrained import Untrained
 from gymnast_success_classifier import checkpoint
 from gymnast_success_classifier.augmentation import AugmentationConfig, augment
-from gymnast_success_classifier.checkpoint import Hidden, ImageSize, Width, normalised
+from gymnast_success_classifier.checkpoint import COMPARED_WITH, Hidden, ImageSize, Share, Width, normalised
 from gymnast_success_classifier.metrics import judge_quality
 from gymnast_success_classifier.model import ChangeClassifier, frame_pair
 
 SIZES = {"image_size": 32, "width": 32, "hidden": 128}
 """Of a fresh network."""
+UNTRAINED = (
+    "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
+    "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
+)
 log = logging.getLogger(__name__)
-COMPARED_WITH = ("start", "context")
-Share = Annotated[float, Range(above=0, below=1)]
+USUAL = {"threshold": 0.5, "compared_with": "start"}
+"""How it judges where neither the config nor a checkpoint says it."""
 
 
 class SuccessClassifier(RewardModel):
@@ -49,18 +54,20 @@ class SuccessClassifier(RewardModel):
         instructions: list[str] = field(default_factory=list)
         """The closed set of instructions; with a checkpoint, leave it empty."""
         camera: str | None = None
-        """Which camera it looks at; None: the main one."""
+        """Which camera it looks at; None: the one that the checkpoint was fitted on, or the main one where nobody named
+        that."""
         image_size: ImageSize | None = None
         """Side, in pixels, that frames are resized to; None: the checkpoint's, or 32."""
         width: Width | None = None
         """Channels of the first stage, a multiple of 8; None: the checkpoint's, or 32."""
         hidden: Hidden | None = None
         """Units of the head's hidden layer; None: the checkpoint's, or 128."""
-        threshold: Share = 0.5
-        """Probability above which a rollout counts as a success."""
+        threshold: Share | None = None
+        """Probability above which a rollout counts as a success; None: the checkpoint's, or 0.5."""
         thresholds: dict[str, Share] = field(default_factory=dict)
         """The same for single instructions, {instruction: probability}, where one is harder to judge than the others:
-        `gymnast gate` and `gymnast judge` show each one's precision (thresholds by task: WMPO, arXiv 2511.09515)."""
+        `gymnast gate` and `gymnast judge` show each one's precision (thresholds by task: WMPO, arXiv 2511.09515).
+        Empty: the checkpoint's, unless `threshold` is given."""
         positive_share: Share = 0.25
         """Weight, in an episode's loss, of the instructions known to be fulfilled, however many they are; those known
         not to be get the rest of 1. Less means fewer false alarms."""
@@ -68,10 +75,11 @@ class SuccessClassifier(RewardModel):
         """Extra weight of an episode's own instruction; every known outcome has weight 1 anyway."""
         augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
         """Distortions of training frames."""
-        compared_with: Annotated[str, Choices(*COMPARED_WITH)] = "start"
+        compared_with: Annotated[str, Choices(*COMPARED_WITH)] | None = None
         """What the end of a rollout is compared with: the frame at its "start", where the policy begins, or the first
         frame of its task's "context". Where policies begin in an episode's midst, with its first frame as context, the
-        latter asks whether the episode fulfils the instruction, and the former whether what is left does by itself."""
+        latter asks whether the episode fulfils the instruction, and the former whether what is left does by itself.
+        None: the checkpoint's, or "start"."""
         batch_size: Count = 256
         """Rollouts scored at once."""
         init_seed: Seed = 0
@@ -82,17 +90,18 @@ class SuccessClassifier(RewardModel):
     def __init__(self, config: SuccessClassifier.Config | None = None):
         config = config if config is not None else self.Config()
         directory = Path(config.checkpoint).expanduser() if config.checkpoint is not None else None
-        self._warns = directory is None
-        """Whether verdicts are noise, which is told once."""
         config = _fresh(config) if directory is None else _with_checkpoint(config, directory)
         _check(config)
         self.config: SuccessClassifier.Config = config
+        self._main_cameras: set[str] = set()
+        """Those of the episodes that it was fitted to."""
         self._index = {normalised(text): index for index, text in enumerate(config.instructions)}
         own = {normalised(text): threshold for text, threshold in config.thresholds.items()}
         self._threshold_I = torch.tensor([own.get(text, config.threshold) for text in self._index])
         self.network = _build(config)
         if directory is not None:
             checkpoint.read_weights(directory, self.network)
+        self._untrained = Untrained(self.network, UNTRAINED if directory is None else None, log)
         self.network.to(find_device(config.device, "reward_model.args.device"))
 
     @classmethod
@@ -105,12 +114,7 @@ class SuccessClassifier(RewardModel):
 
     @torch.no_grad()
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        if self._warns:
-            self._warns = False
-            log.warning(
-                "The success classifier judges, and its network was never trained: its verdicts are noise. Set "
-                "reward_model.args.checkpoint, or fit one first: gymnast fit reward_model.name=success-classifier."
-            )
+        self._untrained.tell()
         rewards = [Reward(None, error="not judged")] * len(rollouts)
         known: list[int] = []
         for position, rollout in enumerate(rollouts):
@@ -119,7 +123,8 @@ class SuccessClassifier(RewardModel):
                 rewards[position] = Reward(None, error=error)
             elif self.config.camera is not None and self.config.camera not in rollout.cameras:
                 error = unknown_name("camera", self.config.camera, rollout.cameras)
-                rewards[position] = Reward(None, error=error)
+                advice = "The success classifier looks at it; reward_model.args.camera=NAME names another."
+                rewards[position] = Reward(None, error=f"{error} {advice}")
             else:
                 known.append(position)
         for start in range(0, len(known), self.config.batch_size):
@@ -143,7 +148,8 @@ class SuccessClassifier(RewardModel):
 
         An episode of which nothing is known weighs nothing.
         """
-        self._warns = False
+        self._untrained.trained()
+        self._note_cameras(episodes)
         generators = episode_generators(generator, len(episodes))
         pairs_B2CHW = self._pairs([episode.view(self.config.camera) for episode in episodes])
         distorted = [
@@ -170,6 +176,7 @@ class SuccessClassifier(RewardModel):
         for start in range(0, len(episodes), self.config.batch_size):
             stop = min(start + self.config.batch_size, len(episodes))
             batch = [episodes[index] for index in range(start, stop)]
+            self._note_cameras(batch)
             probabilities.append(self._probabilities([episode.view(self.config.camera) for episode in batch]))
             target_BI, weight_BI = self._labels(batch)
             targets.append(target_BI)
@@ -183,9 +190,32 @@ class SuccessClassifier(RewardModel):
         return metrics | {f"hindsight_{name}": value for name, value in hindsight.items()}
 
     def save(self, directory: Path) -> None:
-        sizes = {name: getattr(self.config, name) for name in SIZES}
-        description = checkpoint.Description(**sizes, instructions=list(self.config.instructions))
+        kept = {name: getattr(self.config, name) for name in (*SIZES, *USUAL)}
+        description = checkpoint.Description(
+            **kept,
+            instructions=list(self.config.instructions),
+            camera=self._fitted_camera(),
+            thresholds=dict(self.config.thresholds),
+        )
         checkpoint.write(Path(directory), description, self.network)
+
+    def _note_cameras(self, episodes: Sequence[Episode]) -> None:
+        """Remember which camera is the main one, where none is named; say once that it is not the same in all."""
+        if self.config.camera is not None:
+            return
+        before = len(self._main_cameras)
+        self._main_cameras |= {episode.cameras[0] for episode in episodes}
+        if before < 2 <= len(self._main_cameras):
+            log.warning(
+                "The success classifier is fitted to the main camera of each episode, and these differ: %s. Name the "
+                "one that it is to look at: reward_model.args.camera=NAME.", ", ".join(sorted(self._main_cameras)),
+            )  # fmt: skip
+
+    def _fitted_camera(self) -> str | None:
+        """The camera that it looks at, by name; None where nobody named it, or there were several."""
+        if self.config.camera is not None or len(self._main_cameras) != 1:
+            return self.config.camera
+        return next(iter(self._main_cameras - set(ONE_CAMERA)), None)
 
     def _pairs(self, frames: Sequence[Tensor]) -> Tensor:
         assert self.config.image_size is not None
@@ -244,13 +274,13 @@ def _build(config: SuccessClassifier.Config) -> ChangeClassifier:
 
 
 def _fresh(config: SuccessClassifier.Config) -> SuccessClassifier.Config:
-    """With the sizes of a fresh network where none are given."""
-    sizes = {name: usual for name, usual in SIZES.items() if getattr(config, name) is None}
-    return replace(config, **sizes)  # type: ignore[arg-type]
+    """With the sizes of a fresh network, and the usual way to judge, where none are given."""
+    return _filled(config, {**SIZES, **USUAL})
 
 
 def _with_checkpoint(config: SuccessClassifier.Config, directory: Path) -> SuccessClassifier.Config:
-    """With the checkpoint's sizes and instructions, of which the config must say nothing else."""
+    """With the checkpoint's sizes and instructions, of which the config must say nothing else, and with the camera and
+    the way to judge that it was saved with, where the config says nothing."""
     stored = checkpoint.read_config(directory)
     if config.instructions and list(config.instructions) != stored.instructions:
         raise CheckpointError(
@@ -264,7 +294,22 @@ def _with_checkpoint(config: SuccessClassifier.Config, directory: Path) -> Succe
                 f"reward_model.args.{name} is {getattr(config, name)}, but the success classifier in {directory} has "
                 f"{size}. Leave it out."
             )
-    return replace(config, instructions=stored.instructions, **sizes)
+    if stored.camera is not None and config.camera not in (None, stored.camera):
+        log.warning(
+            "The success classifier in %s was fitted on the camera %r; it looks at %r.", directory, stored.camera,
+            config.camera,
+        )  # fmt: skip
+    thresholds = dict(config.thresholds)
+    if not thresholds and config.threshold is None:
+        thresholds = dict(stored.thresholds)
+    config = replace(config, instructions=stored.instructions, thresholds=thresholds, **sizes)
+    said = {name: getattr(stored, name) for name in ("camera", *USUAL)}
+    return _filled(config, {**USUAL, **{name: value for name, value in said.items() if value is not None}})
+
+
+def _filled(config: SuccessClassifier.Config, values: Mapping[str, Any]) -> SuccessClassifier.Config:
+    """With these values in the place of None."""
+    return replace(config, **{name: value for name, value in values.items() if getattr(config, name) is None})
 
 
 def _check(config: SuccessClassifier.Config) -> None:

@@ -20,10 +20,12 @@ from gymnast_core.interfaces import WorldModel
 from gymnast_core.rollouts.open_loop import open_loop_quality
 from gymnast_core.seeds import episode_generators
 from gymnast_core.types import Episode, LossSum, Offers, Step, Task
+from gymnast_core.untrained import Untrained
 from gymnast_worldgym import checkpoint as checkpoints
 from gymnast_worldgym import published
 from gymnast_worldgym.actions import ActionSpace
 from gymnast_worldgym.architecture import CHUNKS, as_dict
+from gymnast_worldgym.beginnings import Beginnings
 from gymnast_worldgym.codec import Codec, PixelCodec
 from gymnast_worldgym.config import WorldGymConfig
 from gymnast_worldgym.devices import compute_dtype
@@ -74,7 +76,6 @@ class WorldGym(WorldModel):
     def __init__(self, config: Config) -> None:
         self.config = config
         self._told_horizon = False
-        self._untrained = None if config.checkpoint else untrained("worldgym", "world_model")
         check_values(type(config), asdict(config))
         saved = checkpoints.read(config.checkpoint) if config.checkpoint else None
         settings = settle(config, saved)
@@ -87,10 +88,13 @@ class WorldGym(WorldModel):
         if self.architecture.views > 1:
             self.codec = TallCodec(self.codec, self.architecture.views)
         self.actions = ActionSpace(self.architecture, config.unit_range)
+        memory = self.architecture.pose_memory
+        self._beginnings = Beginnings(self.architecture.window - (memory.frames if memory else 0))
         self.image_size = self.architecture.image_size[0]
         self.action_dim = self.actions.robot_width or self.actions.width
         clip = self.codec.clip if self.architecture.prediction in {"x0", "change"} else None
         self.process = noise_process(self.architecture.prediction, self.sampling.stabilization_level, clip)
+        unknown = None if saved else untrained("worldgym", "world_model")
         initial = None if saved else torch.Generator().manual_seed(config.seed)
         self.network = DiT(self.architecture.network(), initial)
         if saved is not None:
@@ -99,7 +103,8 @@ class WorldGym(WorldModel):
             begun = checkpoints.for_cameras(saved, self.architecture.views)
             checkpoints.load_into(self.network, begun)
             if begun is not saved:
-                self._untrained = self._begun_with(saved)
+                unknown = self._begun_with(saved)
+        self._untrained = Untrained(self.network, unknown, log)
         self.network.to(find_device(config.device, "world_model.args.device")).eval()
         wanted = published.compute_dtype(config.compute_dtype, config.preset)
         self.network.set_compute_dtype(compute_dtype(wanted, self.device))
@@ -156,9 +161,7 @@ class WorldGym(WorldModel):
         has its own. Only the last window - 1 context frames are used, with a memory all of them.
         """
         self._check_tasks(tasks)
-        if self._untrained is not None:
-            log.warning(self._untrained)
-            self._untrained = None  # said once
+        self._untrained.tell()
         alone = apart and self._autoencoder is not None
         distinct, origin = (list(tasks), list(range(len(tasks)))) if alone else distinct_tasks(tasks)
         kept = self.architecture.context(len(tasks[0].frames_TVHWC))
@@ -224,10 +227,11 @@ class WorldGym(WorldModel):
 
     def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> LossSum:
         """The mean over a clip's frames and pixels, summed over clips, one of each episode of at least 2 frames."""
-        self._untrained = None
+        self._untrained.trained()
         generators = episode_generators(generator, len(episodes))
         for episode in episodes:
             self._seen(episode)
+        self._beginnings.look([len(episode.frames_TVHWC) for episode in episodes])
         cameras, memory = self.architecture.cameras, self.architecture.pose_memory
         clips = draw_clips(episodes, self.architecture.window, self.actions, generators, cameras, memory)
         parts = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from gymnast_core.errors import CheckpointError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.testing.making import make_tasks, observe
+from gymnast_core.types import Episode, Rollout, Task
 
 WORLD = {"dim": 16, "layers": 1, "heads": 2, "patch_size": 16, "action_dim": 3, "robot_action_dim": 2, "window": 4}
 TOWER = {"patch_size": 16, "width": 16, "depth": 2, "heads": 2}
@@ -55,3 +58,28 @@ def test_what_was_never_trained_says_so_once_when_it_acts(caplog: pytest.LogCapt
     assert len(said) == 2
     assert said[0].startswith("worldgym has no checkpoint") and "world_model.args.checkpoint" in said[0]
     assert said[1].startswith("openvla-oft has no checkpoint") and "fit-tabletop-policy" in said[1]
+
+
+@pytest.mark.parametrize("kind", FITS)
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_what_took_over_trained_weights_does_not(kind: str, is_loaded: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A fit that goes on in its last validation has loaded its network and trains no more."""
+    args: dict[str, Any] = {
+        "world_models": {**WORLD, "image_size": [32, 32], "prediction": "x0"},
+        "policies": POLICY,
+        "reward_models": {"instructions": ["push it"], "image_size": 32, "width": 8},
+    }[kind]
+    component, trained = (getattr(registries(), kind).build(FITS[kind][0], args) for _ in range(2))
+    if is_loaded:
+        copy.deepcopy(component).module().load_state_dict(trained.module().state_dict())  # a copy of its own
+        component.module().load_state_dict(trained.module().state_dict())
+    frames = torch.zeros(3, 1, 32, 32, 3, dtype=torch.uint8)
+    if kind == "policies":
+        component.act(observe(make_tasks(1, image_size=32)))
+    elif kind == "world_models":
+        episode = Episode("e", "push it", frames, torch.zeros(2, 2))
+        component.validate([episode], generator=torch.Generator().manual_seed(0))
+    else:
+        task, zeros = Task("t", "push it", frames[:1]), torch.zeros(2, 1, 1)
+        component.score([Rollout(task, 0, frames, zeros, zeros, temperature=1.0)])
+    assert ("never trained" in caplog.text) != is_loaded

@@ -7,7 +7,9 @@ import pytest
 from gymnast_core.config import ComponentConfig, RunConfig, load_config, to_yaml
 from gymnast_core.config.load import merged
 from gymnast_core.config.presets import presets
+from gymnast_core.config.typed import typed
 from gymnast_core.errors import ConfigError, ConfigErrors
+from gymnast_core.plugins.compose import registries
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_fit.config import FitConfig
 
@@ -285,3 +287,40 @@ def test_all_that_is_wrong_in_lists_is_told_at_once():
     told = str(caught.value)
     for part in ["judges[0].weight", "judges[0].size", "Nobody judges nothing", "views[0][0]"]:
         assert part in told
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A section whose component has default arguments, as the truth of `imagined-episodes` has."""
+
+    truth: ComponentConfig = field(default_factory=lambda: ComponentConfig("environment", {"always_replay": True}))
+
+
+@dataclass(frozen=True)
+class Judging:
+    inside: Judged = field(default_factory=Judged)
+    perhaps: ComponentConfig | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, ComponentConfig("environment", {"always_replay": True})),
+        ({"name": "environment"}, ComponentConfig("environment", {"always_replay": True})),
+        ({"args": {"x": 1}}, ComponentConfig("environment", {"always_replay": True, "x": 1})),
+        ({"name": "claude"}, ComponentConfig("claude", {})),
+        ({"name": "claude", "args": {"max_usd": 5}}, ComponentConfig("claude", {"max_usd": 5})),
+    ],
+)
+def test_another_component_takes_no_arguments_of_the_default(given, wanted):
+    assert typed(Judged, {"truth": given}).truth == wanted
+    found = typed(Judging, {"inside": {"truth": given}, "perhaps": {"name": "claude"}})
+    assert found.inside.truth == wanted and found.perhaps == ComponentConfig("claude", {})
+
+
+def test_any_reward_model_says_what_is_true_of_imagined_episodes():
+    needed = {name: {"name": "x"} for name in ("tasks", "policy", "world_model")}
+    configured = registries().datasets.configure(
+        "imagined-episodes", {**needed, "horizon": 4, "truth": {"name": "random", "args": {"seed": 3}}}
+    )
+    assert configured.truth == ComponentConfig("random", {"seed": 3})

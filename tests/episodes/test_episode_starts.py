@@ -104,3 +104,40 @@ def test_bad_options(args):
 def test_an_unknown_source():
     with pytest.raises(PluginError, match="Did you mean 'lerobot'"):
         registries().datasets.build("episode-starts", {"episodes": {"name": "lerobo"}})
+
+
+CROPS = {"name": SOURCE["name"], "args": {**SOURCE["args"], "window": 2, "crops": "first"}}
+TINY = {"image_size": [32, 32], "channels": 3, "patch_size": 8, "dim": 32, "layers": 1, "heads": 2}
+TINY |= {"robot_action_dim": 7, "action_dim": 8, "window": 2, "prediction": "change", "codec": "pixels"}
+
+
+@pytest.mark.parametrize(
+    "episodes",
+    [
+        CROPS,
+        {"name": "several-episodes", "args": {"of": [SOURCE, CROPS]}},
+        {
+            "name": "replayed-episodes",
+            "args": {"episodes": CROPS, "world_model": {"name": "worldgym", "args": TINY}},
+        },
+    ],
+)
+def test_a_crop_is_no_expert(episodes):
+    """Its actions end with it, and nobody knows whether its episode succeeded."""
+    with pytest.raises(ConfigError, match=r"expert: the episodes of '[a-z-]+' are crops.*Leave window and crops out"):
+        starts(episodes=episodes, expert=True)
+    assert len(starts(episodes=episodes))  # without experts, crops are what makes starts cheap
+
+
+def test_a_window_as_long_as_the_episodes_cuts_nothing_off(episodes):
+    whole = {**SOURCE["args"], "window": len(episodes[1].frames_TVHWC)}  # the shorter episode is left out
+    tasks = starts(episodes={"name": SOURCE["name"], "args": whole}, expert=True)
+    assert [len(task.expert.actions_TA) for task in tasks] == [len(episodes[1].actions_TA)]
+
+
+@pytest.mark.parametrize("option", ["keyframe", "branches"])
+def test_what_counts_in_crops_is_told(option, caplog):
+    starts(**{option: 1})
+    assert not caplog.records
+    starts(episodes=CROPS, **{option: 1})
+    assert f"are crops, and {option} counts frames of the crop" in caplog.text

@@ -15,7 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError, DataError, GymnastError
+from gymnast_core.plugins.compose import registries
+from gymnast_imagine.config import ImagineConfig
+from gymnast_imagine.starts import start_task
 
 EPISODES = ("actions=episode", "episodes=dots")
 
@@ -23,6 +27,10 @@ EPISODES = ("actions=episode", "episodes=dots")
 def frames_of(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def dots_world() -> ComponentConfig:
+    return ComponentConfig("dots")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -193,7 +201,7 @@ def test_a_file_without_usable_actions_is_refused(imagine, tmp_path, name):
         (("actions=sweep", "episodes=dots", "sweep.values=100"), "more than 8192 a side"),
         (("actions=sweep", "tasks=dots", "amplitude=[1,1]"), "DotEpisodes holds no tasks"),
         (("actions=sweep", "image=nowhere.png", "amplitude=[1,1]"), "There is no image nowhere.png"),
-        (("actions=sweep", "image=pyproject.toml", "amplitude=[1,1]"), "cannot be read as an image"),
+        (("actions=sweep", "image=pyproject.toml", "amplitude=[1,1]"), "Cannot read pyproject.toml"),
         ((*EPISODES, "image=start.png"), "starts from the episodes' own frames, not from image=start.png"),
         ((*EPISODES, "image_size=[8,8]"), "image_size=[8, 8] is of an image, and there is none"),
         ((*EPISODES, "file=actions.json"), "file=actions.json holds actions, and actions=episode takes none"),
@@ -272,3 +280,27 @@ def test_the_shipped_preset_compares_the_world_model_with_the_simulator(imagine)
     for line, values in summary["videos"][0]["psnr"].items():
         # 31.7 dB after 4 steps on held-out play (its model card); other weights or scaling miss it by far.
         assert values["imagined"] > 29, line
+
+
+@pytest.mark.parametrize("size", [None, [12, 20]])
+def test_an_image_starts_as_the_same_picture_of_a_task_does(size, tmp_path):
+    """Upright as a phone shows it, and resized as training frames are."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    levels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "phone.png", exif=exif)
+    path = str(tmp_path / "phone.png")
+    config = ImagineConfig(world_model=dots_world(), actions="sweep", image=path, image_size=size)
+    args = {"files": [path], "instruction": "x", "image_size": size}
+    wanted = registries().datasets.build("pictures", args).tasks()[0]
+    found = start_task(config, None)
+    assert torch.equal(found.frames_TVHWC, wanted.frames_TVHWC)
+    if size is None:
+        assert torch.equal(found.view()[0], torch.from_numpy(np.rot90(levels, -1).copy()))
+
+
+def test_depth_is_no_image_to_start_from(tmp_path):
+    Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(tmp_path / "depth.png")
+    config = ImagineConfig(world_model=dots_world(), actions="sweep", image=str(tmp_path / "depth.png"))
+    with pytest.raises(DataError, match="with a range beyond 8 bits"):
+        start_task(config, None)

@@ -187,8 +187,16 @@ def test_a_measurement_with_nothing_left_to_ask_needs_no_judge(
     gymnast: Command, tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gymnast(*line(tmp_path / "run"))[0] == 0
+    assert gymnast(*line(tmp_path / "part", "clips.args.unlabelled=4"))[0] == 0
     monkeypatch.setattr(parts.Judge, "__init__", lambda judge, config: 1 / 0)
     assert gymnast("judge", "--resume", str(tmp_path / "run"))[0] == 0
+    assert gymnast("judge", "--resume", str(tmp_path / "part"))[0] == 0, "clips without a label are not asked about"
+
+
+def test_clips_without_a_label_are_in_no_estimate(gymnast: Command, tmp_path: Path, parts: Any) -> None:
+    """All twenty are read for the first batch, and sixteen of them asked about; the progress ends at all of them."""
+    code, _, err = gymnast(*line(tmp_path / "run", "clips.args.unlabelled=4", "batch_size=32"))
+    assert code == 0 and parts.Judge.announced == [(16, 4)] and "Judging 20/20" in err, err
 
 
 def test_votes_and_costs_of_a_judge_behind_a_server(gymnast: Command, tmp_path: Path, parts: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from oft_cases import add_component, change_json, film_towers, golden_component,
 
 from gymnast_core.errors import CheckpointError, ConfigError, DataError
 from gymnast_core.types import Needs
+from gymnast_openvla_oft.openvla import OpenVLA
 from gymnast_openvla_oft.policy import OpenVLAOFT
 
 KEY = "libero_spatial_no_noops"
@@ -243,3 +245,19 @@ def test_from_scratch_nothing_is_assumed_of_a_checkpoint(caplog: pytest.LogCaptu
     assert not caplog.records and policy.needed == Needs(1, actions=2)
     images = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
     assert policy.act(seeing(images, ("open it",)), temperature=0.0).actions_BLA.shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [(OpenVLAOFT, {}, 1), (OpenVLA, {}, 1), (OpenVLAOFT, {"proprio": True}, 0), (OpenVLAOFT, {"proprio": False}, 0)],
+)
+def test_readings_that_nobody_reads_are_told(
+    kind: type[Any], options: dict[str, Any], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    architecture = replace(small_config().architecture, proprio_low=[-1.0], proprio_high=[1.0])
+    policy = kind(kind.Config(architecture=architecture, **options))
+    assert caplog.text.count("which reads no proprioception. Set policy.args.proprio=true") == told
+    assert policy.needed.proprio == (1 if options.get("proprio") else None)
+    caplog.clear()
+    kind(kind.Config(architecture=small_config().architecture))
+    assert "proprioception" not in caplog.text

@@ -66,6 +66,25 @@ def test_what_is_no_picture_is_an_error(server: Server, answer: tuple[int, Any],
     assert caught.value.cost_usd == editor.spent_usd == (0.0 if answer[0] == 400 else 0.042)
 
 
+def test_an_edited_picture_is_upright_and_of_8_bits(server: Server) -> None:
+    def answered(image: Image.Image, **options: Any) -> str:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", **options)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    exif = Image.Exif()
+    exif[0x0112] = 3  # half a turn
+    levels = np.zeros((16, 16, 3), np.uint8)
+    levels[:8] = 255
+    content = answered(Image.fromarray(levels), exif=exif)
+    server.answer = lambda fields: (200, {"created": 1, "data": [{"b64_json": content}]})
+    found = image_editor(server).edit(IMAGE, "x", seed=0).images_HWC
+    assert found is not None and found[10:].min() > 200 and found[:6].max() < 50
+    content = answered(Image.fromarray(np.full((16, 16), 3000, np.uint16)))
+    with pytest.raises(EditorFailed, match="no picture of 8 bits a colour"):
+        image_editor(server).edit(IMAGE, "x", seed=0)
+
+
 def test_edits_stop_before_they_cost_too_much(server: Server) -> None:
     editor = image_editor(server, usd_per_image=0.4, max_usd=1.0)
     for _ in range(2):

@@ -202,3 +202,18 @@ def test_an_unknown_provider_is_one_clear_error() -> None:
 def test_every_edit_has_a_name_and_a_docstring() -> None:
     assert len(EDITS) == 13
     assert all(edit.__doc__ and not edit.__doc__.startswith(f"{edit.__name__}(") for edit in EDITS.values())
+
+
+def test_a_distractor_is_upright(tmp_path: Path) -> None:
+    """Its lower half is red as a viewer shows it, which the file holds as its right half."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    levels = np.zeros((20, 20, 3), np.uint8)
+    levels[:, 10:] = (255, 0, 0)
+    Image.fromarray(levels).save(tmp_path / "turned.png", exif=exif)
+    plain = torch.full((1, 1, SIZE, SIZE, 3), 120, dtype=torch.uint8)
+    found = edited("distractor", task(frames_TVHWC=plain), size=0.6, folder=str(tmp_path)).task.view()[0].numpy()
+    red, black = (found[..., 0] > 200), (found[..., 0] < 60)
+    assert red.any() and black.any()
+    assert np.argwhere(red)[:, 0].mean() > np.argwhere(black)[:, 0].mean() + 2
+    assert abs(np.argwhere(red)[:, 1].mean() - np.argwhere(black)[:, 1].mean()) < 1

@@ -241,6 +241,80 @@ def test_a_checkpoint_brings_back_the_same_judge(fitted: SuccessClassifier, tmp_
     ]
 
 
+def two_cameras(first: str = "front", second: str = "wrist") -> Episode:
+    """The square moves in the second camera; the first shows another."""
+    shown, other = make_episode(1), make_episode(4)
+    frames_TVHWC = torch.cat([other.frames_TVHWC, shown.frames_TVHWC], dim=1)
+    return replace(shown, frames_TVHWC=frames_TVHWC, cameras=(first, second))
+
+
+def saved(judge: SuccessClassifier, directory: Path, **changes: object) -> SuccessClassifier:
+    judge.save(directory)
+    return SuccessClassifier(SuccessClassifier.Config(checkpoint=str(directory), **changes))
+
+
+@pytest.mark.parametrize("camera", [None, "wrist"])
+def test_a_checkpoint_looks_at_the_camera_that_it_was_fitted_on(camera: str | None, tmp_path: Path) -> None:
+    """Named, or the main one of its episodes: never the main one of whatever it is shown later."""
+    judge = make_classifier(camera=camera)
+    judge.training_loss([two_cameras()], generator=torch.Generator().manual_seed(0))
+    loaded = saved(judge, tmp_path)
+    assert loaded.config.camera == (camera or "front")
+    both = two_cameras()
+    turned = replace(both, frames_TVHWC=both.frames_TVHWC.flip(1), cameras=("wrist", "front"))
+    first, second = (loaded.score([make_rollout(episode)])[0].partial for episode in (both, turned))
+    assert first == pytest.approx(second, abs=1e-6)
+    other = loaded.score([make_rollout(two_cameras("top", "side"))])[0]
+    assert other.value is None and "No camera" in other.error and "reward_model.args.camera=NAME" in other.error
+
+
+def test_validation_alone_tells_the_camera_too(tmp_path: Path) -> None:
+    """As in a fit that goes on after its last step."""
+    judge = make_classifier()
+    judge.validate([two_cameras()], generator=torch.Generator())
+    assert saved(judge, tmp_path).config.camera == "front"
+
+
+def test_another_camera_than_the_fitted_one_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_classifier(camera="wrist").save(tmp_path)
+    loaded = SuccessClassifier(SuccessClassifier.Config(checkpoint=str(tmp_path), camera="front"))
+    assert loaded.config.camera == "front"
+    assert "was fitted on the camera 'wrist'; it looks at 'front'" in caplog.text
+
+
+def test_a_camera_that_nobody_named_is_any(tmp_path: Path) -> None:
+    judge = make_classifier()
+    judge.training_loss([make_episode(0)], generator=torch.Generator().manual_seed(0))
+    loaded = saved(judge, tmp_path)
+    assert loaded.config.camera is None
+    assert loaded.score([make_rollout(two_cameras())])[0].value is not None
+
+
+def test_main_cameras_that_differ_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    judge = make_classifier()
+    for _ in range(2):
+        judge.training_loss([two_cameras(), two_cameras("top")], generator=torch.Generator().manual_seed(0))
+    assert caplog.text.count("these differ: front, top") == 1
+    assert saved(judge, tmp_path).config.camera is None
+
+
+def test_a_checkpoint_judges_as_it_was_saved(tmp_path: Path) -> None:
+    judge = make_classifier(threshold=0.3, thresholds={LEFT: 0.9}, compared_with="context")
+    loaded = saved(judge, tmp_path).config
+    assert (loaded.threshold, loaded.thresholds, loaded.compared_with) == (0.3, {LEFT: 0.9}, "context")
+    other = saved(judge, tmp_path, threshold=0.7, compared_with="start").config
+    assert (other.threshold, other.thresholds, other.compared_with) == (0.7, {}, "start")
+    own = saved(judge, tmp_path, thresholds={RIGHT: 0.2}).config
+    assert (own.threshold, own.thresholds) == (0.3, {RIGHT: 0.2})
+
+
+def test_a_checkpoint_of_before_is_read() -> None:
+    """It says nothing of cameras and thresholds."""
+    shipped = Path(gymnast_tabletop.__file__).parent / "checkpoints/success_classifier"
+    config = SuccessClassifier(SuccessClassifier.Config(checkpoint=str(shipped))).config
+    assert (config.camera, config.threshold, config.thresholds, config.compared_with) == (None, 0.5, {}, "start")
+
+
 def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     make_classifier().save(tmp_path)
     config = SuccessClassifier.Config(checkpoint=str(tmp_path))

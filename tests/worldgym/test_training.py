@@ -242,3 +242,20 @@ def test_own_previous_frames_are_the_models_own_predictions(own: float) -> None:
 def test_own_previous_is_of_predicted_changes() -> None:
     with pytest.raises(ConfigError, match="own_previous is of prediction: change"):
         WorldGym(WorldGym.Config(own_previous=0.5))
+
+
+@pytest.mark.parametrize(("length", "told"), [(worlds.SIZE["window"], 1), (worlds.SIZE["window"] + 1, 0)])
+def test_clips_that_are_beginnings_alone_are_told(length: int, told: int, caplog: pytest.LogCaptureFixture) -> None:
+    """As from crops that are as long as the window."""
+    model = worlds.world()
+    for _ in range(5):
+        model.training_loss(worlds.moving_dot(32, length=length), generator=worlds.generator())
+    assert caplog.text.count("begins where its episode does") == told
+
+
+def test_one_longer_episode_is_enough_to_see_the_midst(caplog: pytest.LogCaptureFixture) -> None:
+    model, window = worlds.world(), int(worlds.SIZE["window"])
+    model.training_loss(worlds.moving_dot(31, window) + worlds.moving_dot(1, window + 3), generator=worlds.generator())
+    for _ in range(3):
+        model.training_loss(worlds.moving_dot(32, window), generator=worlds.generator())
+    assert "begins where its episode does" not in caplog.text
