@@ -69,8 +69,18 @@ class StepDone(RunEvent):
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its numbers by name."""
     learned: Learned | None = None
-    """What an iteration of `gymnast train` learned from in this process: judged groups and their advantages, to be
-    looked at and not kept, for they hold all frames. None where nothing was, and in other commands."""
+    """What an iteration of `gymnast train` learned from in the leader, which of several processes is its share alone
+    (`IterationLearned` is told in all of them). To be looked at and not kept, for it holds all frames. None where
+    nothing was, and in other commands."""
+
+
+@dataclass(frozen=True)
+class IterationLearned(RunEvent):
+    """Iteration `step` (from 1) of `gymnast train` has learned."""
+
+    learned: Learned | None = None
+    """What it learned from in this process: judged groups and their advantages, to be looked at and not kept, for they
+    hold all frames. None where nothing was."""
 
 
 @dataclass(frozen=True)
