@@ -313,7 +313,8 @@ class Reward:
     """A judgement of one rollout. Either `value` or `error` is set: a failed judgement is never a zero."""
 
     value: float | None
-    """Success in [0, 1] from a reward model of the kind "success", any finite number from one of the kind "score"."""
+    """Success in [0, 1] from a reward model of the kind "success" (`gymnast_core.success` says what counts as one), any
+    finite number from one of the kind "score"."""
     step_values_S: Tensor | None = None
     """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
     partial: float | None = None

@@ -12,12 +12,10 @@ from gymnast_core.interfaces import Dataset, Parts
 from gymnast_core.plugins.compose import registries
 from gymnast_core.rollouts.imagine import check_horizon, imagine
 from gymnast_core.seeds import seeded_generator
+from gymnast_core.success import is_success
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Episode, Reward, Rollout, Task
 from gymnast_episodes.crops import Lazy, by_batches
-
-SUCCESS = 0.5
-"""A reward above it is a success."""
 
 
 class ImaginedEpisodes(Dataset):
@@ -105,5 +103,5 @@ class ImaginedEpisodes(Dataset):
             return f"Nobody knows whether {task.id!r} is a success: {reward.error}"
         return Episode(
             task.id, task.instruction, rollout.frames_TVHWC, rollout.actions_NLA.flatten(0, 1), rollout.cameras,
-            fps=self.config.fps, success=reward.value > SUCCESS,
+            fps=self.config.fps, success=is_success(reward.value),
         )  # fmt: skip

@@ -15,6 +15,7 @@ from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
 from gymnast_core.money import total_usd
 from gymnast_core.runs.spending import Payment, note
+from gymnast_core.success import is_success
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
@@ -79,7 +80,7 @@ class Audit:
         cost = total_usd(reward.cost_usd for reward in found)
         note(self._folder, Payment("audit", iteration, cost))
         said = [
-            (rollout.task.id, reward.value > 0.5)
+            (rollout.task.id, is_success(reward.value))
             for rollout, reward in zip(chosen, found, strict=True)
             if reward.value is not None
         ]

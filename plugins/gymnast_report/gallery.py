@@ -11,6 +11,7 @@ from pathlib import Path
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_record, read_list
 from gymnast_core.runs.atomic import storing, write_text
+from gymnast_core.success import is_success
 from gymnast_core.types import Reward, Rollout
 from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.video import side_by_side, write_poster, write_video
@@ -107,8 +108,8 @@ def balanced(
     values = {i: reward.value for i, reward in enumerate(rewards) if reward.value is not None}
     unscored = [i for i in range(len(rewards)) if i not in values]
     if measure.is_success:
-        successes = _spread(rollouts, [i for i, value in values.items() if value >= 0.5])
-        failures = _spread(rollouts, [i for i, value in values.items() if value < 0.5])
+        successes = _spread(rollouts, [i for i, value in values.items() if is_success(value)])
+        failures = _spread(rollouts, [i for i, value in values.items() if not is_success(value)])
     else:
         order = sorted(values, key=lambda i: values[i], reverse=True)
         successes, failures = order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :][::-1]

@@ -23,6 +23,12 @@ def test_half_of_the_chosen_are_successes_where_there_are_enough():
     assert sorted(chosen) == [0.0, 0.0, 1.0, 1.0]
 
 
+def test_half_a_success_is_a_failure_among_the_chosen():
+    values = [1.0, 0.5, 1.0, 0.5]
+    rollouts = [fake_run.rollout(i) for i in range(len(values))]
+    assert sorted(balanced(rollouts, fake_run.rewards(values), 3)) == [0, 1, 3]
+
+
 def test_the_rest_is_filled_up_with_what_there_is():
     values = [1.0, None, 0.0, 1.0, 1.0]
     rollouts = [fake_run.rollout(i) for i in range(len(values))]
