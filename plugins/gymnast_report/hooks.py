@@ -72,7 +72,7 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
     _record_of_groups(event).judged(event.rollouts, event.rewards)
     if not _is_filmed(event, iteration) or not event.parts.processes.leads:
         return
-    from gymnast_report.gallery import balanced, kind_of, record
+    from gymnast_report.gallery import TRAINING, balanced, kind_of, record
 
     measure = _measure(event, event.config.reward_model)
     chosen = balanced(event.rollouts, event.rewards, TRAINING_VIDEOS, measure)
@@ -83,6 +83,7 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
         [event.rollouts[i] for i in chosen],
         [event.rewards[i] for i in chosen],
         measure,
+        source=TRAINING,
     )
 
 
@@ -90,7 +91,7 @@ def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     """Keep videos of the same tasks in every evaluation of a training, so that they can be shown side by side."""
     if event.config.kind != "train":  # `gymnast evaluate` films its own trials
         return
-    from gymnast_report.gallery import kind_of, read_clips, record, same_tasks
+    from gymnast_report.gallery import EVALUATION, kind_of, read_clips, record, same_tasks
     from gymnast_report.report import build_report
 
     kind, videos, part = kind_of(event.rollouts), event.folder / "videos", event.config.evaluation
@@ -98,7 +99,8 @@ def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     # Of several processes, the one that films has the first batch, whatever else it has.
     chosen = same_tasks(event.rollouts, shown, part.videos, below=event.config.loop.imagine_batch_size)
     measure = _measure(event, part.reward_model)
-    record(videos, event.label, kind, [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen], measure)
+    rollouts, rewards = [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen]
+    record(videos, event.label, kind, rollouts, rewards, measure, source=EVALUATION)
     build_report(event.folder)
 
 
