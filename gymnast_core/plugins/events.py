@@ -115,11 +115,14 @@ class EvaluationDone(RunEvent):
     """Rollouts of an evaluation were judged, maybe in batches."""
 
     label: str = ""
+    """What was measured, e.g. as a file name: that of `EvaluationWanted`; of `gymnast evaluate` "POLICY-in-WORLD"."""
     world: str = ""
-    """The world's label."""
+    """The world's label in the config of `gymnast evaluate`; in a training, the name of `evaluation.world`."""
     rollouts: Sequence[Rollout] = ()
     rewards: Sequence[Reward] = ()
     """`rewards[i]` judges `rollouts[i]`."""
+    policy: str = ""
+    """The policy's label in the config of `gymnast evaluate`; "" in a training, which has one."""
 
 
 @dataclass(frozen=True)

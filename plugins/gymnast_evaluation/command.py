@@ -167,7 +167,7 @@ class _Run:
             self._keep(label, place, first, rollouts, rewards)
             done = EvaluationDone(
                 config, self.folder, parts=self._parts(place, policy), label=f"{label}-in-{place.label}",
-                world=config.all_worlds()[place.label].name, rollouts=rollouts, rewards=rewards,
+                policy=label, world=place.label, rollouts=rollouts, rewards=rewards,
             )  # fmt: skip
             tell("gymnast_evaluation_done", done)
             progress.update(len(self.file.trials), self._numbers())
