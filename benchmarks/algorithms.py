@@ -41,6 +41,7 @@ from gymnast_core.config import ComponentConfig, load_config
 from gymnast_core.interfaces import Parts
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.runs.metrics import read_metrics
+from gymnast_core.success import is_success
 from gymnast_core.training.judge import judge as ask
 
 PRESET = "bench-tabletop-algorithms"
@@ -153,7 +154,7 @@ def replayed(arm: str, seed: int, row: Mapping[str, Any], options: argparse.Name
     for name, judge in {"judge": part, "simulator": ComponentConfig("environment", {"always_replay": True})}.items():
         model = build("reward_models", judge)
         model.attach(Parts(world_model=world, reward_model=model))
-        verdicts[name] = [None if reward.value is None else reward.value > 0.5 for reward in ask(model, rollouts)]
+        verdicts[name] = [None if reward.value is None else is_success(reward.value) for reward in ask(model, rollouts)]
         model.close()
     pairs = zip(verdicts["judge"], verdicts["simulator"], strict=True)
     both = [(judged, real) for judged, real in pairs if judged is not None and real is not None]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gymnast_core.statistics import mcnemar, success_interval
+from gymnast_core.success import is_success
 from gymnast_evaluation.agreement import agreement
 from gymnast_evaluation.trials import Trial, read_trials
 
@@ -205,7 +206,7 @@ def _agreement(trials: Sequence[Trial], way: str) -> dict[str, Any]:
     for one in trials:
         if one.value is None:
             continue
-        value = float(one.value >= 0.5) if way == "verdict" and one.world == "imagination" else one.value
+        value = float(is_success(one.value)) if way == "verdict" and one.world == "imagination" else one.value
         worlds[one.world][policies.index(one.policy), numbers[one.index]] = value
     starts = np.arange(len(numbers))
     found = agreement(policies, worlds["imagination"], worlds["simulator"], starts, np.zeros_like(starts))

@@ -26,6 +26,7 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.statistics import success_interval
+from gymnast_core.success import is_success
 from gymnast_core.training.run import train
 from gymnast_evaluation.evaluate import evaluate
 
@@ -57,8 +58,8 @@ def gate_reward(config) -> dict:
         policy, world, tasks_of("choosing", 2 * EPISODES), horizon=config.loop.horizon,
         temperature=config.loop.temperature, generator=seeded_generator(0, "gate"),
     )  # fmt: skip
-    judged = [r.value >= 0.5 for r in reward.score(rollouts)]
-    true = [r.value >= 0.5 for r in oracle.score(rollouts)]
+    judged = [is_success(r.value) for r in reward.score(rollouts)]
+    true = [is_success(r.value) for r in oracle.score(rollouts)]
     both = [t for j, t in zip(judged, true, strict=True) if j]
     caught = [j for j, t in zip(judged, true, strict=True) if t]
     return {

@@ -35,13 +35,6 @@ class Judged:
         return ~self.values_GK.isnan()
 
     @property
-    def graded_G(self) -> Tensor:
-        """bool: whether rewards of the group are more than successes (`Reward.success`), so that those of rollouts that
-        all failed, or all succeeded, may differ and teach."""
-        graded = [reward.success is not None for reward in self.rewards]
-        return torch.tensor(graded, dtype=torch.bool).reshape(-1, self.group_size).any(1)
-
-    @property
     def mask_BS(self) -> Tensor:
         """bool: whether an action counts, which those after the first success, or after the episode's end, do not."""
         return finished_mask(self.rollouts, self.rewards)
@@ -67,12 +60,6 @@ def finished_mask(rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> Ten
     horizon = rollouts[0].horizon if rollouts else 0
     finish = torch.tensor([actions_that_count(*pair) for pair in zip(rollouts, rewards, strict=True)])
     return torch.arange(horizon)[None] < finish[:, None]
-
-
-def success_of(reward: Reward) -> float | None:
-    """What reports and filters call success, in [0, 1]; None where nothing was judged. Of a reward model of the kind
-    "score" it is the value, which is no success."""
-    return reward.value if reward.value is None or reward.success is None else reward.success
 
 
 def actions_that_count(rollout: Rollout, reward: Reward) -> int:

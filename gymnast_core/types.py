@@ -311,12 +311,11 @@ class Reward:
     """A judgement of one rollout. Either `value` or `error` is set: a failed judgement is never a zero."""
 
     value: float | None
-    """Success in [0, 1] from a reward model of the kind "success", any finite number from one of the kind "score"."""
+    """Success in [0, 1] (see `gymnast_core.success`) of the kind "success", any finite number of the kind "score"."""
     step_values_S: Tensor | None = None
     """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
     end_potential: float = 0.0
-    """Of shaped `step_values_S`: the potential of the last frame, which they take to be 0, as it is where an episode
-    ends. An optimizer that takes the horizon for a cut adds it to what it expects after the last action."""
+    """Of shaped `step_values_S`: the last frame's potential, added to what is expected there if the horizon is a cut."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
     success: float | None = None

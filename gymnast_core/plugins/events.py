@@ -73,8 +73,18 @@ class StepDone(RunEvent):
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its numbers by name; read-only, since other hooks and the run's record look at the same."""
     learned: Learned | None = None
-    """What an iteration of `gymnast train` learned from in this process: judged groups and their advantages, to be
-    looked at and not kept, for they hold all frames. None where nothing was, and in other commands."""
+    """What an iteration of `gymnast train` learned from in the leader, which of several processes is its share alone
+    (`IterationLearned` is told in all of them). To be looked at and not kept, for it holds all frames. None where
+    nothing was, and in other commands."""
+
+
+@dataclass(frozen=True)
+class IterationLearned(RunEvent):
+    """Iteration `step` (from 1) of `gymnast train` has learned."""
+
+    learned: Learned | None = None
+    """What it learned from in this process: judged groups and their advantages, to be looked at and not kept, for they
+    hold all frames. None where nothing was."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
@@ -112,11 +122,14 @@ class EvaluationDone(RunEvent):
     """Rollouts of an evaluation were judged, maybe in batches."""
 
     label: str = ""
+    """What was measured, e.g. as a file name: that of `EvaluationWanted`; of `gymnast evaluate` "POLICY-in-WORLD"."""
     world: str = ""
-    """The world's label."""
+    """The world's label in the config of `gymnast evaluate`; in a training, the name of `evaluation.world`."""
     rollouts: Sequence[Rollout] = ()
     rewards: Sequence[Reward] = ()
     """`rewards[i]` judges `rollouts[i]`."""
+    policy: str = ""
+    """The policy's label in the config of `gymnast evaluate`; "" in a training, which has one."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ is built; `event.section(NAME, Config)` is that section.
 What a function raises is logged and stops nobody, unless the hook says so. A `StorageError`, which `gymnast_core.runs`
 raises where a disk refuses, ends the run: it goes on with `--resume` once it can be written down.
 
-Of several processes, each calls `gymnast_rollouts_imagined`, `gymnast_rewards_scored`, `gymnast_steer` and
-`gymnast_evaluate`, with what it has itself (`event.parts.processes` says which one it is); everything else is called in
-the leader alone.
+Of several processes, each calls `gymnast_rollouts_imagined`, `gymnast_rewards_scored`, `gymnast_steer`,
+`gymnast_iteration_learned` and `gymnast_evaluate`, with what it has itself (`event.parts.processes` says which one it
+is); everything else is called in the leader alone.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
 def gymnast_steer(event: events.SteeringWanted) -> events.Steering | None:
     """Before each iteration's update: leave out tasks, or stop the run. Of several processes, the leader's answer
     counts; an error here ends the run."""
+
+
+def gymnast_iteration_learned(event: events.IterationLearned) -> None:
+    """An iteration has learned: from which groups, and with which advantages. Told before `gymnast_metrics`."""
 
 
 def gymnast_evaluate(event: events.EvaluationWanted) -> Mapping[str, Any] | None:

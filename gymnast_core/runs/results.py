@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.folder import read_resumes
@@ -22,6 +24,26 @@ class Scored:
     instruction: str
     value: float | None
     """Success in [0, 1], or a score of another kind; None when unscored."""
+
+
+@dataclass(frozen=True)
+class MeasuredWith:
+    """The components that an evaluation was made with, as the section `evaluation` of its config named them."""
+
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Key ("world", "reward_model", "tasks") -> {"name": …, "args": {…}}. A key is missing where nobody knows."""
+    free: Sequence[str] = ()
+    """Dotted keys of arguments that change nothing of what is computed ("world.args.device")."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> MeasuredWith:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        parts = {str(key): dict(part) for key, part in dict(content["parts"]).items()}
+        return cls(parts, tuple(content["free"]))
+
+
+MEASURING_PARTS = ("world", "reward_model", "tasks")
+"""The keys of `MeasuredWith.parts`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,9 @@ class Evaluation:
     """Temperature, horizon (control steps), seed."""
     reward_kind: str = "success"
     """The reward model's kind: "success" or "score"."""
+    measured_with: MeasuredWith = field(default_factory=MeasuredWith)
+    """What `world` and `reward_model` name, and the tasks, with arguments. Where the file does not say it, what the
+    run's config says."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +136,12 @@ def read_run(path: Path) -> Run:
     if not (path / "config.yaml").exists():
         found = "it holds no config.yaml" if path.is_dir() else "no such folder"
         raise DataError(f"{path} is not a run folder: {found}. Give the folder that `gymnast train` printed.")
-    evaluations = [_evaluation(file) for file in sorted((path / "evaluations").glob("*.json"))]
+    config = (path / "config.yaml").read_text(encoding="utf-8")
+    configured = _configured(config)
+    evaluations = [_evaluation(file, configured) for file in sorted((path / "evaluations").glob("*.json"))]
     return Run(
         path=path,
-        config=(path / "config.yaml").read_text(encoding="utf-8"),
+        config=config,
         versions=_json(path / "versions.json"),
         summary=_json(path / "summary.json"),
         metrics=_metrics(path / "metrics.csv"),
@@ -149,10 +176,25 @@ def _json(path: Path) -> dict[str, Any]:
     return read_object(path, allow_nan=True).values
 
 
-def _evaluation(path: Path) -> Evaluation:
+def _configured(config: str) -> MeasuredWith:
+    """What evaluations of a run are made with by its config; nothing of a config that cannot be read."""
+    try:
+        values = yaml.safe_load(config)
+    except yaml.YAMLError:
+        return MeasuredWith()
+    section = values.get("evaluation") if isinstance(values, Mapping) else None
+    return MeasuredWith(_parts(section if isinstance(section, Mapping) else {}))
+
+
+def _parts(section: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {key: section[key] for key in MEASURING_PARTS if isinstance(section.get(key), Mapping)}
+
+
+def _evaluation(path: Path, configured: MeasuredWith) -> Evaluation:
+    """The evaluation in a file; `configured` is what it was made with where the file does not say it."""
     content = _json(path)
     try:
-        rate = _number(content["rate"])
+        rate, noted = _number(content["rate"]), content.get("measured_with")
         interval = content.get("interval")
         bounds = [_number(bound) for bound in interval or ()]
         return Evaluation(
@@ -170,6 +212,7 @@ def _evaluation(path: Path) -> Evaluation:
             ],
             settings={key: content[key] for key in ("temperature", "horizon", "seed") if key in content},
             reward_kind=content.get("reward_kind", "success"),
+            measured_with=configured if noted is None else MeasuredWith.from_json(noted),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not an evaluation ({error!r}). Delete it or evaluate again.") from error

@@ -152,6 +152,7 @@ def _events(
     yield "gymnast_rollouts_imagined", event(events.RolloutsImagined, rollouts=rollouts)
     yield "gymnast_rewards_scored", event(events.RewardsScored, **judged)
     yield "gymnast_steer", event(events.SteeringWanted)
+    yield "gymnast_iteration_learned", event(events.IterationLearned, 1)
     yield "gymnast_metrics", event(events.StepDone, 1, metrics=numbers)
     yield "gymnast_evaluate", event(events.EvaluationWanted, 1, label="after")
     yield "gymnast_run_stopped", event(events.RunStopped, 1)

@@ -274,8 +274,12 @@ def _expect_sum(contract: Contract, found: LossSum, why: str) -> None:
     contract.expect(bool(torch.isfinite(total)), "loss", f"{why}a finite total", total)
     is_weight = weight.ndim == 0 and not weight.requires_grad and bool(torch.isfinite(weight)) and float(weight) >= 0
     contract.expect(is_weight, "loss", "a weight >= 0 that needs no gradient", found.weight)
-    adds_up = float(weight) > 0 or not bool(total)
-    contract.expect(adds_up, "loss", "a total of 0 where nothing is weighed", f"{total.item():g} with the weight 0")
+    contract.expect(
+        float(weight) > 0 or not bool(total),
+        "loss",
+        "a total of 0 where nothing is weighed",
+        f"{total.item():g} with the weight 0",
+    )
     fault = fault_of_names(found.metrics)
     contract.expect(fault is None, "loss", "names of metrics that a run can log", fault)
     for name, metric in found.metrics.items():

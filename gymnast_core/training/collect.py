@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 from gymnast_core.config.schema import LoopConfig
 from gymnast_core.interfaces import Optimizer, Parts, Policy, RewardModel, WorldModel
-from gymnast_core.learning import Judged, success_of
+from gymnast_core.learning import Judged
 from gymnast_core.money import as_metric, total_usd
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.deal import Group, deals
 from gymnast_core.rollouts.state import reward_from_state, rollout_from_state, to_state
+from gymnast_core.success import success_of
 from gymnast_core.training.engine import Engine, LocalEngine, Making, Wanted
 from gymnast_core.training.judge import refuse_failures
 from gymnast_core.training.tally import Tally

@@ -142,6 +142,7 @@ class RunRecord:
             self._totals[name] = self._totals.get(name, 0.0) + numbers[name]
         numbers.setdefault("cost_usd", 0.0)
         numbers["rollouts_per_second"] = numbers["rollouts"] / max(numbers["seconds_imagining"], 1e-9)
+        tell("gymnast_iteration_learned", self.event(events.IterationLearned, learned=self.learned))
         self.tell("gymnast_metrics", events.StepDone, metrics=numbers, learned=self.learned)
         self.learned = None  # it holds all frames
         # Evaluated first: a run that is killed in between repeats the iteration, evaluation included.

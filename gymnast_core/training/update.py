@@ -296,7 +296,7 @@ class Updater:
         return own if self._processes.count == 1 else sum(self._processes.gather(own))
 
     def _minibatch(self, batch: _Batch, rows: Sequence[int]) -> Minibatch:
-        """Some trajectories as the current weights see them, at the temperature of each; what is imitated, at temperature 1."""
+        """Some trajectories as the weights see them, at the temperature of each; what is imitated, at temperature 1."""
         device = next(self._policy.parameters()).device
         rollouts = tuple(batch.judged.rollouts[row] for row in rows)
         observation, chunk = decisions(rollouts, self._policy.needed, device)

@@ -9,16 +9,13 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Count, NotNegative, Positive, Seed
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Dataset, Parts
-from gymnast_core.learning import success_of
 from gymnast_core.plugins.compose import registries
 from gymnast_core.rollouts.imagine import check_horizon, imagine
 from gymnast_core.seeds import seeded_generator
+from gymnast_core.success import is_success, success_of
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Episode, Reward, Rollout, Task
 from gymnast_episodes.crops import Lazy, by_batches
-
-SUCCESS = 0.5
-"""A reward above it is a success."""
 
 
 class ImaginedEpisodes(Dataset):
@@ -106,5 +103,5 @@ class ImaginedEpisodes(Dataset):
             return f"Nobody knows whether {task.id!r} is a success: {reward.error}"
         return Episode(
             task.id, task.instruction, rollout.frames_TVHWC, rollout.actions_NLA.flatten(0, 1), rollout.cameras,
-            fps=self.config.fps, success=success > SUCCESS,
+            fps=self.config.fps, success=is_success(success),
         )  # fmt: skip

@@ -29,6 +29,7 @@ from gymnast_core.statistics import (
     merged_strata,
     resampled_means,
 )
+from gymnast_core.success import SUCCESS_ABOVE
 
 OUTCOMES = ("success", "failure", "unscored")
 
@@ -287,7 +288,7 @@ def _mean_difference(
 
 def _outcome(scores: NDArray[Any]) -> NDArray[Any]:
     """Index into OUTCOMES."""
-    return np.where(np.isnan(scores), 2, np.where(scores >= 0.5, 0, 1))
+    return np.where(np.isnan(scores), 2, np.where(scores > SUCCESS_ABOVE, 0, 1))
 
 
 def _same_outcome(table: dict[str, dict[str, int]]) -> float | None:

@@ -16,7 +16,6 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.devices import find_device
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
-from gymnast_core.learning import success_of
 from gymnast_core.money import in_dollars, total_usd
 from gymnast_core.plugins.compose import registries
 from gymnast_core.plugins.events import EvaluationDone, RunDone
@@ -27,6 +26,7 @@ from gymnast_core.runs.folder import run_folder
 from gymnast_core.runs.progress import Progress
 from gymnast_core.runs.versions import versions
 from gymnast_core.signals import terminating
+from gymnast_core.success import success_of
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.config import EvaluateConfig
@@ -168,7 +168,7 @@ class _Run:
             self._keep(label, place, first, rollouts, rewards)
             done = EvaluationDone(
                 config, self.folder, parts=self._parts(place, policy), label=f"{label}-in-{place.label}",
-                world=config.all_worlds()[place.label].name, rollouts=rollouts, rewards=rewards,
+                policy=label, world=place.label, rollouts=rollouts, rewards=rewards,
             )  # fmt: skip
             tell("gymnast_evaluation_done", done)
             progress.update(len(self.file.trials), self._numbers())

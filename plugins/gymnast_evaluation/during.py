@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,10 @@ from gymnast_core.interfaces import Parts
 from gymnast_core.plugins.compose import check_needs, load_tasks, registries
 from gymnast_core.plugins.events import EvaluationDone, EvaluationWanted
 from gymnast_core.plugins.hooks import tell
+from gymnast_core.plugins.resuming import free_arguments
 from gymnast_core.reading import read_object
 from gymnast_core.runs.atomic import write_json
+from gymnast_core.runs.results import MEASURING_PARTS, MeasuredWith
 from gymnast_core.runs.spending import Payment, note
 from gymnast_evaluation.evaluate import evaluate
 from gymnast_evaluation.results import Evaluation, evaluation_from_json, paired_difference
@@ -130,7 +132,15 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
         )
         tell("gymnast_evaluation_done", done)
         # Written last: it says that everything else is there.
-        write_json(folder / f"{event.label}.json", asdict(result))
+        write_json(folder / f"{event.label}.json", asdict(replace(result, measured_with=_measured_with(part))))
+
+
+def _measured_with(part: EvaluationConfig) -> MeasuredWith:
+    """The components that an evaluation is made with, to be compared with those of other runs."""
+    section = asdict(part)
+    parts = {key: section[key] for key in MEASURING_PARTS}
+    free = [key for key in free_arguments(part) if key.partition(".")[0] in parts]
+    return MeasuredWith(parts, tuple(free))
 
 
 def _summary(folder: Path, label: str) -> dict[str, Any]:

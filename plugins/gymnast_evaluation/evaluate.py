@@ -11,13 +11,13 @@ import numpy as np
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import AttachedTasks, Parts, Policy, RewardModel, WorldModel
-from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
 from gymnast_core.plugins import compose
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.statistics import mean_interval
+from gymnast_core.success import success_of
 from gymnast_core.training.judge import judge, submit
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_evaluation.results import EpisodeResult, Evaluation

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gymnast_core.errors import DataError
-from gymnast_core.runs.results import by_occurrence
+from gymnast_core.runs.results import MeasuredWith, by_occurrence
 from gymnast_core.statistics import Interval, bootstrap_interval, repeats, score_interval
 
 
@@ -52,6 +52,8 @@ class Evaluation:
     """What judging cost; None: not known."""
     batch_size: int | None = None
     """Rollouts at once: with the seed it says which noise they met; None where it was not noted."""
+    measured_with: MeasuredWith = field(default_factory=MeasuredWith)
+    """What `world` and `reward_model` name, and the tasks, with their arguments."""
 
 
 @dataclass(frozen=True)
@@ -97,4 +99,6 @@ def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
     """The inverse of `dataclasses.asdict` after a trip through JSON."""
     episodes = tuple(EpisodeResult(**episode) for episode in data["episodes"])
     interval = None if data["interval"] is None else tuple(data["interval"])
-    return Evaluation(**{**data, "interval": interval, "episodes": episodes})
+    noted = data.get("measured_with")
+    measured_with = MeasuredWith() if noted is None else MeasuredWith.from_json(noted)
+    return Evaluation(**{**data, "interval": interval, "episodes": episodes, "measured_with": measured_with})

@@ -11,13 +11,11 @@ from gymnast_core.config.schema import RunConfig
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, Policy, RewardModel, WorldModel
 from gymnast_core.plugins.registry import registries
+from gymnast_core.success import is_success, success_of
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout, Task
 from gymnast_gate.options import Config
 from gymnast_gate.playback import play_back
-
-SUCCESS = 0.5
-"""A judgement above it is a success; half a success is none."""
 
 
 @dataclass(frozen=True)
@@ -125,4 +123,5 @@ def expect_success(kind: str, key: str, name: str) -> None:
 
 def succeeded(reward: Reward) -> bool | None:
     """Whether a judgement is a success; None if there is none."""
-    return None if reward.value is None else reward.value > SUCCESS
+    success = success_of(reward)
+    return None if success is None else is_success(success)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
 from gymnast_core.runs.spending import Payment, note
+from gymnast_core.success import is_success, success_of
 from gymnast_core.training.judge import judge
 from gymnast_core.types import Reward, Rollout
 from gymnast_judging.alarms import Finding
@@ -80,7 +80,7 @@ class Audit:
         cost = total_usd(reward.cost_usd for reward in found)
         note(self._folder, Payment("audit", iteration, cost))
         said = [
-            (rollout.task.id, success > 0.5)
+            (rollout.task.id, is_success(success))
             for rollout, reward in zip(chosen, found, strict=True)
             if (success := success_of(reward)) is not None
         ]

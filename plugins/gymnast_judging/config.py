@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import AnyNumber, Count, Fraction, Range, ZeroOrMore
+from gymnast_core.success import SUCCESS_ABOVE
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class JudgeConfig:
     the main one."""
     episodes: Count | None = None
     """Episodes used, from the first; None uses all."""
-    threshold: AnyNumber = 0.5
+    threshold: AnyNumber = SUCCESS_ABOVE
     """Value above which a judgement counts as a success; half a success is none. Of a judge that gives scores, on its
     own scale."""
     bins: Annotated[int, Range(least=1, most=10_000)] = 10

@@ -104,8 +104,7 @@ def _watch(event: RunEvent) -> Any:
 
 
 def _evaluation_judge(event: EvaluationDone) -> ComponentConfig:
-    """Who judged: a training has one judge for its evaluations, `gymnast evaluate` one a world (label: P-in-WORLD)."""
+    """Who judged: a training has one judge for its evaluations, `gymnast evaluate` one a world."""
     if event.config.kind == "train":
         return event.config.evaluation.reward_model
-    judges = event.config.all_rewards()
-    return judges[max((world for world in judges if event.label.endswith(f"-in-{world}")), key=len)]
+    return event.config.all_rewards()[event.world]

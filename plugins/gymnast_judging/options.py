@@ -7,6 +7,7 @@ from typing import Annotated
 
 from gymnast_core.config.ranges import AnyNumber, Count, Range, ZeroOrMore
 from gymnast_core.config.schema import ComponentConfig
+from gymnast_core.success import SUCCESS_ABOVE
 
 Share = Annotated[float, Range(above=0, below=1)]
 
@@ -32,7 +33,7 @@ class Config:
     max_disagreement: Share = 0.3
     """Share of pairs of votes on one rollout that contradict each other, mean over the window, above which there is an
     alarm; votes by coin toss have 0.5."""
-    threshold: AnyNumber = 0.5
+    threshold: AnyNumber = SUCCESS_ABOVE
     """Reward above which the run's judge has called a rollout a success, for canary and audit; on the judge's own scale
     if that gives scores."""
     canary: ComponentConfig | None = None

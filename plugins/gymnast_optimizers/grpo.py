@@ -31,8 +31,9 @@ class GRPO(ClippedSurrogate):
         normalise_std: bool = True
         """Divide advantages by the group's standard deviation; False: Dr. GRPO (arXiv 2503.20783)."""
         accuracy_bounds: list[AnyNumber] = field(default_factory=lambda: [0.1, 0.9])
-        """Groups whose mean success lies outside these bounds (inclusive) are dropped. Where rewards are more than
-        successes (a reward model of the kind "score", partial credit, a penalty), every group is kept whose rewards
+        """Groups whose mean reward lies outside these bounds (inclusive) are dropped: of plain successes, those that
+        are too hard or too easy. Graded rewards (`partial-credit`) differ in such groups, too: [0, 1] keeps them all.
+        Of a reward model of the kind "score", whose numbers have no bounds, every group is kept whose rewards
         differ."""
         reward_scale: Positive = 1.0
         """Factor on rewards before advantages. Matters only through epsilon, or without normalise_std."""
@@ -49,8 +50,7 @@ class GRPO(ClippedSurrogate):
             self._bounds = (-math.inf, math.inf)
 
     def keep(self, judged: Judged) -> Tensor:
-        """Groups whose rewards differ, and whose mean success lies within `accuracy_bounds` (unless rewards are
-        graded)."""
+        """Groups whose rewards differ, and whose mean reward lies within `accuracy_bounds`."""
         rewards_GK, valid_GK = scored(judged)
         low, high = self._bounds
         if self.group_size == 1:
@@ -58,8 +58,7 @@ class GRPO(ClippedSurrogate):
             return (rewards_GK != 0).any(1)
         count_G = valid_GK.sum(1)
         mean_G = rewards_GK.sum(1) / count_G.clamp(min=1)
-        within_G = (mean_G >= low) & (mean_G <= high) | judged.graded_G
-        return (count_G > 1) & _varies(rewards_GK, valid_GK) & within_G
+        return (count_G > 1) & _varies(rewards_GK, valid_GK) & (mean_G >= low) & (mean_G <= high)
 
     def advantages(self, judged: Judged) -> Advantages:
         """(R - mean) / (std + epsilon) over the scored members of each group; std unbiased; one for all actions.
@@ -95,8 +94,8 @@ class DAPO(GRPO):
         loss_average: Annotated[str, Choices(*AVERAGES)] = "token"
         """How factors are averaged; DAPO's eq. 8 by "token"."""
         accuracy_bounds: list[AnyNumber] = field(default_factory=lambda: [0.0, 1.0])
-        """Groups whose mean success lies outside these bounds are dropped (graded rewards have none), and so are those
-        whose rewards are all alike (eq. 11)."""
+        """Groups whose mean reward lies outside these bounds are dropped, and so are those whose rewards are all alike
+        (eq. 11)."""
 
 
 class DrGRPO(GRPO):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gymnast_core.config.ranges import AnyNumber, NotNegative
 from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.success import SUCCESS_ABOVE
 from gymnast_core.types import LossSum, Metric
 from gymnast_optimizers.aggregation import trajectory_means
 from gymnast_optimizers.gradient_steps import GradientConfig, GradientSteps
@@ -28,7 +29,7 @@ class IterSFT(GradientSteps):
 
     @dataclass(frozen=True)
     class Config(GradientConfig):
-        success_threshold: AnyNumber = 0.5
+        success_threshold: AnyNumber = SUCCESS_ABOVE
         """Rewards above it count as successes."""
         demonstrations_per_rollout: NotNegative = 1.0
         """Demonstration episodes mixed into each minibatch, as a multiple of its trajectories."""

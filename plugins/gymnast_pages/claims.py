@@ -144,8 +144,14 @@ def best(measure: Measure, candidates: Sequence[Candidate], baseline: str) -> st
 
 def first_of(measure: Measure, place: str, order: Sequence[tuple[str, float | None]], proven: Sequence[bool]) -> str:
     """The headline of a ranking, best first: `proven[i]` says whether the first is shown to beat the i-th of the rest
-    (corrected for the number of pairs)."""
+    (corrected for the number of pairs). Those with the same value as the first tie with it, and none of them is named
+    alone."""
     (name, value), rest = order[0], order[1:]
+    tied = [other for other, theirs in order if theirs == value]
+    if len(tied) > 1:
+        who = f"All {len(tied)}" if len(tied) == len(order) > 2 else f"{', '.join(tied[:-1])} and {tied[-1]}"
+        where = place if len(tied) == len(order) else f"{place} for the first place"
+        return f"{who} tie in {where} with {measure.value(value)}"
     verb = "succeeds most often" if measure.is_success else f"has the highest {measure.name}"
     if proven and all(proven):
         return f"{name} {verb} in {place}: {measure.value(value)}"

@@ -23,12 +23,10 @@ from gymnast_core.statistics import (
 )
 from gymnast_pages.charts import Chart, Series
 from gymnast_pages.measure import Measure
+from gymnast_report.comparable import incomparable
 from gymnast_report.curves import evaluated, learned_measure, measure_of, points
 from gymnast_report.panel import flat
 from gymnast_report.runs import latest
-
-SAME = ("temperature", "horizon", "seed")
-"""Settings that must agree for two evaluations to be paired."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def paired(runs: Mapping[str, Run]) -> tuple[list[Paired], list[Unpaired]]:
     refused: list[Unpaired] = []
     for name, run in others:
         other = latest(run)
-        reason = _incomparable(base, other, first_name)
+        reason = incomparable(base, other, first_name)
         if reason:
             refused.append(Unpaired(name, reason))
             continue
@@ -114,20 +112,6 @@ def paired(runs: Mapping[str, Run]) -> tuple[list[Paired], list[Unpaired]]:
             refused.append(Unpaired(name, f"no task was judged in it and in {first_name}"))
     corrected = holm([one.p_value for one in found])
     return [_with(one, p) for one, p in zip(found, corrected, strict=True)], refused
-
-
-def _incomparable(first: Evaluation | None, second: Evaluation | None, name: str) -> str:
-    if first is None or second is None:
-        return f"{name if first is None else 'it'} has no evaluation"
-    for what, a, b in (
-        ("world", first.world, second.world),
-        ("judge", first.reward_model, second.reward_model),
-        ("kind of reward", first.reward_kind, second.reward_kind),
-        *((key, first.settings.get(key), second.settings.get(key)) for key in SAME),
-    ):
-        if a != b:
-            return f"another {what}: {b} instead of {a}"
-    return ""
 
 
 def _both(first: Evaluation, second: Evaluation) -> list[tuple[str, float, float]]:

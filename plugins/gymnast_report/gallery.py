@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_record, read_list
 from gymnast_core.runs.atomic import storing, write_text
+from gymnast_core.success import is_success
 from gymnast_core.types import Reward, Rollout
 from gymnast_pages.measure import SUCCESS, Measure
 from gymnast_pages.video import side_by_side, write_poster, write_video
 
 IMAGINED = "imagined"
 ENVIRONMENT = "environment"
+TRAINING, EVALUATION = "training", "evaluation"
+ITERATION = "iteration-"
+"""How phases begin that are named after an iteration."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Clip:
     kind: str
     """"imagined" (a learned world) or "environment" (a world that knows its own outcome)."""
     phase: str
-    """"before", "after" or "iteration-000003"."""
+    """When: "before", "after" or "iteration-000003"."""
     task: str
     """Task id; before/after pairs join on it."""
     instruction: str
@@ -45,6 +49,21 @@ class Clip:
     """The reward model's kind: "success" or "score"."""
     judge: str = ""
     """The reward model's name."""
+    source: str = ""
+    """"training": what an iteration learned from; "evaluation": what the policy was measured on; "": not noted, as in
+    earlier runs."""
+
+    @property
+    def of_training(self) -> bool:
+        """Whether it shows what an iteration learned from. Where that was not noted, all that is named after an
+        iteration is taken for it."""
+        return self.source == TRAINING or (not self.source and self.phase.startswith(ITERATION))
+
+    @property
+    def when(self) -> str:
+        """ "before training", "iteration 3", or "evaluation after iteration 3"."""
+        title = phase_title(self.phase)
+        return f"evaluation after {title}" if not self.of_training and self.phase.startswith(ITERATION) else title
 
     @property
     def measure(self) -> Measure:
@@ -70,22 +89,27 @@ def record(
     rollouts: Sequence[Rollout],
     rewards: Sequence[Reward],
     measure: Measure = SUCCESS,
+    *,
+    source: str,
 ) -> list[Clip]:
-    """Write the rollouts' videos as the only ones of that phase and kind, and update the index.
+    """Write the rollouts' videos as the only ones of that phase, kind and source, and update the index.
 
     Repeating a phase (a second batch in the same iteration, a resumed run) replaces its videos.
     """
     if not rollouts:
         return []
-    others = [clip for clip in read_clips(videos) if (clip.phase, clip.kind) != (phase, kind)]
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{phase}-{kind}").lstrip(".")
+    of_training = source == TRAINING
+    others = [
+        clip for clip in read_clips(videos) if (clip.phase, clip.kind, clip.of_training) != (phase, kind, of_training)
+    ]
+    stem = _stem(phase, kind, source)
     clips = []
     for number, (rollout, reward) in enumerate(zip(rollouts, rewards, strict=True), start=1):
         name = f"{stem}-{number:02d}"
         picture_THWC = side_by_side(rollout.frames_TVHWC)
         write_video(picture_THWC, videos / f"{name}.mp4")
         write_poster(picture_THWC, videos / f"{name}.jpg")
-        clips.append(_clip(name, phase, kind, rollout, reward, measure))
+        clips.append(_clip(name, phase, kind, rollout, reward, measure, source))
     write_text(videos / "index.json", json.dumps([asdict(clip) for clip in others + clips], indent=1))
     _remove_surplus(videos, stem, len(clips))
     return clips
@@ -107,8 +131,8 @@ def balanced(
     values = {i: reward.value for i, reward in enumerate(rewards) if reward.value is not None}
     unscored = [i for i in range(len(rewards)) if i not in values]
     if measure.is_success:
-        successes = _spread(rollouts, [i for i, value in values.items() if value >= 0.5])
-        failures = _spread(rollouts, [i for i, value in values.items() if value < 0.5])
+        successes = _spread(rollouts, [i for i, value in values.items() if is_success(value)])
+        failures = _spread(rollouts, [i for i, value in values.items() if not is_success(value)])
     else:
         order = sorted(values, key=lambda i: values[i], reverse=True)
         successes, failures = order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :][::-1]
@@ -143,12 +167,18 @@ def _spread(rollouts: Sequence[Rollout], indices: Sequence[int]) -> list[int]:
     return [index for _, index in sorted(turns)]
 
 
-def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward, measure: Measure) -> Clip:
+def _stem(phase: str, kind: str, source: str) -> str:
+    """How the files are called: those of an evaluation between iterations not as those of the iteration."""
+    apart = f"{EVALUATION}-" if source == EVALUATION and phase.startswith(ITERATION) else ""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{apart}{phase}-{kind}").lstrip(".")
+
+
+def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward, measure: Measure, source: str) -> Clip:
     where = "Imagined" if kind == IMAGINED else "Environment"
-    return Clip(
+    clip = Clip(
         file=f"{name}.mp4",
         poster=f"{name}.jpg",
-        title=f"{where}, {phase_title(phase)}: {rollout.task.instruction}",
+        title="",
         kind=kind,
         phase=phase,
         task=rollout.task.id,
@@ -159,12 +189,14 @@ def _clip(name: str, phase: str, kind: str, rollout: Rollout, reward: Reward, me
         error=reward.error,
         reward_kind=measure.kind,
         judge=measure.judge,
+        source=source,
     )
+    return replace(clip, title=f"{where}, {clip.when}: {rollout.task.instruction}")
 
 
 def phase_title(phase: str) -> str:
     """ "iteration-000003" -> "iteration 3"; "before" -> "before training"."""
-    number = phase.removeprefix("iteration-")
+    number = phase.removeprefix(ITERATION)
     if number != phase and number.isdigit():
         return f"iteration {int(number)}"
     return f"{phase} training" if phase in ("before", "after") else phase

@@ -63,12 +63,15 @@ class GroupView:
 
 
 def film_group(videos: Path, row: IterationRow, learned: Learned) -> None:
-    """Film the group that weighed most in an iteration. Repeating the iteration replaces its film."""
+    """Film the group that weighed most in an iteration, if it is one of `learned`, which of several processes has the
+    groups of this one. Repeating the iteration replaces its film."""
     groups = [group for group in row.groups if group.learned and sum(group.influence) > 0]
     if not groups:
         return
     chosen = max(groups, key=lambda group: sum(group.influence))
     rollouts = [rollout for rollout in learned.judged.rollouts if rollout.group == chosen.label][:MOST]
+    if not rollouts:
+        return
     names = [f"group-{row.iteration:06d}-{place + 1:02d}" for place in range(len(rollouts))]
     for name, rollout in zip(names, rollouts, strict=True):
         picture_THWC = side_by_side(rollout.frames_TVHWC)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gymnast_core.errors import DataError
 from gymnast_core.learning import Learned
+from gymnast_core.processes import Alone, Processes
 from gymnast_core.reading import as_object, as_record, parse_json
 from gymnast_core.runs.atomic import append, write_text
 from gymnast_core.types import Reward, Rollout
@@ -70,14 +71,12 @@ class Seen:
 
 
 class GroupRecord:
-    """Writes the file of one run; rows after step `done` are dropped."""
+    """One process's part in the file of one run, which the leader writes."""
 
-    def __init__(self, folder: Path, done: int) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, processes: Processes | None = None) -> None:
+        """`processes` share the run; None: this one is alone."""
+        self._path, self._processes = folder / FILE, processes or Alone()
         self._seen: dict[int, Seen] = {}
-        if self._path.exists():
-            kept = [row for row in read_groups(folder) if row.iteration <= done]
-            write_text(self._path, "".join(_line(row) for row in kept))
 
     def judged(self, rollouts: Sequence[Rollout], rewards: Sequence[Reward]) -> None:
         """Groups of this process were judged."""
@@ -86,7 +85,23 @@ class GroupRecord:
             self._seen.setdefault(rollout.group, new).values.append(reward.value)
 
     def done(self, iteration: int, learned: Learned | None) -> IterationRow | None:
-        """Write an iteration's line; None where nothing was judged."""
+        """Write the line of an iteration, which holds the groups of all processes: each must call this. None where none
+        of them judged anything. Numbers and words travel, frames do not."""
+        mine = self._groups(learned)
+        horizon = learned.judged.mask_BS.shape[1] if learned is not None else 0
+        told = self._processes.gather((horizon, mine))
+        groups = [group for _, theirs in told for group in theirs]
+        if not groups:
+            return None
+        # Those that were learned from come first, whoever has them.
+        groups.sort(key=lambda group: not group.learned)
+        row = IterationRow(iteration, max(horizon for horizon, _ in told), groups)
+        if self._processes.leads:
+            append(self._path, _line(row).encode())
+        return row
+
+    def _groups(self, learned: Learned | None) -> list[GroupRow]:
+        """Those of this process, which it then forgets."""
         rows = [] if learned is None else learned_groups(learned)
         taken = {row.label for row in rows}
         dropped = [
@@ -95,12 +110,14 @@ class GroupRecord:
             if label not in taken
         ]
         self._seen = {}
-        if not rows and not dropped:
-            return None
-        horizon = learned.judged.mask_BS.shape[1] if learned is not None else 0
-        row = IterationRow(iteration, horizon, rows + dropped)
-        append(self._path, _line(row).encode())
-        return row
+        return rows + dropped
+
+
+def forget_later(folder: Path, done: int) -> None:
+    """A run goes on after `done` iterations: drop the rows of later ones. Raises `DataError` if the file is damaged."""
+    if (folder / FILE).exists():
+        kept = [row for row in read_groups(folder) if row.iteration <= done]
+        write_text(folder / FILE, "".join(_line(row) for row in kept))
 
 
 def learned_groups(learned: Learned) -> list[GroupRow]:

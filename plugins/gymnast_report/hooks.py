@@ -21,13 +21,13 @@ _recorders: dict[Path, Any] = {}
 _keepers: dict[Path, Any] = {}
 """Who keeps its page, likewise."""
 _groups: dict[Path, Any] = {}
-"""Who writes down what it learned from, likewise."""
+"""Who notes what it learned from, of every training that this process takes part in."""
 
 
 def gymnast_run_started(event: events.RunStarted) -> None:
     """Begin to record metrics and to show progress."""
     from gymnast_pages.measure import judge_name
-    from gymnast_report.groups import GroupRecord
+    from gymnast_report.groups import forget_later
     from gymnast_report.keeping import PageKeeper
     from gymnast_report.recorder import Recorder
 
@@ -35,19 +35,23 @@ def gymnast_run_started(event: events.RunStarted) -> None:
     _recorders[event.folder] = Recorder(event.folder, event.title, event.total, event.unit, event.step, judge)
     _keepers[event.folder] = PageKeeper(event)
     _keepers[event.folder].started()
+    _groups.pop(event.folder, None)
     if event.config.kind == "train":
-        _groups[event.folder] = GroupRecord(event.folder, event.step)
+        forget_later(event.folder, event.step)
+
+
+def gymnast_iteration_learned(event: events.IterationLearned) -> None:
+    """Write down what all processes learned from; film the group that weighed most, in the process that has it."""
+    row = _record_of_groups(event).done(event.step, event.learned)
+    if row is not None and event.learned is not None and _is_filmed(event, event.step):
+        from gymnast_report.group_view import film_group
+
+        film_group(event.folder / "videos", row, event.learned)
 
 
 def gymnast_metrics(event: events.StepDone) -> None:
     """Record a step, and show it where the page is older than it need be."""
     _recorders[event.folder].log(event.step, event.metrics)
-    if record := _groups.get(event.folder):
-        row = record.done(event.step, event.learned)
-        if row is not None and event.learned is not None and _is_filmed(event, event.step):
-            from gymnast_report.group_view import film_group
-
-            film_group(event.folder / "videos", row, event.learned)
     _keepers[event.folder].step_done()
 
 
@@ -65,11 +69,10 @@ def gymnast_run_stopped(event: events.RunStopped) -> None:
 def gymnast_rewards_scored(event: events.RewardsScored) -> None:
     """Keep videos of a few rollouts of the iteration and how they were judged: of several processes, the leader's."""
     iteration = event.step + 1
-    if groups := _groups.get(event.folder):
-        groups.judged(event.rollouts, event.rewards)
+    _record_of_groups(event).judged(event.rollouts, event.rewards)
     if not _is_filmed(event, iteration) or not event.parts.processes.leads:
         return
-    from gymnast_report.gallery import balanced, kind_of, record
+    from gymnast_report.gallery import TRAINING, balanced, kind_of, record
 
     measure = _measure(event, event.config.reward_model)
     chosen = balanced(event.rollouts, event.rewards, TRAINING_VIDEOS, measure)
@@ -80,6 +83,7 @@ def gymnast_rewards_scored(event: events.RewardsScored) -> None:
         [event.rollouts[i] for i in chosen],
         [event.rewards[i] for i in chosen],
         measure,
+        source=TRAINING,
     )
 
 
@@ -87,7 +91,7 @@ def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     """Keep videos of the same tasks in every evaluation of a training, so that they can be shown side by side."""
     if event.config.kind != "train":  # `gymnast evaluate` films its own trials
         return
-    from gymnast_report.gallery import kind_of, read_clips, record, same_tasks
+    from gymnast_report.gallery import EVALUATION, kind_of, read_clips, record, same_tasks
     from gymnast_report.report import build_report
 
     kind, videos, part = kind_of(event.rollouts), event.folder / "videos", event.config.evaluation
@@ -95,7 +99,8 @@ def gymnast_evaluation_done(event: events.EvaluationDone) -> None:
     # Of several processes, the one that films has the first batch, whatever else it has.
     chosen = same_tasks(event.rollouts, shown, part.videos, below=event.config.loop.imagine_batch_size)
     measure = _measure(event, part.reward_model)
-    record(videos, event.label, kind, [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen], measure)
+    rollouts, rewards = [event.rollouts[i] for i in chosen], [event.rewards[i] for i in chosen]
+    record(videos, event.label, kind, rollouts, rewards, measure, source=EVALUATION)
     build_report(event.folder)
 
 
@@ -119,6 +124,15 @@ def gymnast_build_page(event: events.PageWanted) -> Path | None:
     from gymnast_report.report import build_report
 
     return build_report(event.folder)
+
+
+def _record_of_groups(event: events.RunEvent) -> Any:
+    """This process's part in the record of what the run learned from. Followers are not told that a run begins."""
+    if event.folder not in _groups:
+        from gymnast_report.groups import GroupRecord
+
+        _groups[event.folder] = GroupRecord(event.folder, event.parts.processes)
+    return _groups[event.folder]
 
 
 def _is_filmed(event: events.RunEvent, iteration: int) -> bool:

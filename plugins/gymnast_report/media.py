@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gymnast_report.gallery import Clip
+from gymnast_report.gallery import ITERATION, Clip
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Room:
 
 
 def embed(clips: Sequence[Clip], videos: Path, room: Room) -> list[Media]:
-    """Read clips into data URIs until there is no room: evaluations first, then the latest iterations."""
+    """Read clips into data URIs until there is no room: before and after first, then the latest iterations."""
     evaluations = [clip for clip in clips if not during_training(clip.phase)]
     training = [clip for clip in clips if during_training(clip.phase)]
     media = []
@@ -65,7 +65,8 @@ def data_uri(path: Path, mime: str) -> str | None:
 
 
 def during_training(label: str) -> bool:
-    return label.startswith("iteration-")
+    """Whether the label, of an evaluation or a video, is that of an iteration."""
+    return label.startswith(ITERATION)
 
 
 def comparisons(media: Sequence[Media]) -> list[Comparison]:
@@ -80,13 +81,11 @@ def comparisons(media: Sequence[Media]) -> list[Comparison]:
     ]
 
 
-def by_phase(media: Sequence[Media]) -> list[tuple[str, list[Media]]]:
-    """The videos of the training, newest iteration first."""
-    phases: dict[str, list[Media]] = {}
+def by_phase(media: Sequence[Media]) -> list[list[Media]]:
+    """The videos of the iterations, newest first; those of an evaluation after an iteration are a list of their own,
+    before those of what the iteration learned from."""
+    phases: dict[tuple[str, bool], list[Media]] = {}
     for item in media:
         if during_training(item.clip.phase):
-            phases.setdefault(item.clip.phase, []).append(item)
-    return sorted(
-        ((phase, sorted(items, key=lambda item: item.clip.file)) for phase, items in phases.items()),
-        reverse=True,
-    )
+            phases.setdefault((item.clip.phase, not item.clip.of_training), []).append(item)
+    return [sorted(phases[key], key=lambda item: item.clip.file) for key in sorted(phases, reverse=True)]

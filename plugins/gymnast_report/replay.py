@@ -16,6 +16,7 @@ from typing import Any
 from gymnast_core.errors import DataError
 from gymnast_core.reading import as_object, parse_json
 from gymnast_core.statistics import success_interval
+from gymnast_core.success import is_success
 from gymnast_pages.charts import Chart, Point, Series
 
 
@@ -74,7 +75,7 @@ def agreements(run: Path) -> list[Agreement]:
             first, second = row.get("first_value"), row.get("value")
             kinds = {row.get("first_kind", "success"), row.get("reward_kind", "success")}
             if isinstance(first, int | float) and isinstance(second, int | float) and kinds == {"success"}:
-                both.append(Both(str(row.get("task", row.get("id"))), first > 0.5, second > 0.5))
+                both.append(Both(str(row.get("task", row.get("id"))), is_success(first), is_success(second)))
         if both:
             found.append(Agreement(file.parent.name, both))
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -87,8 +86,7 @@ class Following:
         run = self._runs.get(event.folder)
         if run is None:
             return
-        failed = sys.exc_info()[0] is not None
-        if not failed and event.step >= run.total:
+        if event.error is None and event.step >= run.total:
             return  # its summary and its page are to come
         run.again = 0.0
         self._attempt(run, lambda run: self._send(run, self._settled(run, event.step)))

@@ -66,7 +66,8 @@ def _films(folder: Path, total: int, end: int, most: int) -> dict[int, list[Film
 
     phases: dict[str, list[Clip]] = {}
     for clip in read_clips(folder):
-        phases.setdefault(clip.phase, []).append(clip)
+        if clip.of_training or not clip.phase.startswith(_ITERATION):
+            phases.setdefault(clip.phase, []).append(clip)
     ends = -(-most // 4) if most > 1 else most
     chosen: dict[int, list[Clip]] = {0: phases.get("before", [])[:ends]}
     places, last = most // 2, 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gymnast_core.config.ranges import Fraction
-from gymnast_core.learning import success_of
+from gymnast_core.success import success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 
@@ -14,7 +14,8 @@ from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 class PartialCredit(AroundJudge):
     """A mixture of another judge's value and its partial credit, e.g. the probability behind a thresholded verdict.
 
-    Groups whose rollouts all failed then still say which failed by less. What is best may move with it: whatever the
+    Groups whose rollouts all failed then still say which failed by less (and are learned from, if the optimizer's
+    `accuracy_bounds` begin at 0). What is best may move with it: whatever the
     judge gives credit for is learned, whether or not it leads to success. Reports go on to call the judge's value
     success; the metric `judge_reward` is the mean of what is learned from, `judge_success` that of the judge's value.
     """

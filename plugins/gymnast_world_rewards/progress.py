@@ -18,8 +18,9 @@ from torch import Tensor
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import actions_that_count, success_of
+from gymnast_core.learning import actions_that_count
 from gymnast_core.money import total_usd
+from gymnast_core.success import success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, JudgeConfig, unscored
 

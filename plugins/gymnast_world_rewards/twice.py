@@ -13,8 +13,8 @@ from typing import Annotated
 from gymnast_core.config.ranges import Choices, Count, Fraction
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import success_of
 from gymnast_core.money import total_usd
+from gymnast_core.success import success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
 

@@ -16,7 +16,8 @@ from gymnast_core.config import ComponentConfig
 from gymnast_core.config.ranges import Choices, Count, Fraction, NotNegative
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import actions_that_count, success_of
+from gymnast_core.learning import actions_that_count
+from gymnast_core.success import success_of
 from gymnast_core.types import Reward, Rollout
 from gymnast_world_rewards.around import KEY, AroundJudge, ImaginedConfig, Imagining, JudgeConfig, no_start, unscored
 

@@ -156,6 +156,11 @@ def test_the_training_hook_measures_once_and_compares_with_before(tmp_path: Path
         for label in ("before", "after")
     ]
     assert after["difference"] == asdict(paired_difference(*results))
+    # What was measured with is kept, so that other runs can be told apart by more than plugins' names.
+    assert results[1].measured_with.parts == {
+        "world": {"name": "gymnasium", "args": {}}, "reward_model": {"name": "random", "args": {}},
+        "tasks": {"name": "tabletop", "args": {"count": 2, "image_size": 32, "horizon": 4}},
+    }  # fmt: skip
     assert gymnast_evaluate(wanted(config, small_policy(0), "after", 4)) is not None
     assert json.loads((tmp_path / "evaluations/after.json").read_text())["iteration"] == 4
 

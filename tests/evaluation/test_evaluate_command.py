@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +15,12 @@ from evaluation_parts import SINGLE, WORLD, Command, Judge, arguments, policy, s
 
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import ConfigError
-from gymnast_core.interfaces import Parts
+from gymnast_core.interfaces import Parts, RewardModel
 from gymnast_core.plugins.compose import registries
-from gymnast_core.types import Needs
+from gymnast_core.types import Needs, Reward, Rollout
 from gymnast_evaluation.config import EvaluateConfig
 from gymnast_evaluation.trials import Trial, read_trials
+from gymnast_judging.stored import stored_places
 from gymnast_openvla_oft.policy import OpenVLAOFT
 from gymnast_tabletop.datasets import TabletopTasks
 
@@ -285,3 +288,42 @@ def test_rows_are_plain_json(tmp_path: Path, gymnast: Command) -> None:
 
     json.loads((run / "summary.json").read_text(), parse_constant=refuse)
     assert math.isfinite(json.loads(first)["value"])
+
+
+class Away(RewardModel):
+    """Never answers."""
+
+    api_version = 2
+
+    @dataclass(frozen=True)
+    class Config:
+        who: str
+        """Which of several it is."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        return [Reward(None, error=f"{self.config.who} is away") for _ in rollouts]
+
+
+def test_labels_that_read_in_two_ways_keep_their_judges(
+    gymnast: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy "p-in-b" in the world "a" is no policy "p" in the world "b-in-a"."""
+    known = registries().reward_models
+    monkeypatch.setattr(known, "_registered", dict(known._registered))
+    known.register("away", Away)
+    worlds = {"a": "of-a", "b-in-a": "of-b"}
+    parts = [f"rewards.{world}={{name: away, args: {{who: {who}}}}}" for world, who in worlds.items()]
+    code, _, err = gymnast(
+        *arguments(
+            tmp_path / "run", "policies={}", f"policies.p-in-b={policy(0)}", "worlds={}", "worlds.a=gymnasium",
+            "worlds.b-in-a=gymnasium", "rewards={}", *parts, "max_error_rate=1", "episodes=2", "videos=0",
+        )
+    )  # fmt: skip
+    assert code == 0, err
+    kept = {place.path.name: place.judge.args["who"] for place in stored_places(tmp_path / "run")}
+    assert {name.partition("-group")[0]: who for name, who in kept.items()} == {
+        "evaluation-p-in-b-in-a": "of-a", "evaluation-p-in-b-in-b-in-a": "of-b"
+    }  # fmt: skip

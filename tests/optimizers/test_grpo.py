@@ -119,14 +119,15 @@ def test_keep_wants_spread_and_a_success_rate_within_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [GRPO, DAPO, DrGRPO])
-def test_graded_rewards_know_no_bounds(optimizer: type[GRPO]) -> None:
-    """All failed, all succeeded, all alike; and the same numbers as plain successes, which the bounds are for."""
+def test_graded_rewards_of_groups_that_all_failed_are_kept_by_wide_bounds(optimizer: type[GRPO]) -> None:
+    """All failed, all succeeded, all alike: the bounds are of what is learned from."""
     groups = judged([[0.01, 0.05], [0.96, 0.99], [0.02, 0.02]])
     success = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     rewards = tuple(replace(reward, success=s) for reward, s in zip(groups.rewards, success, strict=True))
-    keeps = optimizer(optimizer.Config(group_size=2, accuracy_bounds=[0.1, 0.9])).keep
-    assert keeps(replace(groups, rewards=rewards)).tolist() == [True, True, False]
-    assert keeps(groups).tolist() == [False, False, False]
+    graded = replace(groups, rewards=rewards)
+    for bounds, kept in (([0.0, 1.0], [True, True, False]), ([0.1, 0.9], [False, False, False])):
+        keeps = optimizer(optimizer.Config(group_size=2, accuracy_bounds=bounds)).keep
+        assert keeps(graded).tolist() == keeps(groups).tolist() == kept
 
 
 @pytest.mark.parametrize("offset", [0.0, 10_000.0, -3e6])

@@ -133,6 +133,18 @@ def test_the_first_of_a_ranking_must_beat_every_other() -> None:
     assert first_of(SUCCESS, "real", order, [False, True]) == "a is first in real with 80.0 %, but not shown to beat b"
 
 
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ([("a", 0.24), ("b", 0.24)], "a and b tie in real with 24.0 %"),
+        ([("a", 0.0), ("b", 0.0), ("c", 0.0)], "All 3 tie in real with 0.0 %"),
+        ([("a", 0.5), ("b", 0.5), ("c", 0.1)], "a and b tie in real for the first place with 50.0 %"),
+    ],
+)
+def test_what_ties_has_no_winner(order: list[tuple[str, float | None]], said: str) -> None:
+    assert first_of(SUCCESS, "real", order, [False] * (len(order) - 1)) == said
+
+
 def test_facts_name_where_numbers_are_from_and_where_the_policy_learned() -> None:
     config = """
 world_model: {name: worldgym}

@@ -107,6 +107,8 @@ def test_the_page_shows_the_edits_and_needs_nothing_else(probed: Path, tmp_path:
     page = (probed / "probe.html").read_text()
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", page)
     assert page.count("The same start edited by dim") == 4
+    # A fall has a minus: the column is that of changes.
+    assert ">Change</button>" in page and ">Fall</button>" not in page
     if BINARY is None:
         return
     with Browser(tmp_path / "profile", width=375, height=800) as browser:

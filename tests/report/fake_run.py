@@ -191,7 +191,7 @@ def groups(path: Path) -> None:
     dropped = [replace(rollout(i, seed=78), group=4) for i in (1, 4)]
     values = rewards([1.0, 0.0, None, 1.0])
     values[3] = replace(values[3], finish_step=3)
-    record = GroupRecord(path, 6)
+    record = GroupRecord(path)
     record.judged(learned + dropped, values + rewards([0.0, 0.0]))
     judged = Judged(tuple(learned), tuple(values), 4)
     given = Learned(judged, Advantages.of_trajectories(torch.tensor([[1.5, -1.5, 0.0, 0.25]]), judged))

@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 
 from gymnast_core.errors import DataError
+from gymnast_core.plugins import events
 from gymnast_core.processes import Processes
 from gymnast_pages.measure import Measure
+from gymnast_report import hooks
 from gymnast_report.gallery import balanced, read_clips, same_tasks
+from gymnast_report.report import build_report
 
 
 def test_half_of_the_chosen_are_successes_where_there_are_enough():
@@ -21,6 +24,12 @@ def test_half_of_the_chosen_are_successes_where_there_are_enough():
     rollouts = [fake_run.rollout(i) for i in range(len(values))]
     chosen = [values[i] for i in balanced(rollouts, fake_run.rewards(values), 4)]
     assert sorted(chosen) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_half_a_success_is_a_failure_among_the_chosen():
+    values = [1.0, 0.5, 1.0, 0.5]
+    rollouts = [fake_run.rollout(i) for i in range(len(values))]
+    assert sorted(balanced(rollouts, fake_run.rewards(values), 3)) == [0, 1, 3]
 
 
 def test_the_rest_is_filled_up_with_what_there_is():
@@ -114,6 +123,51 @@ def test_training_inside_a_simulator_is_not_called_imagined(tmp_path):
     rollouts = [fake_run.rollout(0, outcome=1.0)]
     fake_run.scored(fake_run.run_config(tmp_path), rollouts, [1.0], 0)
     assert [clip.kind for clip in read_clips(tmp_path / "videos")] == ["environment"]
+
+
+@pytest.fixture
+def measured_in_imagination(tmp_path):
+    """Iteration 5 of a run was filmed, and so was the evaluation after it, in a learned world like the training."""
+    config = fake_run.run_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    fake_run.train(config, 4)
+    rollouts = [fake_run.rollout(i, seed=3) for i in range(6)]
+    hooks.gymnast_evaluation_done(
+        events.EvaluationDone(
+            config, tmp_path, 5, fake_run.parts("success"), "iteration-000005", "worldgym", rollouts,
+            fake_run.rewards([1.0] * 6),
+        )
+    )  # fmt: skip
+    return tmp_path
+
+
+def test_an_evaluation_between_iterations_leaves_the_films_of_the_iteration(measured_in_imagination):
+    videos = measured_in_imagination / "videos"
+    clips = read_clips(videos)
+    assert [(clip.of_training, clip.when) for clip in clips] == [
+        *[(True, "iteration 5")] * 4, *[(False, "evaluation after iteration 5")] * 6
+    ]  # fmt: skip
+    assert len({clip.file for clip in clips}) == len(list(videos.glob("*.mp4"))) == 10
+    # Repeating either replaces its own films.
+    fake_run.train(fake_run.run_config(measured_in_imagination), 4)
+    assert sorted(clip.of_training for clip in read_clips(videos)) == [False] * 6 + [True] * 4
+
+
+def test_the_page_tells_evaluations_from_what_iterations_learned_from(measured_in_imagination):
+    page = build_report(measured_in_imagination).read_text()
+    assert page.index("<summary>Evaluation after iteration 5</summary>") < page.index("<summary>Iteration 5</summary>")
+    assert "Of evaluations between iterations, the same tasks whatever their outcome." in page
+
+
+def test_films_of_earlier_runs_are_still_told_apart_by_their_phase(measured_in_imagination):
+    index = measured_in_imagination / "videos" / "index.json"
+    entries = json.loads(index.read_text())
+    for entry in entries:
+        del entry["source"]
+    entries[-1]["phase"] = "before"
+    index.write_text(json.dumps(entries))
+    assert [clip.of_training for clip in read_clips(index.parent)] == [True] * 9 + [False]
+    assert read_clips(index.parent)[-1].when == "before training"
 
 
 def test_a_damaged_index_is_named(tmp_path):

@@ -14,7 +14,7 @@ from gymnast_core.errors import DataError
 from gymnast_core.learning import Advantages, Judged, Learned
 from gymnast_core.runs.results import read_run
 from gymnast_report.compare import paired
-from gymnast_report.groups import GroupRecord, read_groups, weightiest
+from gymnast_report.groups import GroupRecord, forget_later, read_groups, weightiest
 from gymnast_report.replay import agreements, audit_chart
 
 
@@ -29,7 +29,7 @@ def learned(values: list[float | None], advantages: list[list[float]], finish: i
 def test_influence_is_the_advantage_over_the_tokens_that_count(tmp_path: Path) -> None:
     """8 actions of 7 factors each; the first rollout succeeds after 2 actions, the last one could not be judged."""
     given = learned([1.0, 0.0, 1.0, None], [[2.0, -1.0], [0.5, 9.0]], finish=2)
-    row = GroupRecord(tmp_path, 0).done(1, given)
+    row = GroupRecord(tmp_path).done(1, given)
     assert row is not None
     first, second = row.groups
     assert (first.actions, first.tokens) == ([2, 8], [14, 56])
@@ -40,7 +40,7 @@ def test_influence_is_the_advantage_over_the_tokens_that_count(tmp_path: Path) -
 
 
 def test_groups_that_nothing_was_learned_from_say_why(tmp_path: Path) -> None:
-    record = GroupRecord(tmp_path, 0)
+    record = GroupRecord(tmp_path)
     for label, values in enumerate([[1.0, 1.0], [None, None], [None, 1.0, 0.0], [0.0, 1.0]]):
         rollouts = [replace(fake_run.rollout(i), group=10 + label) for i in range(len(values))]
         record.judged(rollouts, fake_run.rewards(values))
@@ -52,13 +52,14 @@ def test_groups_that_nothing_was_learned_from_say_why(tmp_path: Path) -> None:
 
 def test_a_resumed_run_writes_its_iterations_once_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
     given = learned([1.0, 0.0], [[1.0, -1.0]])
-    record = GroupRecord(tmp_path, 0)
+    record = GroupRecord(tmp_path)
     for iteration in (1, 2, 3):
         record.done(iteration, given)
     with (tmp_path / "groups.jsonl").open("a") as file:
         file.write('{"iteration":4,"hor')
     assert [row.iteration for row in read_groups(tmp_path)] == [1, 2, 3]
-    GroupRecord(tmp_path, 1).done(2, given)
+    forget_later(tmp_path, 1)
+    GroupRecord(tmp_path).done(2, given)
     assert [row.iteration for row in read_groups(tmp_path)] == [1, 2]
     (tmp_path / "groups.jsonl").write_text('{"iteration": 1, "horizon": 8, "groups": [{"label": 1}]}\n')
     with pytest.raises(DataError, match=r"groups\.jsonl, line 1.*Delete that file"):

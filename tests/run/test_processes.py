@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from small import Models
 
 from gymnast_core.runs.snapshot import load_latest_snapshot
+from gymnast_report.group_view import read_filmed
+from gymnast_report.groups import IterationRow, read_groups
 
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
@@ -74,6 +77,33 @@ def test_two_processes_make_the_update_of_one(models: Models, alone: Path, tmp_p
     loss = rows[0].split(",").index("policy_loss")
     for row, other in zip(rows[1:], expected[1:], strict=True):
         assert float(row.split(",")[loss]) == pytest.approx(float(other.split(",")[loss]), abs=1e-5)
+
+
+def groups(folder: Path) -> list[IterationRow]:
+    """What the run of that folder says it learned from, each iteration's groups by their numbers."""
+    rows = read_groups(folder / "run")
+    return [replace(row, groups=sorted(row.groups, key=lambda group: group.label)) for row in rows]
+
+
+def test_all_groups_are_told_whoever_made_them(models: Models, alone: Path, tmp_path: Path) -> None:
+    """What was learned from, its shares of the whole and the films, whichever process has the frames."""
+    finish(start(models, tmp_path, *TWO))
+    one, two = groups(alone), groups(tmp_path)
+    assert [row.iteration for row in two] == [row.iteration for row in one] == [1, 2]
+    for row, other in zip(two, one, strict=True):
+        assert len(row.groups) == len(other.groups) == 2 and row.horizon == other.horizon
+        for group, same in zip(row.groups, other.groups, strict=True):
+            assert (group.label, group.task, group.learned) == (same.label, same.task, same.learned)
+            assert (group.values, group.actions) == (same.values, same.actions)
+            assert group.influence == pytest.approx(same.influence, abs=1e-3)
+    made = {group.label for row in two for group in row.groups}
+    filmed = read_filmed(tmp_path / "run/videos")
+    assert [(film.iteration, film.label) for film in filmed] == [
+        (film.iteration, film.label) for film in read_filmed(alone / "run/videos")
+    ]
+    assert filmed and all((tmp_path / f"run/videos/{file}.mp4").is_file() for film in filmed for file in film.files)
+    page = (tmp_path / "run/report.html").read_text()
+    assert "<summary>All 2</summary>" in page and len(made) == 4
 
 
 def test_two_processes_go_on_where_they_were_killed(models: Models, alone: Path, tmp_path: Path) -> None:

@@ -191,6 +191,28 @@ def test_a_failure_is_told_without_the_key(
     assert "401 for Basic [key]" in caplog.text and "Traceback" in caplog.text and "secret-word" not in caplog.text
 
 
+def test_a_run_that_ended_by_an_error_is_closed_as_incomplete(tmp_path: Path) -> None:
+    """The event says it, whoever handles an exception meanwhile."""
+    from gymnast_core.plugins.events import RunStopped
+    from gymnast_trackers.following import Following, _Followed
+
+    closed: list[bool] = []
+
+    class Followed(Following):
+        def _close(self, run: _Followed, complete: bool) -> None:
+            closed.append(complete)
+
+    following = Followed("wandb", object, lambda options, opening: None)  # type: ignore[arg-type, return-value]
+    following._runs[tmp_path] = _Followed(RunStopped(None, tmp_path), None, 3)
+    try:
+        raise RuntimeError("of somebody else")
+    except RuntimeError:
+        following.stopped(RunStopped(None, tmp_path, 3))
+    assert closed == []  # its summary and its page are to come
+    following.stopped(RunStopped(None, tmp_path, 3, error=KeyboardInterrupt()))
+    assert closed == [False]
+
+
 def curves(folder: Path, steps: list[int], done: int = 0) -> None:
     """A run's curves, as one process writes them."""
     from gymnast_trackers.events_file import EventsFile

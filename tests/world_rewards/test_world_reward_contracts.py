@@ -12,10 +12,11 @@ from noisy_worlds import Bright, NoisyWorld, RowWorld, rollout, task
 from gymnast_core.config import LoopConfig
 from gymnast_core.config.typed import typed
 from gymnast_core.interfaces import Parts
-from gymnast_core.learning import Judged, success_of
+from gymnast_core.learning import Judged
 from gymnast_core.plugins.registry import registries
 from gymnast_core.processes import Processes
 from gymnast_core.rollouts.state import reward_from_state, to_state
+from gymnast_core.success import success_of
 from gymnast_core.testing import check_reward_model
 from gymnast_core.testing.making import make_tasks
 from gymnast_core.training.collect import Collector

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from gymnast_core.interfaces import RewardModel
+from gymnast_core.success import is_success
 from gymnast_core.types import Episode, Rollout, Task
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def stored_failures(folder: Path) -> Iterator[Failure]:
             value = rollout.outcome
             if value is None and place.reward_kind == "success":
                 value = reward.value
-            if value is not None and value < 0.5:
+            if value is not None and not is_success(value):
                 yield Failure(f"{folder.name}/{name}", rollout)
 
 

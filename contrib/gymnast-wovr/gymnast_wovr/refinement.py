@@ -23,6 +23,7 @@ from gymnast_core.reading import read_object
 from gymnast_core.rollouts.imagine import imagine
 from gymnast_core.runs.atomic import atomic_directory, storing, write_json
 from gymnast_core.seeds import seed_of, seeded_generator
+from gymnast_core.success import is_success
 from gymnast_core.training.unchanging import fingerprint_of
 from gymnast_core.types import Episode, Rollout, Task
 from gymnast_dyna.config import RefitConfig
@@ -124,7 +125,7 @@ def as_episode(rollout: Rollout, iteration: int) -> Episode:
         cameras=rollout.cameras,
         actions_TA=rollout.actions_NLA.flatten(0, 1)[:end],
         proprio_TP=None if proprio_TP is None else proprio_TP[: end + 1],
-        success=None if rollout.outcome is None else rollout.outcome >= 0.5,
+        success=None if rollout.outcome is None else is_success(rollout.outcome),
     )
 
 
