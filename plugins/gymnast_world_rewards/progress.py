@@ -109,7 +109,8 @@ class Progress(AroundJudge):
             if reward.partial is None:
                 error = f"{type(self.judge).__name__} gives no partial credit; set {KEY}.end=value."
                 return unscored(replace(reward, cost_usd=cost), error)
-            reward, value = replace(reward, success=success_of(reward)), reward.partial
+            value = reward.partial
+            reward = replace(reward, success=success_of(reward))
         decisions, length = rollout.actions_NLA.shape[:2]
         phi_N = torch.zeros(decisions + 1, dtype=torch.float64)
         for n, look in looks:
