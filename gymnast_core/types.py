@@ -315,7 +315,7 @@ class Reward:
     step_values_S: Tensor | None = None
     """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
     end_potential: float = 0.0
-    """Of shaped `step_values_S`: the last frame's potential, added to what is expected there if the horizon is a cut."""
+    """Of shaped `step_values_S`: the last frame's potential, expected besides where the horizon is a cut."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
     success: float | None = None

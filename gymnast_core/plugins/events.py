@@ -77,6 +77,9 @@ class StepDone(RunEvent):
     (`IterationLearned` is told in all of them). To be looked at and not kept, for it holds all frames. None where
     nothing was, and in other commands."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
+
 
 @dataclass(frozen=True)
 class IterationLearned(RunEvent):
@@ -85,9 +88,6 @@ class IterationLearned(RunEvent):
     learned: Learned | None = None
     """What it learned from in this process: judged groups and their advantages, to be looked at and not kept, for they
     hold all frames. None where nothing was."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
 
 
 @dataclass(frozen=True)

@@ -155,10 +155,10 @@ def _check_act(
         contract.expect(bool((found.entropy_BLD >= -1e-5).all()), "evaluate", "entropy >= 0 of tokens", "less")
     expect_close(contract, "evaluate", "act's log-probabilities", found.log_prob_BLD, chunk.log_prob_BLD, tolerance)
     for what, rows in _batches(len(observation.instructions)):
-        again = _evaluate(contract, policy, _rows(observation, rows), _chunk_rows(chunk, rows), temperature)
+        part = _evaluate(contract, policy, _rows(observation, rows), _chunk_rows(chunk, rows), temperature)
         expected = f"the same in any batch, here {what}"
         for name in ("log_prob_BLD", "entropy_BLD", "features_BF"):
-            one, other = getattr(again, name), getattr(found, name)
+            one, other = getattr(part, name), getattr(found, name)
             if other is not None:
                 expect_close(contract, "evaluate", f"{name} {expected}", one, other[rows], tolerance)
     contract.verified.append(f"evaluate agrees with act at temperature {temperature}, in any batch")

@@ -87,9 +87,15 @@ class GroupRecord:
     def done(self, iteration: int, learned: Learned | None) -> IterationRow | None:
         """Write the line of an iteration, which holds the groups of all processes: each must call this. None where none
         of them judged anything. Numbers and words travel, frames do not."""
-        mine = self._groups(learned)
-        horizon = learned.judged.mask_BS.shape[1] if learned is not None else 0
+        horizon, mine, failed = 0, list[GroupRow](), None
+        try:
+            mine = self._groups(learned)
+            horizon = learned.judged.mask_BS.shape[1] if learned is not None else 0
+        except Exception as error:  # the others wait for this process, whatever happens in it
+            failed = error
         told = self._processes.gather((horizon, mine))
+        if failed is not None:
+            raise failed
         groups = [group for _, theirs in told for group in theirs]
         if not groups:
             return None
