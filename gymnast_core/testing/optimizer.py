@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from gymnast_core.interfaces import Optimizer, Parts, Policy
 from gymnast_core.learning import Advantages, Judged
-from gymnast_core.metric_names import fault_of_names
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import check_component
 from gymnast_core.testing.contract import Contract, expect_close, instance, tensors_in
+from gymnast_core.testing.loss_sums import expect_sum
 from gymnast_core.testing.made_judged import Leaves, Material, StandInPolicy, decided, judge, reordered, tasks_for
 from gymnast_core.testing.making import seeded, uniform
-from gymnast_core.training.answers import COMBINES
 from gymnast_core.training.tally import Tally
-from gymnast_core.types import LossSum, Metric, Rollout
+from gymnast_core.types import Rollout
 
 GROUPS = 5
 LARGEST_MINIBATCH = 6
@@ -256,7 +255,7 @@ def _learn(
     for rows in parts:
         with contract.working("loss", "a `LossSum`"):
             found = trial.optimizer.loss(material.minibatch(rows, leaves, advantages_BS, junk))
-        _expect_sum(contract, found, f"masked entries ({junk}) to be ignored: " if junk else "")
+        expect_sum(contract, found, f"masked entries ({junk}) to be ignored: " if junk else "")
         total = total + found.total
         weight += torch.as_tensor(found.weight).detach().double()
         tally.add(found.metrics)
@@ -264,31 +263,6 @@ def _learn(
     gradients = torch.autograd.grad(total, inputs, allow_unused=True)
     filled = [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)]
     return _Learned(total.detach(), weight, filled, tally.numbers())
-
-
-def _expect_sum(contract: Contract, found: LossSum, why: str) -> None:
-    contract.expect(isinstance(found, LossSum), "loss", "a `LossSum`", type(found).__name__)
-    total, weight = found.total, torch.as_tensor(found.weight)
-    is_scalar = isinstance(total, Tensor) and total.ndim == 0 and total.requires_grad
-    contract.expect(is_scalar, "loss", "a differentiable scalar as total, even of a part that weighs nothing", total)
-    contract.expect(bool(torch.isfinite(total)), "loss", f"{why}a finite total", total)
-    is_weight = weight.ndim == 0 and not weight.requires_grad and bool(torch.isfinite(weight)) and float(weight) >= 0
-    contract.expect(is_weight, "loss", "a weight >= 0 that needs no gradient", found.weight)
-    contract.expect(
-        float(weight) > 0 or not bool(total),
-        "loss",
-        "a total of 0 where nothing is weighed",
-        f"{total.item():g} with the weight 0",
-    )
-    fault = fault_of_names(found.metrics)
-    contract.expect(fault is None, "loss", "names of metrics that a run can log", fault)
-    for name, metric in found.metrics.items():
-        is_metric = isinstance(metric, Metric) and metric.combine in COMBINES
-        contract.expect(is_metric, "loss", f"metric {name!r} to be a `Metric` that says how it combines", metric)
-        value, share = torch.as_tensor(metric.value), torch.as_tensor(metric.weight)
-        contract.expect(value.ndim == share.ndim == 0, "loss", f"metric {name!r} to be one number", metric)
-        counts = metric.combine != "mean" or float(share) > 0
-        contract.expect(not counts or math.isfinite(value), "loss", f"{why}metric {name!r} to be finite", metric)
 
 
 def _check_loss(trial: _Trial, material: Material) -> None:
