@@ -6,7 +6,7 @@ from collections.abc import Iterable
 RESERVED = frozenset(
     (
         "step", "rollouts", "unscored", "cost_usd", "groups_kept", "groups_dropped", "groups_waiting",
-        "imagined_success", "imagined_reward", "policy_loss", "demonstration_loss", "grad_norm", "learning_rate",
+        "imagined_success", "imagined_reward", "loss", "demonstration_loss", "grad_norm", "learning_rate",
         "stopped_early", "unmoved", "seconds_imagining", "seconds_updating", "rollouts_per_second",
     )
 )  # fmt: skip
