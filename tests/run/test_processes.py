@@ -74,7 +74,7 @@ def test_two_processes_make_the_update_of_one(models: Models, alone: Path, tmp_p
     expected = (alone / "run" / "metrics.csv").read_text().splitlines()
     assert rows[0] == expected[0]
     assert len(rows) == len(expected) == 3
-    loss = rows[0].split(",").index("policy_loss")
+    loss = rows[0].split(",").index("loss")
     for row, other in zip(rows[1:], expected[1:], strict=True):
         assert float(row.split(",")[loss]) == pytest.approx(float(other.split(",")[loss]), abs=1e-5)
 
