@@ -1,6 +1,11 @@
 """Where a yes or a no is asked for: which judgements in [0, 1] are successes."""
 
-from gymnast_core.types import Reward
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gymnast_core.types import Reward
 
 SUCCESS_ABOVE = 0.5
 """Above it, a judgement of a reward model of the kind "success" counts as a success. Half a success is none."""

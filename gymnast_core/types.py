@@ -314,12 +314,8 @@ class Reward:
     """Success in [0, 1] (see `gymnast_core.success`) of the kind "success", any finite number of the kind "score"."""
     step_values_S: Tensor | None = None
     """float32 reward of each action; None: the whole `value` belongs to the last action that counts."""
-    end_potential: float = 0.0
-    """Of shaped `step_values_S`: the last frame's potential, expected besides where the horizon is a cut."""
     partial: float | None = None
     """Partial credit in [0, 1], e.g. the success probability behind a thresholded value."""
-    success: float | None = None
-    """Success in [0, 1] where `value` is graded: mixed with credit, or less a penalty. None: `value` says it."""
     rationale: str = ""
     error: str | None = None
     cost_usd: float | None = 0.0
@@ -333,6 +329,10 @@ class Reward:
     """What a judge that votes was told, vote by vote; an ensemble's are its members' values."""
     abstained: bool = False
     """Of an error: the judge was heard, and gave no verdict (a tie, a refusal); else it could not be heard in full."""
+    success: float | None = None
+    """Success in [0, 1] where `value` is graded: mixed with credit, or less a penalty. None: `value` says it."""
+    end_potential: float = 0.0
+    """Of shaped `step_values_S`: the last frame's potential, expected besides where the horizon is a cut."""
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.error is None):
