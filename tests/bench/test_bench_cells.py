@@ -21,7 +21,7 @@ exclude:
   - {rate: fast, start: even, seed: 2}
 adjust:
   - {when: {rate: slow, start: leaning, seed: 1}, overrides: [world_model.args.die_with=SIGSEGV]}
-  - {when: {rate: fast, start: even, seed: 1}, overrides: [reward_model.args.dollars=0.5, loop.iterations=500]}
+  - {when: {rate: fast, start: even, seed: 1}, overrides: [reward_model.args.dollars=0.25, loop.iterations=500]}
   - {when: {rate: fast, start: leaning, seed: 1}, overrides: [world_model.args.step_seconds=0.1]}
 seeds: [1, 2]
 jobs: 2
