@@ -61,8 +61,9 @@ def _expect(
     """One of these shapes, and this dtype."""
     if not isinstance(found, Tensor):
         raise _broken(policy, method, f"gave {what} as {type(found).__name__}, not as a tensor")
-    by_autocast = torch.is_autocast_enabled(found.device.type)
-    dtypes = (dtype, torch.get_autocast_dtype(found.device.type)) if by_autocast else (dtype,)
+    kind = found.device.type
+    by_autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtypes = (dtype, torch.get_autocast_dtype(kind)) if by_autocast else (dtype,)
     if tuple(found.shape) not in shapes or found.dtype not in dtypes:
         wanted = " or ".join(map(str, dict.fromkeys(shapes)))
         raise _broken(policy, method, f"gave {what} {found.dtype} {tuple(found.shape)}; expected {dtype} {wanted}")
