@@ -94,7 +94,8 @@ class Advantages:
 
 
 def _for_the_loss(values: Tensor) -> Tensor:
-    return values.float() if values.dtype is torch.float64 else values
+    is_fine = isinstance(values, Tensor) and values.dtype is torch.float64
+    return values.float() if is_fine else values
 
 
 @dataclass(frozen=True)

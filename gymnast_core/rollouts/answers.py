@@ -1,5 +1,6 @@
 """What a policy answers, and what it must look like: asked of each answer, since a wrong one is noticed late."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from gymnast_core.errors import ContractError
 from gymnast_core.interfaces import Policy
-from gymnast_core.types import ActionChunk, Evaluation
+from gymnast_core.types import ActionChunk, Evaluation, Rollout
 
 
 def checked_chunk(policy: Policy, chunk: Any, decisions: int) -> ActionChunk:
@@ -25,12 +26,23 @@ def checked_chunk(policy: Policy, chunk: Any, decisions: int) -> ActionChunk:
     _expect(policy, "act", "log_prob_BLD", chunk.log_prob_BLD, factors, torch.float32)
     if chunk.tokens_BLD is not None:
         _expect(policy, "act", "tokens_BLD", chunk.tokens_BLD, (tuple(chunk.log_prob_BLD.shape),), torch.int64)
-    if not bool(torch.isfinite(chunk.actions_BLA).all()):
-        raise _broken(policy, "act", "gave actions that are infinite or NaN")
-    known_BLD = torch.isfinite(chunk.log_prob_BLD)
-    if not bool(known_BLD.all()) and not bool(chunk.log_prob_BLD.isnan().all()):
-        raise _broken(policy, "act", "gave some log-probabilities that are infinite or NaN")
+    if chunk.actions_BLA.device.type == "cpu":  # elsewhere it would be waited for; `check_finite` looks at the end
+        _check_finite(policy, chunk.actions_BLA, chunk.log_prob_BLD)
     return chunk
+
+
+def check_finite(policy: Policy, rollouts: Sequence[Rollout]) -> None:
+    """Raises `ContractError` that names the policy's class if actions of a rollout are infinite or NaN, or some of its
+    log-probabilities are."""
+    for rollout in rollouts:
+        _check_finite(policy, rollout.actions_NLA, rollout.log_prob_NLD)
+
+
+def _check_finite(policy: Policy, actions: Tensor, log_prob: Tensor) -> None:
+    if not bool(torch.isfinite(actions).all()):
+        raise _broken(policy, "act", "gave actions that are infinite or NaN")
+    if not bool(torch.isfinite(log_prob).all()) and not bool(log_prob.isnan().all()):
+        raise _broken(policy, "act", "gave some log-probabilities that are infinite or NaN")
 
 
 def checked_evaluation(policy: Policy, found: Any, chunk: ActionChunk) -> Evaluation:

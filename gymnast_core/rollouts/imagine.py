@@ -11,7 +11,7 @@ from torch import Tensor
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.frames import EpisodeFrames, Undecoded
 from gymnast_core.interfaces import Policy, WorldModel
-from gymnast_core.rollouts.answers import checked_chunk
+from gymnast_core.rollouts.answers import check_finite, checked_chunk
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
 from gymnast_core.rollouts.steps import checked_step, ended_after, most_episodes
@@ -49,7 +49,9 @@ def imagine(
     for first in range(0, len(tasks), together):
         batch = tasks[first : first + together]
         episodes = _played(policy, world_model, batch, horizon, temperature, generator, stop)
-        rollouts += episodes.rollouts(labels[first : first + len(batch)], temperature, version)
+        played = episodes.rollouts(labels[first : first + len(batch)], temperature, version)
+        check_finite(policy, played)
+        rollouts += played
     return rollouts
 
 

@@ -54,7 +54,7 @@ ADVANTAGES: dict[str, tuple[Callable[[Advantages], Any], str]] = {
     "a tensor": (lambda found: found.advantages_BS, "returned a Tensor, not an Advantages"),
     "NaN": (lambda found: replace(found, advantages_BS=found.advantages_BS * math.nan), "infinite or NaN"),
     "a column": (lambda found: replace(found, advantages_BS=found.advantages_BS[:, :1]), r"expected torch.float32 \("),
-    "double": (lambda found: replace(found, advantages_BS=found.advantages_BS.double()), "torch.float64"),
+    "whole numbers": (lambda found: replace(found, advantages_BS=found.advantages_BS.long()), "torch.int64"),
     "a row less": (lambda found: replace(found, targets={"returns": found.advantages_BS[1:]}), "gave returns of shape"),
     "an array": (lambda found: replace(found, targets={"returns": [1.0]}), "gave returns as list"),
 }

@@ -100,7 +100,7 @@ def test_a_group_that_failed_teaches_by_its_partial_credit_and_counts_as_failed(
     for name, args, kept in rows:
         model = build(name, **args)
         rewards = model.score(group)
-        optimizer = GRPO(GRPO.Config(group_size=3))
+        optimizer = GRPO(GRPO.Config(group_size=3, accuracy_bounds=[0.0, 1.0]))
         optimizer.attach(Parts(reward_model=model))
         assert optimizer.keep(Judged(group, tuple(rewards), 3)).tolist() == [kept]
         assert [success_of(reward) for reward in rewards] == [0.0, 0.0, 0.0]
