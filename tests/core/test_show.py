@@ -59,7 +59,7 @@ def test_the_arguments_of_a_plugin_have_type_range_default_and_meaning() -> None
     assert "Success as a small network learned it from labelled episodes." in text
     assert "Arguments (reward_model.args.KEY=VALUE):" in text
     assert (
-        "  threshold   float, above 0 and below 1; or null   default null\n"
+        "  threshold   float | None, above 0 and below 1   default null\n"
         "      Probability above which a rollout counts as a success; None: the checkpoint's, or 0.5.\n"
     ) in text
     assert "  augmentation.blur   float, at least 0 and at most 2   default 1.0\n" in text
