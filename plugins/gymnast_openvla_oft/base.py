@@ -158,7 +158,8 @@ class CheckpointPolicy(Policy):
         """What turns observations into the network's input, for whatever purpose."""
         self._clipping = Clipping(self.units, config.imitation.most_clipped)
         reads = self.processor.proprio
-        self._reading_clipping = None if reads is None else Clipping(reads, config.imitation.most_clipped)
+        # Readings are no labels: clipped ones are told, and never refused.
+        self._reading_clipping = None if reads is None else Clipping(reads, most=1.0)
         self.store = self._feature_store()
         recorded = config.golden != "off" and source is not None
         self._golden = golden.read(source.directory) if recorded and source is not None else None

@@ -28,8 +28,8 @@ class Imitation:
     """Episodes with fewer actions than a chunk: left out when a training starts, or padded with a mask: the actions
     after the last recorded one weigh nothing."""
     most_clipped: Fraction = 0.25
-    """Share of a dimension of the recorded actions, or of the proprioception, that may lie outside the range that the
-    policy knows, where it is clipped. More is an error of the first batches; from 0.05 on it is told. 1: never an
+    """Share of a dimension of the recorded actions that may lie outside the range that the policy knows, where it is
+    clipped. More is an error of the first batches; from 0.05 on it is told, of the proprioception, too. 1: never an
     error."""
     label_smoothing_sigma: Annotated[float, Range(least=0, most=2)] = 0.0
     """Standard deviation of Gaussian soft labels, normalised action units (of a range of 2); 0 is one-hot."""
