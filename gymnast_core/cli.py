@@ -121,17 +121,15 @@ def main() -> None:
 
 
 def _end_with_a_plugin(error: Exception) -> None:
-    """If a plugin raised it, end with one sentence that names it; the traceback is for those who ask (-v)."""
+    """If a plugin raised it, end with one sentence that names it, below the traceback: a run of hours is not repeated
+    to see one."""
     from gymnast_core.plugins.failing import failure_of_a_plugin
 
     failure = failure_of_a_plugin(error)
     if failure is None:
         return
-    if logging.getLogger("gymnast_core").isEnabledFor(logging.DEBUG):
-        traceback.print_exception(error)
-        click.echo(f"Error: {failure}", err=True)
-    else:
-        click.echo(f"Error: {failure} `gymnast -v ...` shows the traceback.", err=True)
+    traceback.print_exception(error)
+    click.echo(f"Error: {failure}", err=True)
     sys.exit(1)
 
 

@@ -14,7 +14,7 @@ from gymnast_core.interfaces import Policy, WorldModel
 from gymnast_core.rollouts.answers import check_finite, checked_chunk
 from gymnast_core.rollouts.side_by_side import Stopped
 from gymnast_core.rollouts.sight import Sight, find_sight
-from gymnast_core.rollouts.steps import checked_step, ended_after, most_episodes
+from gymnast_core.rollouts.steps import check_readings, checked_step, ended_after, most_episodes
 from gymnast_core.types import ActionChunk, Observation, Rollout, Step, Task
 
 
@@ -51,6 +51,7 @@ def imagine(
         episodes = _played(policy, world_model, batch, horizon, temperature, generator, stop)
         played = episodes.rollouts(labels[first : first + len(batch)], temperature, version)
         check_finite(policy, played)
+        check_readings(world_model, played)
         rollouts += played
     return rollouts
 

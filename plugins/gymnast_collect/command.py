@@ -16,6 +16,7 @@ from gymnast_collect.record import EPISODES, Recorder, clean, finished_rows, has
 from gymnast_collect.stage import Stage
 from gymnast_collect.takes import Take
 from gymnast_collect.wanted import Attempt, Wanted
+from gymnast_core.closing import close_all
 from gymnast_core.config import load_config
 from gymnast_core.devices import find_device
 from gymnast_core.errors import ConfigError, GymnastError
@@ -155,8 +156,7 @@ def _policies(config: CollectConfig) -> Iterator[Mapping[int, Policy]]:
             found[number] = built[key]
         yield found
     finally:
-        for policy in built.values():
-            policy.close()
+        close_all(built.values())
 
 
 def summarise(config: CollectConfig, folder: Path) -> dict[str, Any]:

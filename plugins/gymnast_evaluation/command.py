@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gymnast_core.closing import close_all, closing
 from gymnast_core.config import ComponentConfig
 from gymnast_core.devices import find_device
 from gymnast_core.errors import GymnastError
@@ -119,15 +120,12 @@ class _Run:
         self, label: str, part: ComponentConfig, device: torch.device, places: Sequence[Place], progress: Progress
     ) -> None:
         """Everything missing of one policy, which lives no longer than this call: two might not fit the memory."""
-        policy = registries().policies.build(part.name, part.args, key=f"policies.{label}")
-        try:
+        with closing(registries().policies.build(part.name, part.args, key=f"policies.{label}")) as policy:
             check_chunks(self.config.horizon, label, policy)
             policy.to(device)
             policy.attach(Parts(policy=policy, tasks=self.tasks, config=self.config))
             for place in places:
                 self._roll_out_in(label, policy, place, progress)
-        finally:
-            policy.close()
 
     @contextmanager
     def _open(self, labels: Sequence[str], wanted: Mapping[str, int]) -> Iterator[list[Place]]:
@@ -150,8 +148,7 @@ class _Run:
                 self._parts(places[-1]).attach()
             yield places
         finally:
-            for component in opened:
-                component.close()
+            close_all(opened)
 
     def _parts(self, place: Place, policy: Policy | None = None) -> Parts:
         return Parts(

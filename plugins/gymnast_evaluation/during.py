@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gymnast_core.closing import closing
 from gymnast_core.config import EvaluationConfig, RunConfig
 from gymnast_core.errors import DataError
 from gymnast_core.interfaces import Parts
@@ -105,10 +107,11 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
     if processes.leads:
         when = _WHEN.get(event.label, f"after iteration {event.step}")
         print(f"Measuring the policy {when}: {len(tasks)} episodes in {part.world.name}", file=sys.stderr, flush=True)
-    judge = known.reward_models.build(part.reward_model.name, part.reward_model.args, key="evaluation.reward_model")
-    world = None
-    try:
-        world = known.world_models.build(part.world.name, part.world.args, key="evaluation.world")
+    with ExitStack() as opened:
+        name, args = part.reward_model.name, part.reward_model.args
+        judge = opened.enter_context(closing(known.reward_models.build(name, args, key="evaluation.reward_model")))
+        name, args = part.world.name, part.world.args
+        world = opened.enter_context(closing(known.world_models.build(name, args, key="evaluation.world")))
         parts = Parts(
             policy=policy, world_model=world, reward_model=judge, tasks=tasks, config=event.config, processes=processes
         )
@@ -121,10 +124,6 @@ def _measure_together(event: EvaluationWanted, folder: Path, leads_below: int) -
             iteration=event.step, batch_size=event.config.loop.imagine_batch_size, again=event.config.loop.rescore,
             processes=processes, leads_below=leads_below,
         )  # fmt: skip
-    finally:
-        judge.close()
-        if world is not None:
-            world.close()
     if processes.leads:
         note(event.folder, Payment("evaluation", event.step, result.cost_usd))
         done = EvaluationDone(

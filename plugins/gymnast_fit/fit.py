@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning
 
+from gymnast_core.closing import close_all
 from gymnast_core.config import ComponentConfig, load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, Trainable
@@ -98,7 +99,7 @@ def _fit(config: FitConfig, resume: Path | None, trainer: lightning.Trainer) -> 
             _same_data(folder, len(episodes))
             return _lead(config, folder, component, trainer, state, episodes, held_out)
     finally:
-        component.close()
+        close_all([component])
 
 
 def _same_data(folder: Path, episodes: int) -> None:
@@ -177,7 +178,7 @@ def _lead(
         tell("gymnast_run_stopped", events.RunStopped(config, folder, module.step, parts, error))
         raise
     if saved is not component:
-        saved.close()
+        close_all([saved])
     return summary
 
 

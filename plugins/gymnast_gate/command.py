@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gymnast_core.closing import close_all
 from gymnast_core.config import load_config
 from gymnast_core.config.typed import typed
 from gymnast_core.errors import DataError, GymnastError
@@ -106,8 +107,7 @@ def _parts(config: GateConfig, options: Config) -> Iterator[Parts]:
         parts.attach()
         yield parts
     finally:
-        for component in parts.components().values():
-            component.close()
+        close_all(parts.components().values())
 
 
 def _device(trainer: Mapping[str, Any]) -> torch.device:
@@ -141,8 +141,7 @@ class _Run:
             rows = self._rows(measurement)
             recorded = self._recorded(measurement) if environment is None else []
         finally:
-            for part in closing:
-                part.close()
+            close_all(closing)
         return Found(
             rows, self.config, self.options, truth.name, truth.replays, environment is not None, recorded
         )  # fmt: skip

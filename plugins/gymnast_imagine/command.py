@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gymnast_core.closing import close_all
 from gymnast_core.config import to_yaml
 from gymnast_core.errors import ConfigError
 from gymnast_core.interfaces import Parts, WorldModel
@@ -55,8 +56,7 @@ def open_worlds(config: ImagineConfig) -> Iterator[dict[str, WorldModel]]:
             world.attach(Parts(world_model=world, config=config))
         yield worlds
     finally:
-        for world in worlds.values():
-            world.close()
+        close_all(worlds.values())
 
 
 def _film_all(config: ImagineConfig, worlds: dict[str, WorldModel], shots: Sequence[Shot]) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from gymnast_core.closing import closing
 from gymnast_core.config import load_config
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.interfaces import Parts, RewardModel

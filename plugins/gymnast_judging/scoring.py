@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from gymnast_core.closing import closing
 from gymnast_core.config import ComponentConfig
 from gymnast_core.errors import GymnastError
 from gymnast_core.interfaces import Parts, RewardModel
@@ -36,12 +37,9 @@ class Asked(Generic[Item]):
 @contextmanager
 def built(part: ComponentConfig, key: str, parts: Parts | None = None) -> Iterator[RewardModel]:
     """A reward model of its own, introduced to the `parts` of a run, and closed in the end."""
-    judge = registries().reward_models.build(part.name, part.args, key=key)
-    try:
+    with closing(registries().reward_models.build(part.name, part.args, key=key)) as judge:
         judge.attach(replace(parts or Parts(), reward_model=judge))
         yield judge
-    finally:
-        judge.close()
 
 
 def judge_label(judge: ComponentConfig) -> str:

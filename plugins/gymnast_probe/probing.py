@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gymnast_core.closing import close_all, closing
 from gymnast_core.config import load_config
 from gymnast_core.devices import find_device
 from gymnast_core.interfaces import Component, Parts, Policy, RewardModel, WorldModel
@@ -72,8 +73,7 @@ def probe_command(config: ProbeConfig, *, resume: Path | None = None) -> dict[st
             try:
                 run.roll_out_what_is_missing()
             finally:
-                for edit in edits.values():
-                    edit.close()
+                close_all(edits.values())
             labels = [ORIGINAL, *edits]
             trials = [trial for trial in run.file.trials if trial.world in labels]
             judged_by = judge_name(config.reward_model)
@@ -153,24 +153,20 @@ class _Run:
                 for name in wanted:
                     self._roll_out_policy(name, device, world, reward_model, progress)
         finally:
-            for component in opened:
-                component.close()
+            close_all(opened)
 
     def _roll_out_policy(
         self, name: str, device: torch.device, world: WorldModel, reward_model: RewardModel, progress: Progress
     ) -> None:
         """Everything missing of one policy, which lives no longer than this call."""
         part = self.config.all_policies()[name]
-        policy = registries().policies.build(part.name, part.args, key=f"policies.{name}")
-        try:
+        with closing(registries().policies.build(part.name, part.args, key=f"policies.{name}")) as policy:
             check_chunks(self.config.horizon, name, policy)
             policy.to(device)
             policy.attach(Parts(policy=policy, tasks=self.tasks, config=self.config))
             for label, first in self.missing(name):
                 self._roll_out(name, policy, label, first, self._edited(label, first), world, reward_model)
                 progress.update(len(self.file.trials), {})
-        finally:
-            policy.close()
 
     def _edited(self, label: str, first: int) -> list[Edited | Unedited]:
         """Each task of a batch edited, or why it is not."""

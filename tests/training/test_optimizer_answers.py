@@ -17,7 +17,9 @@ from torch import Tensor
 
 from gymnast_core.errors import ContractError
 from gymnast_core.learning import Advantages, Judged, Minibatch
+from gymnast_core.rollouts.answers import check_finite
 from gymnast_core.rollouts.imagine import imagine
+from gymnast_core.rollouts.steps import check_readings
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.training.answers import check_numbers, checked_advantages
 from gymnast_core.training.update import NonFiniteGradient
@@ -191,6 +193,20 @@ class TestNotFinite:
             generator=generator,
         )  # fmt: skip
         assert first.error == "the simulator crashed" and second.error is None
+
+    def test_what_was_not_waited_for_is_looked_at_in_the_end(self) -> None:
+        """On an accelerator, numbers are looked at once they are on the host."""
+        generator, policy = seeded_generator(5, "end"), SeeingPolicy()
+        (whole,) = imagine(policy, CountingWorld(), [task("a", 3)], horizon=4, temperature=0.7, generator=generator)
+        assert whole.proprio_TP is not None
+        check_finite(policy, [whole])
+        check_readings(CountingWorld(), [whole])
+        with pytest.raises(ContractError, match=r"SeeingPolicy\.act gave actions that are infinite or NaN"):
+            check_finite(policy, [replace(whole, actions_NLA=whole.actions_NLA * math.inf)])
+        numb = replace(whole, proprio_TP=whole.proprio_TP * math.nan)
+        with pytest.raises(ContractError, match=r"CountingWorld\.step gave readings"):
+            check_readings(CountingWorld(), [whole, numb])
+        check_readings(CountingWorld(), [replace(numb, error="the simulator crashed")])
 
     def test_what_the_policy_evaluates(self, tmp_path: Path) -> None:
         said = r"^Blurred\.evaluate gave log-probabilities that are infinite or NaN.*step 1; no step was taken"
