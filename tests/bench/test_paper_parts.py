@@ -129,7 +129,7 @@ def test_every_arm_of_dyna_can_be_built_and_differs_in_its_world_alone(tmp_path:
         assert again.loop == half.loop and again.loop.iterations == options.iterations
         registries().datasets.build(again.tasks.name, again.tasks.args)
     # Second halves draw alike, in the old world or in that of round 1, and go on from their own first half.
-    assert halves["old-2"].seed == halves["one-2"].seed == 22 and halves["old-1"].seed == 21
+    assert halves["old-2"].seed == halves["one-2"].seed != halves["old-1"].seed
     assert halves["old-1"].world_model == halves["old-2"].world_model == config.world_model
     assert halves["one-2"].world_model.args["checkpoint"] == str(tmp_path / "s/dyna/round-1/world_model/checkpoint")
     assert halves["one-2"].policy.args["checkpoint"] == str(tmp_path / "s/dyna/round-1/train/policy")

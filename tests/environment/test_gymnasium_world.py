@@ -117,7 +117,7 @@ def test_a_rollout_says_when_its_world_ended_it() -> None:
         batch = len(observation.instructions)
         return ActionChunk(torch.full((batch, 2, 1), 4.0), torch.zeros(batch, 2, 1), None)
 
-    pushing: Any = SimpleNamespace(chunk_length=2, needed=Needs(), act=push_on)
+    pushing: Any = SimpleNamespace(chunk_length=2, action_dim=1, needed=Needs(), act=push_on)
     rollouts = imagine(
         pushing, world(), [make_task(0), make_task(1)], horizon=8, temperature=1.0, generator=torch.Generator(),
     )  # fmt: skip
