@@ -10,8 +10,10 @@ the same cost; `--joint-steps` gives the one model as many. All imagine the same
 frames and recorded actions. Measured are PSNR by camera, and how well the cameras agree: where a block is relative to
 the end-effector, by the front picture and by the wrist picture (centres of their pixels, through the cameras' known
 geometry). Of the blocks that both recorded pictures show whole: the share that both imagined ones show whole and within
-a centimetre of each other; and, where every row shows it whole, how far apart they show it. The latter alone would
-favour a model that loses what is hard. The recorded pictures say what these measures show at best. Runs that ended are
+a centimetre of each other, and the same of the blocks of which the wrist camera's first picture shows nothing: where
+they are, only the front camera knows. And, where every row shows it whole, how far apart they show it; that alone would
+favour a model that loses what is hard. And the share of the wrist camera's pictures that show a colour which no block
+has: the front picture knows all blocks. The recorded pictures say what these measures show at best. Runs that ended are
 not repeated, killed ones go on. Writes benchmarks/results/cameras.{json,md}; needs `gymnast collect
 collect-tabletop-cameras` (it says so).
 """
@@ -24,6 +26,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -45,6 +48,8 @@ RESULTS = Path(__file__).parent / "results"
 MODELS: dict[str, tuple[str, ...]] = {"both": CAMERAS, "front": ("front",), "wrist": ("wrist",)}
 STEPS = (1, 4, 8, 16)
 """Frames that the table shows."""
+NAMES = {"recorded": "recorded", "both": "one model of both cameras", "pair": "two models, one camera each"}
+"""Rows of the table."""
 FEWEST = 12
 """Pixels of a block that must be seen for its place to be measured."""
 TOGETHER = 1.0
@@ -136,13 +141,33 @@ def by_episode(apart_NTC: np.ndarray) -> np.ndarray:
     return np.where(known_N > 0, np.nansum(values_NX, axis=1) / np.maximum(known_N, 1), np.nan)
 
 
-def together(apart_NTC: np.ndarray, truth: Mapping[str, Tensor]) -> np.ndarray:
+def together(apart_NTC: np.ndarray, truth: Mapping[str, Tensor], *, entering: bool = False) -> np.ndarray:
     """Of the blocks that both recorded pictures show whole, frames after the first: the share (N,) that both pictures
-    show whole at one place; NaN for an episode without such blocks."""
+    show whole at one place; NaN for an episode without such blocks. With `entering`, of those blocks alone that the
+    wrist camera's first recorded picture does not show."""
     there = ~np.isnan(disagreement(truth))[:, 1:]
+    if entering:
+        there &= hidden_at_first(truth["wrist"])[:, None]
     agree = there & (apart_NTC[:, 1:] <= TOGETHER)  # no number is at no place
     known_N = there.sum(axis=(1, 2))
     return np.where(known_N > 0, agree.sum(axis=(1, 2)) / np.maximum(known_N, 1), np.nan)
+
+
+def hidden_at_first(wrist: Tensor) -> np.ndarray:
+    """bool (N, colours): no pixel of the block is in the first picture (N, T, H, W, C) of the wrist camera."""
+    found = masks(wrist[:, 0])
+    return np.stack([~found[colour].any(axis=(-2, -1)) for colour in COLOURS], axis=-1)
+
+
+def invented(wrist: Tensor, truth: Mapping[str, Tensor]) -> np.ndarray:
+    """Share (N,) of the pictures (N, T, H, W, C) of the wrist camera after the first in which a colour is seen that no
+    block has in the recorded pictures."""
+    shown, there = masks(wrist[:, 1:]), masks(truth["front"][:, 0])
+    false = [
+        (shown[colour].sum((-2, -1)) >= FEWEST) & ~(there[colour].sum((-2, -1)) >= FEWEST)[:, None]
+        for colour in COLOURS
+    ]
+    return np.any(false, axis=0).mean(axis=1)
 
 
 def known_values(values_N: np.ndarray) -> np.ndarray:
@@ -159,10 +184,17 @@ def summary(
     by_step = np.nanmean(np.where(everywhere_NTC, apart_NTC, np.nan), axis=(0, 2))
     there = ~np.isnan(disagreement(truth))[:, 1:]
     agreed = known_values(together(apart_NTC, truth))
+    entered = known_values(together(apart_NTC, truth, entering=True))
+    false = invented(frames["wrist"], truth)
     return {
         "together": float(agreed.mean()),
         "together interval": score_interval(agreed),
         "together episodes": len(agreed),
+        "entering": float(entered.mean()),
+        "entering interval": score_interval(entered),
+        "entering episodes": len(entered),
+        "invented": float(false.mean()),
+        "invented interval": score_interval(false),
         "cm": float(known.mean()),
         "interval": score_interval(known),
         "episodes": len(known),
@@ -175,44 +207,62 @@ def summary(
     }
 
 
-def write(found: Mapping[str, object], arguments: argparse.Namespace) -> None:
+def write(found: Mapping[str, Any], arguments: argparse.Namespace) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "cameras.json").write_text(json.dumps(found, indent=1) + "\n")
-    rows = ["recorded", "both", "pair"]
+    headings = [
+        "Pictures",
+        "blocks that both cameras show at one place, % [95 %]",
+        "of those that come into the wrist camera's view, % [95 %]",
+        "shown whole by both at all, %",
+        "wrist pictures with a colour that no block has, % [95 %]",
+        "where all rows show it: cameras apart, cm, mean over frames 1 to 16 [95 %]",
+        *(f"frame {step}" for step in STEPS),
+        f"PSNR front, dB, at {' / '.join(map(str, STEPS))}",
+        "PSNR wrist, dB",
+    ]
     lines = [
         "# Two cameras imagined together, and two models of one camera each",
         "",
         f"`python benchmarks/cameras.py --steps {arguments.steps} --joint-steps {arguments.joint_steps} --episodes "
         f"{arguments.episodes}`: {found['what']}",
         "",
-        "| Pictures | blocks that both cameras show at one place, % [95 %] | shown whole by both at all, % | where all "
-        "rows show it: cameras apart, cm, mean over frames 1 to 16 [95 %] | "
-        + " | ".join(f"frame {step}" for step in STEPS)
-        + " | PSNR front, dB, at "
-        + " / ".join(map(str, STEPS))
-        + " | PSNR wrist |",
-        "|---|---|---|---|" + "---|" * (len(STEPS) + 2),
-    ]
-    names = {"recorded": "recorded", "both": "one model of both cameras", "pair": "two models, one camera each"}
-    for row in rows:
-        one = found[row]
-        quality = [" / ".join(f"{one['psnr'][camera][step]:.1f}" for step in STEPS) for camera in CAMERAS]
-        if row == "recorded":
-            quality = ["", ""]
-        lines.append(
-            f"| {names[row]} | {100 * one['together']:.1f} {_bounds(one['together interval'], 100)} | "
-            f"{100 * one['shown']:.1f} | {one['cm']:.2f} {_bounds(one['interval'])} | "
-            + " | ".join(f"{one['cm by frame'][step]:.2f}" for step in STEPS)
-            + f" | {quality[0]} | {quality[1]} |"
-        )
-    share, apart = found["difference"]["together"], found["difference"]["apart"]
-    lines += [
+        _row(headings),
+        _row(["---"] * len(headings)).replace(" ", ""),
+        *(_row(_cells(name, found[row])) for row, name in NAMES.items()),
         "",
-        f"One model minus two, by episode: {100 * share['mean']:+.1f} points of blocks at one place "
-        f"{_bounds(share['interval'], 100)} (n = {share['episodes']}), {apart['mean']:+.2f} cm apart "
-        f"{_bounds(apart['interval'])} (n = {apart['episodes']}). One training seed each.",
+        f"One model minus two, by episode: {_difference(found['difference'])}. One training seed each.",
     ]
     (RESULTS / "cameras.md").write_text("\n".join(lines) + "\n")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
+    quality = [" / ".join(f"{one['psnr'][camera][step]:.1f}" for step in STEPS) for camera in CAMERAS]
+    return [
+        name,
+        f"{100 * one['together']:.1f} {_bounds(one['together interval'], 100)}",
+        f"{100 * one['entering']:.1f} {_bounds(one['entering interval'], 100)}",
+        f"{100 * one['shown']:.1f}",
+        f"{100 * one['invented']:.1f} {_bounds(one['invented interval'], 100)}",
+        f"{one['cm']:.2f} {_bounds(one['interval'])}",
+        *(f"{one['cm by frame'][step]:.2f}" for step in STEPS),
+        *(["", ""] if name == "recorded" else quality),
+    ]
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    share, entering, apart, false = (found[measure] for measure in ("together", "entering", "apart", "invented"))
+    return (
+        f"{100 * share['mean']:+.1f} points of blocks at one place {_bounds(share['interval'], 100)} (n = "
+        f"{share['episodes']}), {100 * entering['mean']:+.1f} of those that come into view "
+        f"{_bounds(entering['interval'], 100)} (n = {entering['episodes']}), {apart['mean']:+.2f} cm apart "
+        f"{_bounds(apart['interval'])} (n = {apart['episodes']}), {100 * false['mean']:+.1f} points of wrist "
+        f"pictures with an invented colour {_bounds(false['interval'], 100)} (n = {false['episodes']})"
+    )
 
 
 def difference(both_N: np.ndarray, pair_N: np.ndarray) -> dict[str, object]:
@@ -260,6 +310,8 @@ def main() -> None:
     found: dict[str, object] = {name: summary(apart[name], everywhere, frames, truth) for name, frames in rows.items()}
     found["difference"] = {
         "together": difference(*(together(apart[name], truth) for name in ("both", "pair"))),
+        "entering": difference(*(together(apart[name], truth, entering=True) for name in ("both", "pair"))),
+        "invented": difference(*(invented(parts["wrist"], truth) for parts in (both, pair))),
         "apart": difference(*(by_episode(np.where(everywhere, apart[name], np.nan)) for name in ("both", "pair"))),
     }
     found["what"] = (
