@@ -1,10 +1,12 @@
 """Presets: YAML files in the `presets` folder of packages named by entry points of `gymnast.presets`."""
 
 import difflib
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from gymnast_core.config.scalars import read_yaml
 from gymnast_core.errors import ConfigError, unknown_name
 from gymnast_core.plugins import discovery
 from gymnast_core.plugins.elsewhere import where_from
@@ -12,18 +14,55 @@ from gymnast_core.plugins.elsewhere import where_from
 _GROUP = "gymnast.presets"
 
 
+COMPONENTS = ("world_model", "policy", "reward_model")
+"""Keys of a config of `gymnast fit`, one of which says what is fitted."""
+
+
 @dataclass(frozen=True)
 class Preset:
-    """A complete config that comes with a plugin."""
+    """A complete config that comes with a plugin. Its file is read when something about it is asked for."""
 
     name: str
     """File name without `.yaml`."""
     path: Path
-    kind: str
-    """The command it is for: "train", "fit" or "evaluate"."""
-    description: str
-    """Its first line, if that is a comment."""
     distribution: str
+
+    @property
+    def kind(self) -> str:
+        """The command it is for: "train", "fit", "evaluate" and so on."""
+        return config_kind(self._text)
+
+    @property
+    def description(self) -> str:
+        """Its first line, if that is a comment."""
+        first = self._text.partition("\n")[0]
+        return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+    def fits(self, component: str) -> bool:
+        """Whether `gymnast fit` with it makes a checkpoint of that component."""
+        if self.kind != "fit":
+            return False
+        sections = [config_values(self._text).get(key) for key in COMPONENTS]
+        names = [section.get("name") if isinstance(section, dict) else section for section in sections]
+        return component in names
+
+    @cached_property
+    def _text(self) -> str:
+        return self.path.read_text(encoding="utf-8", errors="replace")
+
+
+def config_values(text: str) -> dict[str, Any]:
+    """What a config's text says; nothing where it is no config, which who uses it is told."""
+    try:
+        values = read_yaml(text)
+    except ConfigError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def config_kind(text: str) -> str:
+    """The command that a config is for, by its `kind`: "train" if it says none."""
+    return str(config_values(text).get("kind") or "train")
 
 
 def presets() -> list[Preset]:
@@ -34,7 +73,7 @@ def presets() -> list[Preset]:
             spec = discovery.locate(source.module)
             for folder in (spec and spec.submodule_search_locations) or []:
                 for path in filter(Path.is_file, Path(folder, "presets").glob("*.yaml")):
-                    found[path.resolve()] = _read(path.resolve(), source.distribution)
+                    found[path.resolve()] = Preset(path.stem, path.resolve(), source.distribution)
     return sorted(found.values(), key=lambda preset: (preset.name, str(preset.path)))
 
 
@@ -57,12 +96,7 @@ def find_preset(name: str) -> Preset:
 def fitted_by(component: str) -> str:
     """The command that makes a checkpoint of that component: `gymnast fit` with the presets that fit one, if any;
     to stand between backticks, which separate several, too."""
-    pattern = rf"^(?:world_model|policy|reward_model):\s*(?:\{{\s*)?(?:name:\s*)?{re.escape(component)}\b"
-    found = [
-        f"gymnast fit {preset.name}"
-        for preset in presets()
-        if preset.kind == "fit" and re.search(pattern, preset.path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    ]
+    found = [f"gymnast fit {preset.name}" for preset in presets() if preset.fits(component)]
     return "` or `".join(found) or "gymnast fit"
 
 
@@ -102,11 +136,3 @@ def _not_a_config(name: str) -> str:
     close = difflib.get_close_matches(path.name, beside, n=1)
     hint = f" Did you mean {path.parent / close[0]}?" if close else ""
     return f"{name} is no run folder and no file: nothing is there.{hint} {presets_too}"
-
-
-def _read(path: Path, distribution: str) -> Preset:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    kind = re.search(r"^kind:[ \t]*[\"']?(\w+)", text, flags=re.MULTILINE)
-    first = re.match(r"#[# ]*(.*)", text)
-    description = first.group(1).strip() if first else ""
-    return Preset(path.stem, path, kind.group(1) if kind else "train", description, distribution)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gymnast_core.config.presets import config_kind, config_values
 from gymnast_core.errors import DataError
 from gymnast_core.reading import read_object
 from gymnast_core.runs.folder import read_resumes
@@ -114,16 +114,16 @@ class Run:
             method=str(found.get("method", "")),
         )
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """The command that made the run: "train", "fit" or "evaluate"."""
-        return _kind(self.config)
+        return config_kind(self.config)
 
 
 def read_kind(path: Path) -> str | None:
     """The command that made a folder; None if it holds no config."""
     file = path / "config.yaml"
-    return _kind(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return config_kind(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def position(row: Mapping[str, float | None]) -> float | None:
@@ -161,11 +161,6 @@ def by_occurrence(names: Iterable[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _kind(config: str) -> str:
-    first = config.partition("\n")[0]
-    return first.removeprefix("kind: ") if first.startswith("kind: ") else "train"
-
-
 def _order(evaluation: Evaluation) -> tuple[bool, bool, int]:
     return evaluation.label != "before", evaluation.label == "after", evaluation.iteration
 
@@ -178,11 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _configured(config: str) -> MeasuredWith:
     """What evaluations of a run are made with by its config; nothing of a config that cannot be read."""
-    try:
-        values = yaml.safe_load(config)
-    except yaml.YAMLError:
-        return MeasuredWith()
-    section = values.get("evaluation") if isinstance(values, Mapping) else None
+    section = config_values(config).get("evaluation")
     return MeasuredWith(_parts(section if isinstance(section, Mapping) else {}))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from gymnast_core.config.ranges import Range
 from gymnast_core.network.vendors import ANTHROPIC
 from gymnast_core.network.wording import fit, shown
-from gymnast_vlm_reward.completeness import finish_fault
+from gymnast_vlm_reward.completeness import EMPTY, finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
 from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
@@ -96,7 +96,7 @@ def read_message(body: Mapping[str, Any], mask: Any) -> Reply:
     text = "\n".join([*([said] if said else []), *(json.dumps(call, ensure_ascii=False) for call in calls)])
     fault = finish_fault(body.get("stop_reason"), "stop_reason", mask, _COMPLETE | _CALLED if calls else _COMPLETE)
     if fault is None and not text.strip():
-        fault = "the answer was empty"
+        fault = EMPTY
     return Reply((Answer.of(mask(fit(text)), fault),), _usage(body.get("usage")))
 
 

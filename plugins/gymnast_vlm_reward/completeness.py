@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gymnast_core.network.wording import shown
@@ -12,15 +13,27 @@ COMPLETE = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn", "
 """Reasons to end that mean "said everything", in lower case: OpenAI, Azure, vLLM, SGLang, llama.cpp, Ollama, Gemini,
 Mistral and `transformers serve` say "stop"; Text Generation Inference and Together also "eos_token", "stop_sequence"
 and "eos"; Anthropic and gateways to it "end_turn"; Cohere "complete"."""
-REFUSED = "the model refused"
-"""How the fault of a refusal begins, also where answers are kept."""
-_WORDS = {
-    "length": "the answer was cut off at max_tokens",
-    "max_tokens": "the answer was cut off at max_tokens",
-    "model_length": "the answer was cut off at the end of the model's context",
-    "model_context_window_exceeded": "the answer was cut off at the end of the model's context",
-    "content_filter": "the answer was withheld by the server's content filter",
-    "refusal": REFUSED,
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an answer cannot hold a verdict."""
+
+    why: str
+    refused: bool = False
+    """Whether the model was heard, and would not judge."""
+
+
+CUT_OFF = Fault("the answer was cut off at max_tokens")
+EMPTY = Fault("the answer was empty")
+_OVERLONG = Fault("the answer was cut off at the end of the model's context")
+_FAULTS = {
+    "length": CUT_OFF,
+    "max_tokens": CUT_OFF,
+    "model_length": _OVERLONG,
+    "model_context_window_exceeded": _OVERLONG,
+    "content_filter": Fault("the answer was withheld by the server's content filter"),
+    "refusal": Fault("the model refused", refused=True),
 }
 _TEXTS = ("text", "output_text")
 _OPEN = r"<(?:think|thinking|thought|reasoning|reason|analysis)>|\[THINK\]|◁think▷|<\|channel\|>\s*analysis"
@@ -31,13 +44,14 @@ _FINAL = re.compile(r"\s*<\|message\|>")
 
 def finish_fault(
     reason: object, field: str, mask: Callable[[str], str], complete: frozenset[str] = COMPLETE
-) -> str | None:
+) -> Fault | None:
     """Why an answer that ended for this reason is not complete; None if it is."""
     if not isinstance(reason, str):
-        return f"the server does not say that the answer is complete ({field} is {type(reason).__name__})"
+        return Fault(f"the server does not say that the answer is complete ({field} is {type(reason).__name__})")
     if reason.lower() in complete:
         return None
-    return _WORDS.get(reason.lower()) or f"the answer is not complete ({field} {shown(reason, mask)[:60]!r})"
+    known = _FAULTS.get(reason.lower())
+    return known or Fault(f"the answer is not complete ({field} {shown(reason, mask)[:60]!r})")
 
 
 def content_text(content: object) -> tuple[str, str | None]:

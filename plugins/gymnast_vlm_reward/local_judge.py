@@ -19,6 +19,7 @@ from torch import Tensor
 from gymnast_core.config.ranges import Range
 from gymnast_core.devices import find_device
 from gymnast_core.errors import CheckpointError, ConfigError
+from gymnast_vlm_reward.completeness import CUT_OFF
 from gymnast_vlm_reward.config import KEY, JudgeConfig
 from gymnast_vlm_reward.engine import A_DAY, Engine, RetryConfig
 from gymnast_vlm_reward.ledger import Ledger
@@ -172,8 +173,7 @@ class LocalProvider(Provider):
     def _answer(self, tokens: list[int], ends: Sequence[int | None], input_tokens: int) -> tuple[Answer, Usage]:
         length = next((i + 1 for i, token in enumerate(tokens) if token in ends), None)
         text = self._processor.decode(tokens[:length], skip_special_tokens=True)
-        fault = "the answer was cut off at max_tokens" if length is None else None
-        return Answer.of(text, fault), Usage(input_tokens, length or len(tokens))
+        return Answer.of(text, CUT_OFF if length is None else None), Usage(input_tokens, length or len(tokens))
 
 
 class GumbelNoise:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from gymnast_core.config.ranges import Range
 from gymnast_core.network.vendors import OPENAI
 from gymnast_core.network.wording import fit, shown
-from gymnast_vlm_reward.completeness import REFUSED, content_text, finish_fault
+from gymnast_vlm_reward.completeness import EMPTY, Fault, content_text, finish_fault
 from gymnast_vlm_reward.config import ServiceConfig
 from gymnast_vlm_reward.prices import Usage
 from gymnast_vlm_reward.provider import AskError, Parts, Provider, Question, Reply
@@ -166,15 +166,15 @@ def _answer(choice: Any, mask: Any) -> Answer:
     message = message if isinstance(message, Mapping) else {}
     text, refusal = content_text(message.get("content"))
     refusal = message.get("refusal") or refusal
-    fault = None
+    fault: Fault | None
     if error := choice.get("error"):
-        fault = f"the server reports an error: {_told({'error': error}, mask)}"
+        fault = Fault(f"the server reports an error: {_told({'error': error}, mask)}")
     elif refusal:
-        fault = f"{REFUSED}: {shown(str(refusal), mask)[:200]}"
+        fault = Fault(f"the model refused: {shown(str(refusal), mask)[:200]}", refused=True)
     else:
         fault = finish_fault(choice.get("finish_reason"), "finish_reason", mask)
         if fault is None and not text.strip():
-            fault = "the answer was empty"
+            fault = EMPTY
     return Answer.of(mask(fit(text)), fault)
 
 

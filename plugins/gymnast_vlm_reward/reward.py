@@ -246,7 +246,7 @@ class VLMReward(RewardModel):
                 verdicts.append(_verdict(answer, self.prompt.scores))
             except Unreadable as error:
                 faults.append(str(error))
-                refused.append(answer.refused)
+                refused.append(answer.fault is not None and answer.fault.refused)
         verdicts = verdicts[: self.engine.votes]
         scores = [verdict.score for verdict in verdicts]
         missing = self.engine.votes - len(scores)
@@ -276,5 +276,5 @@ def _paid(usd: float | None) -> str:
 
 def _verdict(answer: Answer, scores: Sequence[float]) -> Verdict:
     if answer.fault is not None:
-        raise Unreadable(answer.fault)
+        raise Unreadable(answer.fault.why)
     return read_answer(answer.text, scores)

@@ -19,15 +19,15 @@ from typing import Self
 from gymnast_core.errors import ConfigError, DataError
 from gymnast_core.network.wording import MOST_LETTERS, fit
 from gymnast_vlm_reward.claims import Claims
-from gymnast_vlm_reward.completeness import REFUSED
+from gymnast_vlm_reward.completeness import Fault
 
 PATIENCE_SECONDS = 60.0
 """How long others may hold the file."""
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _TABLES = """
 CREATE TABLE answers (
     key TEXT NOT NULL, vote INTEGER NOT NULL, text TEXT NOT NULL, fault TEXT, model TEXT NOT NULL,
-    received REAL NOT NULL, PRIMARY KEY (key, vote)
+    received REAL NOT NULL, refused INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (key, vote)
 ) WITHOUT ROWID;
 CREATE TABLE charges (
     id INTEGER PRIMARY KEY, account TEXT NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL,
@@ -37,8 +37,16 @@ CREATE INDEX charges_of_account ON charges (account, state, usd);
 CREATE TABLE accounts (name TEXT PRIMARY KEY, usd REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE buckets (name TEXT PRIMARY KEY, level REAL NOT NULL, updated REAL NOT NULL) WITHOUT ROWID;
 """
-_FROM_VERSION_1 = "DROP TABLE claims"
-"""Claims are files now (claims.py); answers and charges are what they were."""
+_STEPS = {
+    0: _TABLES,
+    1: "DROP TABLE claims",
+    2: """
+ALTER TABLE answers ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+UPDATE answers SET refused = 1 WHERE fault LIKE 'the model refused%'
+""",
+}
+"""What turns a file of a version into one of the next, an empty one (0) into one of this version. Claims are files
+since version 2 (claims.py); before version 3, that a model refused was in the words of the fault."""
 _INSTEAD = "Move it away if it is damaged, or choose another file with reward_model.args.cache=PATH."
 
 
@@ -50,19 +58,14 @@ class Answer:
     """What a model said once."""
 
     text: str
-    fault: str | None = None
+    fault: Fault | None = None
     """Why it cannot hold a verdict (a refusal, cut off at the token limit); None for a complete answer."""
 
-    @property
-    def refused(self) -> bool:
-        """Whether the model was heard, and would not judge."""
-        return self.fault is not None and self.fault.startswith(REFUSED)
-
     @classmethod
-    def of(cls, text: str, fault: str | None) -> Self:
+    def of(cls, text: str, fault: Fault | None) -> Self:
         """An answer as a server gave it: one that is too long to be a verdict is kept by its beginning."""
         if len(text) > MOST_LETTERS:
-            fault = fault or f"the answer has {len(text)} letters, more than the {MOST_LETTERS} that are read"
+            fault = fault or Fault(f"the answer has {len(text)} letters, more than the {MOST_LETTERS} that are read")
             text = text[:_KEPT]
         return cls(text, fault)
 
@@ -107,9 +110,12 @@ class Store:
         with self._lock:
             try:
                 rows = (self._connection or self._open()).execute(
-                    "SELECT text, fault, received FROM answers WHERE key = ? ORDER BY vote", (key,)
+                    "SELECT text, fault, refused, received FROM answers WHERE key = ? ORDER BY vote", (key,)
                 )
-                return [(Answer(text, fault), received) for text, fault, received in rows]
+                return [
+                    (Answer(text, None if why is None else Fault(why, bool(refused))), received)
+                    for text, why, refused, received in rows
+                ]
             except sqlite3.Error as error:
                 raise DataError(f"{self.path} cannot be read: {error}. {_INSTEAD}") from error
 
@@ -152,12 +158,13 @@ class Store:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version in (0, 1):
-            for statement in _TABLES.split(";") if version == 0 else (_FROM_VERSION_1,):
-                connection.execute(statement)
+        if version in _STEPS:
+            for step in (0,) if version == 0 else range(version, SCHEMA_VERSION):
+                for statement in _STEPS[step].split(";"):
+                    connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
-        if version not in (0, 1, SCHEMA_VERSION):
+        if version not in (*_STEPS, SCHEMA_VERSION):
             raise ConfigError(
                 f"{self.path} was written by another version (format {version}; this one reads {SCHEMA_VERSION}). "
                 "Choose another file with reward_model.args.cache=PATH."
@@ -181,9 +188,13 @@ def add_answers(connection: sqlite3.Connection, key: str, model: str, answers: S
     """Append received answers within a transaction."""
     (first,) = connection.execute("SELECT count(*) FROM answers WHERE key = ?", (key,)).fetchone()
     connection.executemany(
-        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO answers (key, vote, text, fault, refused, model, received) VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (key, first + i, fit(answer.text), None if answer.fault is None else fit(answer.fault), model, time.time())
+            (key, first + i, fit(answer.text), *_columns(answer.fault), model, time.time())
             for i, answer in enumerate(answers)
         ],
     )
+
+
+def _columns(fault: Fault | None) -> tuple[str | None, int]:
+    return (None, 0) if fault is None else (fit(fault.why), int(fault.refused))

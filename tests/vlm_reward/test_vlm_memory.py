@@ -17,8 +17,9 @@ import pytest
 from judging import compatible_judge, make_rollout, make_rollouts, openai_judge
 
 from gymnast_core.errors import ConfigError, DataError
+from gymnast_vlm_reward.completeness import Fault
 from gymnast_vlm_reward.loopback import Behaviour, LoopbackServer
-from gymnast_vlm_reward.store import Answer, Store
+from gymnast_vlm_reward.store import Answer, Store, add_answers
 
 
 def test_identical_rollouts_of_one_call_are_asked_once(tmp_path: Path) -> None:
@@ -225,18 +226,46 @@ def test_a_question_is_never_two_owners_at_once(tmp_path: Path) -> None:
     assert most == 1 and taken.total() >= 100
 
 
-def test_answers_of_the_first_format_stay(tmp_path: Path) -> None:
-    """Format 1 kept claims in a table, of which nothing is left; what was paid for is."""
+OLDER = """
+CREATE TABLE answers (
+    key TEXT NOT NULL, vote INTEGER NOT NULL, text TEXT NOT NULL, fault TEXT, model TEXT NOT NULL,
+    received REAL NOT NULL, PRIMARY KEY (key, vote)
+) WITHOUT ROWID;
+CREATE TABLE charges (
+    id INTEGER PRIMARY KEY, account TEXT NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL,
+    usd REAL, input_tokens INTEGER, output_tokens INTEGER, began REAL NOT NULL
+);
+CREATE TABLE accounts (name TEXT PRIMARY KEY, usd REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE buckets (name TEXT PRIMARY KEY, level REAL NOT NULL, updated REAL NOT NULL) WITHOUT ROWID;
+INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0);
+INSERT INTO answers VALUES ('q', 1, '', 'the model refused: "never"', 'm', 0);
+INSERT INTO answers VALUES ('q', 2, 'ye', 'the answer was cut off at max_tokens', 'm', 0);
+"""
+"""Both earlier formats, but for the first one's claims."""
+CLAIMS = "CREATE TABLE claims (key TEXT PRIMARY KEY, process INTEGER, owner TEXT, expires REAL);"
+
+
+@pytest.mark.parametrize(("version", "tables"), [(1, OLDER + CLAIMS), (2, OLDER)])
+def test_answers_of_older_formats_stay(tmp_path: Path, version: int, tables: str) -> None:
+    """What was paid for is kept, and what was a refusal still is one; of the first format's claims nothing is left."""
     path = tmp_path / "s.sqlite"
-    store = Store(str(path))
-    with store.transaction() as connection:
-        connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
-        connection.execute("CREATE TABLE claims (key TEXT PRIMARY KEY, process INTEGER, owner TEXT, expires REAL)")
-    store.close()
     older = sqlite3.connect(path)
-    older.execute("PRAGMA user_version = 1")
+    older.executescript(f"{tables} PRAGMA user_version = {version};")
     older.close()
-    assert Store(str(path)).answers("q") == [Answer("yes")] and Store(str(path)).claim("q")
+    kept = [
+        Answer("yes"),
+        Answer("", Fault('the model refused: "never"', refused=True)),
+        Answer("ye", Fault("the answer was cut off at max_tokens")),
+    ]
+    for _ in range(2):  # opened by this version, and again
+        store = Store(str(path))
+        assert store.answers("q") == kept and store.claim("q")
+        store.close()
+    with store.transaction() as connection:
+        add_answers(connection, "q", "m", kept[1:2])
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    assert store.answers("q") == [*kept, kept[1]] and "claims" not in names
+    store.close()
 
 
 def test_only_its_owner_reads_a_cache(tmp_path: Path) -> None:
@@ -245,7 +274,7 @@ def test_only_its_owner_reads_a_cache(tmp_path: Path) -> None:
         store = Store(str(tmp_path / name))
         store.claim("q")
         with store.transaction() as connection:
-            connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
+            add_answers(connection, "q", "m", [Answer("yes")])
         files = [path for path in (tmp_path / name).parent.rglob("*") if path.is_file()]
         assert len(files) >= 3 and all(path.stat().st_mode & 0o077 == 0 for path in files), files
         store.close()
@@ -267,7 +296,7 @@ def test_damaged_pages_are_one_clear_error(tmp_path: Path) -> None:
     store = Store(str(path))
     with store.transaction() as connection:
         for i in range(100):
-            connection.execute("INSERT INTO answers VALUES (?, 0, 'yes', NULL, 'm', 0)", (f"q{i}",))
+            add_answers(connection, f"q{i}", "m", [Answer("yes")])
     store.close()
     data = bytearray(path.read_bytes())
     data[4096::64] = bytes(byte ^ 0xFF for byte in data[4096::64])
@@ -275,17 +304,17 @@ def test_damaged_pages_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cache=PATH"):
         Store(str(path)).answers("q1")
     with pytest.raises(DataError, match="cache=PATH"), Store(str(path)).transaction() as connection:
-        connection.execute("INSERT INTO answers VALUES ('q200', 0, 'yes', NULL, 'm', 0)")
+        add_answers(connection, "q200", "m", [Answer("yes")])
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "s.sqlite"))
     with pytest.raises(RuntimeError), store.transaction() as connection:
-        connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
+        add_answers(connection, "q", "m", [Answer("yes")])
         raise RuntimeError
     assert store.answers("q") == []
     with store.transaction() as connection:
-        connection.execute("INSERT INTO answers VALUES ('q', 0, 'yes', NULL, 'm', 0)")
+        add_answers(connection, "q", "m", [Answer("yes")])
     assert Store(str(tmp_path / "s.sqlite")).answers("q") == [Answer("yes")]
 
 
