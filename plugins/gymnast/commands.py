@@ -51,16 +51,25 @@ def fit(source: Source = None, *changes: Change, resume: str | Path | None = Non
     return _finished(run(config, resume=_path(resume)))
 
 
-def evaluate(source: Source = None, *changes: Change, resume: str | Path | None = None, **keys: Any) -> Run:
+def evaluate(
+    source: Source = None,
+    *changes: Change,
+    resume: str | Path | None = None,
+    imagined: bool = False,
+    **keys: Any,
+) -> Run:
     """`gymnast evaluate`: success of policies in worlds, on the same tasks and seeds; `Run.rows` has a row a trial.
 
-    Arguments and errors as of `train`.
+    Arguments and errors as of `train`. The folder of a run as `source` stands for what it left: the trained policy
+    beside the one it began with, where the run evaluated them; with `imagined` also in the world that it trained in.
 
     >>> gymnast.evaluate("evaluate-tabletop", episodes=32)
+    >>> gymnast.evaluate(run.path, trials=5)
     """
-    from gymnast_evaluation.config import EvaluateConfig
+    from gymnast_evaluation.from_run import evaluate_config
 
-    config = _config(EvaluateConfig, source, changes, keys, resume)
+    _let_idle_threads_sleep()
+    config, _ = evaluate_config(_arguments(source, changes, keys), _path(resume), imagined=imagined)
     from gymnast_evaluation.command import evaluate_command
 
     return _finished(evaluate_command(config, resume=_path(resume)))
@@ -102,12 +111,20 @@ def imagine(source: Source = None, *changes: Change, **keys: Any) -> Run:
 def _config(
     schema: Any, source: Source, changes: tuple[Change, ...], keys: Mapping[str, Any], resume: str | Path | None
 ) -> Any:
-    # As the command line has it: idle threads sleep. OpenMP reads this when torch is imported.
+    _let_idle_threads_sleep()
+    return config_from(schema, _arguments(source, changes, keys), _path(resume))
+
+
+def _let_idle_threads_sleep() -> None:
+    """As the command line does. OpenMP reads this when torch is imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _arguments(source: Source, changes: tuple[Change, ...], keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """What would be typed behind the command."""
     if isinstance(source, Mapping):
-        return config_from(schema, tuple(words([source, *changes], keys)), _path(resume))
-    given = [] if source is None else [str(source)]
-    return config_from(schema, (*given, *words(changes, keys)), _path(resume))
+        return tuple(words([source, *changes], keys))
+    return (*([] if source is None else [str(source)]), *words(changes, keys))
 
 
 def _path(folder: str | Path | None) -> Path | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, config_from, print_summary
+from gymnast_core.cli import RESUME, SOURCE_AND_OVERRIDES, print_summary
 from gymnast_core.plugins.importing import undisturbed
 
 
@@ -40,32 +39,14 @@ def evaluate(arguments: tuple[str, ...], resume: Path | None, imagined: bool) ->
     gymnast evaluate runs/RUN trials=5
     gymnast evaluate --resume RUN policies.mine.name=openvla-oft policies.mine.args.checkpoint=FOLDER
     """
-    from gymnast_evaluation.config import EvaluateConfig
+    from gymnast_evaluation.from_run import evaluate_config
 
-    config = _of_run(arguments, imagined) if resume is None else None
-    if config is None:
-        config = config_from(EvaluateConfig, arguments, resume)
+    config, taken = evaluate_config(arguments, resume, imagined=imagined)
+    if taken:
+        click.echo(taken, err=True)
     with undisturbed():
         from gymnast_evaluation.command import evaluate_command
 
     summary = evaluate_command(config, resume=resume)
     print_summary(summary)
     click.echo(f"Results: {summary['output']} (see evaluation.html there)")
-
-
-def _of_run(arguments: tuple[str, ...], imagined: bool) -> Any:
-    """What the folder of a run stands for; None where the arguments name none."""
-    from gymnast_core.config import load_config, split_arguments
-    from gymnast_core.errors import ConfigError
-    from gymnast_core.plugins.early import check_early
-    from gymnast_evaluation.config import EvaluateConfig
-    from gymnast_evaluation.from_run import told, values_of_run
-
-    sources, overrides = split_arguments(arguments)
-    if len(sources) != 1 or not Path(sources[0]).is_dir():
-        if imagined:
-            raise ConfigError("--imagined is for the folder of a run: gymnast evaluate runs/RUN --imagined.")
-        return None
-    values = values_of_run(Path(sources[0]), imagined=imagined)
-    click.echo(told(Path(sources[0]), values), err=True)
-    return load_config(EvaluateConfig, values, overrides, checks=[check_early])

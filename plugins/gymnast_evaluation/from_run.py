@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gymnast_core.config import ComponentConfig, RunConfig, load_config
+from gymnast_core.cli import config_from
+from gymnast_core.config import ComponentConfig, RunConfig, load_config, split_arguments
 from gymnast_core.config.scalars import read_yaml
 from gymnast_core.config.typed import literal
 from gymnast_core.errors import ConfigError
 from gymnast_core.hub import args_of_saved
+from gymnast_core.plugins.early import check_early
 from gymnast_core.reading import read_json
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.results import read_kind
@@ -27,6 +29,23 @@ _INSTEAD = {
     "probe": "It is a probe: gymnast view {quoted} shows it.",
     "bench": "Name one of its runs: {run}/cells/NAME/run.",
 }
+
+
+def evaluate_config(
+    arguments: tuple[str, ...], resume: Path | None = None, *, imagined: bool = False
+) -> tuple[EvaluateConfig, str]:
+    """The config that arguments of `gymnast evaluate` make; and what was taken from a run, where they name its folder.
+
+    Raises `ConfigError` as `config_from` and `values_of_run` do, and for `imagined` without a run.
+    """
+    sources, overrides = split_arguments(arguments)
+    if resume is None and len(sources) == 1 and Path(sources[0]).is_dir():
+        run = Path(sources[0])
+        values = values_of_run(run, imagined=imagined)
+        return load_config(EvaluateConfig, values, overrides, checks=[check_early]), told(run, values)
+    if imagined:
+        raise ConfigError("--imagined is for the folder of a run: gymnast evaluate runs/RUN --imagined.")
+    return config_from(EvaluateConfig, arguments, resume), ""
 
 
 def values_of_run(run: Path, *, imagined: bool = False) -> dict[str, Any]:

@@ -161,6 +161,17 @@ def test_the_trained_policy_is_the_one_that_is_built(run: gymnast.Run, models: M
     assert policy.config.checkpoint == str(run.checkpoint) and world.config.checkpoint == str(models.world)
 
 
+def test_a_run_is_evaluated_as_it_evaluated_itself(run: gymnast.Run) -> None:
+    found = gymnast.evaluate(run.path, videos=0, output="evaluated")
+    values = {label: [row["value"] for row in found.rows if row["policy"] == label] for label in ("start", "trained")}
+    rates = {label: sum(given) / len(given) for label, given in values.items()}
+    assert rates == {"start": run.evaluations["before"].rate, "trained": run.evaluations["after"].rate}
+    both = gymnast.evaluate(run.path, imagined=True, episodes=1, horizon=4, videos=0, output="both")
+    assert {row["world"] for row in both.rows} == {"gymnasium", "imagined"}
+    with pytest.raises(ConfigError, match="is for the folder of a run"):
+        gymnast.evaluate("evaluate-tabletop", imagined=True)
+
+
 def test_arguments_that_a_checkpoint_does_not_take_are_told(
     tmp_path: Path, models: Models, caplog: pytest.LogCaptureFixture
 ) -> None:
