@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,8 +60,8 @@ class Canary:
         dataset = (
             registries().datasets.build(options.canary.name, options.canary.args, key="hooks.judging.canary").episodes()
         )
-        episodes = [dataset[i] for i in range(min(options.canary_clips, len(dataset)))]
-        labelled = [episode for episode in episodes if episode.success is not None]
+        known = (episode for episode in map(dataset.__getitem__, range(len(dataset))) if episode.success is not None)
+        labelled = list(itertools.islice(known, options.canary_clips))
         if not labelled:
             raise DataError(f"No episode of the canary {options.canary.name!r} says whether it is a success.")
         self._truth = [bool(episode.success) for episode in labelled]

@@ -182,6 +182,15 @@ def test_a_model_that_changes_behind_its_name_is_seen(tmp_path: Path, parts: Any
     assert [row.iteration for row in rows] == [0, 5, 10] and rows[0].right == [True] * 20
 
 
+@pytest.mark.parametrize(("unlabelled", "used"), [(0, 8), (6, 8), (16, 4)])
+def test_a_canary_counts_the_clips_that_have_a_label(tmp_path: Path, parts: Any, unlabelled: int, used: int) -> None:
+    clips = ComponentConfig("line-clips", {"count": 20, "unlabelled": unlabelled})
+    options = Config(canary=clips, canary_clips=8)
+    Canary(options, ComponentConfig("line", {"rule": "any"}), tmp_path, done=0, iterations=10).measure(0)
+    (row,) = RowFile(tmp_path / "judging/canary.jsonl", Measurement).rows
+    assert len(row.right) == used
+
+
 def test_a_resumed_run_may_be_measured_on_other_clips(tmp_path: Path, parts: Any) -> None:
     """They are compared with themselves only."""
     judge = ComponentConfig("line", {"rule": "any"})
