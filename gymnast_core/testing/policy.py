@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import GymnastError
-from gymnast_core.interfaces import Policy, Trainable
+from gymnast_core.interfaces import Policy
 from gymnast_core.rollouts.side_by_side import side_by_side
 from gymnast_core.runs.snapshot import load_latest_snapshot, save_snapshot
 from gymnast_core.testing.component import can_save, check_component, reloaded
 from gymnast_core.testing.contract import Contract, expect_close, instance, raises, tensors_in
 from gymnast_core.testing.making import make_tasks, observe, seeded
-from gymnast_core.testing.training_loss import check_training_loss, make_episodes
+from gymnast_core.testing.trainable import check_trainable, check_training_loss, make_episodes
 from gymnast_core.types import ActionChunk, Episode, Evaluation, Needs, Observation, Task
 
 SMALL = 2**30
@@ -94,12 +94,9 @@ def _check_trainable(
     _check_features(contract, policy, observation, tolerance)
     _check_gradient(contract, policy, observation)
     _check_sight(contract, policy, observation)
-    for method, inherited in (
-        ("training_loss", Trainable.training_loss),
-        ("imitation_loss", Policy.imitation_loss),
-    ):
-        if getattr(type(policy), method) is not inherited:
-            check_training_loss(contract, policy, episodes, method=method, tolerance=tolerance, given=given)
+    check_trainable(contract, policy, episodes, tolerance=tolerance, given=given)
+    if type(policy).imitation_loss is not Policy.imitation_loss:
+        check_training_loss(contract, policy, episodes, method="imitation_loss", tolerance=tolerance, given=given)
     same = _weights(policy) == weights
     contract.expect(same, "evaluate", "weights and buffers that only training changes", "other values")
     contract.expect(can_save(policy), "save", "a policy that can be saved: every run ends with it", "no save()")

@@ -19,8 +19,11 @@ from gymnast_core.testing.component import can_save, check_component, check_stat
 from gymnast_core.testing.contract import Contract, close, instance
 from gymnast_core.testing.making import COURSES, make_group, make_tasks
 from gymnast_core.testing.stand_ins import Nothing, StillWorld
-from gymnast_core.types import Reward, Rollout, Task
+from gymnast_core.testing.trainable import check_trainable, make_episodes
+from gymnast_core.types import Needs, Reward, Rollout, Task
 
+CHUNK = 4
+"""Actions, of which made-up episodes have some more, to train on."""
 PATIENCE_S = 600.0
 """Seconds that `submit` may take."""
 
@@ -37,8 +40,8 @@ def check_reward_model(
     reload: Callable[[Path], RewardModel] | None = None,
     parts: Parts | None = None,
 ) -> list[str]:
-    """Check `score`, `submit`, `state_dict` and, where it exists, `save`. Lines that begin with "not shown" say what
-    could not be seen of this reward model.
+    """Check `score`, `submit`, `state_dict` and, where they exist, `save`, `training_loss` and `validate`. Lines that
+    begin with "not shown" say what could not be seen of this reward model.
 
     Of each task four rollouts are made up: still, half-done, finished, and noise; the world knows of the first three
     whether they succeeded. At least one must be judged: give `tasks` that the judge can work with, and the `parts` of a
@@ -79,6 +82,7 @@ def check_reward_model(
     if deterministic:
         _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", "the rewards of before")
     _check_saved(contract, judge, rollouts, rewards, tolerance, reload)
+    check_trainable(contract, judge, make_episodes(Needs(), action_dim, CHUNK, image_size), given=False)
     check_component(contract, judge, with_state=False)
     if still.was_asked:
         contract.verified.append(

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from gymnast_core.errors import DataError
 from gymnast_core.frames import Undecoded
-from gymnast_core.interfaces import Parts, Trainable, WorldModel
+from gymnast_core.interfaces import Parts, WorldModel
 from gymnast_core.rollouts.side_by_side import side_by_side
 from gymnast_core.rollouts.sight import find_sight
 from gymnast_core.testing.component import can_save, check_component, check_state, reloaded
 from gymnast_core.testing.contract import Contract, instance, raises, size_of, tensors_in
 from gymnast_core.testing.making import make_tasks, seeded, uniform
-from gymnast_core.testing.training_loss import check_training_loss, make_episodes
+from gymnast_core.testing.trainable import check_trainable, make_episodes
 from gymnast_core.types import Needs, Offers, Step, Task
 
 ROUNDING = 2
@@ -63,10 +63,8 @@ def check_world_model(
     _check_noise_apart(trial)
     _check_starts(trial)
     _check_state(trial, first)
-    if type(world).training_loss is not Trainable.training_loss:
-        needs = Needs(trial.cameras, proprio=offers.proprio)
-        episodes = make_episodes(needs, trial.width, sum(CHUNKS), size)
-        check_training_loss(contract, world, episodes, tolerance=LOSS_ROUNDING, given=False)
+    episodes = make_episodes(Needs(trial.cameras, proprio=offers.proprio), trial.width, sum(CHUNKS), size)
+    check_trainable(contract, world, episodes, tolerance=LOSS_ROUNDING, given=False)
     if can_save(world):
         _check_save(trial, first, reload)
     check_component(contract, world, with_state=False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from gymnast_core.errors import ContractError
 from gymnast_core.interfaces import Optimizer, Policy
 from gymnast_core.learning import Advantages, Judged, Minibatch
-from gymnast_core.metric_names import fault_of_names
+from gymnast_core.metric_names import VALIDATION, fault_of_names
 from gymnast_core.types import LossSum, Metric
 
 COMBINES = ("mean", "sum", "max", "min")
@@ -98,6 +98,25 @@ def check_weight(asked: object, method: str, weight: float, total: float) -> Non
         raise _broken(asked, method, f"gave the weight {weight}; expected a finite number from 0")
     if weight == 0 and total != 0:
         raise _broken(asked, method, f"gave the total {total:g} with the weight 0: what weighs nothing adds up to 0")
+
+
+def fault_of_numbers(found: Any) -> str:
+    """What is wrong with what a component measured on held-out episodes; "" if it is numbers by name."""
+    if not isinstance(found, Mapping):
+        return f"a {type(found).__name__}"
+    if fault := fault_of_names(found, behind=VALIDATION):
+        return fault
+    for name, value in found.items():
+        if not isinstance(value, SupportsFloat) or (isinstance(value, Tensor) and value.numel() != 1):
+            return f"{name!r} as {value!r:.80}"
+    return ""
+
+
+def checked_numbers(asked: object, method: str, found: Any) -> dict[str, float]:
+    """What a component measured, as Python's numbers by name. Raises `ContractError` for anything else."""
+    if fault := fault_of_numbers(found):
+        raise _broken(asked, method, f"gave {fault}; expected numbers by name")
+    return {name: float(value) for name, value in found.items()}
 
 
 def checked_rate(optimizer: Optimizer, update: int) -> float:

@@ -18,10 +18,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from gymnast_core.errors import CheckpointError, DataError
 from gymnast_core.interfaces import Policy, RewardModel, WorldModel
+from gymnast_core.metric_names import VALIDATION
 from gymnast_core.processes import Alone, Processes
 from gymnast_core.runs.commands import resume_command
 from gymnast_core.runs.writing import SnapshotWriter
 from gymnast_core.seeds import seeded_generator, skip_episodes
+from gymnast_core.training.answers import check_weight, checked_loss
 from gymnast_core.training.masters import (
     MasterWeights,
     finer,
@@ -209,13 +211,16 @@ class FitModule(lightning.LightningModule):
             # An episode has its own randomness, whichever microbatch it is in and whichever process computes it.
             generator = skip_episodes(seeded_generator(self._config.seed, "step", self.step), number * size)
             with self._autocast():
-                loss = self._component.training_loss(part, generator=generator)
+                found = self._component.training_loss(part, generator=generator)
+            loss = checked_loss(self._component, "training_loss", found)
+            its_weight, its_total = float(loss.weight), float(loss.total.detach())
+            check_weight(self._component, "training_loss", its_weight, its_total)
             if loss.total.requires_grad:
                 self.manual_backward(loss.total * factor)
             self.masters.take_gradients()
             self._tally.add({"loss": Metric(loss.mean.detach(), loss.weight), **loss.metrics})
-            weight += float(loss.weight)
-            total += float(loss.total.detach())
+            weight += its_weight
+            total += its_total
         whole_weight = sum(self._processes.gather(weight))
         if whole_weight == 0:
             if not self.trainer.is_global_zero:
@@ -285,7 +290,7 @@ class FitModule(lightning.LightningModule):
         quality = self.validate_average() if due and (leads or self.sharded) else {}
         if logs and leads:
             means = gathered.numbers()
-            means |= {f"validation/{key}": value for key, value in quality.items()}
+            means |= {f"{VALIDATION}{key}": value for key, value in quality.items()}
             means["seconds"] = self._seconds()
             self._tell_metrics(step, means)
         if saves:

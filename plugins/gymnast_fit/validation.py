@@ -12,6 +12,7 @@ import torch
 from gymnast_core.interfaces import Trainable
 from gymnast_core.runs.atomic import atomic_directory
 from gymnast_core.seeds import seeded_generator
+from gymnast_core.training.answers import checked_numbers
 from gymnast_core.types import Episode
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,15 @@ class Illustrates(Protocol):
 
 
 def measure(component: Trainable, episodes: Sequence[Episode], seed: int, pictures: Path | None) -> dict[str, float]:
-    """`component.validate`, in the weights' own precision; what it illustrates becomes folder `pictures`, if any."""
+    """`component.validate`, in the weights' own precision; what it illustrates becomes folder `pictures`, if any.
+
+    Raises `ContractError` if that is not numbers by name.
+    """
     device = next(component.module().parameters()).device.type
     # Validation runs inside a training step: bf16-mixed must not change what is measured.
     with torch.no_grad(), torch.autocast(device, enabled=False):
-        numbers = component.validate(episodes, generator=seeded_generator(seed, "validation"))
+        found = component.validate(episodes, generator=seeded_generator(seed, "validation"))
+        numbers = checked_numbers(component, "validate", found)
         if pictures is not None and isinstance(component, Illustrates):
             try:
                 with atomic_directory(pictures) as folder:

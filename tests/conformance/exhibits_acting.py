@@ -140,6 +140,19 @@ def training_loss(self, episodes, *, generator):
     noise = torch.rand(len(episodes), generator=generator).max()
     return LossSum(self.head.bias.square().sum() * noise * len(episodes), float(len(episodes)))
 """
+NAMED_LOSS = """
+def training_loss(self, episodes, *, generator):
+    from gymnast_core.types import LossSum, Metric
+
+    loss = sum(self.head.bias.square().sum() * len(episode.actions_TA) for episode in episodes)
+    return LossSum(loss, float(len(episodes)), {"step": Metric(1.0)})
+"""
+LISTED = "def validate(self, episodes, *, generator):\n    return [1.0]"
+COUNTED = """
+def validate(self, episodes, *, generator):
+    FirstPolicy.measured = getattr(FirstPolicy, "measured", 0) + 1
+    return {"quality": FirstPolicy.measured}
+"""
 
 POLICIES = (
     one(
@@ -252,6 +265,9 @@ POLICIES = (
     ),
     with_method("a loss that is a mean", "training_loss: expected sums over the episodes", MEAN_LOSS),
     with_method("a loss with noise for all", "training_loss: expected sums over the episodes", SHARED_NOISE),
+    with_method("a metric of the run's own", "training_loss: .*a metric named 'step', which is a number", NAMED_LOSS),
+    with_method("quality without names", "validate: expected numbers by name; got a list", LISTED),
+    with_method("quality by chance", "validate: expected the same numbers from the same seed", COUNTED),
     with_method(
         "weights that stay",
         "load_state_dict: expected the policy as it was; got another one",

@@ -30,6 +30,25 @@ def test_a_loss_that_explodes(fit: Fit, fit_error: FitError, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("a tensor", "Faulty.training_loss returned a Tensor, not a LossSum"),
+        ("detached", "Faulty.training_loss gave a total without a gradient (detached)"),
+        ("weightless", "with the weight 0: what weighs nothing adds up to 0"),
+        ("negative", "expected a finite number from 0"),
+        ("step", "gave a metric named 'grad_norm', which is a number of the run's own"),
+        ("validation", "gave a metric named 'validation/error', which is a number of the run's own"),
+        ("a list", "Faulty.validate gave a list; expected numbers by name"),
+        ("a text", "Faulty.validate gave 'error' as 'low'; expected numbers by name"),
+        ("a comma", "Faulty.validate gave a metric named 'error,'"),
+    ],
+)
+def test_a_component_that_answers_wrongly_is_named(fit_error: FitError, way: str, said: str) -> None:
+    faulty = f"reward_model={{name: toy-faulty, args: {{way: {way}}}}}"
+    contains(fit_error(faulty, "validation=toy-episodes", "fit.steps=2"), said, "gymnast check")
+
+
+@pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         (["reward_model=random"], ["reward_model=random", "does not define module(), training_loss(), save()"]),

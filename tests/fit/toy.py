@@ -82,6 +82,33 @@ class Toy(RewardModel):
         save_file(dict(self.network.state_dict()), str(directory / "model.safetensors"))
 
 
+class Faulty(Toy):
+    """A toy whose losses and numbers are wrong in the way that is said."""
+
+    @dataclass(frozen=True)
+    class Config(Toy.Config):
+        way: str = ""
+
+    config: Config
+
+    def training_loss(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Any:
+        found = super().training_loss(episodes, generator=generator)
+        wrong = {
+            "a tensor": found.total,
+            "detached": LossSum(found.total.detach(), found.weight),
+            "weightless": LossSum(found.total, 0.0),
+            "negative": LossSum(found.total, -found.weight),
+            "step": LossSum(found.total, found.weight, {"grad_norm": Metric(1.0)}),
+            "validation": LossSum(found.total, found.weight, {"validation/error": Metric(1.0)}),
+        }
+        return wrong.get(self.config.way, found)
+
+    def validate(self, episodes: Sequence[Episode], *, generator: torch.Generator) -> Any:
+        found = super().validate(episodes, generator=generator)
+        wrong = {"a list": list(found.values()), "a text": {"error": "low"}, "a comma": {"error,": 0.0}}
+        return wrong.get(self.config.way, found)
+
+
 class Counting(Toy):
     """A toy that knows more than its weights: how many losses it has given in all."""
 
@@ -188,6 +215,7 @@ def register() -> None:
     registries().reward_models.register("toy", Toy)
     registries().reward_models.register("toy-drawing", Drawing)
     registries().reward_models.register("toy-counting", Counting)
+    registries().reward_models.register("toy-faulty", Faulty)
     registries().datasets.register("toy-episodes", ToyEpisodes)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from gymnast_core.errors import DataError
-from gymnast_core.testing.training_loss import make_episodes
+from gymnast_core.testing.trainable import make_episodes
 from gymnast_core.types import Needs
 from wan_checkpoints import SIZE, TINY, WIDTH
 

@@ -1,8 +1,11 @@
-"""The contract of losses on recorded episodes: a sum, to which each episode adds the same in any company."""
+"""The contract of what `gymnast fit` asks: losses on recorded episodes, which are sums to which each episode adds the
+same in any company, and what is measured on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +13,11 @@ import torch
 from torch import Tensor
 
 from gymnast_core.errors import ContractError, GymnastError
+from gymnast_core.interfaces import Trainable
+from gymnast_core.metric_names import fault_of_names
 from gymnast_core.testing.contract import Contract, tensors_in
 from gymnast_core.testing.making import make_tasks, seeded, uniform
+from gymnast_core.training.answers import fault_of_numbers
 from gymnast_core.types import Episode, LossSum, Metric, Needs
 
 POINTS = 4
@@ -30,6 +36,62 @@ class _Sums:
     """Of the gradients, an upper bound."""
 
 
+def check_trainable(
+    contract: Contract,
+    component: Trainable,
+    episodes: Sequence[Episode],
+    *,
+    tolerance: float = 1e-3,
+    given: bool = True,
+) -> None:
+    """Check `training_loss` and `validate`, where the component has them; arguments as of `check_training_loss`."""
+    if type(component).training_loss is not Trainable.training_loss:
+        check_training_loss(contract, component, episodes, tolerance=tolerance, given=given)
+    if type(component).validate is not Trainable.validate:
+        _check_validate(contract, component, episodes, given=given)
+
+
+def _check_validate(contract: Contract, component: Trainable, episodes: Sequence[Episode], *, given: bool) -> None:
+    """That it measures numbers that a run can log, and the same ones from the same seed."""
+    measured = []
+    for _ in range(2):
+        found = _asked(contract, component, "validate", "measures", episodes, given)
+        if found is None:
+            return
+        fault = fault_of_numbers(found)
+        contract.expect(not fault, "validate", "numbers by name", fault)
+        measured.append({name: float(value) for name, value in found.items()})
+    contract.expect(repr(measured[0]) == repr(measured[1]), "validate", "the same numbers from the same seed", measured)
+    contract.verified.append(f"validate measures {len(measured[0])} numbers, the same from the same seed")
+
+
+def _asked(contract: Contract, component: Any, method: str, does: str, episodes: Sequence[Episode], given: bool) -> Any:
+    """What a method says of the episodes, which it must leave as they are; None where made-up ones do not suit it."""
+    # NaN equals nothing, itself included.
+    tensors = [tensor for tensor in tensors_in(list(episodes)) if not bool(tensor.isnan().any())]
+    try:
+        with contract.untouched(method, episodes=tensors), nullcontext() if given else _without_warnings():
+            return getattr(component, method)(episodes, generator=seeded(9))
+    except ContractError:
+        raise
+    except GymnastError as error:
+        if given:
+            raise
+        contract.verified.append(f"not shown: that {method} {does}, since made-up episodes do not suit it ({error})")
+        return None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Whoever checks a plugin can do nothing about episodes that were made up."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def check_training_loss(
     contract: Contract,
     component: Any,
@@ -44,17 +106,8 @@ def check_training_loss(
     `tolerance` is the share by which parts may differ from the whole. Of made-up episodes (not `given`) that the
     component refuses, "not shown" is verified.
     """
-    # NaN equals nothing, itself included.
-    tensors = [tensor for tensor in tensors_in(list(episodes)) if not bool(tensor.isnan().any())]
-    try:
-        with contract.untouched(method, episodes=tensors):
-            loss = getattr(component, method)(episodes, generator=seeded(9))
-    except ContractError:
-        raise
-    except GymnastError as error:
-        if given:
-            raise
-        contract.verified.append(f"not shown: that {method} adds up, since made-up episodes do not suit it ({error})")
+    loss = _asked(contract, component, method, "adds up", episodes, given)
+    if loss is None:
         return
     _check_form(contract, loss, method)
     whole = _sums(component, method, episodes, len(episodes))
@@ -117,6 +170,8 @@ def _check_form(contract: Contract, loss: Any, method: str) -> None:
     contract.expect(free and float(weight) > 0, method, "a `weight` > 0 without gradient", weight)
     are_metrics = all(isinstance(metric, Metric) for metric in loss.metrics.values())
     contract.expect(are_metrics, method, "metrics that say how they combine (Metric)", dict(loss.metrics))
+    fault = fault_of_names(loss.metrics)
+    contract.expect(fault is None, method, "names of metrics that a run can log", fault)
 
 
 def _sums(component: Any, method: str, episodes: Sequence[Episode], size: int) -> _Sums:
