@@ -82,7 +82,8 @@ def check_reward_model(
     if deterministic:
         _expect_same(contract, rewards, judge.score(rollouts), tolerance, "load_state_dict", "the rewards of before")
     _check_saved(contract, judge, rollouts, rewards, tolerance, reload)
-    check_trainable(contract, judge, make_episodes(Needs(), action_dim, CHUNK, image_size), given=False)
+    episodes = make_episodes(Needs(), action_dim, CHUNK, image_size, [task.instruction for task in tasks])
+    check_trainable(contract, judge, episodes, given=False)
     check_component(contract, judge, with_state=False)
     if still.was_asked:
         contract.verified.append(

@@ -110,6 +110,10 @@ def check_training_loss(
     if loss is None:
         return
     _check_form(contract, loss, method)
+    if not given and float(loss.weight) == 0:
+        contract.verified.append(f"not shown: that {method} adds up, since it learns nothing from made-up episodes")
+        return
+    contract.expect(float(loss.weight) > 0, method, "a `weight` > 0 of episodes to learn from", loss.weight)
     whole = _sums(component, method, episodes, len(episodes))
     again = _sums(component, method, episodes, len(episodes))
     contract.expect(whole.total == again.total, method, "the same loss from the same seed", (whole.total, again.total))
@@ -125,8 +129,11 @@ def check_training_loss(
     contract.verified.append(f"{method} adds up over any parts")
 
 
-def make_episodes(needs: Needs, action_dim: int, chunk_length: int, image_size: int) -> list[Episode]:
-    """Four episodes of unequal lengths and instructions, with points of interest of which some are out of view."""
+def make_episodes(
+    needs: Needs, action_dim: int, chunk_length: int, image_size: int, instructions: Sequence[str] = ()
+) -> list[Episode]:
+    """Four episodes of unequal lengths and instructions (in turn the given ones, if any), with points of interest of
+    which some are out of view."""
     episodes = []
     for index, extra in enumerate((1, 4, 2, 3)):
         frames = chunk_length + extra + needs.history
@@ -141,7 +148,7 @@ def make_episodes(needs: Needs, action_dim: int, chunk_length: int, image_size: 
         )
         points_TJ2 = (uniform((frames, POINTS, 2), index) + 1) / 2
         points_TJ2[:, index:] = float("nan")
-        instruction = task.instruction + " again" * index
+        instruction = instructions[index % len(instructions)] if instructions else task.instruction + " again" * index
         assert task.actions_TA is not None
         episodes.append(
             Episode(
@@ -167,7 +174,7 @@ def _check_form(contract: Contract, loss: Any, method: str) -> None:
     contract.expect(bool(torch.isfinite(loss.total)), method, "a finite `total`", loss.total)
     weight = loss.weight
     free = not (isinstance(weight, Tensor) and weight.requires_grad)
-    contract.expect(free and float(weight) > 0, method, "a `weight` > 0 without gradient", weight)
+    contract.expect(free and float(weight) >= 0, method, "a `weight` >= 0 without gradient", weight)
     are_metrics = all(isinstance(metric, Metric) for metric in loss.metrics.values())
     contract.expect(are_metrics, method, "metrics that say how they combine (Metric)", dict(loss.metrics))
     fault = fault_of_names(loss.metrics)
