@@ -78,7 +78,7 @@ class TokenPolicy(Policy):
 
     def training_loss(self, episodes, *, generator):
         losses = torch.cat(self.losses(episodes, generator))
-        return LossSum(losses.sum(), len(losses), {"loss": Metric(losses.mean().detach(), len(losses))})
+        return LossSum(losses.sum(), len(losses), {"mean_loss": Metric(losses.mean().detach(), len(losses))})
 
     def save(self, directory):
         weights = {name: tensor.tolist() for name, tensor in self.head.state_dict().items()}
