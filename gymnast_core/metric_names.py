@@ -1,7 +1,7 @@
 """What a plugin's metric may be called, so that a run's own numbers stay what they are and metrics.csv a table."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 RESERVED = frozenset(
     (
@@ -18,15 +18,20 @@ RESERVED_PREFIXES = ("judge_", VALIDATION)
 _FORM = re.compile(r"[^\W\d][\w./-]*")
 
 
-def fault_of_names(names: Iterable[object], *, behind: str = "") -> str | None:
-    """What is wrong with the first name that is no text, does not begin with a letter, holds other characters than
-    letters, digits and _ . / -, or is one of the run's own; None if all can be used. Names that are logged `behind` a
-    prefix may be those of the run's own."""
+def fault_of_form(names: Iterable[object]) -> str | None:
+    """What is wrong with the first name that is no text, does not begin with a letter, or holds other characters than
+    letters, digits and _ . / -; None if all can be columns."""
     for name in names:
         if not isinstance(name, str) or not _FORM.fullmatch(name):
             return f"a metric named {name!r:.80}: names begin with a letter, and hold letters, digits and _ . / -"
-        if behind:
-            continue
+    return None
+
+
+def fault_of_names(names: Collection[object]) -> str | None:
+    """As `fault_of_form`, and of the first name that is one of the run's own."""
+    if fault := fault_of_form(names):
+        return fault
+    for name in map(str, names):
         if name in RESERVED or name.startswith(RESERVED_PREFIXES):
             return f"a metric named {name!r}, which is a number of the run's own: choose another name"
     return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from gymnast_core.errors import ContractError
 from gymnast_core.interfaces import Optimizer, Policy
 from gymnast_core.learning import Advantages, Judged, Minibatch
-from gymnast_core.metric_names import VALIDATION, fault_of_names
+from gymnast_core.metric_names import fault_of_form, fault_of_names
 from gymnast_core.types import LossSum, Metric
 
 COMBINES = ("mean", "sum", "max", "min")
@@ -104,7 +104,7 @@ def fault_of_numbers(found: Any) -> str:
     """What is wrong with what a component measured on held-out episodes; "" if it is numbers by name."""
     if not isinstance(found, Mapping):
         return f"a {type(found).__name__}"
-    if fault := fault_of_names(found, behind=VALIDATION):
+    if fault := fault_of_form(found):
         return fault
     for name, value in found.items():
         if not isinstance(value, SupportsFloat) or (isinstance(value, Tensor) and value.numel() != 1):
