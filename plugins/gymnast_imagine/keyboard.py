@@ -20,9 +20,10 @@ from gymnast_core.types import Episode
 from gymnast_imagine.action_sources import Space, action_space
 from gymnast_imagine.config import ImagineConfig
 from gymnast_imagine.page import environment
-from gymnast_imagine.server import PageServer, Refused, Site
+from gymnast_imagine.server import PageServer, Site
 from gymnast_imagine.session import Moment, Session
 from gymnast_imagine.starts import start_task
+from gymnast_pages.loopback import Refused
 
 REACH = 100.0
 """Deviations from the rest action that are accepted, in amplitudes: what is beyond is a mistake."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import secrets
@@ -12,39 +11,23 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from gymnast_core.errors import ConfigError, GymnastError
-from gymnast_pages.timed import TimedSocket, TooSlow
+from gymnast_core.errors import GymnastError
+from gymnast_pages.loopback import HEADERS, READ_SECONDS, LoopbackHandler, LoopbackServer, Refused
+from gymnast_pages.timed import TooSlow
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 MAX_BODY = 16_384
 """Bytes of a request's body."""
-READ_SECONDS = 10.0
-"""Time a client has to send its whole request."""
 DRAIN_SECONDS, DRAIN_READS = 0.5, 64
 """Pause after which, and amount (of 64 KiB) up to which, the rest of a refused request is read."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
-
-
-class Refused(Exception):
-    """A request that is answered by an error status."""
-
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load and do."""
 
 
 @dataclass(frozen=True)
@@ -59,31 +42,14 @@ class Site:
     """POST `NAME` with a JSON body -> JSON. `Refused` and `GymnastError` become 4xx."""
 
 
-class PageServer(ThreadingHTTPServer):
+class PageServer(LoopbackServer):
     """Serves a `Site` under `url`, which contains a secret."""
-
-    daemon_threads = True
 
     def __init__(self, site: Site, port: int = 0, read_seconds: float = READ_SECONDS) -> None:
         """Raises `ConfigError` if the port is taken."""
-        self.site, self.read_seconds = site, read_seconds
-        self.token = secrets.token_urlsafe(18)
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"Port {port} of {HOST} cannot be used: {error.strerror}. Choose another with keyboard.port=N, "
-                "or keyboard.port=0 for any free one."
-            ) from error
-
-    @property
-    def hosts(self) -> tuple[str, str]:
-        """What a browser that was given our address calls us; other names mean DNS rebinding."""
-        return f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.hosts[0]}/{self.token}/"
+        self.site = site
+        another = "keyboard.port=N, or keyboard.port=0 for any free one"
+        super().__init__(_Handler, port, read_seconds, another_port=another)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Clients that hang up are no news; everything else is answered by the handler.
@@ -91,15 +57,11 @@ class PageServer(ThreadingHTTPServer):
             logger.exception("A request from %s failed.", client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """One request a connection (HTTP/1.0)."""
-
+class _Handler(LoopbackHandler):
     server: PageServer
-    server_version, sys_version = "gymnast", ""
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(TimedSocket(self.connection, self.server.read_seconds))
         self.requestline, self.command, self.request_version = "", "", self.protocol_version
         self._refused = False
 
@@ -135,12 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_HEAD
 
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Silent: the address is a secret, and a key press is no news."""
-
     def _answer(self, respond: Callable[[str], None]) -> None:
         try:
-            respond(self._checked_name())
+            respond(self.name_under_secret(self.path))
         except Refused as refused:
             self._refuse(refused.status, str(refused))
         except GymnastError as error:
@@ -151,20 +110,6 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             logger.exception("%s failed.", self.command)
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
-
-    def _checked_name(self) -> str:
-        """The name under the secret address. Raises `Refused` for other places and other sites' requests."""
-        hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "Open the address that was printed.")
-        origin = self.headers.get("Origin")
-        if origin is not None and origin.lower() not in {f"http://{host}" for host in self.server.hosts}:
-            raise Refused(HTTPStatus.FORBIDDEN, "Requests of other sites are refused.")
-        _, _, rest = self.path.partition("/")
-        token, slash, name = rest.partition("/")
-        if not slash or not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here. Open the address that was printed.")
-        return name
 
     def _get(self, name: str) -> None:
         if name == "":
@@ -215,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = text.encode()
         self.send_response(status)
         for name, value in HEADERS.items():
-            self.send_header(name, value.format(nonce=nonce))
+            self.send_header(name, value)
+        self.send_header("Content-Security-Policy", POLICY.format(nonce=nonce))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import html
-import io
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from gymnast_core.errors import ConfigError, GymnastError
+from gymnast_core.errors import GymnastError
 from gymnast_pages.built import PAGES
-from gymnast_pages.timed import TimedSocket, TooSlow
+from gymnast_pages.loopback import HEADERS, READ_SECONDS, LoopbackHandler, LoopbackServer, Refused
+from gymnast_pages.timed import TooSlow
 
 Maker = Callable[[Mapping[str, list[str]]], str]
 """Makes a page from the values of a query. Raises `GymnastError` where there is nothing of the kind."""
-HOST = "127.0.0.1"
-READ_SECONDS = 10.0
-"""Time a client has to send its whole request, and to take an answer."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".mp4": "video/mp4",
@@ -37,16 +32,11 @@ TYPES = {
     ".yaml": "text/plain; charset=utf-8",
 }
 """What is served; weights and hidden files are not."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' data:; media-src 'self' data:; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
+POLICY = (
+    "default-src 'none'; img-src 'self' data:; media-src 'self' data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What a page may load and do."""
 
 
 def find_pages(folder: Path) -> list[str]:
@@ -56,10 +46,8 @@ def find_pages(folder: Path) -> list[str]:
     return [path.as_posix() for path in sorted(shown, key=lambda path: (len(path.parts), PAGES.index(path.name), path))]
 
 
-class FolderServer(ThreadingHTTPServer):
+class FolderServer(LoopbackServer):
     """Serves what is in a folder under `url`, which contains a secret."""
-
-    daemon_threads = True
 
     def __init__(
         self,
@@ -72,43 +60,16 @@ class FolderServer(ThreadingHTTPServer):
     ) -> None:
         """`made` makes pages that are no files, by name ("" is the start page), from what follows the question mark;
         `freshen` is called with the folder of a page before it is sent. Raises `ConfigError` if the port is taken."""
-        self.folder, self.read_seconds = folder.resolve(), read_seconds
+        self.folder = folder.resolve()
         self.made, self.freshen = dict(made or {}), freshen
-        self.token = secrets.token_urlsafe(18)
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"Port {port} of {HOST} cannot be used: {error.strerror}. Choose another with --port N, or --port 0."
-            ) from error
-
-    @property
-    def hosts(self) -> tuple[str, str]:
-        """What a browser that was given our address calls us; other names mean DNS rebinding."""
-        return f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.hosts[0]}/{self.token}/"
+        super().__init__(_Handler, port, read_seconds, another_port="--port N, or --port 0")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Silent: clients hang up and time out."""
 
 
-class _Refused(Exception):
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: FolderServer
-    server_version, sys_version = "gymnast", ""
-
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(self.server.read_seconds)
-        self.rfile = io.BufferedReader(TimedSocket(self.connection, self.server.read_seconds))
 
     def handle_one_request(self) -> None:
         try:
@@ -118,24 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._answer(self._name())
-        except _Refused as refused:
+            self._answer(unquote(self.name_under_secret(urlsplit(self.path).path)))
+        except Refused as refused:
             self._send(refused.status, "text/plain; charset=utf-8", f"{refused}\n".encode())
 
     do_HEAD = do_GET
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Silent: the address is a secret."""
-
-    def _name(self) -> str:
-        """The path under the secret address. Raises `_Refused` for other places and other names of this host."""
-        hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, "Open the address that was printed.")
-        token, slash, name = urlsplit(self.path).path.removeprefix("/").partition("/")
-        if not slash or not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.NOT_FOUND, "There is nothing here. Open the address that was printed.")
-        return unquote(name)
 
     def _answer(self, name: str) -> None:
         if make := self.server.made.get(name):
@@ -156,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             content = make(parse_qs(urlsplit(self.path).query)).encode()
         except GymnastError as error:
-            raise _Refused(HTTPStatus.NOT_FOUND, str(error)) from error
+            raise Refused(HTTPStatus.NOT_FOUND, str(error)) from error
         self._send(HTTPStatus.OK, TYPES[".html"], content, ETag=f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def _freshen(self, name: str) -> None:
@@ -169,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.freshen(folder)
 
     def _path(self, name: str) -> Path:
-        """The file of that name. Raises `_Refused` if it is not a plain file of a known type inside the folder."""
-        missing = _Refused(HTTPStatus.NOT_FOUND, "There is no such page in this run.")
+        """The file of that name. Raises `Refused` if it is not a plain file of a known type inside the folder."""
+        missing = Refused(HTTPStatus.NOT_FOUND, "There is no such page in this run.")
         parts = name.split("/")
         if "\0" in name or "\\" in name or any(not part or part.startswith(".") for part in parts):
             raise missing
@@ -203,7 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         if more.get("ETag", "") and self.headers.get("If-None-Match") == more["ETag"]:
             status, content = HTTPStatus.NOT_MODIFIED, b""
         self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(content)), **more}.items():
+        own = {"Content-Security-Policy": POLICY, "Content-Type": kind, "Content-Length": str(len(content))}
+        for name, value in {**HEADERS, **own, **more}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
