@@ -82,6 +82,8 @@ def test_without_the_secret_or_under_another_name_there_is_nothing(server: Folde
         assert ask(server, path)[0] == 404
     assert ask(server, f"/{server.token}/report.html", host=f"evil.example:{server.server_port}")[0] == 421
     assert ask(server, f"/{server.token}/report.html", method="POST")[0] == 501
+    assert ask(server, f"/{server.token}/report.html", Origin="http://evil.example")[0] == 403
+    assert ask(server, f"/{server.token}/report.html", Origin=f"http://{server.hosts[1]}")[0] == 200
     assert server.server_address[0] == "127.0.0.1"
 
 
