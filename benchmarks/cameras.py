@@ -1,6 +1,6 @@
 """Two cameras predicted together, against two models of one camera each: do their pictures agree?
 
-    python benchmarks/cameras.py [--steps 2000] [--joint-steps 4000] [--episodes 200] [--data data/tabletop-cameras]
+    python benchmarks/cameras.py [--steps 2000] [--joint-steps 4000] [--episodes 400] [--data data/tabletop-cameras]
                                  [--output runs/cameras]
 
 On the tabletop with its second camera, which moves with the end-effector, three world models are fitted to the same
@@ -8,13 +8,14 @@ recordings with the same settings, beginning with the shipped model of the front
 together, `front` and `wrist` one each. The pair has twice the parameters and, at equal `--steps`, twice the steps, at
 the same cost; `--joint-steps` gives the one model as many. All imagine the same held-out episodes from their first
 frames and recorded actions. Measured are PSNR by camera, and how well the cameras agree: where a block is relative to
-the end-effector, by the front picture and by the wrist picture (centres of their pixels, through the cameras' known
-geometry). Of the blocks that both recorded pictures show whole: the share that both imagined ones show whole and within
-a centimetre of each other, and the same of the blocks of which the wrist camera's first picture shows nothing: where
-they are, only the front camera knows. And, where every row shows it whole, how far apart they show it; that alone would
-favour a model that loses what is hard. And the share of the wrist camera's pictures that show a colour which no block
-has: the front picture knows all blocks. The recorded pictures say what these measures show at best. Runs that ended are
-not repeated, killed ones go on. Writes benchmarks/results/cameras.{json,md}; needs `gymnast collect
+the end-effector, by the front picture and by the wrist picture (centres of the largest blob of its colour, through the
+cameras' known geometry). Of the blocks that both recorded pictures show whole: the share that both imagined ones show
+whole and within a centimetre of each other, and the same of the blocks of which the wrist camera's first picture shows
+nothing: where they are, only the front camera knows. Of all that either imagined picture shows where both cameras look:
+the share that both show at one place. The share of the wrist camera's pictures that show a colour which no block has:
+the front picture knows all blocks. And, where every row shows a block whole, how far apart they show it; that alone
+would favour a model that loses what is hard. The recorded pictures say what these measures show at best. Runs that
+ended are not repeated, killed ones go on. Writes benchmarks/results/cameras.{json,md}; needs `gymnast collect
 collect-tabletop-cameras` (it says so).
 """
 
@@ -24,7 +25,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from commands import gymnast
+from scipy import ndimage
 from torch import Tensor
 
 from gymnast_core.measures import psnr
@@ -52,6 +53,8 @@ NAMES = {"recorded": "recorded", "both": "one model of both cameras", "pair": "t
 """Rows of the table."""
 FEWEST = 12
 """Pixels of a block that must be seen for its place to be measured."""
+IN_VIEW = 0.5 / scale(BLOCK_SIZE) / WRIST_ZOOM - BLOCK_SIZE / 2**0.5
+"""Metres from the end-effector, an axis, up to which the wrist camera shows a block whole, however it is turned."""
 TOGETHER = 1.0
 """Centimetres up to which two pictures show a block at one place: a pixel of the front camera."""
 
@@ -100,38 +103,76 @@ def masks(frames: Tensor) -> dict[str, np.ndarray]:
     return {**found, "end-effector": (frames < 90).all(-1).numpy()}
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Where things are in pictures (N, T): centres (N, T, 2) right and up from the middle, as shares of the width."""
-
-    centre: np.ndarray
-    whole: np.ndarray
-    """Whether enough of it is seen, and nothing of it at the edge."""
+def blobs(mask: np.ndarray, fewest: int = FEWEST) -> list[np.ndarray]:
+    """The connected parts (H, W) of a mask (H, W) that have as many pixels, the largest first."""
+    parts, count = ndimage.label(mask)
+    found = [parts == number for number in range(1, count + 1)]
+    return sorted((part for part in found if part.sum() >= fewest), key=np.sum, reverse=True)
 
 
-def seen(mask: np.ndarray) -> Seen:
-    size = mask.shape[-1]
-    count = mask.sum((-2, -1))
-    place = (np.arange(size) + 0.5) / size - 0.5
-    with np.errstate(invalid="ignore", divide="ignore"):
-        right = (mask.sum(-2) * place).sum(-1) / count
-        up = -(mask.sum(-1) * place).sum(-1) / count
-    edge = mask[..., 0, :].any(-1) | mask[..., -1, :].any(-1) | mask[..., :, 0].any(-1) | mask[..., :, -1].any(-1)
-    return Seen(np.stack([right, up], axis=-1), (count >= FEWEST) & ~edge)
+def at_edge(blob: np.ndarray) -> bool:
+    return bool(blob[0].any() or blob[-1].any() or blob[:, 0].any() or blob[:, -1].any())
+
+
+def centre(blob: np.ndarray) -> np.ndarray:
+    """Right and up from the middle of the picture, as shares of its width (2,)."""
+    rows, columns = np.nonzero(blob)
+    size = blob.shape[-1]
+    return np.array([columns.mean() + 0.5 - size / 2, size / 2 - rows.mean() - 0.5]) / size
+
+
+def by_front(blob: np.ndarray, effector: np.ndarray) -> np.ndarray:
+    """Where a block is, metres from the end-effector (2,), by their places in a front picture."""
+    metres: np.ndarray = centre(blob) / scale(BLOCK_SIZE) - centre(effector) / scale(EFFECTOR_HEIGHT)
+    return metres
+
+
+def by_wrist(blob: np.ndarray) -> np.ndarray:
+    """The same by a picture of the wrist camera."""
+    metres: np.ndarray = centre(blob) / scale(BLOCK_SIZE) / WRIST_ZOOM
+    return metres
 
 
 def disagreement(frames: Mapping[str, Tensor]) -> np.ndarray:
-    """Centimetres (N, T, colours) between where front and wrist show a block; NaN where one shows it in part or not."""
+    """Centimetres (N, T, colours) between where front and wrist show a block, by the largest blob of its colour; NaN
+    where one shows it in part or not."""
     front, wrist = masks(frames["front"]), masks(frames["wrist"])
-    effector = seen(front["end-effector"])
-    found = []
-    for colour in COLOURS:
-        there, here = seen(front[colour]), seen(wrist[colour])
-        by_front = there.centre / scale(BLOCK_SIZE) - effector.centre / scale(EFFECTOR_HEIGHT)
-        by_wrist = here.centre / scale(BLOCK_SIZE) / WRIST_ZOOM
-        both = there.whole & here.whole & (effector.centre == effector.centre).all(-1)
-        found.append(np.where(both, 100 * np.linalg.norm(by_front - by_wrist, axis=-1), np.nan))
-    return np.stack(found, axis=-1)
+    episodes, steps = frames["front"].shape[:2]
+    found = np.full((episodes, steps, len(COLOURS)), np.nan)
+    for n, t in np.ndindex(episodes, steps):
+        effector = blobs(front["end-effector"][n, t], fewest=1)
+        for c, colour in enumerate(COLOURS):
+            there, here = blobs(front[colour][n, t]), blobs(wrist[colour][n, t])
+            if effector and there and here and not at_edge(there[0]) and not at_edge(here[0]):
+                apart = by_front(there[0], effector[0]) - by_wrist(here[0])
+                found[n, t, c] = 100 * np.linalg.norm(apart)
+    return found
+
+
+def agreement(frames: Mapping[str, Tensor]) -> np.ndarray:
+    """Of all that either picture shows where both cameras look, frames after the first: the share (N,) that both show,
+    in one colour and no more than `TOGETHER` apart. NaN for an episode in which nothing is shown there.
+
+    Asks the pictures alone, not the recording: what is shown twice or in a wrong colour counts against both kinds of
+    models, what both pictures have lost against none.
+    """
+    front, wrist = masks(frames["front"]), masks(frames["wrist"])
+    episodes, steps = frames["front"].shape[:2]
+    agreed, every = np.zeros(episodes), np.zeros(episodes)
+    for n, t in np.ndindex(episodes, steps):
+        effector = blobs(front["end-effector"][n, t], fewest=1)
+        if t == 0 or not effector:
+            continue
+        for colour in COLOURS:
+            there = [(by_front(blob, effector[0]), at_edge(blob)) for blob in blobs(front[colour][n, t])]
+            here = [by_wrist(blob) for blob in blobs(wrist[colour][n, t]) if not at_edge(blob)]
+            for place in here:
+                near = [one for one in there if 100 * np.linalg.norm(one[0] - place) <= TOGETHER]
+                agreed[n] += bool(near)
+                every[n] += 1
+                there = [one for one in there if not near or one is not near[0]]
+            every[n] += sum(not cut and np.abs(place).max() <= IN_VIEW for place, cut in there)
+    return np.where(every > 0, agreed / np.maximum(every, 1), np.nan)
 
 
 def by_episode(apart_NTC: np.ndarray) -> np.ndarray:
@@ -186,6 +227,7 @@ def summary(
     agreed = known_values(together(apart_NTC, truth))
     entered = known_values(together(apart_NTC, truth, entering=True))
     false = invented(frames["wrist"], truth)
+    alike = known_values(agreement(frames))
     return {
         "together": float(agreed.mean()),
         "together interval": score_interval(agreed),
@@ -193,6 +235,9 @@ def summary(
         "entering": float(entered.mean()),
         "entering interval": score_interval(entered),
         "entering episodes": len(entered),
+        "agreement": float(alike.mean()),
+        "agreement interval": score_interval(alike),
+        "agreement episodes": len(alike),
         "invented": float(false.mean()),
         "invented interval": score_interval(false),
         "cm": float(known.mean()),
@@ -214,6 +259,7 @@ def write(found: Mapping[str, Any], arguments: argparse.Namespace) -> None:
         "Pictures",
         "blocks that both cameras show at one place, % [95 %]",
         "of those that come into the wrist camera's view, % [95 %]",
+        "of all that either picture shows, both show at one place, % [95 %]",
         "shown whole by both at all, %",
         "wrist pictures with a colour that no block has, % [95 %]",
         "where all rows show it: cameras apart, cm, mean over frames 1 to 16 [95 %]",
@@ -246,6 +292,7 @@ def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
         name,
         f"{100 * one['together']:.1f} {_bounds(one['together interval'], 100)}",
         f"{100 * one['entering']:.1f} {_bounds(one['entering interval'], 100)}",
+        f"{100 * one['agreement']:.1f} {_bounds(one['agreement interval'], 100)}",
         f"{100 * one['shown']:.1f}",
         f"{100 * one['invented']:.1f} {_bounds(one['invented interval'], 100)}",
         f"{one['cm']:.2f} {_bounds(one['interval'])}",
@@ -255,14 +302,19 @@ def _cells(name: str, one: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(found: Mapping[str, Any]) -> str:
-    share, entering, apart, false = (found[measure] for measure in ("together", "entering", "apart", "invented"))
-    return (
-        f"{100 * share['mean']:+.1f} points of blocks at one place {_bounds(share['interval'], 100)} (n = "
-        f"{share['episodes']}), {100 * entering['mean']:+.1f} of those that come into view "
-        f"{_bounds(entering['interval'], 100)} (n = {entering['episodes']}), {apart['mean']:+.2f} cm apart "
-        f"{_bounds(apart['interval'])} (n = {apart['episodes']}), {100 * false['mean']:+.1f} points of wrist "
-        f"pictures with an invented colour {_bounds(false['interval'], 100)} (n = {false['episodes']})"
-    )
+    points = {
+        "together": "of blocks at one place",
+        "entering": "of those that come into view",
+        "agreement": "of all that either picture shows",
+        "invented": "of wrist pictures with an invented colour",
+    }
+    parts = [
+        f"{100 * found[measure]['mean']:+.1f} points {of} {_bounds(found[measure]['interval'], 100)} (n = "
+        f"{found[measure]['episodes']})"
+        for measure, of in points.items()
+    ]
+    apart = found["apart"]
+    return f"{', '.join(parts)}, {apart['mean']:+.2f} cm apart {_bounds(apart['interval'])} (n = {apart['episodes']})"
 
 
 def difference(both_N: np.ndarray, pair_N: np.ndarray) -> dict[str, object]:
@@ -282,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--joint-steps", type=int, help="of the model of both cameras; as the others, unless given")
-    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--data", type=Path, default=Path("data/tabletop-cameras"))
     parser.add_argument("--output", type=Path, default=Path("runs/cameras"))
     arguments = parser.parse_args()
@@ -292,8 +344,8 @@ def main() -> None:
         raise SystemExit(
             f"{held_out} is missing. Record it:\n"
             f"  gymnast collect collect-tabletop-cameras output={arguments.data}/play\n"
-            f"  gymnast collect collect-tabletop-cameras output={arguments.data}/held-out seed=1 "
-            f"'environments=[{{id: gymnast/Tabletop-v0, name: tabletop, first: 200000, count: {arguments.episodes}, "
+            f"  gymnast collect collect-tabletop-cameras output={arguments.data}/held-out seed=2 "
+            f"'environments=[{{id: gymnast/Tabletop-v0, name: tabletop, first: 300000, count: {arguments.episodes}, "
             "args: {image_size: 32, horizon: 20, wrist: true}}]'"
         )
     checkpoints = {name: fitted(name, arguments) for name in MODELS}
@@ -311,6 +363,7 @@ def main() -> None:
     found["difference"] = {
         "together": difference(*(together(apart[name], truth) for name in ("both", "pair"))),
         "entering": difference(*(together(apart[name], truth, entering=True) for name in ("both", "pair"))),
+        "agreement": difference(*(agreement(parts) for parts in (both, pair))),
         "invented": difference(*(invented(parts["wrist"], truth) for parts in (both, pair))),
         "apart": difference(*(by_episode(np.where(everywhere, apart[name], np.nan)) for name in ("both", "pair"))),
     }

@@ -21,7 +21,7 @@ import cameras  # noqa: E402
 
 RED, BLUE = COLOURS.index("red"), COLOURS.index("blue")
 AT_RED = (0.03, 0.05)
-AT_BLUE = (-0.1, -0.1)
+AT_BLUE = (-0.095, -0.095)
 EFFECTOR = ((0.08, 0.08), (-0.04, -0.04), (0.0, 0.0))
 """The wrist camera, which spans 0.2 m, shows in these frames: no blue; blue whole, red cut; red whole, blue cut."""
 
@@ -81,3 +81,32 @@ def test_a_colour_that_no_block_has_is_invented() -> None:
     speck[:, 2, :2, :4] = torch.tensor([26, 158, 51], dtype=torch.uint8)
     shares = [cameras.invented(wrist, truth).tolist() for wrist in (truth["wrist"], green, speck)]
     assert shares == [[0.0], [0.5], [0.0]]
+
+
+def test_agreement_counts_what_either_picture_shows() -> None:
+    truth = pictures()
+    assert cameras.agreement(truth).tolist() == [1.0]
+    moved = pictures(blue=(AT_BLUE[0] + 0.02, AT_BLUE[1]))
+    apart = {"front": truth["front"], "wrist": moved["wrist"]}
+    # One of three: red agrees in the last frame; the blue block is counted where each camera shows it.
+    assert cameras.agreement(apart) == pytest.approx([1 / 3])
+
+
+def test_what_is_shown_twice_or_in_a_wrong_colour_is_no_agreement() -> None:
+    truth = pictures()
+    for rgb in ((26, 158, 51), (219, 33, 33)):  # green, which no block is; red, far from the red block
+        ghost = truth["wrist"].clone()
+        ghost[:, 2, 22:28, 22:28] = torch.tensor(rgb, dtype=torch.uint8)
+        shown = {**truth, "wrist": ghost}
+        assert cameras.agreement(shown) == pytest.approx([2 / 3])
+        # A block is where its largest blob is: a smaller ghost does not take it away.
+        assert cameras.together(cameras.disagreement(shown), truth).tolist() == [1.0]
+
+
+def test_what_both_pictures_have_lost_is_no_disagreement() -> None:
+    truth = pictures()
+    table = truth["front"][0, 0, 0, -1]
+    bare = {name: frames.clone() for name, frames in truth.items()}
+    bare["front"][:, 1, 20:, :14] = table  # the blue block
+    bare["wrist"][:, 1] = table
+    assert cameras.agreement(bare).tolist() == [1.0]
