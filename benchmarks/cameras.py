@@ -1,6 +1,6 @@
 """Two cameras predicted together, against two models of one camera each: do their pictures agree?
 
-    python benchmarks/cameras.py [--steps 2000] [--joint-steps 4000] [--episodes 400] [--data data/tabletop-cameras]
+    python benchmarks/cameras.py [--steps 4000] [--joint-steps STEPS] [--episodes 400] [--data data/tabletop-cameras]
                                  [--output runs/cameras]
 
 On the tabletop with its second camera, which moves with the end-effector, three world models are fitted to the same
@@ -332,7 +332,7 @@ def _bounds(interval: tuple[float, float] | None, factor: float = 1.0) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--joint-steps", type=int, help="of the model of both cameras; as the others, unless given")
     parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--data", type=Path, default=Path("data/tabletop-cameras"))
