@@ -70,12 +70,7 @@ def check_reward_model(
         _check_neighbours(contract, judge, rollouts, rewards, tolerance)
     else:
         contract.verified.append("not shown: order and independence, of a judge whose answers are samples")
-    with contract.working("submit", "a Future of the rewards"):
-        submitted = judge.submit(rollouts).result(timeout=PATIENCE_S)
-    _expect_rewards(contract, submitted, len(rollouts), "submit")
-    if deterministic:
-        _expect_same(contract, rewards, submitted, tolerance, "submit", "the rewards of `score`")
-        contract.verified.append("submit agrees with score")
+    _check_submit(contract, judge, rollouts, rewards if deterministic else None, tolerance)
     _check_looks(contract, judge, rollouts)
     _check_errors(contract, judge, rollouts, rewards, unjudgeable)
     check_state(contract, judge)
@@ -90,6 +85,22 @@ def check_reward_model(
             "not shown: what it makes of a world in which things move (gymnast check … --world NAME, or parts=…)"
         )
     return contract.verified
+
+
+def _check_submit(
+    contract: Contract,
+    judge: RewardModel,
+    rollouts: Sequence[Rollout],
+    expected: Sequence[Reward] | None,
+    tolerance: float,
+) -> None:
+    """`expected` are the rewards of `score`, where the same ones can be expected again."""
+    with contract.working("submit", "a Future of the rewards"):
+        submitted = judge.submit(rollouts).result(timeout=PATIENCE_S)
+    _expect_rewards(contract, submitted, len(rollouts), "submit")
+    if expected is not None:
+        _expect_same(contract, expected, submitted, tolerance, "submit", "the rewards of `score`")
+        contract.verified.append("submit agrees with score")
 
 
 def _check_looks(contract: Contract, judge: RewardModel, rollouts: Sequence[Rollout]) -> None:

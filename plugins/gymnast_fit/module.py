@@ -40,7 +40,7 @@ from gymnast_core.training.unchanging import Unchanging
 from gymnast_core.types import Episode, Metric
 from gymnast_fit.batches import Unreadable, readable
 from gymnast_fit.config import FitConfig
-from gymnast_fit.optimizers import build_optimizers, learning_rate_factor, moving_average
+from gymnast_fit.optimizers import FineWeights, build_optimizers, learning_rate_factor, moving_average
 from gymnast_fit.processes import own_microbatches
 from gymnast_fit.sharding import whole, whole_weights
 from gymnast_fit.validation import measure
@@ -178,7 +178,7 @@ class FitModule(lightning.LightningModule):
         unmoved = movement.unmoved()
         self.masters.write()
         if self.average is not None:
-            self.average.update_parameters(_Fine(self.network, self.masters))
+            self.average.update_parameters(FineWeights(self.network, self.masters))
         if self.trainer.is_global_zero:
             self._tally.add({"grad_norm": Metric(norm), "unmoved": unmoved})
             rate = loop.learning_rate * learning_rate_factor(step, loop)
@@ -375,21 +375,6 @@ class FitModule(lightning.LightningModule):
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = self.optimizers(use_pl_optimizer=False)
         return list(optimizers) if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
-
-
-class _Fine(nn.Module):
-    """A network whose parameters are float32 or finer: what a moving average is to be of."""
-
-    def __init__(self, network: nn.Module, masters: MasterWeights) -> None:
-        super().__init__()
-        self._seen = (network, masters)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Any]:
-        network, masters = self._seen
-        return (masters.of(parameter) for parameter in network.parameters())
-
-    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
-        return self._seen[0].buffers()
 
 
 @contextmanager

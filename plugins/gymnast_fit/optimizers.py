@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gymnast_core.errors import ConfigError
+from gymnast_core.training.masters import MasterWeights
 from gymnast_core.training.schedules import Schedule
 from gymnast_fit.config import FitLoopConfig
 
@@ -42,6 +46,21 @@ def build_optimizers(module: nn.Module, config: FitLoopConfig) -> list[torch.opt
             )
         )  # fmt: skip
     return optimizers
+
+
+class FineWeights(nn.Module):
+    """A network whose parameters are float32 or finer: what a moving average is to be of."""
+
+    def __init__(self, network: nn.Module, masters: MasterWeights) -> None:
+        super().__init__()
+        self._seen = (network, masters)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        network, masters = self._seen
+        return (masters.of(parameter) for parameter in network.parameters())
+
+    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        return self._seen[0].buffers()
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
