@@ -1,7 +1,7 @@
 """Two cameras predicted together, against two models of one camera each: do their pictures agree?
 
-    python benchmarks/cameras.py [--steps 4000] [--joint-steps STEPS] [--episodes 400] [--data data/tabletop-cameras]
-                                 [--output runs/cameras]
+    python benchmarks/cameras.py [--steps 4000] [--joint-steps STEPS] [--camera-weights [2,1]] [--episodes 400]
+                                 [--data data/tabletop-cameras] [--output runs/cameras]
 
 On the tabletop with its second camera, which moves with the end-effector, three world models are fitted to the same
 recordings with the same settings, beginning with the shipped model of the front camera: `both` imagines front and wrist
@@ -66,7 +66,8 @@ def fitted(name: str, arguments: argparse.Namespace) -> Path:
     if not (folder / "summary.json").exists():
         arguments.output.mkdir(parents=True, exist_ok=True)
         recorded = arguments.data / "play" / "episodes"
-        weights = [] if name == "both" else ["world_model.args.camera_weights=null"]
+        shares = arguments.camera_weights if name == "both" else "null"
+        weights = [f"world_model.args.camera_weights={shares}"]
         start = [
             "fit-tabletop-cameras-world-model", f"world_model.args.cameras=[{','.join(MODELS[name])}]", *weights,
             f"episodes.args.path={recorded}", f"validation.args.path={recorded}", f"fit.steps={steps}",
@@ -270,8 +271,8 @@ def write(found: Mapping[str, Any], arguments: argparse.Namespace) -> None:
     lines = [
         "# Two cameras imagined together, and two models of one camera each",
         "",
-        f"`python benchmarks/cameras.py --steps {arguments.steps} --joint-steps {arguments.joint_steps} --episodes "
-        f"{arguments.episodes}`: {found['what']}",
+        f"`python benchmarks/cameras.py --steps {arguments.steps} --joint-steps {arguments.joint_steps} "
+        f"--camera-weights {arguments.camera_weights} --episodes {arguments.episodes}`: {found['what']}",
         "",
         _row(headings),
         _row(["---"] * len(headings)).replace(" ", ""),
@@ -334,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--joint-steps", type=int, help="of the model of both cameras; as the others, unless given")
+    parser.add_argument("--camera-weights", default="[2,1]", help="of front and wrist in the loss of both")
     parser.add_argument("--episodes", type=int, default=400)
     parser.add_argument("--data", type=Path, default=Path("data/tabletop-cameras"))
     parser.add_argument("--output", type=Path, default=Path("runs/cameras"))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gymnast_core.errors import GymnastError
+from gymnast_core.errors import DataError, GymnastError
 from gymnast_core.seeds import seeded_generator
 from gymnast_core.types import Episode
 
@@ -65,13 +67,34 @@ class _Indexed(Dataset[Episode | Unreadable]):
             return Unreadable(error)
 
 
+class _Loader(DataLoader[Episode | Unreadable]):
+    """A loader that tells the end of a worker from an error that a dataset raised in one."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        others = set(multiprocessing.active_children())
+        batches = super().__iter__()
+        workers = set(multiprocessing.active_children()) - others
+        try:
+            yield from batches
+        except RuntimeError as error:
+            if not any(worker.exitcode for worker in workers):
+                raise
+            raise DataError(
+                f"A process that reads episodes ended: {' '.join(str(error).split())} Most often memory ran out: lower "
+                f"fit.workers ({self.num_workers})."
+            ) from error
+
+
 def episode_loader(
     episodes: Sequence[Episode], batches: SeededBatches, workers: int
 ) -> DataLoader[Episode | Unreadable]:
-    """Lists of episodes, read by `workers` processes (0: this one); the batches are the same for any number."""
+    """Lists of episodes, read by `workers` processes (0: this one); the batches are the same for any number.
+
+    Iterating raises `DataError` if one of those processes ends.
+    """
     # Without a generator of its own, the loader draws its workers' seeds from the global one.
     generator = seeded_generator(batches.seed, "workers")
-    return DataLoader(
+    return _Loader(
         _Indexed(episodes),
         batch_sampler=batches,
         collate_fn=list,

@@ -205,13 +205,6 @@ def _train(
     batches = SeededBatches(len(episodes), loop.batch_size, config.seed, module.step, loop.steps, part)
     try:
         trainer.fit(module, episode_loader(episodes, batches, loop.workers))
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"A process that reads episodes ended: {' '.join(str(error).split())} Most often memory ran out: lower "
-            f"fit.workers ({loop.workers})."
-        ) from error
     finally:
         module.writer.close()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gymnast_core.config import load_config
+from gymnast_core.errors import DataError
 from gymnast_core.plugins.compose import registries
 from gymnast_core.runs.snapshot import load_latest_snapshot
 from gymnast_core.seeds import seeded_generator
@@ -305,3 +308,16 @@ def test_the_benchmark_on_real_video_is_a_config_that_builds() -> None:
     # A window holds the start frame and the 16 frames whose quality is reported.
     assert world.architecture.window == 17 and config.validation.args == config.episodes.args
     assert sum(p.numel() for p in world.module().parameters()) == 4_231_872
+
+
+@pytest.mark.parametrize(("way", "kind", "said"), [("raise", RuntimeError, "torn cable"), ("end", DataError, "memory")])
+def test_an_error_in_a_worker_is_told_from_its_end(way: str, kind: type[Exception], said: str) -> None:
+    class Episodes(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            if way == "end":
+                os._exit(1)
+            raise RuntimeError("torn cable")
+
+    loader = episode_loader(Episodes([0, 1, 2, 3]), SeededBatches(4, 2, seed=0, start=0, steps=2), 1)  # type: ignore[arg-type]
+    with pytest.raises(kind, match=said):
+        list(loader)
